@@ -1,0 +1,168 @@
+"""Changes to a built network that are in nobody's signature: regularisation and normalisation.
+
+Each function works on any module that contains blocks of this family (a backbone, a classifier, a detector), in
+place, and keeps parameter names, so weights load before or after.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import DropBlock2d, FrozenBatchNorm2d, StochasticDepth
+
+from resurge.arch.backbone import Backbone
+from resurge.arch.blocks import Residual
+from resurge.arch.layers import ConvNormAct, PooledBatchNorm2d
+from resurge.errors import UserError, suggest
+
+
+def backbones(model: nn.Module) -> list[Backbone]:
+    """The backbones in a model.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = [module for module in model.modules() if isinstance(module, Backbone)]
+    if not found:
+        raise UserError(f"expected a model with a resurge Backbone in it, got {type(model).__name__}.")
+    return found
+
+
+def _check_rate(what: str, rate: float) -> None:
+    if not 0.0 <= rate < 1.0:
+        raise UserError(f"{what} must be a probability from 0 up to, not including, 1; got {rate!r}.")
+
+
+def set_drop_path(model: nn.Module, rate: float) -> None:
+    """Drop residuals by sample, with a rate that grows linearly from 0 in the first block to `rate` in the last.
+
+    Stochastic depth, arXiv:1603.09382, section 3. The shortcut is never dropped.
+    """
+    _check_rate("drop_path", rate)
+    for backbone in backbones(model):
+        units = [module for module in backbone.modules() if isinstance(module, Residual)]
+        for i, unit in enumerate(units):
+            own = rate * i / max(1, len(units) - 1)
+            unit.drop_path = StochasticDepth(own, "row") if own > 0 else nn.Identity()
+
+
+def set_drop_block(model: nn.Module, rate: float, block_size: int = 3, stages: int = 2) -> None:
+    """Drop square regions behind every norm of the residual branch in the last `stages` stages.
+
+    DropBlock, arXiv:1810.12890; placed as the ResNeSt authors place it. Maps smaller than `block_size` are left
+    alone.
+    """
+    _check_rate("drop_block", rate)
+    if block_size < 1 or stages < 0:
+        raise UserError(f"drop_block needs block_size >= 1 and stages >= 0; got {block_size} and {stages}.")
+    for backbone in backbones(model):
+        last = list(backbone.stages)[max(0, len(backbone.stages) - stages) :] if stages else []
+        for unit in (module for stage in last for module in stage.modules() if isinstance(module, Residual)):
+            for branch in (unit.reduce, unit.transform, unit.expand):
+                for layer in branch.modules():
+                    if isinstance(layer, ConvNormAct):
+                        layer.drop = _SmallMapDropBlock(rate, block_size) if rate > 0 else nn.Identity()
+
+
+class _SmallMapDropBlock(DropBlock2d):  # type: ignore[misc]
+    """torchvision's DropBlock, off where the map is smaller than a block."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if min(x.shape[-2:]) < self.block_size:
+            return x
+        y: Tensor = super().forward(x)
+        return y
+
+
+def zero_init_last(model: nn.Module) -> None:
+    """Start every block as its shortcut: the last gamma of the residual branch is 0 (arXiv:1706.02677, section 5.1)."""
+    for backbone in backbones(model):
+        for unit in backbone.modules():
+            if isinstance(unit, Residual) and isinstance(unit.expand, ConvNormAct):
+                weight = unit.expand.norm.weight
+                if isinstance(weight, Tensor):
+                    nn.init.zeros_(weight)
+
+
+# ------------------------------------------------------------------------------------------------------ norms
+
+
+class PooledSyncBatchNorm(nn.SyncBatchNorm):
+    """`PooledBatchNorm2d` with statistics over all processes: one value in all has no variance."""
+
+    pooled = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        from torch import distributed
+
+        alone = not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1)
+        if self.training and alone and x.numel() == self.num_features:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        y: Tensor = super().forward(x)
+        return y
+
+
+def _batch(channels: int, eps: float, pooled: bool) -> nn.Module:
+    return (PooledBatchNorm2d if pooled else nn.BatchNorm2d)(channels, eps=eps)
+
+
+def _sync(channels: int, eps: float, pooled: bool) -> nn.Module:
+    return (PooledSyncBatchNorm if pooled else nn.SyncBatchNorm)(channels, eps=eps)
+
+
+def _frozen(channels: int, eps: float, pooled: bool) -> nn.Module:
+    norm: nn.Module = FrozenBatchNorm2d(channels, eps=eps)
+    return norm
+
+
+def _group(channels: int, eps: float, pooled: bool) -> nn.Module:
+    # A pooled map has one value a channel: a group must hold all of them, or it would normalise them to nothing.
+    # Elsewhere up to 32 groups (arXiv:1803.08494, section 4.1) of at least two channels.
+    groups = 1 if pooled else math.gcd(32, channels)
+    if groups == channels and channels > 1:
+        groups = channels // 2 if channels % 2 == 0 else 1
+    return nn.GroupNorm(groups, channels, eps=eps)
+
+
+NORMS: dict[str, Callable[[int, float, bool], nn.Module]] = {
+    "batch": _batch,
+    "sync": _sync,
+    "frozen": _frozen,
+    "group": _group,
+}
+
+
+def convert_norm(model: nn.Module, kind: str) -> nn.Module:
+    """Replace every normalisation by `kind`: "batch", "sync", "frozen" or "group". Returns the model.
+
+    Scale and shift are kept; running statistics are kept between the three kinds of batch normalisation, and lost
+    on the way to group normalisation. The norms on 1x1 maps inside attention keep their policy for a batch of one:
+    batch and sync use their running statistics then, frozen always does, group normalises over all channels.
+
+    Raises:
+        UserError: `kind` is none of the four.
+    """
+    if kind not in NORMS:
+        raise UserError(f"norm must be one of {', '.join(NORMS)}; got {kind!r}.{suggest(kind, NORMS)}")
+    kinds = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d, nn.GroupNorm)
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, kinds):
+                setattr(parent, name, _converted(child, kind))
+    return model
+
+
+def _converted(old: Any, kind: str) -> Any:
+    pooled = getattr(old, "pooled", False)
+    weight = old.weight
+    new: Any = NORMS[kind](weight.numel(), old.eps, pooled).to(weight.device, weight.dtype)
+    new.pooled = pooled
+    own = new.state_dict()
+    own.update({key: value for key, value in old.state_dict().items() if key in own})
+    new.load_state_dict(own)
+    new.train(old.training)
+    return new

@@ -1,0 +1,113 @@
+"""The parser the subcommands share, and the options that read the same in all of them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from resurge.errors import UserError, suggest
+
+
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` that raises `UserError`, takes no abbreviations and suggests the option that was meant."""
+
+    def __init__(self, prog: str, summary: str) -> None:
+        super().__init__(
+            prog=prog,
+            description=summary[:1].upper() + summary[1:] + ".",
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        self.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    def read(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parse `arguments`.
+
+        Raises:
+            UserError: an option is unknown, a value is missing or cannot be read.
+        """
+        # Before argparse sees them: it would first complain of whatever the misspelt option's value was taken for.
+        known = {option for action in self._actions for option in action.option_strings}
+        for word in arguments:
+            if word == "--":
+                break
+            option = word.split("=", 1)[0]
+            if option.startswith("--") and option not in known:
+                raise UserError(f"unknown option {option}.{suggest(option, known)} `{self.prog} --help` lists them.")
+        return self.parse_args(arguments)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}. `{self.prog} --help` says what it takes.")
+
+
+def one_of(options: Iterable[str], what: str) -> Callable[[str], str]:
+    """An argparse `type` that takes one of `options` and suggests the nearest one for anything else."""
+    allowed = list(options)
+
+    def check(word: str) -> str:
+        if word not in allowed:
+            near = suggest(word, allowed) or f" It is one of: {', '.join(allowed)}."
+            raise argparse.ArgumentTypeError(f"unknown {what} {word!r}.{near}".rstrip("."))
+        return word
+
+    return check
+
+
+def whole_number(at_least: int) -> Callable[[str], int]:
+    """An argparse `type`: an integer that is not smaller than `at_least`."""
+
+    def check(word: str) -> int:
+        try:
+            number = int(word)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected a whole number, got {word!r}") from None
+        if number < at_least:
+            raise argparse.ArgumentTypeError(f"expected {at_least} or more, got {number}")
+        return number
+
+    return check
+
+
+def add_json(parser: Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def add_device(parser: Parser) -> None:
+    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+
+
+def add_batch_size(parser: Parser, default: int = 64) -> None:
+    parser.add_argument(
+        "--batch-size", type=whole_number(1), default=default, metavar="N", help=f"images at a time (default: {default})"
+    )
+
+
+def add_workers(parser: Parser) -> None:
+    parser.add_argument(
+        "--workers", type=whole_number(0), default=0, metavar="N", help="processes that read images (default: 0)"
+    )
+
+
+def existing_file(path: str, what: str) -> Path:
+    """`path` as a `Path`.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"no {what} at {path}: {'that is a folder' if file.is_dir() else 'there is no such file'}.")
+    return file
+
+
+def as_is(value: Any) -> str:
+    """A value as the command line would take it: `none`, `true`, `0.1`, `a,b`."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (tuple, list)):
+        return ",".join(map(as_is, value))
+    return str(value)

@@ -1,0 +1,141 @@
+"""`main`: finds the subcommand, runs it, and turns every way of ending into one message and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from resurge.cli.options import Parser
+from resurge.errors import UserError, suggest
+
+
+class Command(Protocol):
+    """What a subcommand's module has to offer."""
+
+    def add_options(self, parser: Parser) -> None: ...
+
+    def run(self, options: object) -> int: ...
+
+
+class Entry(NamedTuple):
+    module: str
+    summary: str
+
+
+# A subcommand's module is imported when its name is called, so that `resurge --help` stays quick.
+COMMANDS = {
+    "models": Entry("resurge.cli.models", "list the networks: parameters, multiply-adds, published score"),
+    "show": Entry("resurge.cli.show", "what a network is made of and costs, stage by stage; compare several"),
+    "train": Entry("resurge.cli.train", "train a network on a folder of images, or go on with a run"),
+    "eval": Entry("resurge.cli.evaluate", "score a run, or a network with given weights, on labelled images"),
+    "predict": Entry("resurge.cli.predict", "classify images with a trained run"),
+    "report": Entry("resurge.cli.report", "write a run's report.html anew"),
+    "check-data": Entry("resurge.cli.check_data", "find what is wrong with a folder of images before training on it"),
+    "convert": Entry("resurge.cli.convert", "rewrite weights in another package's layout"),
+}
+
+EXIT_CODES = """\
+exit codes:
+  0    done
+  1    done, but something was found: files skipped by predict, errors found by check-data; or an unexpected failure
+  2    the command, a file or a setting cannot be used; the message says which and what to do
+  130  interrupted by Ctrl-C"""
+
+
+def help_text() -> str:
+    """What `resurge --help` prints."""
+    width = max(map(len, COMMANDS)) + 2
+    lines = [
+        "usage: resurge COMMAND [options]",
+        "",
+        "The ResNet family, from a folder of images to a trained, evaluated, explained model.",
+        "",
+        "commands:",
+        *(f"  {name:<{width}}{entry.summary}" for name, entry in COMMANDS.items()),
+        "",
+        "options:",
+        "  -h, --help  this text; `resurge COMMAND --help` for a command's own",
+        "  --version   the version",
+        "  --debug     show the traceback of an error",
+        "",
+        EXIT_CODES,
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the `resurge` command line on `argv` (without the program's name) and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+        return code
+    except SystemExit as exit_:  # how argparse ends --help
+        return exit_.code if isinstance(exit_.code, int) else 0
+    except UserError as error:
+        if debug:
+            traceback.print_exc()
+        _complain(f"error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        if debug:
+            traceback.print_exc()
+        _complain("interrupted.")
+        return 130
+    except BrokenPipeError:
+        _give_up_stdout()
+        return 141  # what a shell reports for a program that SIGPIPE ended
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        _complain(_unexpected(error, debug))
+        return 1
+
+
+def _dispatch(arguments: list[str]) -> int:
+    before = [word for word in arguments if word != "--debug"]
+    if not before:
+        print(help_text(), file=sys.stderr)
+        return 2
+    name, rest = before[0], before[1:]
+    if name in ("-h", "--help", "help"):
+        print(help_text())
+        return 0
+    if name == "--version":
+        from resurge import __version__
+
+        print(f"resurge {__version__}")
+        return 0
+    if name not in COMMANDS:
+        kind = "option" if name.startswith("-") else "command"
+        options = ["--help", "--version", "--debug"] if kind == "option" else list(COMMANDS)
+        raise UserError(f"unknown {kind} {name!r}.{suggest(name, options)} `resurge --help` lists what there is.")
+    command: Command = importlib.import_module(COMMANDS[name].module)
+    parser = Parser(prog=f"resurge {name}", summary=COMMANDS[name].summary)
+    command.add_options(parser)
+    return command.run(parser.read(rest))
+
+
+def _unexpected(error: Exception, debug: bool) -> str:
+    text = " ".join(str(error).split())
+    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    if type(error).__name__ == "OutOfMemoryError":
+        return f"the device is out of memory ({said}). Use a smaller --batch-size or --size, or --precision bf16."
+    return f"unexpected failure: {said}" + ("" if debug else " -- run it again with --debug for the traceback.")
+
+
+def _complain(message: str) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        print(f"resurge: {message}", file=sys.stderr, flush=True)
+
+
+def _give_up_stdout() -> None:
+    # Python flushes stdout when it exits; onto a closed pipe that would print a second complaint.
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

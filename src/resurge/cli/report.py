@@ -1,0 +1,18 @@
+"""`resurge report RUN`."""
+
+from __future__ import annotations
+
+import argparse
+
+from resurge.cli.options import Parser
+
+
+def add_options(parser: Parser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a folder that `resurge train` wrote")
+
+
+def run(options: argparse.Namespace) -> int:
+    from resurge.report import write_report
+
+    print(f"report: {write_report(options.run)}")
+    return 0

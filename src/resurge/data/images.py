@@ -1,0 +1,277 @@
+"""Reading one image file, whatever it holds, into an upright 8-bit grey or RGB picture, or saying why not."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from resurge.errors import UserError
+
+MAX_PIXELS = 178_000_000
+"""Images with more pixels than this are refused unless the caller allows more (a decompression bomb otherwise)."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "MPO", "AVIF")
+"""Pillow's readers we let near a user's file. Left out on purpose: EPS starts an external program, others are exotic."""
+
+EXTENSIONS = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .jp2 .j2k .mpo .avif".split()
+)
+"""File name endings, in lower case, that are taken for images."""
+
+Kind = Literal["missing", "permission", "empty", "not-an-image", "truncated", "too-large", "corrupt"]
+
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class UnreadableImage(UserError):
+    """An image cannot be used. `kind` says why in one word, `name` which file, the message what to do."""
+
+    def __init__(self, kind: Kind, name: str, message: str) -> None:
+        super().__init__(f"{name}: {message}")
+        self.kind = kind
+        self.name = name
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Loader workers send exceptions to the main process; the default pickling would call __init__ wrongly.
+        return (UnreadableImage, (self.kind, self.name, str(self)[len(self.name) + 2 :]))
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What a file says about itself before its pixels are decoded. `size` is (width, height) as stored."""
+
+    format: str
+    mode: str
+    size: tuple[int, int]
+    orientation: int
+    transparency: bool
+
+
+class _PillowSettings:
+    """Pillow's process-wide switches and warnings, set for the time that any thread is inside, then put back.
+
+    Pillow warns and raises at its own pixel limit; the limit here is the caller's, checked by us. Another library may
+    have told Pillow to accept truncated files; here they are errors.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._limit, self._truncated = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+                self._warnings = warnings.catch_warnings()
+                self._warnings.__enter__()
+                warnings.simplefilter("ignore")
+                Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = None, False
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = self._limit, self._truncated
+                self._warnings.__exit__(None, None, None)
+
+
+pillow_settings = _PillowSettings()
+_readers: list[str] = []
+
+
+def is_image_name(name: str) -> bool:
+    """Whether the ending of a file name is that of an image format we read."""
+    return os.path.splitext(name)[1].lower() in EXTENSIONS
+
+
+def open_image(
+    source: str | os.PathLike[str] | bytes,
+    *,
+    channels: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    draft_size: int | None = None,
+    name: str | None = None,
+) -> Image.Image:
+    """Decode the whole image: upright (EXIF orientation applied), 8 bits, mode "L" or "RGB".
+
+    Transparent pixels are laid over white, palettes are resolved, CMYK and other colour spaces converted; 16-bit
+    values are divided by 257, and 32-bit and floating point ones scaled as `to_eight_bits` says. Of an animation or a
+    multi-page file the first picture is taken.
+
+    Args:
+        source: a path, or the bytes of a file.
+        channels: 1 for "L", 3 for "RGB"; None keeps grey images grey and makes all others RGB.
+        max_pixels: refuse images with more pixels than this, before any pixel is decoded.
+        draft_size: allow a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size as long as its shorter side keeps at
+            least this many pixels. Deterministic, several times faster, but other pixels: for training only.
+        name: what to call the image in errors when `source` is bytes.
+
+    Raises:
+        UnreadableImage: (a UserError) the file is missing, forbidden, empty, no image, truncated, damaged, too large.
+    """
+    label = name or ("<bytes>" if isinstance(source, bytes) else os.fspath(source))
+    data = source if isinstance(source, bytes) else read_bytes(source)
+    with pillow_settings:
+        image = _open(data, label, max_pixels)
+        try:
+            if draft_size is not None and image.format == "JPEG":
+                _draft(image, draft_size)
+            image.load()
+            image = _upright(image)
+            image = _eight_bit_grey_or_rgb(image)
+        except UnreadableImage:
+            raise
+        except MemoryError as error:
+            raise UnreadableImage("too-large", label, "does not fit into memory. Make the image smaller.") from error
+        except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+            raise _explain(error, label) from error
+        wanted = {None: image.mode, 1: "L", 3: "RGB"}[channels]
+        return image if image.mode == wanted else image.convert(wanted)
+
+
+def read_header(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> ImageHeader:
+    """Format, mode, size and orientation from the first bytes of a file, without decoding its pixels.
+
+    Raises:
+        UnreadableImage: the bytes are no image, or announce more than `max_pixels`.
+    """
+    with pillow_settings:
+        image = _open(data, name, max_pixels)
+        return ImageHeader(
+            str(image.format), image.mode, image.size, _orientation(image), _is_transparent(image)
+        )
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The content of a file.
+
+    Raises:
+        UnreadableImage: it is missing, a folder, or may not be read.
+    """
+    name = os.fspath(path)
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise UnreadableImage("missing", name, "there is no such file. Correct the path or remove the entry.") from error
+    except PermissionError as error:
+        message = "may not be read by this user. Change its permissions (chmod +r) or remove it."
+        raise UnreadableImage("permission", name, message) from error
+    except OSError as error:
+        raise UnreadableImage("corrupt", name, f"cannot be read ({error.strerror or error}).") from error
+
+
+def to_eight_bits(values: np.ndarray) -> np.ndarray:
+    """Grey values of any depth (H, W) as uint8 (H, W), by a rule that depends on type and largest value only.
+
+    uint16, and integers up to 65535: divided by 257 and rounded. Integers up to 255: kept. Larger integers: the range
+    from smallest to largest is stretched over 0..255. Floats: 0..1 is multiplied by 255, up to 255 kept, anything
+    else stretched; values that are not finite become 0.
+    """
+    if values.dtype == np.uint16:
+        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    wide = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = float(wide.min()), float(wide.max())
+    if low < 0 or high > (65535 if values.dtype.kind in "iu" else 255):
+        wide = (wide - low) * (255 / max(high - low, 1e-12))
+    elif values.dtype.kind == "f" and high <= 1:
+        wide = wide * 255
+    elif high > 255:
+        wide = wide / 257
+    return np.rint(wide).astype(np.uint8)
+
+
+def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
+    if not data:
+        raise UnreadableImage("empty", name, "the file is empty (0 bytes). Copy it again or remove it.")
+    if not _readers:
+        Image.init()
+        _readers.extend(reader for reader in FORMATS if reader in Image.OPEN)
+    try:
+        image = Image.open(BytesIO(data), formats=_readers)
+    except UnidentifiedImageError as error:
+        start = data[:24].decode("ascii", "replace")
+        message = f"is not an image, whatever its name says (it starts with {start!r}). Remove or replace it."
+        raise UnreadableImage("not-an-image", name, message) from error
+    except Exception as error:
+        raise _explain(error, name) from error
+    width, height = image.size
+    if width * height > max_pixels:
+        message = (
+            f"announces {width} x {height} = {width * height:,} pixels in {len(data):,} bytes, more than the limit of "
+            f"{max_pixels:,}. Make it smaller, or raise max_pixels if you trust it."
+        )
+        raise UnreadableImage("too-large", name, message)
+    if width * height == 0:
+        raise UnreadableImage("corrupt", name, f"has no pixels ({width} x {height}). Replace or remove it.")
+    return image
+
+
+def _draft(image: Image.Image, draft_size: int) -> None:
+    """Ask the JPEG decoder for the smallest of its scales that keeps the shorter side at `draft_size` or more."""
+    width, height = image.size
+    factor = 8
+    while factor > 1 and min(width, height) // factor < draft_size:
+        factor //= 2
+    if factor > 1:
+        image.draft(None, (width // factor, height // factor))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # a damaged EXIF block says nothing about the pixels, so the image stays as stored
+        return 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    turn = _UPRIGHT.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+
+
+def _eight_bit_grey_or_rgb(image: Image.Image) -> Image.Image:
+    mode = image.mode
+    if mode in ("L", "RGB") and "transparency" not in image.info:
+        return image
+    if mode.startswith("I") or mode == "F":
+        return Image.fromarray(to_eight_bits(np.asarray(image)))
+    if mode == "1":
+        return image.convert("L")
+    if _is_transparent(image):
+        grey = mode in ("L", "LA", "La", "1")
+        if mode == "La":
+            image = image.convert("LA")
+        layer = image.convert("RGBA")
+        flat = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+        return flat.convert("L") if grey else flat
+    if mode == "LAB":
+        raise ValueError("CIE LAB colours are not read, save it as RGB")
+    return image.convert("RGB")
+
+
+def _explain(error: Exception, name: str) -> UnreadableImage:
+    text = str(error) or type(error).__name__
+    if "truncated" in text.lower() or isinstance(error, EOFError):
+        return UnreadableImage("truncated", name, f"the file is cut short ({text}). Copy it again or remove it.")
+    return UnreadableImage("corrupt", name, f"cannot be decoded ({text}). Replace or remove it.")

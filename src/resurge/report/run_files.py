@@ -1,0 +1,157 @@
+"""Reading a run directory: what a report needs of it, checked once, without torch."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resurge.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFiles:
+    """What stands in a run directory. Everything but `model` may be missing (None or empty)."""
+
+    folder: Path
+    model: Mapping[str, Any]
+    recipe: str | None
+    metrics: tuple[Mapping[str, float], ...]
+    evaluation: Mapping[str, Any] | None
+    cost: Mapping[str, Any] | None
+
+    @property
+    def classes(self) -> list[str]:
+        """The class names, in the order of the network's outputs; empty when the run names none."""
+        return [str(name) for name in self.model.get("classes") or ()]
+
+    def class_name(self, label: object) -> str:
+        """A class by name or by number, as text."""
+        if isinstance(label, int) and not isinstance(label, bool):
+            names = self.classes
+            return names[label] if 0 <= label < len(names) else f"class {label}"
+        return str(label)
+
+    def column(self, name: str) -> list[tuple[float, float]]:
+        """(epoch, value) for every row of metrics.csv in which `name` is a finite number."""
+        points = []
+        for index, row in enumerate(self.metrics):
+            value = row.get(name, math.nan)
+            if math.isfinite(value):
+                epoch = row.get("epoch", math.nan)
+                points.append((epoch if math.isfinite(epoch) else float(index), value))
+        return points
+
+    def read(self, name: object) -> bytes | None:
+        """The bytes of a file of the run, or None when there is none.
+
+        A name that leads out of the run directory is treated as missing: the page is meant to be passed on, and must
+        not carry files that merely stood on the disk of whoever wrote it.
+        """
+        if not isinstance(name, str) or not name:
+            return None
+        root = self.folder.resolve()
+        try:
+            path = (root / name).resolve()
+            return path.read_bytes() if path.is_relative_to(root) and path.is_file() else None
+        except (OSError, ValueError):
+            return None
+
+
+def read_run(run_dir: str | Path) -> RunFiles:
+    """Read the files of a run directory.
+
+    Raises:
+        UserError: the folder does not exist, has no model.json (the training did not finish), or one of its files is
+            cut short or holds something else than it should.
+    """
+    folder = Path(run_dir)
+    if not folder.is_dir():
+        raise UserError(f"expected a run directory, and {folder} is not a folder. Give the folder that `resurge train` wrote.")
+    model_path = folder / "model.json"
+    if not model_path.is_file():
+        raise UserError(
+            f"{folder} has no model.json: it is not a run directory, or its training did not finish. "
+            f"Continue it with `resurge train --resume {folder}`."
+        )
+    return RunFiles(
+        folder=folder,
+        model=_read_object(model_path),
+        recipe=_read_text(folder / "recipe.yaml"),
+        metrics=_read_metrics(folder / "metrics.csv"),
+        evaluation=_read_optional(folder / "evaluation.json"),
+        cost=_read_optional(folder / "explain" / "cost.json"),
+    )
+
+
+def items(mapping: Mapping[str, Any] | None, key: str, where: str) -> list[Any]:
+    """The list at `key`, empty when absent.
+
+    Raises:
+        UserError: there is something else than a list. `where` names the file.
+    """
+    value = (mapping or {}).get(key)
+    if value is None:
+        return []
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise UserError(f"{where}: expected a list at {key!r}, found {type(value).__name__}. Write the file again.")
+    return list(value)
+
+
+def number(mapping: Mapping[str, Any] | None, key: str) -> float:
+    """The number at `key`, NaN when absent or not a number."""
+    value = (mapping or {}).get(key)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+
+
+def section(mapping: Mapping[str, Any] | None, key: str) -> Mapping[str, Any]:
+    """The object at `key`, empty when absent or something else."""
+    value = (mapping or {}).get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _read_text(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}. Check its permissions.") from error
+
+
+def _read_object(path: Path) -> Mapping[str, Any]:
+    text = _read_text(path) or ""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{path} is cut short or damaged ({error}). Restore it, or train or evaluate again.") from error
+    if not isinstance(value, Mapping):
+        raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}. Restore the file.")
+    return value
+
+
+def _read_optional(path: Path) -> Mapping[str, Any] | None:
+    return _read_object(path) if path.is_file() else None
+
+
+def _read_metrics(path: Path) -> tuple[Mapping[str, float], ...]:
+    """Rows of numbers; empty cells and text become NaN. A last row that was cut short keeps the cells it has."""
+    text = _read_text(path)
+    if not text:
+        return ()
+    try:
+        rows = list(csv.DictReader(text.splitlines()))
+    except csv.Error as error:
+        raise UserError(f"{path} is not a CSV file ({error}). Remove it to write the report without curves.") from error
+    return tuple({key: _number(cell) for key, cell in row.items() if isinstance(key, str)} for row in rows)
+
+
+def _number(cell: object) -> float:
+    try:
+        return float(str(cell))
+    except ValueError:
+        return math.nan

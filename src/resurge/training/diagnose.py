@@ -1,0 +1,62 @@
+"""Where an infinity or a not-a-number came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, (list, tuple)):
+        return [tensor for item in value for tensor in _tensors(item)]
+    return []
+
+
+def _finite(value: Any) -> bool:
+    return all(bool(torch.isfinite(tensor).all()) for tensor in _tensors(value) if tensor.is_floating_point())
+
+
+def first_nonfinite_module(model: nn.Module, run: Callable[[], object]) -> str | None:
+    """The first module, in the order of the computation, with a finite input, finite weights or not, and a bad output.
+
+    `run` computes the model's output once more; children finish before their parents, so the name is the innermost
+    module's. None: every module's output is finite.
+    """
+    found: list[str] = []
+
+    def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def look(module: nn.Module, inputs: Any, output: Any) -> None:
+            if not found and not _finite(output):
+                found.append(name)
+
+        return look
+
+    handles = [module.register_forward_hook(hook(name)) for name, module in model.named_modules() if name]
+    try:
+        with torch.no_grad():
+            run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else None
+
+
+def explain_divergence(model: nn.Module, images: Tensor, run: Callable[[], object]) -> tuple[str, str | None]:
+    """One sentence on where the first bad value arose, and the module's name (None when it is not in a module).
+
+    `run` must repeat the step's forward pass, random numbers included.
+    """
+    if not _finite(images):
+        return "The images themselves hold values that are infinite or not a number", None
+    module = first_nonfinite_module(model, run)
+    if module is None:
+        return "Every module's output is finite; the loss itself overflowed", None
+    weights = [name for name, value in model.get_submodule(module).named_parameters(recurse=False) if not _finite(value)]
+    if weights:
+        return f"The {weights[0]} of module {module} is already infinite or not a number: the previous step was too large", module
+    return f"The first module whose output is infinite or not a number is {module}", module

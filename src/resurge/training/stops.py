@@ -1,0 +1,27 @@
+"""The two ways a training ends early that are nobody's mistake in the input. No torch here: the command line imports it."""
+
+from __future__ import annotations
+
+
+class TrainingInterrupted(Exception):
+    """Ctrl-C or SIGTERM arrived; a checkpoint was written at the last whole optimizer step.
+
+    `exit_code` is 128 + the signal's number, as shells report it (130 for Ctrl-C, 143 for SIGTERM).
+    """
+
+    def __init__(self, message: str, signal_number: int = 2) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
+class TrainingDiverged(Exception):
+    """The loss or a weight became infinite or not a number; `module` names where it was first seen.
+
+    The last good checkpoint stays. `exit_code` is 3.
+    """
+
+    exit_code = 3
+
+    def __init__(self, message: str, module: str | None = None) -> None:
+        super().__init__(message)
+        self.module = module

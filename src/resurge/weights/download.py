@@ -1,0 +1,228 @@
+"""Getting a file of weights into the cache: checked, resumable, and clear about what to do without a network.
+
+Imports no torch; `huggingface_hub` is imported when a hub repository is asked for.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import http.client
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import IO
+
+from resurge.errors import UserError
+from resurge.weights.sources import HUB_FILE, Source, parse_source
+
+CHUNK = 1 << 20
+ATTEMPTS = 3
+TIMEOUT_SECONDS = 30.0
+STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}  # ours, not the network's
+
+
+def default_cache() -> Path:
+    """`$RESURGE_CACHE`, or `~/.cache/resurge`."""
+    named = os.environ.get("RESURGE_CACHE")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "resurge"
+
+
+def cached_path(source: Source, cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Where `fetch` looks first, and where a file that was brought by hand belongs."""
+    root = Path(cache_dir) if cache_dir is not None else default_cache()
+    if source.kind == "hub":
+        return root / "hub" / source.location.replace("/", "--") / Path(source.file).name
+    return root / Path(source.file).name
+
+
+def fetch(
+    source: Source | str,
+    cache_dir: str | os.PathLike[str] | None = None,
+    *,
+    mirror: str | None = None,
+    progress: bool = True,
+) -> Path:
+    """Return the local path of a file of weights, downloading it when it is not there yet.
+
+    Args:
+        source: a `Source`, `hub:owner/name`, or an http(s) address.
+        cache_dir: folder to keep files in; `default_cache()` by default.
+        mirror: address of a folder that has the files of plain addresses under their own names; `$RESURGE_MIRROR`
+            by default. The hub's mirror is `$HF_ENDPOINT`.
+        progress: report on standard error.
+
+    Raises:
+        UserError: the file cannot be had, is not what was promised, or cannot be stored. The message says where a
+            file brought by hand is looked for.
+    """
+    if isinstance(source, str):
+        source = parse_source(source)
+    path = cached_path(source, cache_dir)
+    if path.is_file():
+        problem = _problem(path, source.sha256)
+        if problem:
+            raise UserError(f"{path}: {problem}. Remove it or put the right file there, or pass --weights FILE.")
+        return path
+    if source.kind == "hub":
+        return _fetch_hub(source, path, cache_dir)
+    return _fetch_url(source, path, mirror or os.environ.get("RESURGE_MIRROR"), progress)
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def looks_like_web_page(head: bytes) -> bool:
+    """Whether a file's first bytes are HTML or XML, which is what portals and error pages send with status 200."""
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    return text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml"))
+
+
+def _problem(path: Path, sha256: str) -> str:
+    """Why the file cannot be the one asked for, or an empty string."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if not head:
+        return "the file is empty"
+    if looks_like_web_page(head):
+        return "this is a web page, not weights"
+    if sha256:
+        found = sha256_of(path)
+        if not found.startswith(sha256.lower()):
+            return f"expected a SHA-256 that begins with {sha256}, got {found[: max(8, len(sha256))]}"
+    return ""
+
+
+def _by_hand(path: Path) -> str:
+    return f"Put the file here: {path}, or pass --weights FILE."
+
+
+def _fetch_hub(source: Source, path: Path, cache_dir: str | os.PathLike[str] | None) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    def get(file: str) -> Path:
+        got = hf_hub_download(
+            source.location,
+            file,
+            revision=source.revision or None,
+            cache_dir=None if cache_dir is None else str(Path(cache_dir) / "huggingface"),
+            endpoint=os.environ.get("HF_ENDPOINT"),
+        )
+        return Path(got)
+
+    try:
+        try:
+            local = get(source.file)
+        except EntryNotFoundError as error:
+            # Repositories older than safetensors have only the pickle. "Not in the cache, and no network" is also
+            # an EntryNotFoundError, and no reason to ask for another file.
+            if isinstance(error, LocalEntryNotFoundError) or source.file != HUB_FILE:
+                raise
+            local = get("pytorch_model.bin")
+    except Exception as error:  # the client's transport errors differ between its versions and are not exported
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UserError(f"cannot get {source.file} of {source}: {reason} {_by_hand(path)}") from error
+    problem = _problem(local, source.sha256)
+    if problem:
+        raise UserError(f"{source}, file {source.file}: {problem}. {_by_hand(path)}")
+    return local
+
+
+def _fetch_url(source: Source, path: Path, mirror: str | None, progress: bool) -> Path:
+    from filelock import FileLock
+
+    address = f"{mirror.rstrip('/')}/{source.file}" if mirror else source.location
+    if not address.startswith(("http://", "https://")):
+        raise UserError(f"expected an http(s) address, got {address!r}. {_by_hand(path)}")
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_name(path.name + ".lock")):
+            if path.is_file():  # another process was faster
+                return path
+            _download(address, part, path, progress)
+            problem = _problem(part, source.sha256)
+            if problem:
+                part.unlink()
+                raise UserError(f"{address}: {problem}. {_by_hand(path)}")
+            part.replace(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"cannot store {path}: {reason}. Free some space, or name another cache folder in RESURGE_CACHE."
+        ) from error
+    return path
+
+
+def _download(address: str, part: Path, path: Path, progress: bool) -> None:
+    """Bring `part` to its full length, resuming what an earlier attempt left; raises UserError when that fails."""
+    reason = ""
+    for _ in range(ATTEMPTS):
+        before = part.stat().st_size if part.exists() else 0
+        try:
+            have, expected = _transfer(address, part, before, progress)
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and before:
+                part.unlink()  # what lies there is not the beginning of this file
+                continue
+            raise UserError(f"cannot get {address}: HTTP {error.code} {error.reason}. {_by_hand(path)}") from error
+        except (OSError, http.client.HTTPException) as error:  # URLError and TLS errors are OSErrors
+            if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
+                raise
+            reason = str(getattr(error, "reason", "") or error or type(error).__name__)
+        else:
+            if expected is None or have == expected:
+                return
+            reason = f"the connection ended after {have} of {expected} bytes"
+        if (part.stat().st_size if part.exists() else 0) == before:
+            break  # no progress: another attempt would only take more of the user's time
+    raise UserError(f"cannot get {address}: {reason}. Run it again to go on where it stopped. {_by_hand(path)}")
+
+
+def _transfer(address: str, part: Path, before: int, progress: bool) -> tuple[int, int | None]:
+    """One request. Returns the bytes in `part` afterwards and how many there should be (None: not announced)."""
+    headers = {"User-Agent": "resurge", "Accept-Encoding": "identity"}
+    if before:
+        headers["Range"] = f"bytes={before}-"
+    request = urllib.request.Request(address, headers=headers)
+    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+        resumed = response.status == http.client.PARTIAL_CONTENT and response.headers.get(
+            "Content-Range", ""
+        ).startswith(f"bytes {before}-")
+        start = before if resumed else 0
+        length = response.headers.get("Content-Length")
+        expected = start + int(length) if length and length.isdigit() else None
+        with part.open("ab" if resumed else "wb") as file:
+            have = _copy(response, file, start, expected, part.name.removesuffix(".part") if progress else "")
+    return have, expected
+
+
+def _copy(response: IO[bytes], file: IO[bytes], start: int, expected: int | None, name: str) -> int:
+    """Copy the body and return the total length; with a `name`, show progress on standard error."""
+    have, begun, shown = start, time.monotonic(), 0.0
+    live = bool(name) and sys.stderr.isatty()
+    while chunk := response.read(CHUNK):
+        file.write(chunk)
+        have += len(chunk)
+        now = time.monotonic()
+        if live and now - shown > 0.2:
+            shown = now
+            speed = (have - start) / max(now - begun, 1e-3)
+            share = f" of {expected / 2**20:.1f}" if expected else ""
+            print(
+                f"\r{name}: {have / 2**20:.1f}{share} MiB, {speed / 2**20:.1f} MiB/s ", end="", file=sys.stderr, flush=True
+            )
+    if name:
+        print(f"{chr(13) if live else ''}{name}: {have / 2**20:.1f} MiB downloaded", file=sys.stderr)
+    return have
