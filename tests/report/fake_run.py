@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 20" width="40" height="20"><rect width="40" height="20"/></svg>'
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 20"><rect width="40" height="20"/></svg>'
 
 
 def picture(seed: int, warm: bool = False) -> bytes:
@@ -66,7 +66,9 @@ def evaluation_of(classes: list[str], seed: int = 0, each: int = 36) -> dict:
         "confusion": confusion,
         "mistakes": mistakes,
         "examples": [dict(m, predicted=m["true"]) for m in mistakes[:4]],
-        "reliability": [{"confidence": 0.05 + 0.1 * b, "accuracy": max(0.0, 0.1 * b - 0.02), "n": 2**b} for b in range(10)],
+        "reliability": [
+            {"confidence": 0.05 + 0.1 * b, "accuracy": max(0.0, 0.1 * b - 0.02), "n": 2**b} for b in range(10)
+        ],
     }
 
 
@@ -81,14 +83,30 @@ def make_run(folder: Path, classes: list[str] | None = None, epochs: int = 30) -
         "in_channels": 1,
         "num_classes": len(classes),
         "classes": classes,
-        "preprocessing": {"size": 32, "crop_pct": 1.0, "mean": [0.305], "std": [0.376], "channels": 1, "interpolation": "bilinear"},
+        "preprocessing": {
+            "size": 32,
+            "crop_pct": 1.0,
+            "mean": [0.305],
+            "std": [0.376],
+            "channels": 1,
+            "interpolation": "bilinear",
+        },
         "scores": {"top1": 0.98},
         "versions": {"resurge": "0.1.0", "torch": "2.10.0", "python": "3.12.1"},
         "parameters": 2_345_678,
-        "data": {"name": "digits", "how": "the embedded digits, a fixed split", "seed": 0, "train": 1257, "val": 180, "test": 360},
+        "data": {
+            "name": "digits",
+            "how": "the embedded digits, a fixed split",
+            "seed": 0,
+            "train": 1257,
+            "val": 180,
+            "test": 360,
+        },
     }
     (folder / "model.json").write_text(json.dumps(model))
-    (folder / "recipe.yaml").write_text("# demo\nmodel: resnest14\nepochs: 30\nlr: 0.1\nlabel_smoothing: 0.1\nprecision: fp32\n")
+    (folder / "recipe.yaml").write_text(
+        "# demo\nmodel: resnest14\nepochs: 30\nlr: 0.1\nlabel_smoothing: 0.1\nprecision: fp32\n"
+    )
     rows = ["epoch,step,lr,train_loss,train_top1,val_loss,val_top1,val_top5,images_per_s,seconds"]
     for e in range(epochs):
         lr = 0.05 * (1 + math.cos(math.pi * e / epochs)) if e > 2 else 0.03 * (e + 1)
@@ -104,7 +122,12 @@ def make_run(folder: Path, classes: list[str] | None = None, epochs: int = 30) -
         (folder / f"explain/mistake_{k}.png").write_bytes(picture(k))
         (folder / f"explain/mistake_{k}_cam.png").write_bytes(picture(k, warm=True))
     (folder / "explain" / "network.svg").write_text(SVG)
-    stages = [("stem", 16, 32, 432), ("stage 1", 64, 32, 51_000), ("stage 2", 128, 16, 210_000), ("stage 3", 256, 8, 820_000)]
+    stages = [
+        ("stem", 16, 32, 432),
+        ("stage 1", 64, 32, 51_000),
+        ("stage 2", 128, 16, 210_000),
+        ("stage 3", 256, 8, 820_000),
+    ]
     cost = {
         "input": [1, 32, 32],
         "rows": [

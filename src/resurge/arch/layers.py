@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class ConvNormAct(nn.Module):
@@ -28,7 +29,7 @@ class ConvNormAct(nn.Module):
         super().__init__()
         padding = dilation * (kernel - 1) // 2
         self.conv = nn.Conv2d(cin, cout, kernel, stride, padding, dilation, groups, bias=False)
-        self.norm: nn.Module = nn.BatchNorm2d(cout)
+        self.norm: nn.Module = BatchNorm2d(cout)
         self.drop: nn.Module = nn.Identity()  # surgery.set_drop_block fills it; between norm and act as in ResNeSt
         self.act: nn.Module = nn.ReLU(inplace=True) if act else nn.Identity()
 
@@ -37,20 +38,23 @@ class ConvNormAct(nn.Module):
         return y
 
 
-class PooledBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation of globally pooled (N, C, 1, 1) maps that survives N = 1 in training.
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation that survives a single value a channel in training.
 
-    One value a channel has no variance, so a batch of one is normalised by the running statistics, as in
-    evaluation, and leaves them as they are. Any larger batch is treated by the usual batch statistics.
+    One value has no variance. It comes up where attention sees globally pooled (1, C, 1, 1) maps, and where a small
+    image shrinks to one pixel. Such a batch is normalised by the running statistics, as in evaluation, and leaves
+    them as they are. Any larger batch is treated by the usual batch statistics.
+
+    `pooled` says that the norm only ever sees 1x1 maps; `surgery.convert_norm` chooses by it.
     """
 
-    pooled = True
+    def __init__(self, channels: int, eps: float = 1e-5, pooled: bool = False) -> None:
+        super().__init__(channels, eps=eps)
+        self.pooled = pooled
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and x.numel() == self.num_features:
-            return nn.functional.batch_norm(
-                x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
-            )
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         y: Tensor = super().forward(x)
         return y
 
@@ -69,7 +73,7 @@ class BranchAttention(nn.Module):
         self.branches = branches
         self.groups = groups
         self.fc1 = nn.Conv2d(channels, hidden, 1, groups=groups, bias=bias)
-        self.norm: nn.Module = PooledBatchNorm2d(hidden)
+        self.norm: nn.Module = BatchNorm2d(hidden, pooled=True)
         self.act: nn.Module = nn.ReLU(inplace=True)
         self.fc2 = nn.Conv2d(hidden, channels * branches, 1, groups=groups, bias=bias)
 

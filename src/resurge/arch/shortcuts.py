@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -47,8 +48,7 @@ class AvgProjection:
     def build(self, site: Site) -> nn.Module:
         pool: nn.Module = nn.Identity()
         if site.stride > 1:
-            # ceil_mode makes the size that of a strided convolution, also for odd inputs.
-            pool = nn.AvgPool2d(site.stride, site.stride, ceil_mode=True, count_include_pad=False)
+            pool = HalvingPool()
         elif site.reduces and self.dilated == "keep":
             pool = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.AvgPool2d(2, 1))
         return PooledProjection(site.cin, site.cout, pool)
@@ -68,6 +68,17 @@ class ZeroPad:
                 "use growing planes or shortcut=proj."
             )
         return ZeroPadShortcut(site.cout - site.cin, site.stride)
+
+
+class HalvingPool(nn.Module):
+    """The 2x2 average with stride 2, sizes rounded up: a window over the border averages what is inside."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            # ceil_mode would tie an exported graph to even sizes or to odd ones. A repeated border gives the same
+            # averages for both, at the price of a copy that only a compiler removes.
+            return F.avg_pool2d(F.pad(x, (0, 1, 0, 1), mode="replicate"), 2, 2)
+        return F.avg_pool2d(x, 2, 2, ceil_mode=True, count_include_pad=False)
 
 
 class PooledProjection(ConvNormAct):
@@ -90,4 +101,5 @@ class ZeroPadShortcut(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
+        # a 1x1 pool is a slice whose size an exporter sees to be that of the convolution it is added to
+        return F.pad(F.avg_pool2d(x, 1, self.stride), (0, 0, 0, 0, self.before, self.after))

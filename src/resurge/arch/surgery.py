@@ -10,13 +10,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 from torchvision.ops import DropBlock2d, FrozenBatchNorm2d, StochasticDepth
 
 from resurge.arch.backbone import Backbone
 from resurge.arch.blocks import Residual
-from resurge.arch.layers import ConvNormAct, PooledBatchNorm2d
+from resurge.arch.layers import BatchNorm2d, ConvNormAct
 from resurge.errors import UserError, suggest
 
 
@@ -47,7 +47,7 @@ def set_drop_path(model: nn.Module, rate: float) -> None:
         units = [module for module in backbone.modules() if isinstance(module, Residual)]
         for i, unit in enumerate(units):
             own = rate * i / max(1, len(units) - 1)
-            unit.drop_path = StochasticDepth(own, "row") if own > 0 else nn.Identity()
+            unit.drop_path = (StochasticDepth(own, "row") if own > 0 else nn.Identity()).train(unit.training)
 
 
 def set_drop_block(model: nn.Module, rate: float, block_size: int = 3, stages: int = 2) -> None:
@@ -65,7 +65,8 @@ def set_drop_block(model: nn.Module, rate: float, block_size: int = 3, stages: i
             for branch in (unit.reduce, unit.transform, unit.expand):
                 for layer in branch.modules():
                     if isinstance(layer, ConvNormAct):
-                        layer.drop = _SmallMapDropBlock(rate, block_size) if rate > 0 else nn.Identity()
+                        drop = _SmallMapDropBlock(rate, block_size) if rate > 0 else nn.Identity()
+                        layer.drop = drop.train(layer.training)
 
 
 class _SmallMapDropBlock(DropBlock2d):  # type: ignore[misc]
@@ -91,27 +92,19 @@ def zero_init_last(model: nn.Module) -> None:
 # ------------------------------------------------------------------------------------------------------ norms
 
 
-class PooledSyncBatchNorm(nn.SyncBatchNorm):
-    """`PooledBatchNorm2d` with statistics over all processes: one value in all has no variance."""
+class SyncBatchNorm(nn.SyncBatchNorm):
+    """`layers.BatchNorm2d` with statistics over all processes: one value in all of them has no variance."""
 
-    pooled = True
+    def __init__(self, channels: int, eps: float, pooled: bool) -> None:
+        super().__init__(channels, eps=eps)
+        self.pooled = pooled
 
     def forward(self, x: Tensor) -> Tensor:
-        from torch import distributed
-
         alone = not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1)
         if self.training and alone and x.numel() == self.num_features:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         y: Tensor = super().forward(x)
         return y
-
-
-def _batch(channels: int, eps: float, pooled: bool) -> nn.Module:
-    return (PooledBatchNorm2d if pooled else nn.BatchNorm2d)(channels, eps=eps)
-
-
-def _sync(channels: int, eps: float, pooled: bool) -> nn.Module:
-    return (PooledSyncBatchNorm if pooled else nn.SyncBatchNorm)(channels, eps=eps)
 
 
 def _frozen(channels: int, eps: float, pooled: bool) -> nn.Module:
@@ -129,8 +122,8 @@ def _group(channels: int, eps: float, pooled: bool) -> nn.Module:
 
 
 NORMS: dict[str, Callable[[int, float, bool], nn.Module]] = {
-    "batch": _batch,
-    "sync": _sync,
+    "batch": BatchNorm2d,
+    "sync": SyncBatchNorm,
     "frozen": _frozen,
     "group": _group,
 }

@@ -98,7 +98,7 @@ def parse_spec(text: str) -> Spec:
             raise UserError(f"the field {name!r} is given twice in {text!r}.")
         changes[name] = _read_field(name, value)
     if parent is not None:
-        return parent.but(**changes)
+        return parent.but(**changes) if changes else parent
     if "depths" not in changes:
         raise UserError(f"expected a model name or at least depths=(..), got {text!r}. `resurge models` lists the names.")
     return Spec(depths=changes.pop("depths")).but(**changes) if "planes" not in changes else Spec(**changes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from resurge.errors import UserError, suggest
@@ -70,6 +69,19 @@ def whole_number(at_least: int) -> Callable[[str], int]:
     return check
 
 
+def number(word: str) -> float:
+    """An argparse `type`: a number."""
+    try:
+        return float(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, got {word!r}") from None
+
+
+def numbers(word: str) -> tuple[float, ...]:
+    """An argparse `type`: numbers with commas between them."""
+    return tuple(number(part.strip()) for part in word.strip("[]()").split(","))
+
+
 def add_json(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -88,18 +100,6 @@ def add_workers(parser: Parser) -> None:
     parser.add_argument(
         "--workers", type=whole_number(0), default=0, metavar="N", help="processes that read images (default: 0)"
     )
-
-
-def existing_file(path: str, what: str) -> Path:
-    """`path` as a `Path`.
-
-    Raises:
-        UserError: there is no such file.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(f"no {what} at {path}: {'that is a folder' if file.is_dir() else 'there is no such file'}.")
-    return file
 
 
 def as_is(value: Any) -> str:

@@ -8,15 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def table(rows: Sequence[Sequence[str]], head: Sequence[str], left: int = 1) -> str:
-    """Columns two spaces apart; the first `left` columns are flush left, the others flush right."""
+def table(rows: Sequence[Sequence[str]], head: Sequence[str], align: str) -> str:
+    """Columns two spaces apart; `align` has one `<` or `>` a column."""
     lines = [list(head), *map(list, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column < left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(line, align, widths, strict=True)).rstrip()
         for line in lines
     )
 

@@ -72,7 +72,7 @@ def find_cifar(source: Path) -> tuple[_Layout, Read] | None:
             files = (*layout.train, layout.test, layout.names)
             missing = [name for name in files if not (folder / name).is_file()]
             if not missing:
-                return layout, lambda name, folder=folder: _read_file(folder / name)  # type: ignore[misc]
+                return layout, lambda name, folder=folder: _read_file(folder / name)
             if len(missing) < len(files) and (folder / layout.train[0]).is_file():
                 raise UserError(
                     f"{folder} looks like {layout.name}, but {', '.join(missing)} is missing. Unpack the archive again."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resurge.data.bundle import FileImages, Split
-from resurge.data.images import MAX_PIXELS, is_image_name
+from resurge.data.images import MAX_PIXELS, ending, is_image_name
 from resurge.errors import UserError, suggest
 
 TRAIN_NAMES = ("train", "training")
@@ -15,8 +15,9 @@ VAL_NAMES = ("val", "valid", "validation")
 TEST_NAMES = ("test", "testing")
 
 SIDECARS = frozenset(
-    ".txt .csv .tsv .json .jsonl .xml .yaml .yml .md .html .ini .db .py .log .pdf .npy .npz .sha256 .md5".split()
-)
+    (".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".html", ".ini", ".db", ".py", ".log",
+     ".pdf", ".npy", ".npz", ".sha256", ".md5")
+)  # fmt: skip
 """Endings of files that may lie beside images and are passed over without a word."""
 
 _SIDECAR_NAMES = frozenset(("license", "licence", "readme", "checksums", "desktop.ini", "thumbs.db"))
@@ -39,7 +40,7 @@ def is_hidden(name: str) -> bool:
 def is_sidecar(name: str) -> bool:
     """Whether a file of this name is a known companion of images (notes, annotations), and no image."""
     lower = name.lower()
-    return os.path.splitext(lower)[1] in SIDECARS or lower in _SIDECAR_NAMES or is_hidden(name)
+    return ending(name) in SIDECARS or lower in _SIDECAR_NAMES or is_hidden(name)
 
 
 def require_folder(folder: Path) -> None:
@@ -127,6 +128,10 @@ def split_folders(root: Path) -> dict[str, str]:
     """Which subfolders of `root` hold the splits: {"train": "train", "val": "valid", ...}; {} for class folders.
 
     A folder counts as a split only when it has class folders in it, so that a class may be called "train".
+
+    Raises:
+        UserError: there are only folders such as train/ and val/, with images but no class folders in them; or there
+            is a split train/ beside a val/ without class folders.
     """
     found: dict[str, str] = {}
     by_lower = {name.lower(): name for name in subfolders(root)}
@@ -135,6 +140,11 @@ def split_folders(root: Path) -> dict[str, str]:
             name = by_lower.get(option)
             if name is not None and split not in found and subfolders(root / name):
                 found[split] = name
+    flat = [name for lower, name in by_lower.items() if lower in (*TRAIN_NAMES, *VAL_NAMES) and name not in found.values()]
+    if (flat and found) or (flat and all(lower in (*TRAIN_NAMES, *VAL_NAMES, *TEST_NAMES) for lower in by_lower)):
+        raise UserError(
+            f"{root / flat[0]} has no class folders. Expected one subfolder a class, such as {flat[0]}/cat/*.jpg."
+        )
     return found
 
 

@@ -19,12 +19,14 @@ MAX_PIXELS = 178_000_000
 """Images with more pixels than this are refused unless the caller allows more (a decompression bomb otherwise)."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "MPO", "AVIF")
-"""Pillow's readers we let near a user's file. Left out on purpose: EPS starts an external program, others are exotic."""
+"""Pillow's readers we let near a user's file. Left out on purpose: EPS runs an external program, others are exotic."""
 
-EXTENSIONS = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm .pnm .jp2 .j2k .mpo .avif".split()
-)
-"""File name endings, in lower case, that are taken for images."""
+EXTENSIONS = {
+    ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".mpo": "JPEG", ".png": "PNG", ".webp": "WEBP",
+    ".bmp": "BMP", ".gif": "GIF", ".tif": "TIFF", ".tiff": "TIFF", ".ppm": "PPM", ".pgm": "PPM", ".pbm": "PPM",
+    ".pnm": "PPM", ".jp2": "JPEG2000", ".j2k": "JPEG2000", ".avif": "AVIF",
+}  # fmt: skip
+"""File name endings, in lower case, that are taken for images, and the format they promise."""
 
 Kind = Literal["missing", "permission", "empty", "not-an-image", "truncated", "too-large", "corrupt"]
 
@@ -99,7 +101,13 @@ _readers: list[str] = []
 
 def is_image_name(name: str) -> bool:
     """Whether the ending of a file name is that of an image format we read."""
-    return os.path.splitext(name)[1].lower() in EXTENSIONS
+    return ending(name) in EXTENSIONS
+
+
+def ending(name: str) -> str:
+    """The ending of a file name in lower case, with its dot; "" when there is none."""
+    stem, dot, last = name.rpartition(".")
+    return dot + last.lower() if stem else ""
 
 
 def open_image(
@@ -129,22 +137,34 @@ def open_image(
     """
     label = name or ("<bytes>" if isinstance(source, bytes) else os.fspath(source))
     data = source if isinstance(source, bytes) else read_bytes(source)
+    _, image = decode(data, label, max_pixels, draft_size)
+    wanted = {None: image.mode, 1: "L", 3: "RGB"}[channels]
+    return image if image.mode == wanted else image.convert(wanted)
+
+
+def decode(
+    data: bytes, name: str, max_pixels: int = MAX_PIXELS, draft_size: int | None = None
+) -> tuple[ImageHeader, Image.Image]:
+    """What the file said about itself, and the picture as `open_image` gives it (mode "L" or "RGB").
+
+    Raises:
+        UnreadableImage: as `open_image`.
+    """
     with pillow_settings:
-        image = _open(data, label, max_pixels)
+        image = _open(data, name, max_pixels)
+        format, mode, size = str(image.format), image.mode, image.size
         try:
-            if draft_size is not None and image.format == "JPEG":
+            if draft_size is not None and format == "JPEG":
                 _draft(image, draft_size)
             image.load()
-            image = _upright(image)
-            image = _eight_bit_grey_or_rgb(image)
-        except UnreadableImage:
-            raise
+            # Only now: Pillow may find orientation and transparency of a PNG behind its pixels.
+            header = ImageHeader(format, mode, size, _orientation(image), _is_transparent(image))
+            image = _eight_bit_grey_or_rgb(_upright(image, header.orientation), header)
         except MemoryError as error:
-            raise UnreadableImage("too-large", label, "does not fit into memory. Make the image smaller.") from error
+            raise UnreadableImage("too-large", name, "does not fit into memory. Make the image smaller.") from error
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-            raise _explain(error, label) from error
-        wanted = {None: image.mode, 1: "L", 3: "RGB"}[channels]
-        return image if image.mode == wanted else image.convert(wanted)
+            raise _explain(error, name) from error
+        return header, image
 
 
 def read_header(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> ImageHeader:
@@ -155,9 +175,7 @@ def read_header(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> ImageHe
     """
     with pillow_settings:
         image = _open(data, name, max_pixels)
-        return ImageHeader(
-            str(image.format), image.mode, image.size, _orientation(image), _is_transparent(image)
-        )
+        return ImageHeader(str(image.format), image.mode, image.size, _orientation(image), _is_transparent(image))
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -170,7 +188,8 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     try:
         return Path(path).read_bytes()
     except FileNotFoundError as error:
-        raise UnreadableImage("missing", name, "there is no such file. Correct the path or remove the entry.") from error
+        message = "there is no such file. Correct the path or remove the entry."
+        raise UnreadableImage("missing", name, message) from error
     except PermissionError as error:
         message = "may not be read by this user. Change its permissions (chmod +r) or remove it."
         raise UnreadableImage("permission", name, message) from error
@@ -241,8 +260,8 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    turn = _UPRIGHT.get(_orientation(image))
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    turn = _UPRIGHT.get(orientation)
     return image if turn is None else image.transpose(turn)
 
 
@@ -250,15 +269,18 @@ def _is_transparent(image: Image.Image) -> bool:
     return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
 
 
-def _eight_bit_grey_or_rgb(image: Image.Image) -> Image.Image:
+def _eight_bit_grey_or_rgb(image: Image.Image, header: ImageHeader) -> Image.Image:
     mode = image.mode
-    if mode in ("L", "RGB") and "transparency" not in image.info:
+    if mode in ("L", "RGB") and not header.transparency:
         return image
     if mode.startswith("I") or mode == "F":
-        return Image.fromarray(to_eight_bits(np.asarray(image)))
+        values = np.asarray(image)
+        # Pillow gives 16-bit files of these two formats as 32-bit integers in some versions.
+        sixteen = mode == "I" and header.format in ("PNG", "PPM")
+        return Image.fromarray(to_eight_bits(values.astype(np.uint16) if sixteen else values))
     if mode == "1":
         return image.convert("L")
-    if _is_transparent(image):
+    if header.transparency:
         grey = mode in ("L", "LA", "La", "1")
         if mode == "La":
             image = image.convert("LA")

@@ -88,7 +88,9 @@ def reliability_chart(bins: Sequence[tuple[float, float, int]]) -> Markup | None
     parts.append(tag("polyline", points=path, class_="line s1"))
     for confidence, accuracy, count in filled:
         told = f"confidence {percent(confidence)}, accuracy {percent(accuracy)}, {count} images"
-        parts.append(tag("circle", tag("title", told), cx=axes.x(confidence), cy=axes.y(accuracy), r=4, class_="dot s1"))
+        parts.append(
+            tag("circle", tag("title", told), cx=axes.x(confidence), cy=axes.y(accuracy), r=4, class_="dot s1")
+        )
     caption = tag(
         "figcaption",
         tag("b", "Accuracy by confidence"),

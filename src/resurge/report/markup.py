@@ -36,9 +36,7 @@ def join(*children: Child) -> Markup:
     for child in children:
         if child is None:
             continue
-        if isinstance(child, str):
-            parts.append(escape(child))
-        elif isinstance(child, int | float):
+        if isinstance(child, str | int | float):
             parts.append(escape(child))
         else:
             parts.append(join(*child))

@@ -31,7 +31,8 @@ def write_report(run_dir: str | Path) -> Path:
     Sections whose files are missing are left out. The page loads nothing from elsewhere and holds no script.
 
     Raises:
-        UserError: `run_dir` is not a finished run directory, one of its files is damaged, or the page cannot be written.
+        UserError: `run_dir` is not a finished run directory, one of its files is damaged, or the page cannot be
+            written.
     """
     run = read_run(run_dir)
     path = Path(run_dir) / "report.html"
@@ -55,9 +56,11 @@ def render(run: RunFiles) -> str:
         sections.headline(run),
         tag("nav", [tag("a", title, href=f"#{anchor}") for anchor, title, _ in parts], aria_label="Sections"),
     )
-    body = [tag("section", tag("h2", title), content, id=anchor) for anchor, title, content in parts]
+    written = [tag("section", tag("h2", title), content, id=anchor) for anchor, title, content in parts]
     version = section(run.model, "versions").get("resurge")
-    footer = tag("footer", "Written by resurge", f" {version}" if version else None, " from the files of this run directory.")
+    footer = tag(
+        "footer", "Written by resurge", f" {version}" if version else None, " from the files of this run directory."
+    )
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -71,6 +74,4 @@ def render(run: RunFiles) -> str:
         tag("title", f"{name} – resurge report"),
         Markup(f"<style>{CSS}</style>"),
     )
-    return "<!DOCTYPE html>\n" + tag("html", head, tag("body", header, tag("main", body), footer), lang="en") + "\n"
-
-
+    return "<!DOCTYPE html>\n" + tag("html", head, tag("body", header, tag("main", written), footer), lang="en") + "\n"

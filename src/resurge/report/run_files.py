@@ -71,7 +71,9 @@ def read_run(run_dir: str | Path) -> RunFiles:
     """
     folder = Path(run_dir)
     if not folder.is_dir():
-        raise UserError(f"expected a run directory, and {folder} is not a folder. Give the folder that `resurge train` wrote.")
+        raise UserError(
+            f"expected a run directory, and {folder} is not a folder. Give the folder that `resurge train` wrote."
+        )
     model_path = folder / "model.json"
     if not model_path.is_file():
         raise UserError(

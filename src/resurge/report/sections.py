@@ -1,4 +1,4 @@
-"""The sections of the report: each is a function from the run's files to HTML, or to None when its files are missing."""
+"""The sections of the report: each a function from the run's files to HTML, or to None when its files are missing."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]], *, text_columns
         return None if column < text_columns else "num"
 
     heading = tag("tr", [tag("th", name, class_=style(i), scope="col") for i, name in enumerate(head)])
-    body = [
-        tag("tr", [tag("td", join(_child(cell)), class_=style(i)) for i, cell in enumerate(row)]) for row in rows
-    ]
+    body = [tag("tr", [tag("td", join(_child(cell)), class_=style(i)) for i, cell in enumerate(row)]) for row in rows]
     return tag("div", tag("table", tag("thead", heading), tag("tbody", body)), class_="scroll")
 
 
@@ -69,7 +67,9 @@ def _tile(label: str, value: str, *notes: str | None, main: bool = False) -> Mar
 
 def _images(run: RunFiles) -> int:
     """How many images were evaluated: the sum of the classes' counts."""
-    counts = [number(row, "n") for row in items(run.evaluation, "per_class", "evaluation.json") if isinstance(row, Mapping)]
+    counts = [
+        number(row, "n") for row in items(run.evaluation, "per_class", "evaluation.json") if isinstance(row, Mapping)
+    ]
     return int(sum(n for n in counts if math.isfinite(n)))
 
 
@@ -87,7 +87,10 @@ def curves(run: RunFiles) -> Markup | None:
         return percent(y, 0 if abs(100 * y - round(100 * y)) < 1e-6 else 1)
 
     charts = [
-        line_chart("Loss", [Series("training", "s2", run.column("train_loss")), Series("validation", "s1", run.column("val_loss"))]),
+        line_chart(
+            "Loss",
+            [Series("training", "s2", run.column("train_loss")), Series("validation", "s1", run.column("val_loss"))],
+        ),
         line_chart(
             "Top-1 accuracy",
             [Series("training", "s2", run.column("train_top1")), Series("validation", "s1", run.column("val_top1"))],
@@ -95,7 +98,10 @@ def curves(run: RunFiles) -> Markup | None:
         ),
         line_chart("Learning rate", [Series("learning rate", "s1", run.column("lr"))], from_zero=True),
         line_chart(
-            "Images a second", [Series("images a second", "s1", run.column("images_per_s"))], from_zero=True, show=lambda y: f"{y:,.0f}"
+            "Images a second",
+            [Series("images a second", "s1", run.column("images_per_s"))],
+            from_zero=True,
+            show=lambda y: f"{y:,.0f}",
         ),
     ]
     drawn = [chart for chart in charts if chart is not None]
@@ -117,7 +123,8 @@ def confusion(run: RunFiles) -> Markup | None:
     )
     if pairs:
         rows = [
-            (names[i], names[j], f"{count:g}", percent(count / (sum(matrix[i]) or 1))) for count, i, j in pairs[:SHOWN_PAIRS]
+            (names[i], names[j], f"{count:g}", percent(count / (sum(matrix[i]) or 1)))
+            for count, i, j in pairs[:SHOWN_PAIRS]
         ]
         pairs_table = table(("Is", "Taken for", "Images", "Of its class"), rows, text_columns=2)
         parts.append(tag("div", tag("h3", "Most confused"), pairs_table))
@@ -128,7 +135,11 @@ def confusion(run: RunFiles) -> Markup | None:
 
 def _matrix(run: RunFiles) -> list[list[float]]:
     rows = items(run.evaluation, "confusion", "evaluation.json")
-    matrix = [[float(n) for n in row] for row in rows if isinstance(row, list) and all(isinstance(n, int | float) for n in row)]
+    matrix = [
+        [float(n) for n in row]
+        for row in rows
+        if isinstance(row, list) and all(isinstance(n, int | float) for n in row)
+    ]
     square = len(matrix) == len(rows) and all(len(row) == len(rows) for row in matrix)
     return matrix if square else []
 
@@ -147,7 +158,9 @@ def _heat_table(matrix: Sequence[Sequence[float]], names: Sequence[str]) -> Mark
             told = f"{names[i]} taken for {names[j]}: {count:g} of {total:g} ({percent(share)})"
             # The square root lifts single confusions above the paper, where a linear scale would hide them.
             level = f"--level:{100 * math.sqrt(share):.0f}%" if count else None
-            cells.append(tag("td", f"{count:g}" if count else "", class_=style if count else "cell", style=level, title=told))
+            cells.append(
+                tag("td", f"{count:g}" if count else "", class_=style if count else "cell", style=level, title=told)
+            )
         body.append(tag("tr", tag("th", names[i], scope="row"), cells))
     grid = tag("table", tag("thead", head), tag("tbody", body), class_="heat" + (" dense" if len(names) > 15 else ""))
     return tag("div", grid, class_="scroll")
@@ -160,7 +173,7 @@ def per_class(run: RunFiles) -> Markup | None:
         return None
     many = len(rows) > MANY_CLASSES
     if many:
-        rows.sort(key=lambda row: (number(row, "f1") if math.isfinite(number(row, "f1")) else -1.0))
+        rows.sort(key=lambda row: number(row, "f1") if math.isfinite(number(row, "f1")) else -1.0)
 
     def cells(row: Mapping[str, Any]) -> list[object]:
         count = number(row, "n")
@@ -203,15 +216,19 @@ def calibration(run: RunFiles) -> Markup | None:
         lines.append(
             tag(
                 "p",
-                f"The expected calibration error is {percent(ece, 2)}: the mean distance between how sure the network is and "
-                "how often it is right, over bins of confidence, weighted by their images.",
+                f"The expected calibration error is {percent(ece, 2)}: the mean distance between how sure the network "
+                "is and how often it is right, over bins of confidence, weighted by their images.",
             )
         )
     if math.isfinite(nll):
         lines.append(tag("p", f"Negative log-likelihood: {nll:.4f} nats an image."))
     if chart is not None:
         lines.append(
-            tag("p", "Points below the dashed diagonal: surer than right. Above: more often right than sure.", class_="note")
+            tag(
+                "p",
+                "Points below the dashed diagonal: surer than right. Above: more often right than sure.",
+                class_="note",
+            )
         )
     return tag("div", chart, tag("div", lines), class_="grid beside")
 
@@ -226,14 +243,18 @@ def activation_maps(run: RunFiles) -> Markup | None:
     gallery = _gallery(run, "examples", by_confidence=False)
     if gallery is None:
         return None
-    note = "Warm colours mark where the evidence for the predicted class lies (class-activation maps of the last stage)."
+    note = (
+        "Warm colours mark where the evidence for the predicted class lies (class-activation maps of the last stage)."
+    )
     return join(tag("p", note, class_="note"), gallery)
 
 
 def _gallery(run: RunFiles, key: str, *, by_confidence: bool) -> Markup | None:
     entries = [entry for entry in items(run.evaluation, key, "evaluation.json") if isinstance(entry, Mapping)]
     if by_confidence:
-        entries.sort(key=lambda entry: -(number(entry, "confidence") if math.isfinite(number(entry, "confidence")) else -1.0))
+        entries.sort(
+            key=lambda entry: -(number(entry, "confidence") if math.isfinite(number(entry, "confidence")) else -1.0)
+        )
     cards = [_card(run, entry) for entry in entries[:SHOWN_IMAGES]]
     if not cards:
         return None
@@ -256,7 +277,9 @@ def _card(run: RunFiles, entry: Mapping[str, Any]) -> Markup:
     return tag(
         "figure",
         tag("div", pictures, class_="pair" if len(pictures) == 2 else "pair one") if pictures else None,
-        tag("figcaption", tag("div", lines, class_="said"), truth, tag("code", name) if name not in (None, "") else None),
+        tag(
+            "figcaption", tag("div", lines, class_="said"), truth, tag("code", name) if name not in (None, "") else None
+        ),
     )
 
 
@@ -271,7 +294,7 @@ def network(run: RunFiles) -> Markup | None:
         uri = data_uri(content) if content else None
         if uri:
             pictures.append(tag("div", tag("img", src=uri, alt="Diagram of the network"), class_="diagram"))
-    return join(tag("p", tag("code", run.model.get("spec", ""))), pictures) if pictures else None
+    return tag("div", pictures, class_="diagrams") if pictures else None
 
 
 def cost(run: RunFiles) -> Markup | None:
@@ -295,10 +318,15 @@ def cost(run: RunFiles) -> Markup | None:
         )
     size = run.cost.get("input") if run.cost else None
     given = " × ".join(str(n) for n in size) if isinstance(size, list) else None
-    note = "Parameters count weights and biases; multiply-adds those of convolutions and linear layers; activations are fp32, kept for training."
+    note = (
+        "Parameters count weights and biases; multiply-adds those of convolutions and linear layers; activations are "
+        "what training keeps of one fp32 image."
+    )
     return join(
         tag("p", f"For one input of {given}. " if given else None, note, class_="note"),
-        table(("Stage", "Output", "Parameters", "Multiply-adds", "Activations", "Receptive field"), cells, text_columns=2),
+        table(
+            ("Stage", "Output", "Parameters", "Multiply-adds", "Activations", "Receptive field"), cells, text_columns=2
+        ),
     )
 
 

@@ -16,13 +16,15 @@ h2 { font-size: 1.25rem; margin: 44px 0 14px; padding-top: 18px; border-top: 1px
 h3 { font-size: 1rem; margin: 22px 0 8px; }
 p { margin: 0 0 10px; max-width: 70ch; }
 code, pre { font: 0.86em/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; overflow-wrap: anywhere; }
-pre { overflow-x: auto; background: var(--card); border: 1px solid var(--rule); border-radius: 10px; padding: 14px; margin: 0;
+pre { overflow-x: auto; background: var(--card); border: 1px solid var(--rule); border-radius: 10px; padding: 14px;
+  margin: 0;
   overflow-wrap: normal; }
 .note, .sub { color: var(--soft); font-size: 0.92rem; }
 nav { display: flex; flex-wrap: wrap; gap: 6px 16px; margin: 20px 0 0; font-size: 0.92rem; }
 a { color: var(--blue); text-decoration: none; } a:hover { text-decoration: underline; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(142px, 1fr)); gap: 12px; margin: 22px 0 0; }
-.tile { background: var(--card); border: 1px solid var(--rule); border-radius: 12px; padding: 12px 16px; display: flex;
+.tile { background: var(--card); border: 1px solid var(--rule); border-radius: 12px; padding: 12px 16px; display:
+  flex;
   flex-direction: column; }
 .tile span, .tile small { color: var(--soft); font-size: 0.85rem; }
 .tile strong { white-space: nowrap; font-size: 1.35rem; font-weight: 650; line-height: 1.35; }
@@ -31,12 +33,15 @@ a { color: var(--blue); text-decoration: none; } a:hover { text-decoration: unde
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); gap: 16px; }
 .beside { align-items: center; } .split { display: flex; flex-wrap: wrap; gap: 8px 56px; align-items: flex-start; }
 .split > * { min-width: 0; max-width: 100%; } .split h3 { margin-top: 8px; }
-@media (min-width: 760px) { .charts { grid-template-columns: 1fr 1fr; } .charts svg text, .beside svg text { font-size: 9px; } }
+@media (min-width: 760px) { .charts { grid-template-columns: 1fr 1fr; } .charts svg text, .beside svg text {
+  font-size: 9px; } }
 figure { margin: 0; min-width: 0; }
 .card { background: var(--card); border: 1px solid var(--rule); border-radius: 12px; padding: 12px 12px 6px; }
-.card > figcaption { display: flex; justify-content: space-between; gap: 12px; padding: 0 4px 6px; font-size: 0.95rem; }
+.card > figcaption { display: flex; justify-content: space-between; gap: 12px; padding: 0 4px 6px; font-size:
+  0.95rem; }
 .legend { display: flex; gap: 14px; font-size: 0.85rem; color: var(--soft); }
-.key::before { content: ""; display: inline-block; width: 14px; height: 3px; border-radius: 2px; margin: 0 6px 4px 0;
+.key::before { content: ""; display: inline-block; width: 14px; height: 3px; border-radius: 2px; margin: 0 6px 4px
+  0;
   background: currentColor; vertical-align: middle; }
 .key.s1::before { background: var(--blue); } .key.s2::before { background: var(--orange); }
 svg { display: block; width: 100%; height: auto; }
@@ -53,16 +58,21 @@ th { color: var(--soft); font-weight: 600; font-size: 0.85rem; }
 td:first-child { max-width: 22rem; overflow: hidden; text-overflow: ellipsis; }
 .num { text-align: right; } td.num:last-child, th.num:last-child { padding-right: 2px; }
 .bar { display: inline-block; min-width: 74px; padding: 1px 6px; text-align: right; border-radius: 4px;
-  background: linear-gradient(90deg, color-mix(in srgb, var(--blue) 22%, transparent) var(--level, 0%), transparent 0); }
+  background: linear-gradient(90deg, color-mix(in srgb, var(--blue) 22%, transparent) var(--level, 0%), transparent
+  0); }
 .heat { border-collapse: separate; border-spacing: 2px; font-size: 0.85rem; }
-.heat th, .heat td { border: 0; padding: 0; } .heat th[scope=row] { padding: 0 8px 0 0; text-align: right; max-width: 9rem;
+.heat th, .heat td { border: 0; padding: 0; } .heat th[scope=row] { padding: 0 8px 0 0; text-align: right;
+  max-width: 9rem;
   overflow: hidden; text-overflow: ellipsis; }
 .heat .corner { vertical-align: bottom; text-align: right; font-weight: 400; padding: 0 8px 4px 0; }
 .heat .corner span { display: inline-block; white-space: normal; max-width: 5.5rem; line-height: 1.3; }
-.heat .turned { vertical-align: bottom; height: 1px; } .heat .turned span { writing-mode: vertical-rl; rotate: 180deg;
-  max-height: 9rem; overflow: hidden; text-overflow: ellipsis; padding: 4px 0; line-height: 1; display: inline-block; }
+.heat .turned { vertical-align: bottom; height: 1px; } .heat .turned span { writing-mode: vertical-rl; rotate:
+  180deg;
+  max-height: 9rem; overflow: hidden; text-overflow: ellipsis; padding: 4px 0; line-height: 1; display:
+  inline-block; }
 .heat thead th { text-align: center; }
-.cell { min-width: 34px; height: 34px; text-align: center; border-radius: 4px; background: color-mix(in srgb, var(--rule) 45%, transparent);
+.cell { min-width: 34px; height: 34px; text-align: center; border-radius: 4px; background: color-mix(in srgb,
+  var(--rule) 45%, transparent);
   max-width: none !important; }
 .dense .cell { min-width: 25px; height: 25px; font-size: 0.72rem; }
 .cell.right { background: color-mix(in srgb, var(--blue) var(--level), transparent); }
@@ -73,11 +83,15 @@ td:first-child { max-width: 22rem; overflow: hidden; text-overflow: ellipsis; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; } .pair.one { grid-template-columns: 1fr; }
 .pair img { width: 100%; aspect-ratio: 1; object-fit: cover; display: block; image-rendering: auto; }
 .gallery figcaption { padding: 8px 10px 10px; font-size: 0.9rem; line-height: 1.35; overflow-wrap: anywhere; }
-.said .num { white-space: nowrap; color: var(--soft); } .said { display: flex; justify-content: space-between; gap: 8px; } .truth b { color: var(--red); }
+.said .num { white-space: nowrap; color: var(--soft); } .said { display: flex; justify-content: space-between; gap:
+  8px; } .truth b { color: var(--red); }
 .gallery code { color: var(--soft); font-size: 0.72rem; display: block; margin-top: 2px; }
-.diagram { overflow-x: auto; background: var(--card); border: 1px solid var(--rule); border-radius: 12px; padding: 14px;
-  margin: 12px 0; } .diagram img { display: block; margin: 0 auto; max-width: 100%; height: auto; }
-@media (max-width: 700px) { .diagram img { max-width: none; } th, td { padding-right: 10px; } .bar { min-width: 60px; }
+.diagrams { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start; }
+.diagram { max-width: 100%; overflow-x: auto; background: var(--card); border: 1px solid var(--rule);
+  border-radius: 12px; padding: 14px;
+  } .diagram img { display: block; margin: 0 auto; max-width: 100%; height: auto; }
+@media (max-width: 700px) { .diagram img { max-width: none; } th, td { padding-right: 10px; } .bar { min-width:
+  60px; }
   .heat th[scope=row] { max-width: 6.2rem; font-size: 0.78rem; padding-right: 6px; } .heat { font-size: 0.78rem; }
   .cell { min-width: 22px; height: 26px; } .heat { border-spacing: 1px; } td:first-child { max-width: 9.5rem; } }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 16px; margin: 0; font-size: 0.92rem; }

@@ -88,6 +88,7 @@ class ClassificationTraining(L.LightningModule):
     def on_train_epoch_start(self) -> None:
         for part in self.frozen:
             part.eval()
+        self.trainer.datamodule.seek(self.position)  # type: ignore[attr-defined]
 
     # ------------------------------------------------------------------------------------------------ steps
 
@@ -144,7 +145,8 @@ class ClassificationTraining(L.LightningModule):
             module,
         )
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def advance(self) -> None:
+        """Count the batch just trained on; called before anything else happens at its end."""
         self.position.batch += 1
         if self.trainer.global_step != self._steps_before:  # this batch completed an optimizer step
             self._steps_before = self.trainer.global_step
@@ -203,7 +205,8 @@ class ClassificationTraining(L.LightningModule):
             "position": asdict(self.position),
             "best": dict(self.best),
             "since_best": self.since_best,
-            "totals": self.totals.cpu().clone(),
+            # a mean over devices, so that each may go on from it
+            "totals": self.trainer.strategy.reduce(self.totals.clone(), reduce_op="mean").cpu(),
             "ema": self.ema.state_dict() if self.ema is not None else None,
         }
 

@@ -35,10 +35,12 @@ class _Section:
 class Images(_Section):
     """How large images are and how they are normalised."""
 
-    size: int = option(224, "side of the square training crop, pixels", low=1, high=4096)
+    size: int | None = option(None, "side of the square training crop, pixels; null: the data's usual one", low=1, high=4096)
     eval_size: int | None = option(None, "side of the square evaluation crop; null: as in training", low=1, high=4096)
-    crop_pct: float = option(0.875, "evaluation resizes the short side to eval_size / crop_pct", above=0, high=1)
-    interpolation: str = option("bicubic", "how images are resized", choices=("nearest", "bilinear", "bicubic"))
+    crop_pct: float | None = option(
+        None, "evaluation resizes the short side to eval_size / crop_pct; null: 0.875, and 1 up to 64 pixels", above=0, high=1
+    )
+    interpolation: str = option("bilinear", "how images are resized", choices=("nearest", "bilinear", "bicubic"))
     mean: tuple[float, ...] | None = option(None, "mean of each channel on a 0..1 scale; null: the data's usual one")
     std: tuple[float, ...] | None = option(None, "deviation of each channel; null: the data's usual one", above=0)
 
@@ -60,6 +62,7 @@ class Augmentation(_Section):
     auto_augment: str = option(
         "none", "policy of operations", choices=("none", "autoaugment", "randaugment", "trivialaugment")
     )
+    auto_policy: str = option("imagenet", "AutoAugment: the data its policy was found on", choices=("imagenet", "cifar10"))
     auto_operations: int = option(2, "RandAugment: operations an image", low=1)
     auto_magnitude: int = option(9, "RandAugment: strength, 0 to 30", low=0, high=30)
     color_jitter: float = option(0.0, "strength of random brightness, contrast and saturation", low=0, high=1)
@@ -125,6 +128,7 @@ class Machine(_Section):
     nodes: int = option(1, "machines", low=1)
     workers: int | None = option(None, "processes that read images; null: chosen from the machine", low=0)
     threads: int | None = option(None, "CPU threads of the computation; null: torch's choice", low=1)
+    cache: float = option(1.0, "keep decoded images in memory where all of them need no more GiB than this", low=0)
     checkpoint_every: int = option(0, "optimizer steps between checkpoints; 0: only at the end of an epoch", low=0)
     eval_every: int = option(1, "epochs between evaluations", low=1)
 
@@ -142,7 +146,10 @@ class Recipe:
     task: str = option("classify", "what is learnt", choices=("classify",))
     weights: str | None = option(None, "weights to start from: a file, hub:owner/name, or pretrained")
     seed: int = option(0, "seed of initialisation, order, augmentation and split", low=0, high=2**31 - 1)
-    val_fraction: float = option(0.2, "share of the training images held out where the data has no validation part", above=0, below=1)
+    val: str | None = option(None, "where the validation images are: a folder, a CSV file, or test; null: what the data has")
+    val_fraction: float | None = option(
+        None, "share of the training images held out where there is no validation part; null: 0.2, 0.1 of many", above=0, below=1
+    )
     images: Images = Images()
     augmentation: Augmentation = Augmentation()
     optimization: Optimization = Optimization()
@@ -189,11 +196,6 @@ class Recipe:
         if not isinstance(plain, Mapping):
             raise UserError(f"{where} must hold `field: value` lines; it holds a {type(plain).__name__}.")
         return cls().replace(plain, where)
-
-    @property
-    def eval_size(self) -> int:
-        """Side of the evaluation crop in pixels."""
-        return self.images.eval_size or self.images.size
 
     def images_per_step(self, batch_size: int | None = None) -> int:
         """Images that one optimizer step sees, over all devices and accumulated batches."""

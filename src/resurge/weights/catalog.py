@@ -46,8 +46,8 @@ class Entry:
 
 
 def _rows(file: str) -> Iterator[dict[str, str]]:
-    with resources.files("resurge.weights").joinpath(file).open(encoding="utf-8", newline="") as text:
-        yield from csv.DictReader(text)
+    text = resources.files("resurge.weights").joinpath(file).read_text(encoding="utf-8")
+    yield from csv.DictReader(text.splitlines())
 
 
 def _triple(text: str) -> tuple[float, ...]:

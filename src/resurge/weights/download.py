@@ -220,9 +220,8 @@ def _copy(response: IO[bytes], file: IO[bytes], start: int, expected: int | None
             shown = now
             speed = (have - start) / max(now - begun, 1e-3)
             share = f" of {expected / 2**20:.1f}" if expected else ""
-            print(
-                f"\r{name}: {have / 2**20:.1f}{share} MiB, {speed / 2**20:.1f} MiB/s ", end="", file=sys.stderr, flush=True
-            )
+            line = f"\r{name}: {have / 2**20:.1f}{share} MiB, {speed / 2**20:.1f} MiB/s "
+            print(line, end="", file=sys.stderr, flush=True)
     if name:
         print(f"{chr(13) if live else ''}{name}: {have / 2**20:.1f} MiB downloaded", file=sys.stderr)
     return have

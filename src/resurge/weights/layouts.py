@@ -12,16 +12,16 @@ zhanghang1989/ResNeSt `resnest/torch/models/{resnet,splat}.py`; Res2Net/Res2Net-
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-
-from torch import Tensor
+from typing import TypeVar
 
 from resurge.arch import blocks, gates, shortcuts, stems, transforms
 from resurge.arch.spec import Spec
 from resurge.errors import UserError, suggest
 
 Pairs = tuple[tuple[str, str], ...]
+Value = TypeVar("Value")  # a tensor, or whatever else stands under its name
 
 ONE_CONV: Pairs = (("convs.0.conv", "conv1"), ("convs.0.norm", "bn1"))
 THREE_CONVS: Pairs = (
@@ -120,7 +120,7 @@ def module_names(spec: Spec, layout: str) -> dict[str, str]:
     return dict(_pairs(spec, _layout(layout)))
 
 
-def to_resurge(state_dict: Mapping[str, Tensor], spec: Spec, layout: str) -> dict[str, Tensor]:
+def to_resurge(state_dict: Mapping[str, Value], spec: Spec, layout: str) -> dict[str, Value]:
     """The same tensors under this project's names, those of `ClassificationModel`.
 
     Names the layout does not have are kept as they are: whoever loads the result sees them as unexpected.
@@ -134,7 +134,7 @@ def to_resurge(state_dict: Mapping[str, Tensor], spec: Spec, layout: str) -> dic
     return {_renamed(key, table): value for key, value in state_dict.items()}
 
 
-def from_resurge(state_dict: Mapping[str, Tensor], spec: Spec, layout: str) -> dict[str, Tensor]:
+def from_resurge(state_dict: Mapping[str, Value], spec: Spec, layout: str) -> dict[str, Value]:
     """The tensors of a `ClassificationModel`, or of a bare `Backbone`, under another package's names.
 
     Raises:
@@ -154,15 +154,16 @@ def from_resurge(state_dict: Mapping[str, Tensor], spec: Spec, layout: str) -> d
     return {_renamed(key, table): value for key, value in state_dict.items()}
 
 
-def detect_layout(state_dict: Mapping[str, Tensor], spec: Spec) -> str:
-    """The layout that knows the most names of `state_dict` for a network of this spec.
+def detect_layout(state_dict: Iterable[str], spec: Spec) -> str:
+    """The layout that knows the most names of a state dict for a network of this spec.
 
     Where several share their names (a plain ResNet is the same in torchvision and timm), the first of `LAYOUTS`.
 
     Raises:
         UserError: none knows a single name.
     """
-    modules = [key.rpartition(".")[0] for key in state_dict]
+    keys = list(state_dict)
+    modules = [key.rpartition(".")[0] for key in keys]
     known = {"resurge": sum(module.startswith(("backbone.", "stem.", "stages.", "head.")) for module in modules)}
     for name, layout in _LAYOUTS.items():
         try:
@@ -172,7 +173,7 @@ def detect_layout(state_dict: Mapping[str, Tensor], spec: Spec) -> str:
         known[name] = sum(module in table for module in modules)
     best = max(known, key=lambda name: known[name])  # the first of the largest
     if not known[best]:
-        shown = ", ".join(list(state_dict)[:3]) or "nothing"
+        shown = ", ".join(keys[:3]) or "nothing"
         raise UserError(
             f"expected weights of a network of this family in one of the layouts {', '.join(LAYOUTS)}; the names "
             f"found ({shown}, ...) are of none of them. Rename them, or pass the file of one of those packages."

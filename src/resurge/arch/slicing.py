@@ -1,0 +1,164 @@
+"""Layers cut, joined and reordered along their channels, with their weights: the tools of `forms`.
+
+Each function returns new layers with copied weights and draws no random numbers.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from resurge.arch.layers import ConvNormAct
+from resurge.errors import UserError
+
+M = TypeVar("M", bound=nn.Module)
+PER_CHANNEL = ("weight", "bias", "running_mean", "running_var")
+
+
+def expect(what: str, module: nn.Module, kind: type[M]) -> M:
+    """`module`, known to be a `kind`.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not isinstance(module, kind):
+        raise UserError(f"{what}: expected a {kind.__name__}, got a {type(module).__name__}.")
+    return module
+
+
+def expect_all(what: str, modules: nn.Module, kind: type[M]) -> list[M]:
+    """The children of a list of modules, known to be of one kind."""
+    return [expect(what, module, kind) for module in modules.children()]
+
+
+def expect_norm(norm: nn.Module) -> nn.BatchNorm2d:
+    """`norm`, known to treat every channel by itself, with statistics that can be cut.
+
+    Raises:
+        UserError: it is not a batch normalisation.
+    """
+    if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
+        raise UserError(
+            "only batch normalisation with running statistics is cut and joined by channel, got "
+            f"{type(norm).__name__}; convert_norm(model, 'batch') first."
+        )
+    return norm
+
+
+def expect_plain(what: str, module: nn.Module) -> ConvNormAct:
+    """`module`, known to be convolution, batch normalisation and activation, and nothing else.
+
+    Raises:
+        UserError: it is something else, or DropBlock is in it.
+    """
+    layer = expect(what, module, ConvNormAct)
+    expect_norm(layer.norm)
+    if not isinstance(layer.drop, nn.Identity):
+        raise UserError(f"{what}: DropBlock draws by layer and cannot be cut; set_drop_block(model, 0) first.")
+    return layer
+
+
+# ----------------------------------------------------------------------------------------------------- convolutions
+
+
+def conv_like(
+    like: nn.Conv2d, weight: Tensor, *, groups: int, bias: Tensor | None = None, dilation: int | None = None
+) -> nn.Conv2d:
+    """A convolution with this weight and the stride of `like`, padded so that only the stride changes the size."""
+    step = like.dilation[0] if dilation is None else dilation
+    cout, cin, kernel = weight.shape[0], weight.shape[1] * groups, weight.shape[-1]
+    padding = step * (kernel - 1) // 2
+    # on the meta device nothing is initialised, so the random state stays as it was
+    conv = nn.Conv2d(cin, cout, kernel, like.stride[0], padding, step, groups, bias=False, device="meta")
+    conv.weight = nn.Parameter(weight.detach().clone())
+    if bias is not None:
+        conv.bias = nn.Parameter(bias.detach().clone())
+    return conv.train(like.training)
+
+
+def cut_conv(conv: nn.Conv2d, parts: int) -> list[nn.Conv2d]:
+    """A convolution as `parts` dense ones, by its outputs; `parts` is a multiple of its groups."""
+    biases = [None] * parts if conv.bias is None else conv.bias.chunk(parts)
+    return [conv_like(conv, w, groups=1, bias=b) for w, b in zip(conv.weight.chunk(parts), biases, strict=True)]
+
+
+def join_convs(convs: Sequence[nn.Conv2d], groups: int) -> nn.Conv2d:
+    """`cut_conv` undone."""
+    biases = [conv.bias for conv in convs if conv.bias is not None]
+    weight = torch.cat([conv.weight for conv in convs])
+    return conv_like(convs[0], weight, groups=groups, bias=torch.cat(biases) if biases else None)
+
+
+def spread(weight: Tensor, step: int, reach: int) -> Tensor:
+    """A 3x3 kernel, taps `step` apart, as a kernel of 2 * reach + 1 with zeros between and around."""
+    wide = weight.new_zeros(*weight.shape[:2], 2 * reach + 1, 2 * reach + 1)
+    taps = slice(reach - step, reach + step + 1, step)
+    wide[:, :, taps, taps] = weight.detach()
+    return wide
+
+
+# ------------------------------------------------------------------------------------------------------------ norms
+
+
+def norm_like(like: nn.BatchNorm2d, state: dict[str, Tensor]) -> nn.BatchNorm2d:
+    """A norm of the kind of `like` with these `PER_CHANNEL` tensors."""
+    norm = type(like)(state["weight"].numel(), like.eps, like.momentum).to(like.weight.device, like.weight.dtype)
+    norm.load_state_dict({"num_batches_tracked": like.state_dict()["num_batches_tracked"], **state})
+    return norm.train(like.training)
+
+
+def select_norm(norm: nn.BatchNorm2d, channels: Tensor) -> nn.BatchNorm2d:
+    """Some channels of a norm, in this order."""
+    state = norm.state_dict()
+    return norm_like(norm, {key: state[key][channels] for key in PER_CHANNEL})
+
+
+def join_norms(norms: Sequence[nn.BatchNorm2d]) -> nn.BatchNorm2d:
+    """The norms of parts as the norm of their concatenation."""
+    states = [norm.state_dict() for norm in norms]
+    return norm_like(norms[0], {key: torch.cat([state[key] for state in states]) for key in PER_CHANNEL})
+
+
+def neutral_state(like: nn.BatchNorm2d, channels: int) -> dict[str, Tensor]:
+    """The tensors of a norm that is the identity in evaluation."""
+    one, zero = like.weight.detach().new_ones(channels), like.weight.detach().new_zeros(channels)
+    return {
+        "weight": one * math.sqrt(1 + like.eps),
+        "bias": zero,
+        "running_mean": zero.clone(),
+        "running_var": one,
+    }
+
+
+# ----------------------------------------------------------------------------------------------------------- layers
+
+
+def with_parts(layer: ConvNormAct, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> ConvNormAct:
+    """The layer with another convolution and norm."""
+    # the memo says what a part has already been copied to, so the old weights are not copied to be thrown away
+    return copy.deepcopy(layer, {id(layer.conv): conv, id(layer.norm): norm})
+
+
+def permute_outputs(layer: ConvNormAct, order: Tensor) -> ConvNormAct:
+    """A dense layer with its output channels in another order."""
+    conv = conv_like(layer.conv, layer.conv.weight[order], groups=1)
+    return with_parts(layer, conv, select_norm(expect_norm(layer.norm), order))
+
+
+def cut(layer: ConvNormAct, parts: int) -> list[ConvNormAct]:
+    """The layer as `parts` layers side by side: each with its own inputs if it is grouped, all with all if dense."""
+    conv, norm = layer.conv, expect_norm(layer.norm)
+    groups = conv.groups // parts if conv.groups > 1 else 1
+    runs = torch.arange(conv.out_channels, device=conv.weight.device).chunk(parts)
+    return [with_parts(layer, conv_like(conv, conv.weight[run], groups=groups), select_norm(norm, run)) for run in runs]
+
+
+def join(layers: Sequence[ConvNormAct], groups: int) -> ConvNormAct:
+    """`cut` undone: `groups` is 1 if the layers share their input, else the groups of all of them together."""
+    conv = join_convs([layer.conv for layer in layers], groups)
+    return with_parts(layers[0], conv, join_norms([expect_norm(layer.norm) for layer in layers]))

@@ -1,0 +1,50 @@
+"""`resurge convert SRC DST --model NAME --to layout`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from resurge.cli.options import Parser, whole_number
+from resurge.errors import UserError
+
+
+def add_options(parser: Parser) -> None:
+    parser.add_argument("source", metavar="SRC", help="a file of weights, a run, hub:owner/name, catalog:NAME or pretrained")
+    parser.add_argument("target", metavar="DST", help="the file to write, NAME.safetensors")
+    parser.add_argument("--model", required=True, metavar="NAME", help="the network: a name or a line of spec text")
+    parser.add_argument("--to", required=True, metavar="LAYOUT", help="whose names to write: resurge, torchvision, timm, official, ...")
+    parser.add_argument("--from", dest="layout", default="auto", metavar="LAYOUT", help="whose names SRC has (default: found out)")
+    parser.add_argument("--in-channels", type=whole_number(1), default=3, metavar="N", help="channels of the images (default: 3)")
+    parser.add_argument("--overwrite", action="store_true", help="replace DST when it exists")
+
+
+def run(options: argparse.Namespace) -> int:
+    target = Path(options.target)
+    if target.suffix != ".safetensors":
+        raise UserError(f"weights are written as .safetensors, and {target} ends otherwise. Name it {target.with_suffix('.safetensors')}.")
+    if target.exists() and not options.overwrite:
+        raise UserError(f"{target} exists. Pass --overwrite to replace it, or name another file.")
+
+    import safetensors.torch
+
+    from resurge.api import create_model
+    from resurge.files import atomic_write_bytes
+    from resurge.weights.checkpoint import export_weights, load_weights
+    from resurge.weights.layouts import module_names
+
+    model = create_model(options.model, in_channels=options.in_channels)
+    if options.to != "resurge":
+        module_names(model.spec, options.to)  # an unknown layout is complained of before anything is downloaded
+    report = load_weights(model, options.source, options.layout, adapt=False)
+    classifier = report.mismatched.get("head.fc.weight")
+    if classifier is not None:
+        model = create_model(options.model, num_classes=classifier[0][0], in_channels=options.in_channels)
+        report = load_weights(model, options.source, options.layout, adapt=False)
+    tensors = {name: tensor.contiguous() for name, tensor in export_weights(model, options.to).items()}
+    # The model's own text travels along only under our own names: it is read back as a promise about them.
+    metadata = {"format": "pt"} | ({"spec": str(model.spec)} if options.to == "resurge" else {})
+    atomic_write_bytes(target, safetensors.torch.save(tensors, metadata=metadata))
+    print(report)
+    print(f"{len(tensors)} tensors written to {target} ({options.to} names)")
+    return 0

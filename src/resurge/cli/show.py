@@ -1,0 +1,75 @@
+"""`resurge show NAME-or-text`: what a network is made of and what it costs; several side by side."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resurge.cli.options import Parser, add_json, whole_number
+from resurge.cli.tables import print_json
+
+if TYPE_CHECKING:
+    from resurge.explain.show import Summary
+
+
+def add_options(parser: Parser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a name, the text of a spec, or a run directory")
+    parser.add_argument("--compare", nargs="+", default=[], metavar="MODEL", help="other networks, shown beside it")
+    parser.add_argument(
+        "--size", type=whole_number(1), metavar="N", help="side of the image, pixels (default: 224; CIFAR networks 32)"
+    )
+    parser.add_argument("--in-channels", type=whole_number(1), metavar="N", help="channels of the image (default: 3)")
+    parser.add_argument(
+        "--num-classes", type=whole_number(1), metavar="N", help="outputs (default: 1000; CIFAR networks 10)"
+    )
+    parser.add_argument(
+        "--diagram", metavar="FILE", help="draw the network to FILE, .svg or .png, and the blocks of each stage beside it"
+    )
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    from resurge.explain.show import compare, write_diagrams
+
+    shown = [examine(model, options) for model in (options.model, *options.compare)]
+    if options.json:
+        found = [summary.to_json() for summary in shown]
+        print_json(found if options.compare else found[0])
+    else:
+        print(compare(shown) if options.compare else shown[0].to_text(), end="")
+    if options.diagram:
+        _, height, width = shown[0].costs.input
+        written = write_diagrams(shown[0].spec, options.diagram, size=(height, width))
+        if not options.json:
+            print("\ndiagrams:", *(f"  {path}" for path in written), sep="\n")
+    return 0
+
+
+def examine(model: str, options: argparse.Namespace) -> Summary:
+    """Cost of a network by name, text or run directory, at the size and with the classes it is meant for.
+
+    Raises:
+        UserError: there is no such network, or it cannot take images of that size.
+    """
+    from resurge.arch.zoo import canonical_name, get_spec
+    from resurge.explain.show import summarize
+    from resurge.weights.catalog import entries
+
+    trained = {}
+    if (Path(model) / "model.json").is_file():
+        from resurge.weights.checkpoint import read_model_json
+
+        trained = read_model_json(model)
+    spec = get_spec(trained.get("spec", model))
+    entry = entries().get(canonical_name(spec) or "")
+    usual = entry.cost_size if entry else 32 if spec.stem.stride == 1 else 224
+    size = options.size or trained.get("preprocessing", {}).get("size") or usual
+    return summarize(
+        spec,
+        size=(size, size),
+        in_channels=options.in_channels or trained.get("in_channels") or 3,
+        num_classes=options.num_classes or len(trained.get("classes", ())) or None,
+        entry=dataclasses.asdict(entry) if entry else None,
+    )

@@ -1,0 +1,138 @@
+"""`resurge train`: a recipe, whatever the command line changes in it, and a run directory."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from resurge.cli.options import Parser, as_is
+from resurge.cli.tables import percent
+from resurge.errors import UserError, suggest
+from resurge.training import recipe as recipes
+from resurge.training.options import read_assignment
+from resurge.training.recipe import Recipe
+from resurge.training.stops import TrainingDiverged, TrainingInterrupted
+
+# These stand first in the help; every other field of a recipe follows under the name of its group.
+COMMON = ("data", "model", "weights")
+
+def add_options(parser: Parser) -> None:
+    parser.usage = "%(prog)s [options]"
+    fields = {path: (kind, default, help_) for path, kind, default, help_ in recipes.fields()}
+    parser.add_argument("--recipe", metavar="NAME", help="a named recipe (below) or a YAML file; options override its fields")
+    for path in COMMON:
+        _add_field(parser, path, *fields.pop(path))
+    parser.add_argument("--out", metavar="RUN", help="the run directory to write (default: a new one under runs/)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run directory when it exists")
+    parser.add_argument("--resume", metavar="RUN", help="go on with a run exactly where its last checkpoint stands")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="set any field of the recipe; may be repeated"
+    )
+    parser.add_argument("--print-recipe", action="store_true", help="print the resulting recipe as YAML and train nothing")
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for path, field in fields.items():
+        title = path.rpartition(".")[0] or "recipe"
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        _add_field(groups[title], path, *field)
+    parser.epilog = "named recipes: " + ", ".join(recipes.list_recipes())
+
+
+def _add_field(place: argparse._ActionsContainer, path: str, kind: str, default: Any, help_: str) -> None:
+    # true/false fields may stand without a value: `--compile`
+    flag: dict[str, Any] = {"nargs": "?", "const": "true"} if kind == "true/false" else {}
+    place.add_argument(
+        option_name(path),
+        dest=f"field:{path}",
+        metavar=_metavar(kind),
+        help=f"{help_} ({as_is(default)})".replace("%", "%%"),
+        **flag,
+    )
+
+
+def _metavar(kind: str) -> str:
+    if "list" in kind:
+        return "A,B"
+    first = kind.split(" or ")[0]
+    return {"true/false": "true/false", "whole number": "N", "number": "X"}.get(first, "TEXT")
+
+
+def option_name(path: str) -> str:
+    """The option that sets a field of the recipe: `optimization.batch_size` -> `--batch-size`."""
+    return "--" + path.rpartition(".")[2].replace("_", "-")
+
+
+def run(options: argparse.Namespace) -> int:
+    changes = changed_fields(options)
+    if options.resume is not None:
+        given = [name for name in ("recipe", "out", "overwrite", "print_recipe") if getattr(options, name)]
+        given += [option_name(path) for path in changes]
+        if given:
+            words = ", ".join(name if name.startswith("--") else "--" + name.replace("_", "-") for name in given)
+            raise UserError(f"--resume goes on with the run's own recipe, so {words} cannot be given with it. Leave them out.")
+        return _train(None, Path(options.resume), resume=True)
+    recipe = recipes.load_recipe(options.recipe) if options.recipe else Recipe()
+    recipe = recipe.replace(changes, where="command line")
+    if options.print_recipe:
+        print(recipe.to_yaml(), end="")
+        return 0
+    return _train(recipe, Path(options.out) if options.out else free_run(recipe), overwrite=options.overwrite)
+
+
+def _train(recipe: Recipe | None, out: Path, *, resume: bool = False, overwrite: bool = False) -> int:
+    from resurge.cli.explained import explain_training
+    from resurge.report import write_report
+    from resurge.training.train import train
+
+    try:
+        result = train(recipe, out, resume=resume, overwrite=overwrite, finished=explain_training)
+    except (TrainingInterrupted, TrainingDiverged) as stop:
+        print(f"resurge: {stop}", file=sys.stderr)
+        return stop.exit_code
+    if not result:  # a helper process of a training on several devices; the first one has the result
+        return 0
+    top5 = f", top-5 {percent(result['top5'])}" if result.get("top5") is not None else ""
+    print(f"top-1 {percent(result['top1'])}{top5} on the {result['count']:,} images of the {result['split']} split")
+    print(f"run:    {out}")
+    print(f"report: {write_report(out)}")
+    return 0
+
+
+def changed_fields(options: argparse.Namespace) -> dict[str, Any]:
+    """The recipe's fields that the command line sets, by dotted path. An option wins over `--set`."""
+    kinds = {path: kind for path, kind, _, _ in recipes.fields()}
+    changes: dict[str, Any] = {}
+    for assignment in options.set:
+        name, value = read_assignment(assignment)
+        paths = [path for path in kinds if name in (path, path.rpartition(".")[2])]
+        if not paths:
+            names = [path.rpartition(".")[2] for path in kinds]
+            raise UserError(f"--set {assignment}: a recipe has no field {name!r}.{suggest(name, names)}")
+        changes[paths[0]] = value
+    for path, kind in kinds.items():
+        text = getattr(options, f"field:{path}")
+        if text is not None:
+            changes[path] = read_value(text, kind)
+    return changes
+
+
+def read_value(text: str, kind: str) -> Any:
+    """An option's text as plain data for a field of this type (in the words of `recipe.fields`)."""
+    if kind.startswith("text"):
+        return text  # paths and spec text hold characters that mean something to YAML
+    if "list" in kind and "," in text and not text.lstrip().startswith("["):
+        text = f"[{text}]"
+    return read_assignment(f"value={text}")[1]
+
+
+def free_run(recipe: Recipe) -> Path:
+    """`runs/DATA-MODEL`, numbered when it exists."""
+    words = [Path(recipe.data).stem or "data", *recipe.model.split()[:1]]
+    stem = "-".join("".join(c if c.isalnum() or c in "._" else "-" for c in word) for word in words)
+    candidate, number = Path("runs") / stem, 1
+    while candidate.exists():
+        number += 1
+        candidate = Path("runs") / f"{stem}-{number}"
+    return candidate

@@ -1,0 +1,267 @@
+"""Feeding training: which images in which order, with which randomness, all a pure function of (seed, epoch, index)."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from resurge.data.bundle import Images, Split
+from resurge.data.images import UnreadableImage
+from resurge.data.seeding import generator, mix, seeded
+from resurge.errors import UserError
+
+log = logging.getLogger(__name__)
+
+Key = tuple[int, int]
+"""(epoch, index): which image, and in which epoch, so that a worker needs to know nothing else."""
+
+
+class IndexedDataset(Dataset[tuple[torch.Tensor, int]]):
+    """The images of a split, transformed. `dataset[epoch, index]` and `dataset[index]` (epoch 0) give (tensor, label).
+
+    With `train` the transform runs with torch's CPU generator seeded by (seed, epoch, index), and the generator is put
+    back after it. An image that cannot be read is replaced by the next readable one of its class, or of any class when
+    its class has none; every such file is logged once and counted in `replaced`. With `strict` it raises instead.
+    """
+
+    def __init__(
+        self, split: Split, transform: Callable[[Image.Image], torch.Tensor], seed: int = 0, train: bool = False,
+        strict: bool = False,
+    ) -> None:  # fmt: skip
+        self.split, self.transform, self.seed, self.train, self.strict = split, transform, seed, train, strict
+        self.draft_size: int | None = getattr(transform, "draft_size", None) if train else None
+        self.replaced: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, key: Key | int) -> tuple[torch.Tensor, int]:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        image, label = self._read(index)
+        if not self.train:
+            return self.transform(image), label
+        with seeded(mix(self.seed, epoch, index)):
+            return self.transform(image), label
+
+    def _read(self, index: int) -> tuple[Image.Image, int]:
+        if self.strict:
+            return self.split.read(index), self.split.labels[index]
+        for candidate in self._candidates(index):
+            if self.split.ids[candidate] in self.replaced:
+                continue
+            try:
+                return self.split.read(candidate, self.draft_size), self.split.labels[candidate]
+            except UnreadableImage as error:
+                self.replaced[self.split.ids[candidate]] = str(error)
+                log.warning("skipped, another image stands in: %s", error)
+        first = next(iter(self.replaced.values()))
+        raise UserError(f"none of the {len(self.split)} images can be read; the first: {first}")
+
+    def _candidates(self, index: int) -> Iterator[int]:
+        """`index`, then the others of its class in order from there on, round the end, then everything else."""
+        yield index
+        labels, n = self.split.labels, len(self.split)
+        for same in (True, False):
+            for step in range(1, n):
+                other = (index + step) % n
+                if (labels[other] == labels[index]) is same:
+                    yield other
+
+
+class EpochSampler(Sampler[list[Key]]):
+    """Batches of keys (epoch, index). The order is a pure function of (seed, epoch), and any position can be resumed.
+
+    Every rank gets equally many batches, of equal sizes: the order is padded from its start (or cut with `drop_last`)
+    to a multiple of `world_size`. With `balanced`, images are drawn with replacement so that every class that occurs
+    is equally likely; an epoch keeps its length. Without `shuffle` the order is that of the data. `len()` is always
+    the number of batches in a whole epoch on this rank; iteration starts at the batch set by `set_position`. A data
+    set smaller than a batch gives one batch, also with `drop_last`.
+
+    labels: class index of each image. batch_size: images a batch and rank.
+    """
+
+    def __init__(
+        self, labels: Sequence[int], batch_size: int, seed: int = 0, *, shuffle: bool = True, balanced: bool = False,
+        drop_last: bool = False, rank: int = 0, world_size: int = 1, start_batch: int = 0,
+    ) -> None:  # fmt: skip
+        if batch_size < 1:
+            raise UserError(f"the batch size must be 1 or more, not {batch_size}.")
+        if not len(labels):
+            raise UserError("there are no images to draw batches from.")
+        if not 0 <= rank < world_size:
+            raise UserError(f"rank {rank} is not in 0 .. {world_size - 1}.")
+        if balanced and not shuffle:
+            raise UserError("balanced sampling draws at random; it cannot be used without shuffling.")
+        self.labels = np.asarray(labels, dtype=np.int64)
+        self.batch_size, self.seed, self.shuffle, self.balanced = batch_size, seed, shuffle, balanced
+        self.drop_last, self.rank, self.world_size = drop_last, rank, world_size
+        self.epoch, self.start_batch = 0, start_batch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the start of `epoch`; when already in it, keep the position (Lightning calls this after resuming)."""
+        if epoch != self.epoch:
+            self.set_position(epoch, 0)
+
+    def set_position(self, epoch: int, start_batch: int = 0) -> None:
+        """Let the next iteration yield the batches of `epoch` from `start_batch` on.
+
+        Raises:
+            UserError: the epoch has no such position (a checkpoint of other data or another batch size).
+        """
+        if epoch < 0 or not 0 <= start_batch <= len(self):
+            raise UserError(
+                f"cannot resume at batch {start_batch} of epoch {epoch}: an epoch has {len(self)} batches. "
+                "Resume with the data, batch size and devices of the checkpoint."
+            )
+        self.epoch, self.start_batch = epoch, start_batch
+
+    def _per_rank(self) -> int:
+        count, world = len(self.labels), self.world_size
+        return max(count // world, 1) if self.drop_last else -(-count // world)
+
+    def __len__(self) -> int:
+        each = self._per_rank()
+        return max(each // self.batch_size, 1) if self.drop_last else -(-each // self.batch_size)
+
+    def order(self, epoch: int) -> list[int]:
+        """The indices this rank sees in `epoch`, in order, before they are cut into batches."""
+        count = len(self.labels)
+        if self.balanced:
+            present, position = np.unique(self.labels, return_inverse=True)
+            weights = torch.from_numpy(1 / np.bincount(position, minlength=len(present))[position])
+            # A search in the cumulated weights rather than multinomial: that refuses more than 2**24 images.
+            total = weights.cumsum(0)
+            draws = torch.rand(count, generator=generator(self.seed, epoch), dtype=torch.float64) * total[-1]
+            indices = torch.searchsorted(total, draws, right=True).clamp_(max=count - 1)
+        elif self.shuffle:
+            indices = torch.randperm(count, generator=generator(self.seed, epoch))
+        else:
+            indices = torch.arange(count)
+        wanted = self._per_rank() * self.world_size
+        if wanted > count:
+            indices = indices.repeat(-(-wanted // count))
+        return indices[:wanted][self.rank :: self.world_size].tolist()
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch, order, size = self.epoch, self.order(self.epoch), self.batch_size
+        for batch in range(self.start_batch, len(self)):
+            yield [(epoch, index) for index in order[batch * size : (batch + 1) * size]]
+
+
+def make_loader(
+    dataset: IndexedDataset, sampler: EpochSampler, workers: int = 0, pin_memory: bool = False
+) -> DataLoader[tuple[torch.Tensor, int]]:
+    """A loader of (images (N, C, H, W) float32, labels (N,) int64). The result does not depend on `workers`."""
+    return DataLoader(
+        dataset, batch_sampler=sampler, num_workers=workers, pin_memory=pin_memory, persistent_workers=workers > 0,
+        worker_init_fn=_one_thread,
+    )  # fmt: skip
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+def class_weights(labels: Sequence[int], num_classes: int) -> torch.Tensor:
+    """Loss weights, float32 (num_classes,): inverse to the class's number of images, mean 1 over classes that occur.
+
+    A class without images gets weight 0.
+    """
+    counts = torch.bincount(torch.as_tensor(labels, dtype=torch.int64), minlength=num_classes).double()
+    inverse = torch.where(counts > 0, 1 / counts.clamp(min=1), 0.0)
+    return (inverse * (counts > 0).sum() / inverse.sum()).float()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An image that cannot be used: its id in the split, why, and in one word (`images.Kind`)."""
+
+    id: str
+    kind: str
+    message: str
+
+
+def verify(split: Split, threads: int = 2) -> tuple[Split, tuple[Problem, ...]]:
+    """Decode every image once; the split without the unreadable ones, and the list of those.
+
+    Raises:
+        UserError: no image, or no image of a class that occurs, can be read.
+    """
+
+    def check(index: int) -> Problem | None:
+        try:
+            split.read(index)
+        except UnreadableImage as error:
+            return Problem(split.ids[index], error.kind, str(error))
+        return None
+
+    with ThreadPoolExecutor(threads) as pool:
+        found = list(pool.map(check, range(len(split)), chunksize=64))
+    problems = tuple(problem for problem in found if problem is not None)
+    if not problems:
+        return split, ()
+    good = split.select([index for index, problem in enumerate(found) if problem is None])
+    lost = Counter(split.labels).keys() - Counter(good.labels).keys()
+    if lost:
+        first = next(p for p, label in zip(found, split.labels, strict=True) if p is not None and label in lost)
+        raise UserError(f"no image of {len(lost)} class(es) can be read; the first: {first.message}")
+    return good, problems
+
+
+@dataclass(frozen=True)
+class CachedImages:
+    """Decoded images kept in memory, as uint8 arrays; those that did not fit are read from `source`."""
+
+    source: Images
+    pixels: tuple[np.ndarray | None, ...]
+
+    def read(self, index: int, draft_size: int | None = None) -> Image.Image:
+        kept = self.pixels[index]
+        return self.source.read(index, draft_size) if kept is None else Image.fromarray(kept)
+
+    def path(self, index: int) -> Path | None:
+        return self.source.path(index)
+
+    def select(self, indices: Sequence[int]) -> CachedImages:
+        return CachedImages(self.source.select(indices), tuple(self.pixels[i] for i in indices))
+
+
+def cache(split: Split, budget_bytes: int, shorter_side: int | None = None, threads: int = 2) -> Split:
+    """The split with its images decoded into memory, in order, until `budget_bytes` are used.
+
+    With `shorter_side`, larger images are kept resized to it (other pixels: for training only); without, exactly as
+    they are. Call before loader processes start: they then share the memory. Unreadable images stay uncached.
+    """
+
+    def load(index: int) -> np.ndarray | None:
+        try:
+            image = split.read(index, shorter_side)
+        except UnreadableImage:
+            return None
+        if shorter_side is not None and min(image.size) > shorter_side:
+            share = shorter_side / min(image.size)
+            size = (max(shorter_side, round(image.width * share)), max(shorter_side, round(image.height * share)))
+            image = image.resize(size, Image.Resampling.BICUBIC)
+        return np.asarray(image)
+
+    kept: list[np.ndarray | None] = []
+    used = 0
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(split), 256):
+            if used >= budget_bytes:
+                break
+            for pixels in pool.map(load, range(start, min(start + 256, len(split)))):
+                fits = pixels is not None and used + pixels.nbytes <= budget_bytes
+                kept.append(pixels if fits else None)
+                used += pixels.nbytes if fits and pixels is not None else 0
+    kept.extend([None] * (len(split) - len(kept)))
+    return Split(split.ids, split.labels, CachedImages(split.images, tuple(kept)))

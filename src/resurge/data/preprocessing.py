@@ -1,0 +1,167 @@
+"""From a picture to the tensor a network sees: the one definition for evaluation, prediction and export."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from resurge.data.bundle import DataBundle, Split
+from resurge.errors import UserError, suggest
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+INTERPOLATION = {
+    "nearest": Image.Resampling.NEAREST,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_MAX_ASPECT = 16
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What evaluation, prediction and export do to an image, exactly, and nothing else does.
+
+    The shorter side is resized to round(size / crop_pct) (the longer side in proportion, rounded down), with Pillow's
+    antialiased filter `interpolation`; the middle size x size is cut out; values become v / 255, then
+    (v - mean) / std, a channel at a time. With `squash` the image is instead resized to size x size whatever its
+    aspect (`crop_pct` must be 1), as suits tiny images. An image longer than 16 times its width is first cut to that
+    aspect about its middle, so that a 20000 x 10 strip does not grow without bound.
+
+    size: side of the result in pixels. channels: 1 or 3. mean, std: one number a channel, in units of 0..1.
+    """
+
+    size: int
+    crop_pct: float = 0.875
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    channels: int = 3
+    interpolation: str = "bilinear"
+    squash: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
+        object.__setattr__(self, "std", tuple(float(v) for v in self.std))
+        if self.size < 1 or not 0 < self.crop_pct <= 1:
+            raise UserError(f"size must be at least 1 and crop_pct in (0, 1], not {self.size} and {self.crop_pct}.")
+        if self.channels not in (1, 3):
+            raise UserError(f"channels must be 1 or 3, not {self.channels}.")
+        if len(self.mean) != self.channels or len(self.std) != self.channels or not all(s > 0 for s in self.std):
+            need = f"mean and std need {self.channels} numbers each, std above 0"
+            raise UserError(f"{need}; got {self.mean} and {self.std}.")
+        if self.squash and self.crop_pct != 1:
+            raise UserError(f"squash resizes without a crop, so crop_pct must be 1, not {self.crop_pct}.")
+        if self.interpolation not in INTERPOLATION:
+            raise UserError(
+                f"unknown interpolation {self.interpolation!r}; use one of {', '.join(INTERPOLATION)}."
+                f"{suggest(self.interpolation, INTERPOLATION)}"
+            )
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        """float32 (channels, size, size)."""
+        return self.normalise(self.to_tensor(self.fit(image)))
+
+    def convert(self, image: Image.Image) -> Image.Image:
+        """The image in mode "L" or "RGB", as `channels` asks."""
+        mode = "L" if self.channels == 1 else "RGB"
+        return image if image.mode == mode else image.convert(mode)
+
+    def fit(self, image: Image.Image) -> Image.Image:
+        """Colours, resize and crop: the size x size picture that goes to the network (also what a report shows)."""
+        image = self.convert(image)
+        filter = INTERPOLATION[self.interpolation]
+        if self.squash:
+            return image if image.size == (self.size, self.size) else image.resize((self.size, self.size), filter)
+        width, height = image.size
+        limit = _MAX_ASPECT * min(width, height)
+        if max(width, height) > limit:
+            image = _centre(image, min(width, limit), min(height, limit))
+            width, height = image.size
+        short = round(self.size / self.crop_pct)
+        new = (short, short * height // width) if width <= height else (short * width // height, short)
+        if new != (width, height):
+            image = image.resize(new, filter)
+        return image if image.size == (self.size, self.size) else _centre(image, self.size, self.size)
+
+    def to_tensor(self, image: Image.Image) -> torch.Tensor:
+        """uint8 (channels, H, W)."""
+        values = torch.from_numpy(np.array(image, dtype=np.uint8))
+        return values[None] if values.ndim == 2 else values.permute(2, 0, 1).contiguous()
+
+    def normalise(self, values: torch.Tensor) -> torch.Tensor:
+        """uint8 (..., channels, H, W) to float32 of that shape: (v / 255 - mean) / std."""
+        mean = torch.tensor(self.mean).view(-1, 1, 1)
+        std = torch.tensor(self.std).view(-1, 1, 1)
+        return values.float().div_(255).sub_(mean).div_(std)
+
+    def denormalise(self, values: torch.Tensor) -> torch.Tensor:
+        """The inverse of `normalise`: float (..., channels, H, W) to float in 0..1, clipped."""
+        mean = torch.tensor(self.mean, device=values.device).view(-1, 1, 1)
+        std = torch.tensor(self.std, device=values.device).view(-1, 1, 1)
+        return (values * std + mean).clamp(0, 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that `from_json` turns back into an equal Preprocessing."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> Preprocessing:
+        """Raises UserError on a missing or unknown field."""
+        names = [field.name for field in fields(Preprocessing)]
+        for key in values:
+            if key not in names:
+                raise UserError(f"unknown preprocessing field {key!r}.{suggest(key, names)}")
+        if "size" not in values:
+            raise UserError("the preprocessing lacks its size.")
+        plain: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        return Preprocessing(**plain)
+
+
+def _centre(image: Image.Image, width: int, height: int) -> Image.Image:
+    left = round((image.width - width) / 2)
+    top = round((image.height - height) / 2)
+    return image.crop((left, top, left + width, top + height))
+
+
+def default_preprocessing(
+    bundle: DataBundle, size: int | None = None, *, channels: int | None = None, crop_pct: float | None = None,
+    interpolation: str = "bilinear",
+) -> Preprocessing:  # fmt: skip
+    """Sensible preprocessing for a data set: ImageNet's mean and deviation for RGB, measured ones for grey images.
+
+    Data sets of tiny images (up to 64 pixels) are resized whole to the square; for others crop_pct is 0.875 unless
+    given.
+    """
+    size = bundle.default_size if size is None else size
+    channels = bundle.in_channels if channels is None else channels
+    tiny = bundle.default_size <= 64
+    crop = (1.0 if tiny else 0.875) if crop_pct is None else crop_pct
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else channel_statistics(bundle.train)
+    return Preprocessing(size, crop, mean, std, channels, interpolation, squash=tiny and crop == 1)
+
+
+def channel_statistics(split: Split, limit: int = 500) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean,), (std,) of the grey values in 0..1 over at most `limit` images, evenly spread; rounded to four places.
+
+    Unreadable images are passed over.
+    """
+    total = squares = pixels = 0.0
+    for index in sorted({round(i * (len(split) - 1) / max(limit - 1, 1)) for i in range(min(limit, len(split)))}):
+        try:
+            values = np.asarray(split.read(index).convert("L"), dtype=np.float64) / 255
+        except UserError:
+            continue
+        # Every image counts the same, whatever its size.
+        total, squares, pixels = total + values.mean(), squares + (values**2).mean(), pixels + 1
+    if not pixels:
+        return (0.5,), (0.5,)
+    mean = total / pixels
+    std = max(squares / pixels - mean**2, 0.0) ** 0.5
+    return (round(mean, 4),), (round(max(std, 0.01), 4),)

@@ -1,0 +1,195 @@
+"""Scores of a classifier on a split: accuracy, calibration, per class, and the mistakes it was surest of."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MulticlassCalibrationError,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+    MulticlassPrecision,
+    MulticlassRecall,
+)
+
+from resurge.data.bundle import Split
+from resurge.data.transforms import Preprocessing
+from resurge.errors import UserError
+from resurge.files import atomic_write_text
+
+BINS = 15
+MISTAKES = 24
+
+
+class PreparedSplit(Dataset[tuple[Tensor, int, int]]):
+    """Images of a split as a network sees them in evaluation: ((C, H, W), label, index)."""
+
+    def __init__(self, split: Split, preprocessing: Preprocessing) -> None:
+        self.split = split
+        self.preprocessing = preprocessing
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
+        return self.preprocessing(self.split.read(index)), self.split.labels[index], index
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The named device, or the best there is.
+
+    Raises:
+        UserError: the device is not there.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, there in available.items() if there))
+    kind = name.partition(":")[0]
+    if kind not in available:
+        raise UserError(f"device must be auto, cpu, cuda or mps, not {name!r}.")
+    if not available[kind]:
+        raise UserError(f"there is no {kind} device here that torch can use; try --device cpu.")
+    return torch.device(name)
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients inside the block; every module's own mode after it."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    """The context in which a forward pass computes in `precision`: fp32, bf16 or fp16."""
+    kinds = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision not in kinds:
+        raise UserError(f"precision must be fp32, bf16 or fp16, not {precision!r}.")
+    kind = kinds[precision]
+    return contextlib.nullcontext() if kind is None else torch.autocast(device.type, kind)
+
+
+def evaluate(
+    model: nn.Module,
+    split: Split,
+    preprocessing: Preprocessing,
+    classes: Sequence[str],
+    *,
+    batch_size: int = 128,
+    device: str | torch.device = "auto",
+    precision: str = "fp32",
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Score a classifier. `progress(done, total)` is called after every batch.
+
+    Returns plain data: `top1`, `top5` (absent with five classes or fewer it equals 1 or says nothing: then null),
+    `nll` (mean negative log-likelihood), `ece` (expected calibration error over 15 bins, Guo et al. 2017, eq. 5),
+    `count`, `per_class` (class, n, precision, recall, f1; zero where there is nothing to divide by), `confusion`
+    (`[true][predicted]`), and `mistakes`: the wrong answers given with the highest confidence.
+
+    Raises:
+        UserError: no images, the model has other classes, an image cannot be read, or the device is not there.
+    """
+    if not len(split):
+        raise UserError("there are no images to evaluate on.")
+    target = device if isinstance(device, torch.device) else pick_device(device)
+    count = len(classes)
+    metrics = MetricCollection(
+        {
+            "confusion": MulticlassConfusionMatrix(count),
+            "ece": MulticlassCalibrationError(count, n_bins=BINS, norm="l1"),
+            "precision": MulticlassPrecision(count, average=None),
+            "recall": MulticlassRecall(count, average=None),
+            "f1": MulticlassF1Score(count, average=None),
+        },
+        compute_groups=[["confusion"], ["ece"], ["precision", "recall", "f1"]],
+    ).to(target)
+    loader = DataLoader(PreparedSplit(split, preprocessing), batch_size=batch_size, num_workers=workers)
+    model = model.to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    totals = torch.zeros(3, dtype=torch.float64)
+    surest: list[tuple[float, int, int]] = []
+    with evaluating(model):
+        for images, labels, indices in loader:
+            images = images.to(target, memory_format=torch.channels_last)
+            labels = labels.to(target)
+            with autocast(target, precision):
+                logits = model(images)
+            logits = logits.float()
+            if logits.shape[1] != count:
+                raise UserError(f"the model tells {logits.shape[1]} classes apart, but the data has {count}.")
+            probabilities = logits.softmax(1)
+            metrics.update(probabilities, labels)
+            top = logits.topk(min(5, count), 1).indices == labels[:, None]
+            loss = F.cross_entropy(logits, labels, reduction="sum")
+            totals += torch.stack([loss, top[:, 0].sum(), top.any(1).sum()]).double().cpu()
+            _collect_mistakes(surest, probabilities.cpu(), labels.cpu(), indices)
+            if progress is not None:
+                progress(min(len(split), int(indices[-1]) + 1), len(split))
+    nll, top1, top5 = (totals / len(split)).tolist()
+    scores = {name: value.cpu() for name, value in metrics.compute().items()}
+    return {
+        "count": len(split),
+        "top1": top1,
+        "top5": top5 if count > 5 else None,
+        "nll": nll,
+        "ece": float(scores["ece"]),
+        "per_class": [
+            {
+                "class": name,
+                "n": int(scores["confusion"][index].sum()),
+                **{key: float(scores[key][index]) for key in ("precision", "recall", "f1")},
+            }
+            for index, name in enumerate(classes)
+        ],
+        "confusion": scores["confusion"].tolist(),
+        "mistakes": [
+            {
+                "id": split.id(-index),
+                "index": -index,
+                "path": _path_text(split, -index),
+                "true": classes[split.labels[-index]],
+                "predicted": classes[predicted],
+                "confidence": confidence,
+            }
+            for confidence, index, predicted in sorted(surest, reverse=True)
+        ],
+    }
+
+
+def _collect_mistakes(surest: list[tuple[float, int, int]], probabilities: Tensor, labels: Tensor, indices: Tensor) -> None:
+    """Keep the surest wrong answers in a heap of (confidence, -index, predicted)."""
+    confidence, predicted = probabilities.max(1)
+    for row in (predicted != labels).nonzero().flatten().tolist():
+        entry = (float(confidence[row]), -int(indices[row]), int(predicted[row]))
+        if len(surest) < MISTAKES:
+            heapq.heappush(surest, entry)
+        else:
+            heapq.heappushpop(surest, entry)
+
+
+def _path_text(split: Split, index: int) -> str | None:
+    path = split.path(index)
+    return None if path is None else str(path)
+
+
+def write_evaluation(folder: str | Path, evaluation: dict[str, Any]) -> Path:
+    """Write `evaluation.json` into a run directory; returns its path."""
+    path = Path(folder) / "evaluation.json"
+    atomic_write_text(path, json.dumps(evaluation, indent=1, ensure_ascii=False) + "\n")
+    return path

@@ -1,0 +1,174 @@
+"""The run directory: what a training leaves, and what everything after it starts from.
+
+    recipe.yaml        everything needed to repeat the training
+    split.csv          which image was in which split
+    metrics.csv, tb/   the course of the training
+    checkpoints/       last.ckpt and best.ckpt, to resume
+    model.safetensors  the weights that were kept
+    model.json         network, classes, preprocessing, scores, versions
+    evaluation.json    the scores in full
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from resurge.arch.backbone import Backbone
+from resurge.arch.spec import Spec
+from resurge.arch.surgery import convert_norm
+from resurge.arch.zoo import get_spec
+from resurge.data.transforms import Preprocessing
+from resurge.errors import UserError
+from resurge.tasks.classify import ClassificationModel
+from resurge.training.recipe import Recipe
+from resurge.weights.checkpoint import load_weights, read_model_json, save_model
+
+LAST = Path("checkpoints", "last.ckpt")
+BEST = Path("checkpoints", "best.ckpt")
+OURS = ("recipe.yaml", "split.csv", "metrics.csv", "model.safetensors", "model.json", "evaluation.json", "report.html")
+OUR_FOLDERS = ("checkpoints", "tb", "explain")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training: the network in evaluation mode and all that is known of it.
+
+    `meta` is the content of model.json; `recipe` is None for a model that was not trained here.
+    """
+
+    folder: Path
+    model: ClassificationModel
+    spec: Spec
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    meta: Mapping[str, Any] = field(repr=False)
+    recipe: Recipe | None = field(repr=False)
+
+
+def load_run(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> Run:
+    """Read a run directory.
+
+    Raises:
+        UserError: it is no run directory, its training did not finish, or a file of it is damaged.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise UserError(f"expected a run directory, but {root} is not a folder. Give the folder `resurge train` wrote.")
+    if not (root / "model.json").is_file() and (root / "recipe.yaml").is_file():
+        raise UserError(f"the training in {root} did not finish. Go on with: resurge train --resume {root}")
+    meta = read_model_json(root)
+    try:
+        spec = get_spec(meta["spec"])
+        classes = tuple(str(name) for name in meta["classes"])
+        preprocessing = Preprocessing.from_json(meta["preprocessing"])
+        in_channels = int(meta["in_channels"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{root / 'model.json'} is damaged or was cut short ({error!r}). Train or export it again.") from None
+    model = ClassificationModel(Backbone(spec, in_channels), len(classes))
+    if meta.get("norm") in ("frozen", "group"):
+        convert_norm(model, meta["norm"])
+    load_weights(model, root, layout="resurge", adapt=False)
+    return Run(root, model.eval().to(device), spec, classes, preprocessing, meta, _recipe_of(root))
+
+
+def _recipe_of(root: Path) -> Recipe | None:
+    return read_recipe(root) if (root / "recipe.yaml").is_file() else None
+
+
+def read_recipe(root: Path) -> Recipe:
+    """The recipe a run was started with.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    path = root / "recipe.yaml"
+    try:
+        return Recipe.from_yaml(path.read_text(encoding="utf-8"), where=str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"cannot read {path}: {reason}. {root} is not the folder of a started training.") from None
+
+
+def prepare(folder: Path, *, overwrite: bool) -> None:
+    """Make an empty run directory, before anything expensive happens.
+
+    With `overwrite`, what an earlier training left there is removed, and nothing else.
+
+    Raises:
+        UserError: it has files and `overwrite` is not set, or it cannot be written.
+    """
+    try:
+        if folder.is_dir() and any(folder.iterdir()):
+            if not overwrite:
+                raise UserError(
+                    f"{folder} is not empty. Go on with the training in it by --resume {folder}, start anew by "
+                    "--overwrite, or give another folder with --out."
+                )
+            clear(folder)
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {folder}: {error.strerror or error}. Choose a folder you may write to with --out."
+        ) from None
+
+
+def clear(folder: Path) -> None:
+    """Remove what a training leaves in `folder`; anything else stays."""
+    for name in OURS:
+        (folder / name).unlink(missing_ok=True)
+    for name in OUR_FOLDERS:
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+
+
+def save_run_model(
+    folder: Path,
+    model: nn.Module,
+    *,
+    classes: tuple[str, ...],
+    preprocessing: Preprocessing,
+    norm: str,
+    scores: Mapping[str, Any],
+    data: Mapping[str, Any],
+) -> None:
+    """Write `model.safetensors` and `model.json`."""
+    backbone = model.get_submodule("backbone")
+    save_model(
+        folder,
+        model,
+        {
+            "task": "classify",
+            "in_channels": backbone.in_channels,
+            "num_classes": len(classes),
+            "classes": list(classes),
+            "preprocessing": preprocessing.to_json(),
+            "norm": norm,
+            "scores": dict(scores),
+            "data": dict(data),
+            "versions": versions(),
+        },
+    )
+
+
+def versions() -> dict[str, str]:
+    """What the training ran with."""
+    found = {"python": platform.python_version()}
+    for name in ("resurge", "torch", "torchvision", "lightning"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found

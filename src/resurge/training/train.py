@@ -1,0 +1,274 @@
+"""The main job: a recipe and a folder of images in, a run directory with a trained, evaluated model out."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from resurge.arch.backbone import Backbone
+from resurge.arch.surgery import convert_norm, set_drop_block, set_drop_path, zero_init_last
+from resurge.arch.zoo import get_spec
+from resurge.data.bundle import DataBundle, write_split
+from resurge.data.loading import class_weights
+from resurge.data.seeding import mix
+from resurge.data.sources import open_data
+from resurge.data.transforms import Preprocessing
+from resurge.errors import UserError
+from resurge.files import atomic_write_text
+from resurge.tasks.classify import ClassificationModel
+from resurge.training.checkpoints import AtomicCheckpointIO, read_checkpoint
+from resurge.training.evaluate import evaluate, pick_device, write_evaluation
+from resurge.training.feeding import Feed, pick_workers, preprocessings, readable
+from resurge.training.keeper import Keeper, Recorder, StopSignal
+from resurge.training.module import ClassificationTraining
+from resurge.training.progress import Progress
+from resurge.training.recipe import Recipe
+from resurge.training.run import BEST, LAST, Run, load_run, prepare, read_recipe, save_run_model
+from resurge.training.schedule import length
+from resurge.weights.checkpoint import load_weights
+
+log = logging.getLogger(__name__)
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything of a training that is known before it starts."""
+
+    recipe: Recipe
+    folder: Path
+    bundle: DataBundle
+    preprocessing: tuple[Preprocessing, Preprocessing]
+
+
+def train(
+    recipe: Recipe | None,
+    out: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
+    finished: Callable[[Run, dict[str, Any], DataBundle], None] | None = None,
+) -> dict[str, Any]:
+    """Train, keep the best weights, evaluate them, and write a run directory.
+
+    Args:
+        recipe: what to train on what, and how; None with `resume`, which takes the run's own.
+        out: the run directory.
+        resume: go on exactly where the training in `out` stopped.
+        overwrite: remove what an earlier training left in `out`.
+        quiet: show nothing while training.
+        finished: called at the end with the run, its evaluation (entries may be added; it is written afterwards) and the
+            data, for everything that explains the result.
+
+    Returns the evaluation of the kept weights on the test images, or on the validation images where there are no
+    others; see :func:`resurge.training.evaluate.evaluate`. `split` says which.
+
+    Raises:
+        UserError: the recipe, the data or the folder cannot be used, or the disk is full.
+        TrainingInterrupted: Ctrl-C or SIGTERM; a checkpoint was written.
+        TrainingDiverged: the loss became infinite or not a number.
+    """
+    folder = Path(out)
+    # Lightning starts the other processes of a node by running the same command again; only the first one prepares.
+    first = int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
+    if resume:
+        saved = read_recipe(folder)
+        if recipe is not None and recipe != saved:
+            raise UserError(f"--resume goes on with the recipe in {folder}; it cannot be changed. Leave the other options out.")
+        recipe = saved
+    if recipe is None:
+        raise UserError("a training needs a recipe.")
+    if recipe.machine.threads is not None:
+        torch.set_num_threads(recipe.machine.threads)
+    checkpoint = folder / LAST if resume else None
+    device = pick_device(recipe.machine.device)
+    bundle = open_data(recipe.data, val=recipe.val, seed=recipe.seed, val_fraction=recipe.val_fraction)
+    bundle = readable(bundle)
+    job = _Job(recipe, folder, bundle, preprocessings(recipe, bundle))
+    net = build_model(recipe, job.preprocessing[0].channels, bundle.num_classes, start=not resume)
+    feed = Feed(bundle, recipe, job.preprocessing)
+    module = ClassificationTraining(
+        net, recipe, length(recipe.optimization, feed.batches), _class_weights(recipe, bundle)
+    )
+    if checkpoint is None and first:
+        prepare(folder, overwrite=overwrite)
+        atomic_write_text(folder / "recipe.yaml", recipe.to_yaml())
+        write_split(bundle, folder / "split.csv")
+    start = _position(checkpoint, module) if checkpoint is not None else 0
+    if start < module.span.steps:
+        _fit(job, module, feed, device, checkpoint, quiet)
+    if module.global_rank != 0:
+        return {}
+    return _finish(job, module, device, finished)
+
+
+def build_model(recipe: Recipe, channels: int, classes: int, *, start: bool = True) -> ClassificationModel:
+    """The recipe's network, initialised from its seed or from its weights; without `start`, left as built.
+
+    Raises:
+        UserError: unknown model, or weights that do not fit.
+    """
+    setting = recipe.regularization
+    torch.manual_seed(mix(recipe.seed))
+    model = ClassificationModel(Backbone(get_spec(recipe.model), channels), classes, setting.dropout)
+    if setting.zero_init_last:
+        zero_init_last(model)
+    if recipe.weights is not None and start:
+        log.info("%s", load_weights(model, recipe.weights))
+    if recipe.machine.norm != "batch":
+        convert_norm(model, recipe.machine.norm)
+    if setting.drop_path:
+        set_drop_path(model, setting.drop_path)
+    if setting.drop_block:
+        set_drop_block(model, setting.drop_block)
+    if recipe.machine.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
+
+
+def _class_weights(recipe: Recipe, bundle: DataBundle) -> Tensor | None:
+    wanted = recipe.regularization.class_weights
+    if wanted == "none":
+        return None
+    if isinstance(wanted, str):
+        return class_weights(bundle.train.labels, bundle.num_classes)
+    if len(wanted) != bundle.num_classes:
+        raise UserError(f"class_weights has {len(wanted)} numbers, but the data has {bundle.num_classes} classes.")
+    return torch.tensor(wanted)
+
+
+def _position(path: Path, module: ClassificationTraining) -> int:
+    """The step a checkpoint stands at, after a look at whether it belongs to this training."""
+    content = read_checkpoint(path)
+    state = content["state_dict"]
+    own = module.state_dict()
+    different = [name for name in own if name not in state or state[name].shape != own[name].shape]
+    if different or len(own) != len(state):
+        raise UserError(
+            f"{path} is not of this training: {len(different)} tensors differ, the first {(different or list(state))[0]}. "
+            "Its data or its network was changed; start anew."
+        )
+    position = content["resurge"]["position"]
+    if position["batch"] > module.span.batches or position["epoch"] > module.span.epochs:
+        raise UserError(f"{path} stands beyond the end of this training; the data was changed. Start anew.")
+    return int(position["step"])
+
+
+def _fit(
+    job: _Job, module: ClassificationTraining, feed: Feed, device: torch.device, checkpoint: Path | None, quiet: bool
+) -> None:
+    recipe, machine = job.recipe, job.recipe.machine
+    resumed = read_checkpoint(checkpoint)["resurge"]["position"] if checkpoint is not None else None
+    signals = StopSignal()
+    recorder = Recorder(job.folder, recipe.images_per_step(), resumed["step"] if resumed else None)
+    keeper = Keeper(
+        (job.folder / LAST).parent, machine.checkpoint_every, recipe.optimization.early_stop, signals
+    )
+    callbacks: list[L.Callback] = [recorder, *([] if quiet else [Progress(recorder)]), keeper]
+    if machine.compile:
+        module.net.compile()
+    with _understood_noise_silenced(), signals.listening():
+        trainer = L.Trainer(
+            accelerator={"cuda": "gpu"}.get(device.type, device.type),
+            devices=machine.devices,
+            num_nodes=machine.nodes,
+            strategy="ddp" if machine.devices * machine.nodes > 1 else "auto",
+            precision=PRECISIONS[machine.precision],  # type: ignore[arg-type]
+            # Lightning counts from 0 after resuming; the position in the training is the module's.
+            max_epochs=module.span.epochs - (resumed["epoch"] if resumed else 0),
+            accumulate_grad_batches=recipe.optimization.accumulate,
+            gradient_clip_val=recipe.optimization.clip_norm or None,
+            callbacks=callbacks,
+            plugins=[AtomicCheckpointIO()],
+            default_root_dir=job.folder,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+        trainer.fit(module, datamodule=feed, ckpt_path=checkpoint, weights_only=True)
+
+
+@contextlib.contextmanager
+def _understood_noise_silenced() -> Iterator[None]:
+    """Lightning's hints about devices, and the warnings about choices that were made on purpose here."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for message in ():
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _finish(
+    job: _Job,
+    module: ClassificationTraining,
+    device: torch.device,
+    finished: Callable[[Run, dict[str, Any], DataBundle], None] | None,
+) -> dict[str, Any]:
+    """Write the model from the best checkpoint, evaluate it, and write the scores."""
+    recipe, bundle = job.recipe, job.bundle
+    content = read_checkpoint(job.folder / BEST)
+    net, norm = module.net, recipe.machine.norm
+    average = content["resurge"]["ema"]
+    state = average["average"] if average is not None else _without_prefix(content["state_dict"])
+    net.load_state_dict(state)
+    plain = _plain(recipe, net, job.preprocessing[1].channels, bundle.num_classes)
+    best = content["resurge"]["best"]
+    name, split = ("test", bundle.test) if bundle.test is not None else ("val", bundle.val)
+    common: dict[str, Any] = {
+        "classes": bundle.classes,
+        "preprocessing": job.preprocessing[1],
+        "norm": "batch" if norm == "sync" else norm,
+        "data": bundle.to_json() | {"source": recipe.data},
+    }
+    scores: dict[str, Any] = {"val_top1": best["top1"], "val_loss": best["loss"], "epoch": best["epoch"]}
+    result = evaluate(
+        plain,
+        split,
+        job.preprocessing[1],
+        bundle.classes,
+        batch_size=recipe.optimization.batch_size,
+        device=device,
+        precision=recipe.machine.precision,
+        workers=pick_workers(recipe.machine.workers),
+    )
+    result = {"split": name, **result}
+    scores |= {key: result[key] for key in ("top1", "top5", "nll", "ece")} | {"split": name}
+    save_run_model(job.folder, plain.cpu(), scores=scores, **common)
+    if finished is not None:
+        finished(load_run(job.folder, device), result, bundle)
+    write_evaluation(job.folder, result)
+    return result
+
+
+def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix("net."): value for name, value in state.items() if name.startswith("net.")}
+
+
+def _plain(recipe: Recipe, net: nn.Module, channels: int, classes: int) -> ClassificationModel:
+    """The trained network as it is used from now on: nothing dropped at random, synchronised norms ordinary again."""
+    model = ClassificationModel(Backbone(get_spec(recipe.model), channels), classes)
+    if recipe.machine.norm in ("frozen", "group"):
+        convert_norm(model, recipe.machine.norm)
+    model.load_state_dict(net.state_dict())
+    return model.eval()

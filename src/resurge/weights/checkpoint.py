@@ -1,0 +1,337 @@
+"""Weights into a model and out of it, with a report of what happened."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from resurge.arch.backbone import Backbone
+from resurge.arch.spec import Spec
+from resurge.arch.text import parse_spec, spec_to_json
+from resurge.arch.zoo import MODELS, canonical_name
+from resurge.errors import UserError, suggest
+from resurge.files import atomic_write_bytes, atomic_write_text
+from resurge.weights.catalog import entries, fetch, names_with_parameters, pretrained_source
+from resurge.weights.layouts import detect_layout, from_resurge, to_resurge
+from resurge.weights.reading import Checkpoint, read_checkpoint, unwrap
+
+FORMAT = 1
+WEIGHTS_FILE = "model.safetensors"
+JSON_FILE = "model.json"
+CLASSIFIER = ("head.fc.weight", "head.fc.bias")
+NOT_LEARNED = ("running_mean", "running_var", "num_batches_tracked")
+
+Shapes = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What `load_weights` did. Names are the model's own, except `unexpected`, which are the source's.
+
+    Attributes:
+        source: where the weights are from.
+        layout: whose names they had.
+        loaded: tensors that were copied.
+        missing: tensors of the model that the source does not have; they keep their values.
+        unexpected: names of the source that the model does not have.
+        mismatched: name -> (shape in the source, shape in the model), not loaded; a classifier of another size.
+        adapted: tensors that were converted, each with how.
+        notes: anything else worth knowing, such as a wrapper the weights were taken out of.
+    """
+
+    source: str
+    layout: str
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    mismatched: Mapping[str, Shapes] = field(default_factory=dict)
+    adapted: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.loaded)} tensors loaded from {self.source} ({self.layout} names)"]
+        lines += [f"  {note}" for note in self.notes]
+        lines += [f"  adapted: {name}, {how}" for name, how in self.adapted.items()]
+        lines += [f"  skipped: {_shapes(name, both)}" for name, both in self.mismatched.items()]
+        if self.missing:
+            lines.append(f"  missing: {_some(self.missing)}")
+        if self.unexpected:
+            lines.append(f"  not used: {_some(self.unexpected)}")
+        return "\n".join(lines)
+
+
+def load_weights(
+    model: nn.Module,
+    source: str | os.PathLike[str] | Mapping[str, Any],
+    layout: str = "auto",
+    *,
+    strict: bool = True,
+    adapt: bool = True,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> LoadReport:
+    """Copy trained weights into `model`, whatever package they are from.
+
+    Args:
+        model: a `ClassificationModel`, a bare `Backbone` (a classifier in the source is then left out), or any
+            model with a `Backbone` as its child `backbone`.
+        source: a file (`.safetensors`, `.pth`, `.pt`, `.th`, `.bin`), a run directory, a state dict,
+            `hub:owner/name`, an http(s) address, `catalog:NAME`, or `pretrained` (the catalogue's weights of the
+            model's own name).
+        layout: one of `resurge.weights.layouts.LAYOUTS`, or "auto".
+        strict: a tensor that is missing, unexpected or misshapen is an error, except a classifier of another number
+            of classes, which is skipped and reported. Otherwise whatever fits is loaded.
+        adapt: convert the first convolution when the model takes another number of channels; see `adapt_input`.
+        cache_dir: where downloads are kept; see `resurge.weights.download`.
+
+    Raises:
+        UserError: the source cannot be had or read, or does not fit. The model is then unchanged.
+    """
+    spec = _spec_of(model)
+    name, checkpoint, source_layout = _read(source, spec, cache_dir)
+    stated = checkpoint.metadata.get("spec")
+    if strict and stated and parse_spec(stated) != spec:
+        raise UserError(f"{name} holds weights of {stated!r}, but the model is {str(spec)!r}: use --model {stated!r}.")
+
+    tensors = checkpoint.tensors
+    if layout == "auto":
+        layout = source_layout if source_layout != "auto" else detect_layout(tensors, spec)
+    if layout != "resurge" and all(key.startswith(("backbone.", "head.")) for key in tensors):
+        tensors = {key.removeprefix("backbone.").replace("head.fc.", "fc."): value for key, value in tensors.items()}
+    found = to_resurge(tensors, spec, layout)
+    theirs = to_resurge({key: key for key in tensors}, spec, layout)  # ours -> the name in the source
+    if isinstance(model, Backbone):
+        found = {key.removeprefix("backbone."): value for key, value in found.items()}
+        theirs = {key.removeprefix("backbone."): value for key, value in theirs.items()}
+    elif not any(key.startswith("backbone.") for key in found):
+        found = {_under_backbone(key): value for key, value in found.items()}
+        theirs = {_under_backbone(key): value for key, value in theirs.items()}
+
+    expected = model.state_dict()
+    fitting: dict[str, Tensor] = {}
+    mismatched: dict[str, Shapes] = {}
+    adapted: dict[str, str] = {}
+    for key, value in found.items():
+        if key not in expected:
+            continue
+        shape, wanted = tuple(value.shape), tuple(expected[key].shape)
+        if shape == wanted:
+            fitting[key] = value
+        elif adapt and _is_other_input(key, (shape, wanted)):
+            fitting[key] = adapt_input(value, wanted[1])
+            adapted[key] = f"{shape[1]} input channels to {wanted[1]}"
+        else:
+            mismatched[key] = (shape, wanted)
+    unexpected = [theirs[key] for key in found if key not in expected]
+    # Checkpoints older than PyTorch 0.4.1 do not count batches, and nothing here reads the count.
+    missing = [key for key in expected if key not in found and not key.endswith("num_batches_tracked")]
+
+    classifier = {key: both for key, both in mismatched.items() if _is_other_classes(key, both)}
+    misshapen = {key: both for key, both in mismatched.items() if key not in classifier}
+    allowed = {theirs[key] for key in found if isinstance(model, Backbone) and key in CLASSIFIER}
+    surplus = [key for key in unexpected if key not in allowed]
+    if strict and (missing or surplus or misshapen):
+        raise UserError(_does_not_fit(name, spec, tensors, missing, surplus, misshapen))
+    if not fitting:
+        raise UserError(f"{name}: not one of its {len(tensors)} tensors fits the model {str(spec)!r}.")
+    model.load_state_dict(fitting, strict=False)
+    notes = [f"taken from {wrapper!r}" for wrapper in checkpoint.wrappers]
+    return LoadReport(
+        source=name,
+        layout=layout,
+        loaded=tuple(fitting),
+        missing=tuple(missing),
+        unexpected=tuple(unexpected),
+        mismatched=mismatched,
+        adapted=adapted,
+        notes=tuple(notes),
+    )
+
+
+def export_weights(model: nn.Module, layout: str = "resurge") -> dict[str, Tensor]:
+    """The model's state dict under the names of a layout; the tensors are shared with the model.
+
+    Raises:
+        UserError: the layout has no names for this network; see `resurge.weights.layouts.from_resurge`.
+    """
+    return from_resurge(model.state_dict(), _spec_of(model), layout)
+
+
+def adapt_input(weight: Tensor, channels: int) -> Tensor:
+    """Convert a first convolution (O, C, k, k) to (O, channels, k, k).
+
+    To one channel the weights are summed, which gives exactly the response to a grey image repeated C times and
+    normalised alike in each. Otherwise they are repeated in turn and scaled by C / channels, which keeps the
+    response to images whose channels are equal when `channels` is a multiple of C, and its scale when it is not.
+    """
+    have = weight.shape[1]
+    if channels == 1:
+        return weight.float().sum(dim=1, keepdim=True)
+    repeated = weight.repeat(1, -(-channels // have), 1, 1)[:, :channels]
+    return repeated.float() * (have / channels)
+
+
+def save_model(directory: str | os.PathLike[str], model: nn.Module, meta: Mapping[str, Any]) -> None:
+    """Write `model.safetensors` and `model.json` into `directory`; each file is replaced as a whole or not at all.
+
+    `meta` goes into the JSON as it is; `format`, `spec`, `spec_json` and `parameters` are added from the model where
+    it does not say them.
+
+    Raises:
+        UserError: the directory cannot be written, or the disk is full.
+    """
+    directory, spec = Path(directory), _spec_of(model)
+    described = {
+        "format": FORMAT,
+        "spec": str(spec),
+        "spec_json": spec_to_json(spec),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        **meta,
+    }
+    text = json.dumps(described, indent=2, ensure_ascii=False) + "\n"
+    # Channels-last weights are stored in the ordinary order, which is the only one the file format knows.
+    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    metadata = {"format": "pt", "resurge_format": str(FORMAT), "spec": str(described["spec"])}
+    atomic_write_bytes(directory / WEIGHTS_FILE, safetensors.torch.save(tensors, metadata=metadata))
+    atomic_write_text(directory / JSON_FILE, text)
+
+
+def read_model_json(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a run directory's `model.json`.
+
+    Raises:
+        UserError: it is missing, damaged, or written by a newer version.
+    """
+    path = Path(directory) / JSON_FILE
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"expected a run directory with {JSON_FILE}, but {path} does not exist.") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}.") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged or was cut short ({error}). Train or export it again.") from error
+    if not isinstance(described, dict) or not isinstance(described.get("spec"), str):
+        raise UserError(f"{path} does not describe a model: it must be an object with a 'spec'.")
+    if described.get("format") != FORMAT:
+        raise UserError(
+            f"{path} is of format {described.get('format')!r}; this version of resurge reads {FORMAT}. Update resurge."
+        )
+    return described
+
+
+def _spec_of(model: nn.Module) -> Spec:
+    backbone = model if isinstance(model, Backbone) else getattr(model, "backbone", None)
+    if not isinstance(backbone, Backbone):
+        raise UserError(f"expected a Backbone or a model with one as .backbone, got {type(model).__name__}.")
+    return backbone.spec
+
+
+def _read(
+    source: str | os.PathLike[str] | Mapping[str, Any], spec: Spec, cache_dir: str | os.PathLike[str] | None
+) -> tuple[str, Checkpoint, str]:
+    """(what to call it, what it holds, its layout or "auto")"""
+    if isinstance(source, Mapping):
+        return "the state dict", unwrap(source, "the state dict"), "auto"
+    text = os.fspath(source)
+    if text == "pretrained":
+        known = canonical_name(spec)
+        if known is None:
+            raise UserError(f"{str(spec)!r} is no named model, so no weights of it are published; pass --weights FILE.")
+        text = f"catalog:{known}"
+    if text.startswith("catalog:"):
+        where = pretrained_source(text.removeprefix("catalog:"))
+        return str(where), read_checkpoint(fetch(where, cache_dir)), where.layout
+    if text.startswith(("hub:", "http://", "https://")):
+        return text, read_checkpoint(fetch(text, cache_dir)), "auto"
+    path = Path(text).expanduser()
+    if path.is_dir():
+        described = read_model_json(path)
+        checkpoint = read_checkpoint(path / WEIGHTS_FILE)
+        return text, Checkpoint(checkpoint.tensors, (), {"spec": described["spec"]}), "auto"
+    if not path.exists() and (text in MODELS or suggest(text, entries())):
+        near = text if text in entries() else suggest(text, entries()).split("'")[1]
+        raise UserError(f"{text} is no file. For the published weights of a model, say catalog:{near}.")
+    return text, read_checkpoint(path), "auto"
+
+
+def _under_backbone(key: str) -> str:
+    return f"backbone.{key}" if key.startswith(("stem.", "stages.")) else key
+
+
+def _is_other_input(key: str, shapes: Shapes) -> bool:
+    in_source, in_model = shapes
+    first = key.removeprefix("backbone.") == "stem.convs.0.conv.weight"
+    return first and in_source[:1] + in_source[2:] == in_model[:1] + in_model[2:]
+
+
+def _is_other_classes(key: str, shapes: Shapes) -> bool:
+    in_source, in_model = shapes
+    return key in CLASSIFIER and len(in_source) == len(in_model) and in_source[1:] == in_model[1:]
+
+
+def _does_not_fit(
+    name: str,
+    spec: Spec,
+    tensors: Mapping[str, Tensor],
+    missing: list[str],
+    unexpected: list[str],
+    misshapen: Mapping[str, Shapes],
+) -> str:
+    problems = []
+    if missing:
+        problems.append(f"{len(missing)} missing: {_some(missing)}")
+    if unexpected:
+        problems.append(f"{len(unexpected)} unexpected: {_some(unexpected)}")
+    if misshapen:
+        problems.append(f"{len(misshapen)} of another shape: {_some([_shapes(*item) for item in misshapen.items()])}")
+    looks_like = [known for known in _models_of(tensors) if MODELS[known] != spec]
+    if looks_like:
+        advice = f" They look like {' or '.join(looks_like)}: use --model {looks_like[0]}."
+    else:
+        advice = " Use the model they were trained as, or load what fits with strict=False."
+    return f"{name} does not fit the model {str(spec)!r}: {'; '.join(problems)}.{advice}"
+
+
+def _models_of(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Named models whose every tensor is in `tensors`, in any layout; the number of classes does not matter."""
+    learned = {key: value for key, value in tensors.items() if not key.endswith(NOT_LEARNED)}
+    total = sum(value.numel() for value in learned.values())
+    matrices = [value for value in learned.values() if value.ndim == 2]  # every network here has one linear layer
+    if len(matrices) != 1:
+        return []
+    rows, columns = matrices[0].shape
+    candidates = [
+        candidate
+        for classes in (1000, 10)
+        for candidate in names_with_parameters(total + (classes - rows) * (columns + 1), classes)
+    ]
+    return [candidate for candidate in candidates if _has_all(tensors, MODELS[candidate])]
+
+
+def _has_all(tensors: Mapping[str, Tensor], spec: Spec) -> bool:
+    with torch.device("meta"):
+        wanted = Backbone(spec).state_dict()
+    try:
+        found = to_resurge(tensors, spec, detect_layout(tensors, spec))
+    except UserError:
+        return False
+    shapes = {key.removeprefix("backbone."): value.shape for key, value in found.items()}
+    counted = [key for key in wanted if not key.endswith("num_batches_tracked")]
+    return all(shapes.get(key) == wanted[key].shape for key in counted)
+
+
+def _shapes(name: str, both: Shapes) -> str:
+    return f"{name} is {both[0]} in the source and {both[1]} in the model"
+
+
+def _some(names: list[str] | tuple[str, ...], limit: int = 10) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
