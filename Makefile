@@ -23,8 +23,6 @@ help:
 
 demo: $(VENV)/.runtime
 	$(BIN)/resurge train --recipe digits --data digits --out runs/demo --overwrite $(DEMO_FLAGS)
-	@echo
-	@echo "report: $(CURDIR)/runs/demo/report.html"
 
 # The networks of the tests are tiny: more threads only get in one another's way.
 test: $(VENV)/.dev

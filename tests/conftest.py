@@ -9,7 +9,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# Times on shared machines say nothing about the code, so hypothesis measures none. `ci` draws the same examples each time.
+# Times on shared machines say nothing about the code, so hypothesis measures none; `ci` always draws the same examples.
 hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

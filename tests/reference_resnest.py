@@ -54,8 +54,8 @@ def split_attention(state: State, name: str, x: Tensor, radix: int, cardinality:
         if radix == 1:
             groups.append(logits[0].sigmoid() * split(0, k))
             continue
-        total = sum(one.exp() for one in logits)
-        groups.append(sum(logits[r].exp() / total * split(r, k) for r in range(radix)))
+        weights = torch.stack(logits).softmax(dim=0)
+        groups.append(sum(weights[r] * split(r, k) for r in range(radix)))
     return torch.cat(groups, dim=1)
 
 

@@ -96,7 +96,7 @@ def assert_same_state(a: nn.Module, b: nn.Module) -> None:
 def assert_own_weights(form: nn.Module, module: nn.Module) -> None:
     ours, theirs = ({tensor.data_ptr() for tensor in m.state_dict().values()} for m in (form, module))
     assert not ours & theirs, "a form shares memory with what it was made from"
-    assert not any(part.training for part in form.modules())
+    assert not any(part.training for part in form.modules() if not isinstance(part, nn.Identity))
 
 
 def one_step(block: nn.Module, x: Tensor) -> None:
@@ -265,7 +265,8 @@ SPLIT = [
 def test_cardinality_major_and_radix_major_split_attention_are_equal(text):
     for block, x in alive(text):
         naive = to_cardinality_major(block)
-        assert any(isinstance(module, CardinalSplitAttention) for module in naive.modules())
+        naive_layer = next(module for module in naive.modules() if isinstance(module, CardinalSplitAttention))
+        assert all(group.norm.pooled for group in naive_layer.groups)
         assert_equal(naive, block, x)
         assert_own_weights(naive, block)
         assert sum(p.numel() for p in naive.parameters()) == sum(p.numel() for p in block.parameters())
@@ -331,6 +332,21 @@ def test_attention_over_several_branches_is_no_gate():
     module, _ = alive(SPLIT[0], SplitAttentionConv)[0]
     with pytest.raises(UserError, match="radix 2"):
         attention_as_gate(module.attention)
+
+
+def test_radix_2_is_a_sigmoid_of_the_difference():
+    for module, x in alive(SPLIT[2].replace("4s2x40d", "2s2x40d"), SplitAttentionConv):
+        attention = module.attention
+
+        def interpolated(x: Tensor, sign: int = 1, module=module, attention=attention) -> Tensor:
+            first, second = module.split(x).chunk(2, dim=1)
+            hidden = attention.act(attention.norm(attention.fc1(global_pool(first) + global_pool(second))))
+            z = attention.fc2(hidden).unflatten(1, (attention.groups, 2, -1))
+            a = (sign * (z[:, :, 0] - z[:, :, 1])).sigmoid().flatten(1, 2)
+            return second + a * (first - second)
+
+        assert_equal(interpolated, module, x)
+        assert_rejected(lambda x, interpolated=interpolated: interpolated(x, sign=-1), module, x)
 
 
 SELECTIVE = [

@@ -4,8 +4,9 @@ A random network with fresh BatchNorm statistics maps every image to nearly the 
 networks agree. So the reference is made alive first (`alive.enliven`), that is asserted on its output and on every
 stage, and for each family networks that are wrong in one detail have to be told apart by the same comparison.
 
-The comparison is in double precision: in single precision two correct orders of summation differ by up to 1e-5 of the
-peak at a depth of a hundred layers, in double by 1e-13, so the tolerance can be far below any difference in meaning.
+The comparison is in double precision. Attention on normalised 1x1 maps amplifies rounding from block to block: two
+correct orders of summation differ by 3e-5 of the peak in a random ResNeSt-50 and by 8e-4 in a random ResNeSt-101 in
+single precision, by 1e-13 and 1e-11 in double. So the tolerance can be far below any difference in meaning.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import torch
 import torchvision
 from alive import assert_alive, enliven, peak_difference, structured_images
 from reference_resnest import resnest
+from torch import Tensor, nn
+
 from resurge.arch.backbone import Backbone
 from resurge.arch.blocks import Bottleneck, Residual
 from resurge.arch.shortcuts import AvgProjection, Projection
@@ -25,12 +28,11 @@ from resurge.arch.transforms import AvgDown, Res2Conv, SplitAttention
 from resurge.arch.zoo import ALIASES, get_spec
 from resurge.tasks.classify import ClassificationModel
 from resurge.weights.layouts import to_resurge
-from torch import Tensor, nn
 
 timm = pytest.importorskip("timm")
 
-TOLERANCE = 1e-10  # of the peak of what is compared
-SINGLE_TOLERANCE = 1e-5  # the same in single precision, for networks of fifty layers
+TOLERANCE = 1e-8  # of the peak of what is compared
+SINGLE_TOLERANCE = 1e-5  # the same in single precision, for networks that do not amplify its rounding
 REJECTED = 1e-3  # a wrong network has to be off by more than this
 STRIDES = (32, 16, 8)
 TIMM_NAME = {ours: theirs for theirs, ours in ALIASES.items()}
@@ -54,6 +56,10 @@ def images() -> Tensor:
 def alive_state(model: nn.Module) -> State:
     """The weights of a freshly built reference, made alive at output stride 32, in double precision."""
     enliven(model, structured_images(6, size=64, seed=1), passes=1)
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            # Of a few pooled values some channels have next to no variance; other images would blow up there.
+            norm.running_var.clamp_(min=0.25 * float(norm.running_var.mean()))
     return {key: value.double() if value.is_floating_point() else value for key, value in model.state_dict().items()}
 
 
@@ -211,10 +217,7 @@ def splits_in_another_order(name: str, state: State) -> ClassificationModel:
 
 def attention_radix_major(name: str, state: State) -> ClassificationModel:
     """Two cardinal groups of four splits whose attention is read as four of two."""
-    return built(
-        get_spec(name),
-        reordered(state, lambda z: z.unflatten(0, (4, 2, -1)).transpose(0, 1).flatten(0, 2)),
-    )
+    return built(get_spec(name), reordered(state, lambda z: z.unflatten(0, (4, 2, -1)).transpose(0, 1).flatten(0, 2)))
 
 
 def softmax_instead_of_sigmoid(name: str, state: State) -> ClassificationModel:
@@ -325,7 +328,7 @@ def test_timms_resnest_drops_the_pools_of_dilated_stages():
     assert difference(built(get_spec("resnest14"), state, "timm", 8), timm_outputs("resnest14", state, 8)) > 0.1
 
 
-@pytest.mark.parametrize("name", ["resnet50d", "skresnext50_32x4d", "res2net50_26w_4s", "resnest50"])
+@pytest.mark.parametrize("name", ["resnet50d", "seresnet18", "skresnet18", "res2net50_26w_4s", "resnest14"])
 def test_single_precision(name):
     state = {key: value.float() if value.is_floating_point() else value for key, value in timm_state(name).items()}
     assert difference(built(get_spec(name), state), timm_outputs(name, state, 32)) < SINGLE_TOLERANCE

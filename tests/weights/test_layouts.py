@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torchvision
+
 from resurge.arch.backbone import Backbone
 from resurge.arch.zoo import MODELS, get_spec
 from resurge.errors import UserError
@@ -141,7 +142,7 @@ def test_a_bare_backbone_exports_without_classifier():
 
 
 @pytest.mark.parametrize(
-    ("name", "layout", "expected"),
+    "name, layout, expected",
     [
         ("resnet50", "timm", "torchvision"),  # the same names; the first of the list
         ("resnet50d", "timm", "timm"),
@@ -169,7 +170,7 @@ def test_unknown_names_are_kept_for_the_report():
 
 
 @pytest.mark.parametrize(
-    ("name", "layout", "words"),
+    "name, layout, words",
     [
         ("seresnet50", "torchvision", "gate=SqueezeExcite"),
         ("resnest50", "torchvision", "stem=Deep"),

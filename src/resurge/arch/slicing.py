@@ -106,10 +106,13 @@ def spread(weight: Tensor, step: int, reach: int) -> Tensor:
 
 
 def norm_like(like: nn.BatchNorm2d, state: dict[str, Tensor]) -> nn.BatchNorm2d:
-    """A norm of the kind of `like` with these `PER_CHANNEL` tensors."""
-    norm = type(like)(state["weight"].numel(), like.eps, like.momentum).to(like.weight.device, like.weight.dtype)
-    norm.load_state_dict({"num_batches_tracked": like.state_dict()["num_batches_tracked"], **state})
-    return norm.train(like.training)
+    """A norm with these `PER_CHANNEL` tensors, in all else a copy of `like`."""
+    norm = copy.deepcopy(like)
+    norm.num_features = state["weight"].numel()
+    for key in PER_CHANNEL:
+        value = state[key].detach().clone()
+        setattr(norm, key, nn.Parameter(value) if key in ("weight", "bias") else value)
+    return norm
 
 
 def select_norm(norm: nn.BatchNorm2d, channels: Tensor) -> nn.BatchNorm2d:

@@ -9,7 +9,7 @@ from resurge.cli.tables import print_json
 
 
 def add_options(parser: Parser) -> None:
-    parser.add_argument("data", metavar="DATA", help="what `resurge train --data` takes: a folder, a CSV file, original files")
+    parser.add_argument("data", metavar="DATA", help="what `resurge train --data` takes")
     parser.add_argument("--val", metavar="DATA", help="where the validation images are, as for `resurge train`")
     add_json(parser)
     parser.epilog = "The exit code is 1 when errors were found; warnings leave it at 0. Nothing is changed on disk."

@@ -10,19 +10,25 @@ from resurge.errors import UserError
 
 
 def add_options(parser: Parser) -> None:
-    parser.add_argument("source", metavar="SRC", help="a file of weights, a run, hub:owner/name, catalog:NAME or pretrained")
+    parser.add_argument("source", metavar="SRC", help="a file, a run, hub:owner/name, catalog:NAME or pretrained")
     parser.add_argument("target", metavar="DST", help="the file to write, NAME.safetensors")
     parser.add_argument("--model", required=True, metavar="NAME", help="the network: a name or a line of spec text")
-    parser.add_argument("--to", required=True, metavar="LAYOUT", help="whose names to write: resurge, torchvision, timm, official, ...")
-    parser.add_argument("--from", dest="layout", default="auto", metavar="LAYOUT", help="whose names SRC has (default: found out)")
-    parser.add_argument("--in-channels", type=whole_number(1), default=3, metavar="N", help="channels of the images (default: 3)")
+    parser.add_argument("--to", required=True, metavar="LAYOUT", help="resurge, torchvision, timm, official, ...")
+    parser.add_argument(
+        "--from", dest="layout", default="auto", metavar="LAYOUT", help="whose names SRC has (default: found out)"
+    )
+    parser.add_argument(
+        "--in-channels", type=whole_number(1), default=3, metavar="N", help="channels of the images (default: 3)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace DST when it exists")
 
 
 def run(options: argparse.Namespace) -> int:
     target = Path(options.target)
     if target.suffix != ".safetensors":
-        raise UserError(f"weights are written as .safetensors, and {target} ends otherwise. Name it {target.with_suffix('.safetensors')}.")
+        raise UserError(
+            f"weights are written as .safetensors, not as {target.name}. Name it {target.stem}.safetensors."
+        )
     if target.exists() and not options.overwrite:
         raise UserError(f"{target} exists. Pass --overwrite to replace it, or name another file.")
 

@@ -10,7 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resurge.cli.options import Parser, add_batch_size, add_device, add_json, add_workers, number, numbers, one_of, whole_number
+from resurge.cli.options import (
+    Parser,
+    add_batch_size,
+    add_device,
+    add_json,
+    add_workers,
+    number,
+    numbers,
+    one_of,
+    whole_number,
+)
 from resurge.cli.tables import fixed, percent, print_json, table
 from resurge.errors import UserError, suggest
 
@@ -28,9 +38,9 @@ WIDEST_MATRIX = 20
 
 
 def add_options(parser: Parser) -> None:
-    parser.add_argument("model", metavar="RUN|MODEL", help="a folder that `resurge train` wrote, or the name or text of a network")
+    parser.add_argument("model", metavar="RUN|MODEL", help="a run directory, or the name or text of a network")
     parser.add_argument("--weights", metavar="FILE", help="of a MODEL: a file, hub:owner/name, or pretrained")
-    parser.add_argument("--data", metavar="DIR", help="images with labels, as `resurge train` takes them (default: the run's)")
+    parser.add_argument("--data", metavar="DIR", help="images with labels, as for `resurge train` (default: the run's)")
     parser.add_argument(
         "--split",
         type=one_of(SPLITS, "split"),
@@ -38,7 +48,9 @@ def add_options(parser: Parser) -> None:
         metavar="NAME",
         help="train, val, test, all or auto: test if there is one, else val (default: auto)",
     )
-    parser.add_argument("--out", metavar="DIR", help="write DIR/evaluation.json; when DIR is the run itself, its report follows with `resurge report`")
+    parser.add_argument(
+        "--out", metavar="DIR", help="write DIR/evaluation.json; DIR may be the run itself, for `resurge report`"
+    )
     add_json(parser)
     add_device(parser)
     add_batch_size(parser, 128)
@@ -46,7 +58,7 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--precision", default="fp32", metavar="NAME", help="fp32, bf16 or fp16 (default: fp32)")
     seen = parser.add_argument_group("preprocessing", "default: the run's, or what the weights were published with")
     seen.add_argument("--size", type=whole_number(1), metavar="N", help="side of the image the network sees, pixels")
-    seen.add_argument("--crop-pct", type=number, metavar="X", help="that side as a share of the resized image's short side")
+    seen.add_argument("--crop-pct", type=number, metavar="X", help="that side as a share of the resized short side")
     seen.add_argument("--interpolation", metavar="NAME", help="nearest, box, bilinear, bicubic or lanczos")
     seen.add_argument("--mean", type=numbers, metavar="R,G,B", help="mean of each channel, on a scale of 0..1")
     seen.add_argument("--std", type=numbers, metavar="R,G,B", help="deviation of each channel, on a scale of 0..1")
@@ -70,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
     if not is_run and not options.weights:
         raise UserError(_no_weights(options.model))
     if is_run and options.weights:
-        raise UserError(f"{options.model} is a run with weights of its own, so --weights cannot be given. Leave it out.")
+        raise UserError(f"{options.model} is a run and has weights of its own. Leave --weights out.")
     if not is_run and not options.data:
         raise UserError("a network by name needs --data: a folder of images, a CSV file, or digits.")
     from resurge.training.evaluate import evaluate, write_evaluation
@@ -123,8 +135,13 @@ def subject_of_run(options: argparse.Namespace) -> Subject:
 
     run = load_run(options.model)
     source = options.data if options.data is not None else own_data(run)
-    chance = {"seed": run.recipe.seed, "val_fraction": run.recipe.val_fraction} if run.recipe else {}
-    split, classes, which = open_split(source, split=options.split, classes=run.classes, **chance)
+    split, classes, which = open_split(
+        source,
+        split=options.split,
+        classes=run.classes,
+        seed=run.recipe.seed if run.recipe else 0,
+        val_fraction=run.recipe.val_fraction if run.recipe else None,
+    )
     return Subject(str(options.model), run.model, adjusted(run.preprocessing, options), classes, split, which, run)
 
 
@@ -148,8 +165,8 @@ def own_data(run: Run) -> str | Path:
 def subject_of_model(options: argparse.Namespace) -> Subject:
     """A network by name or text with weights of somebody's, on --data."""
     from resurge.api import create_model
-    from resurge.data.sources import open_split
     from resurge.data.preprocessing import Preprocessing
+    from resurge.data.sources import open_split
     from resurge.weights.checkpoint import load_weights
 
     split, classes, which = open_split(options.data, split=options.split)

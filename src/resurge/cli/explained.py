@@ -42,8 +42,9 @@ def explain_run(run: Run, evaluation: dict[str, Any], split: Split) -> None:
     costs = cost(run.model, size)
     atomic_write_text(folder / "cost.json", json.dumps(costs.to_json(), indent=1) + "\n")
     mistakes = evaluation["mistakes"]
-    for entry, pictures in zip(mistakes, _thumbnails(run, split, [m["index"] for m in mistakes], "mistake"), strict=True):
-        entry.update(pictures)
+    pictures = _thumbnails(run, split, [mistake["index"] for mistake in mistakes], "mistake")
+    for mistake, files in zip(mistakes, pictures, strict=True):
+        mistake.update(files)
     evaluation["examples"] = _examples(run, split)
 
 
@@ -84,7 +85,7 @@ def _batch(run: Run, split: Split, indices: Sequence[int]) -> torch.Tensor:
 
 
 class Overlays:
-    """Writes one picture an image into a folder, and `attention.json` with what the network's attention gave to what."""
+    """Writes one picture an image into a folder, and `attention.json` with the weights its attention gave."""
 
     def __init__(self, run: Run, folder: Path) -> None:
         self.run = run

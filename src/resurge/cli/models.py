@@ -43,7 +43,8 @@ def run(options: argparse.Namespace) -> int:
         )
         for entry in found
     ]
-    print(table(rows, ("name", "timm's name", "parameters", "GMACs", "at", "top-1 %", "published by", "weights"), "<<>>>><<"))
+    head = ("name", "timm's name", "parameters", "GMACs", "at", "top-1 %", "published by", "weights")
+    print(table(rows, head, "<<>>>><<"))
     return 0
 
 
@@ -55,10 +56,10 @@ def matching(pattern: str, candidates: Iterable[Entry]) -> list[Entry]:
     """
     candidates = list(candidates)
     wild = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
-    found = [e for e in candidates if fnmatch.fnmatchcase(e.name, wild) or (e.alias and fnmatch.fnmatchcase(e.alias, wild))]
+    found = [e for e in candidates if any(fnmatch.fnmatchcase(name, wild) for name in (e.name, e.alias) if name)]
     if not found:
         names = [name for entry in candidates for name in (entry.name, entry.alias) if name]
-        raise UserError(f"no model fits {pattern!r}.{suggest(pattern.strip('*'), names)} `resurge models` lists them all.")
+        raise UserError(f"no model fits {pattern!r}.{suggest(pattern.strip('*'), names)} `resurge models` lists all.")
     return found
 
 

@@ -87,13 +87,12 @@ def add_json(parser: Parser) -> None:
 
 
 def add_device(parser: Parser) -> None:
-    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps (default: auto)")
+    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
 
 
 def add_batch_size(parser: Parser, default: int = 64) -> None:
-    parser.add_argument(
-        "--batch-size", type=whole_number(1), default=default, metavar="N", help=f"images at a time (default: {default})"
-    )
+    about = f"images at a time (default: {default})"
+    parser.add_argument("--batch-size", type=whole_number(1), default=default, metavar="N", help=about)
 
 
 def add_workers(parser: Parser) -> None:

@@ -28,7 +28,9 @@ def add_options(parser: Parser) -> None:
     add_json(parser)
     parser.add_argument("--csv", action="store_true", help="print CSV")
     parser.add_argument("--out", metavar="FILE", help="write to FILE.csv or FILE.json instead of printing")
-    parser.add_argument("--explain", metavar="DIR", help="write class-activation and attention overlays of every image to DIR")
+    parser.add_argument(
+        "--explain", metavar="DIR", help="write class-activation and attention overlays of each image to DIR"
+    )
     add_device(parser)
     add_batch_size(parser, 32)
     parser.epilog = "Files that cannot be read are reported and skipped; the exit code is then 1."
@@ -63,16 +65,16 @@ def run(options: argparse.Namespace) -> int:
         if prediction.problem:
             skipped += 1
             print(f"resurge: skipped {prediction.problem}", file=sys.stderr)
-        elif overlays is not None:
+        elif overlays is not None and prediction.tensor is not None:
             overlays.write(prediction.path, prediction.image, prediction.tensor)
         writer.add(prediction)
     if overlays is not None:
         overlays.finish()
     text = writer.end()
     if options.out is not None:
-        from resurge.files import atomic_write_text
+        from resurge.files import atomic_write_bytes
 
-        atomic_write_text(options.out, text)
+        atomic_write_bytes(options.out, text.encode("utf-8", "backslashreplace"))
     if skipped:
         print(f"resurge: {skipped} of {len(files)} files skipped.", file=sys.stderr)
     return 1 if skipped else 0
@@ -168,7 +170,8 @@ class Writer:
             ranked = [{"class": name, "score": score} for name, score in prediction.scores]
             self.predicted.append({"path": path, "predictions": ranked})
         elif self.style == "csv":
-            self._line(_csv_row([path, *(part for name, score in prediction.scores for part in (name, f"{score:.6f}"))]))
+            cells = (cell for name, score in prediction.scores for cell in (name, f"{score:.6f}"))
+            self._line(_csv_row([path, *cells]))
         else:
             self._line("  ".join([path, *(f"{name} {100 * score:.2f} %" for name, score in prediction.scores)]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -44,7 +45,8 @@ exit codes:
   0    done
   1    done, but something was found: files skipped by predict, errors found by check-data; or an unexpected failure
   2    the command, a file or a setting cannot be used; the message says which and what to do
-  130  interrupted by Ctrl-C"""
+  3    a training whose loss or weights became infinite or not a number; its last good checkpoint is kept
+  130  interrupted by Ctrl-C; a training has written a checkpoint and goes on with --resume"""
 
 
 def help_text() -> str:
@@ -72,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the `resurge` command line on `argv` (without the program's name) and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
+    _let_any_name_through()
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()
@@ -133,6 +136,13 @@ def _unexpected(error: Exception, debug: bool) -> str:
 def _complain(message: str) -> None:
     with contextlib.suppress(BrokenPipeError):
         print(f"resurge: {message}", file=sys.stderr, flush=True)
+
+
+def _let_any_name_through() -> None:
+    # A file's name may hold bytes that are no UTF-8, and a terminal may know ASCII only; neither may end a long job.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _give_up_stdout() -> None:

@@ -14,5 +14,5 @@ def add_options(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     from resurge.report import write_report
 
-    print(f"report: {write_report(options.run)}")
+    print(f"report: {write_report(options.run).resolve()}")
     return 0

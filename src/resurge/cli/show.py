@@ -25,7 +25,7 @@ def add_options(parser: Parser) -> None:
         "--num-classes", type=whole_number(1), metavar="N", help="outputs (default: 1000; CIFAR networks 10)"
     )
     parser.add_argument(
-        "--diagram", metavar="FILE", help="draw the network to FILE, .svg or .png, and the blocks of each stage beside it"
+        "--diagram", metavar="FILE", help="draw the network to FILE.svg or FILE.png, and its blocks beside it"
     )
     add_json(parser)
 

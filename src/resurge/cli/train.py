@@ -18,10 +18,11 @@ from resurge.training.stops import TrainingDiverged, TrainingInterrupted
 # These stand first in the help; every other field of a recipe follows under the name of its group.
 COMMON = ("data", "model", "weights")
 
+
 def add_options(parser: Parser) -> None:
     parser.usage = "%(prog)s [options]"
     fields = {path: (kind, default, help_) for path, kind, default, help_ in recipes.fields()}
-    parser.add_argument("--recipe", metavar="NAME", help="a named recipe (below) or a YAML file; options override its fields")
+    parser.add_argument("--recipe", metavar="NAME", help="a named recipe (below) or a YAML file; options override it")
     for path in COMMON:
         _add_field(parser, path, *fields.pop(path))
     parser.add_argument("--out", metavar="RUN", help="the run directory to write (default: a new one under runs/)")
@@ -30,7 +31,7 @@ def add_options(parser: Parser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="set any field of the recipe; may be repeated"
     )
-    parser.add_argument("--print-recipe", action="store_true", help="print the resulting recipe as YAML and train nothing")
+    parser.add_argument("--print-recipe", action="store_true", help="print the resulting recipe and train nothing")
     groups: dict[str, argparse._ArgumentGroup] = {}
     for path, field in fields.items():
         title = path.rpartition(".")[0] or "recipe"
@@ -71,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
         given += [option_name(path) for path in changes]
         if given:
             words = ", ".join(name if name.startswith("--") else "--" + name.replace("_", "-") for name in given)
-            raise UserError(f"--resume goes on with the run's own recipe, so {words} cannot be given with it. Leave them out.")
+            raise UserError(f"--resume goes on with the run's own recipe: it cannot be given with {words}.")
         return _train(None, Path(options.resume), resume=True)
     recipe = recipes.load_recipe(options.recipe) if options.recipe else Recipe()
     recipe = recipe.replace(changes, where="command line")
@@ -96,7 +97,7 @@ def _train(recipe: Recipe | None, out: Path, *, resume: bool = False, overwrite:
     top5 = f", top-5 {percent(result['top5'])}" if result.get("top5") is not None else ""
     print(f"top-1 {percent(result['top1'])}{top5} on the {result['count']:,} images of the {result['split']} split")
     print(f"run:    {out}")
-    print(f"report: {write_report(out)}")
+    print(f"report: {write_report(out).resolve()}")
     return 0
 
 

@@ -140,8 +140,10 @@ def split_folders(root: Path) -> dict[str, str]:
             name = by_lower.get(option)
             if name is not None and split not in found and subfolders(root / name):
                 found[split] = name
-    flat = [name for lower, name in by_lower.items() if lower in (*TRAIN_NAMES, *VAL_NAMES) and name not in found.values()]
-    if (flat and found) or (flat and all(lower in (*TRAIN_NAMES, *VAL_NAMES, *TEST_NAMES) for lower in by_lower)):
+    used = set(found.values())
+    flat = [name for lower, name in by_lower.items() if lower in (*TRAIN_NAMES, *VAL_NAMES) and name not in used]
+    only_splits = all(lower in (*TRAIN_NAMES, *VAL_NAMES, *TEST_NAMES) for lower in by_lower)
+    if flat and (found or only_splits):
         raise UserError(
             f"{root / flat[0]} has no class folders. Expected one subfolder a class, such as {flat[0]}/cat/*.jpg."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import warnings
@@ -29,6 +30,11 @@ EXTENSIONS = {
 """File name endings, in lower case, that are taken for images, and the format they promise."""
 
 Kind = Literal["missing", "permission", "empty", "not-an-image", "truncated", "too-large", "corrupt"]
+
+_SIGNATURES = (
+    (b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n", "PNG"), (b"GIF8", "GIF"), (b"RIFF", "WEBP"), (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+)  # fmt: skip
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -96,6 +102,8 @@ class _PillowSettings:
 
 
 pillow_settings = _PillowSettings()
+# Pillow logs details of damaged files as errors, which Python prints when nobody listens; our own error says it all.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 _readers: list[str] = []
 
 
@@ -226,8 +234,13 @@ def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
     try:
         image = Image.open(BytesIO(data), formats=_readers)
     except UnidentifiedImageError as error:
+        format = next((name for start, name in _SIGNATURES if data.startswith(start)), None)
+        if format is not None:
+            message = f"starts as {format} does, but its header is damaged or cut short. Replace or remove it."
+            raise UnreadableImage("corrupt", name, message) from error
         start = data[:24].decode("ascii", "replace")
-        message = f"is not an image, whatever its name says (it starts with {start!r}). Remove or replace it."
+        shown = repr(start) if start.isprintable() and start.isascii() else f"the bytes {data[:8].hex(' ')}"
+        message = f"is not an image, whatever its name says (it starts with {shown}). Remove or replace it."
         raise UnreadableImage("not-an-image", name, message) from error
     except Exception as error:
         raise _explain(error, name) from error

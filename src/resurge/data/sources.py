@@ -212,9 +212,7 @@ def _csv(
 ) -> DataBundle:
     rows = tables.read_table(file)
     parts = {name: tuple(row for row in rows if row.split == name) for name in ("train", "val", "test", "")}
-    train_rows = parts["train"] + parts[""]
-    if parts[""] and parts["train"]:
-        raise UserError(f"{file}, line {parts[''][0].line}: the split is empty, but other lines have one. Fill it in.")
+    train_rows = parts["train"] + parts[""]  # a table either has a split column, filled in each line, or has none
     if not train_rows:
         raise UserError(f"{file} has no training images: no line has the split 'train'.")
     classes = tables.class_names(train_rows)

@@ -46,9 +46,11 @@ def block_scene(
     spec = get_spec(model)
     if not 1 <= stage <= len(spec.depths):
         raise UserError(f"{_name(spec)} has stages 1 to {len(spec.depths)}; there is no stage {stage}.")
-    backbone, inputs = _traced(spec, size, in_channels, output_stride)
-    blocks = list(_children(backbone.stages[stage - 1]))
-    count = len(blocks)
+    count = spec.depths[stage - 1]
+    # Later stages do not matter here, and the later blocks of a stage are alike.
+    short = spec.but(depths=(*(1 for _ in range(stage - 1)), min(count, 2)), planes=spec.planes[:stage])
+    backbone, inputs = _traced(short, size, in_channels, output_stride)
+    blocks = _children(backbone.stages[stage - 1])
     panels = [(f"stage {stage}, block 1 of {count}", _block_picture(blocks[0], inputs[blocks[0]], spec))]
     if count > 1:
         numbers = f"block 2 of {count}" if count == 2 else f"blocks 2 to {count} of {count}"
@@ -71,7 +73,7 @@ def network_scene(
     """
     spec = get_spec(model)
     backbone, inputs = _traced(spec, size, in_channels, output_stride)
-    stages = [list(_children(stage)) for stage in backbone.stages]
+    stages = [_children(stage) for stage in backbone.stages]
     parts: list[Picture] = [Box("image", (), "data", 150)]
     labels: list[str | None] = [_shape((in_channels, *size))]
     for child in _stem_parts(backbone.stem):
@@ -117,10 +119,14 @@ def draw(model: str | Spec, path: str | Path, *, stage: int | None = None, size:
 
 
 def _name(spec: Spec) -> str:
-    return canonical_name(spec) or str(spec)
+    try:
+        return canonical_name(spec) or str(spec)
+    except UserError:
+        # A choice that has no word yet has no text either.
+        return "unnamed network"
 
 
-def _children(stage: nn.Module) -> Sequence[nn.Module]:
+def _children(stage: nn.Module) -> list[nn.Module]:
     return list(stage.children())
 
 
@@ -131,6 +137,10 @@ def _traced(
     with torch.device("meta"):
         backbone = Backbone(spec, in_channels, output_stride).eval()
         image = torch.empty(1, in_channels, *size)
+    for module in backbone.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            # It keeps the shape, and torch's meta kernel for it is most of the time otherwise.
+            vars(module)["forward"] = _unchanged
     inputs: dict[nn.Module, tuple[int, ...]] = {}
 
     def note(module: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -142,6 +152,10 @@ def _traced(
     with torch.no_grad():
         backbone(image)
     return backbone, inputs
+
+
+def _unchanged(x: Tensor) -> Tensor:
+    return x
 
 
 def _shape_after(module: nn.Module, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from resurge.arch.gates import SqueezeExciteGate
 from resurge.arch.layers import BranchAttention, ConvNormAct
-from resurge.arch.shortcuts import PooledProjection, ZeroPadShortcut
+from resurge.arch.shortcuts import HalvingPool, PooledProjection, ZeroPadShortcut
 from resurge.arch.transforms import PooledTransform, Res2Conv, SelectiveKernelConv, SplitAttentionConv
 from resurge.explain.layout import Box, Cascade, Column, Frame, Picture, Weighted, Wire
 
@@ -57,10 +57,13 @@ def conv_box(conv: nn.Conv2d, *after: nn.Module) -> Box:
 
 
 def _short(module: nn.Module) -> str:
+    """A layer that follows a convolution, in a word or two."""
     if isinstance(module, nn.Identity):
         return ""
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         return "batch norm"
+    if "DropBlock" in type(module).__name__:
+        return "DropBlock"
     return {"GroupNorm": "group norm", "FrozenBatchNorm2d": "frozen norm"}.get(
         type(module).__name__, type(module).__name__
     )
@@ -194,6 +197,7 @@ PARTS: dict[type[nn.Module], Callable[[nn.Module], Picture | None]] = {
     nn.ReLU: lambda module: Box("ReLU", (), "plain"),
     nn.Dropout: _drop,
     ConvNormAct: _conv_norm_act,
+    HalvingPool: lambda module: _pool_box("average pool", 2, 2),
     PooledProjection: _pooled_projection,
     ZeroPadShortcut: _zero_pad,
     BranchAttention: _attention,

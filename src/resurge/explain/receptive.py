@@ -20,7 +20,7 @@ from resurge.arch.backbone import Backbone
 from resurge.arch.blocks import Residual
 from resurge.arch.gates import SqueezeExciteGate
 from resurge.arch.layers import BranchAttention, ConvNormAct
-from resurge.arch.shortcuts import PooledProjection, ZeroPadShortcut
+from resurge.arch.shortcuts import HalvingPool, PooledProjection, ZeroPadShortcut
 from resurge.arch.transforms import PooledTransform, Res2Conv, SelectiveKernelConv, SplitAttentionConv
 from resurge.errors import UserError
 
@@ -100,6 +100,7 @@ RULES: dict[type[nn.Module], Callable[[Any, Field], Field]] = {
     nn.MaxPool2d: _window,
     nn.AvgPool2d: _window,
     Residual: _residual,
+    HalvingPool: lambda m, field: field.through(2, 2),
     ConvNormAct: lambda m, field: receptive_field(m.conv, field),
     PooledProjection: lambda m, field: _chain((m.pool, m.conv), field),
     ZeroPadShortcut: lambda m, field: field.through(1, m.stride),

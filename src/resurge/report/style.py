@@ -22,12 +22,12 @@ pre { overflow-x: auto; background: var(--card); border: 1px solid var(--rule); 
 .note, .sub { color: var(--soft); font-size: 0.92rem; }
 nav { display: flex; flex-wrap: wrap; gap: 6px 16px; margin: 20px 0 0; font-size: 0.92rem; }
 a { color: var(--blue); text-decoration: none; } a:hover { text-decoration: underline; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(142px, 1fr)); gap: 12px; margin: 22px 0 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(128px, 1fr)); gap: 12px; margin: 22px 0 0; }
 .tile { background: var(--card); border: 1px solid var(--rule); border-radius: 12px; padding: 12px 16px; display:
   flex;
   flex-direction: column; }
 .tile span, .tile small { color: var(--soft); font-size: 0.85rem; }
-.tile strong { white-space: nowrap; font-size: 1.35rem; font-weight: 650; line-height: 1.35; }
+.tile strong { white-space: nowrap; font-size: 1.25rem; font-weight: 650; line-height: 1.35; }
 .tile.main { grid-column: span 2; background: var(--tint); border-color: transparent; }
 .tile.main strong { font-size: 2.5rem; line-height: 1.15; color: var(--blue); }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); gap: 16px; }

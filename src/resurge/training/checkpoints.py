@@ -19,7 +19,9 @@ from resurge.files import atomic_write
 class AtomicCheckpointIO(CheckpointIO):
     """Writes to a neighbour and renames it; reads tensors and plain containers only, never code."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
         """Raises UserError when the disk is full or the folder cannot be written; the old file is then untouched."""
         try:
             with atomic_write(path) as file:
@@ -55,7 +57,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"there is no checkpoint {path}; the run stopped before its first one. Start it again.") from None
+        raise UserError(
+            f"there is no checkpoint {path}; the run stopped before its first one. Start it again."
+        ) from None
     except Exception as error:  # torch.load raises half a dozen types for a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"cannot read the checkpoint {path}: {reason}") from None

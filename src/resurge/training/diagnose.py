@@ -56,7 +56,12 @@ def explain_divergence(model: nn.Module, images: Tensor, run: Callable[[], objec
     module = first_nonfinite_module(model, run)
     if module is None:
         return "Every module's output is finite; the loss itself overflowed", None
-    weights = [name for name, value in model.get_submodule(module).named_parameters(recurse=False) if not _finite(value)]
+    weights = [
+        name for name, value in model.get_submodule(module).named_parameters(recurse=False) if not _finite(value)
+    ]
     if weights:
-        return f"The {weights[0]} of module {module} is already infinite or not a number: the previous step was too large", module
+        return (
+            f"The {weights[0]} of module {module} is already infinite or not a number: the previous step was too large",
+            module,
+        )
     return f"The first module whose output is infinite or not a number is {module}", module

@@ -98,7 +98,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a classifier. `progress(done, total)` is called after every batch.
 
-    Returns plain data: `top1`, `top5` (absent with five classes or fewer it equals 1 or says nothing: then null),
+    Returns plain data: `top1`, `top5` (null with five classes or fewer, where it says nothing),
     `nll` (mean negative log-likelihood), `ece` (expected calibration error over 15 bins, Guo et al. 2017, eq. 5),
     `count`, `per_class` (class, n, precision, recall, f1; zero where there is nothing to divide by), `confusion`
     (`[true][predicted]`), and `mistakes`: the wrong answers given with the highest confidence.
@@ -172,7 +172,9 @@ def evaluate(
     }
 
 
-def _collect_mistakes(surest: list[tuple[float, int, int]], probabilities: Tensor, labels: Tensor, indices: Tensor) -> None:
+def _collect_mistakes(
+    surest: list[tuple[float, int, int]], probabilities: Tensor, labels: Tensor, indices: Tensor
+) -> None:
     """Keep the surest wrong answers in a heap of (confidence, -index, predicted)."""
     confidence, predicted = probabilities.max(1)
     for row in (predicted != labels).nonzero().flatten().tolist():

@@ -23,9 +23,7 @@ from resurge.training.recipe import Recipe
 def preprocessings(recipe: Recipe, bundle: DataBundle) -> tuple[Preprocessing, Preprocessing]:
     """(training's, evaluation's): the same but for the size."""
     images = recipe.images
-    training = default_preprocessing(
-        bundle, images.size, crop_pct=images.crop_pct, interpolation=images.interpolation
-    )
+    training = default_preprocessing(bundle, images.size, crop_pct=images.crop_pct, interpolation=images.interpolation)
     if images.mean is not None and images.std is not None:
         channels = len(images.mean)
         training = replace(training, channels=channels, mean=images.mean, std=images.std)
@@ -73,7 +71,7 @@ def readable(bundle: DataBundle) -> DataBundle:
 
 
 def cached(split: Split, gibibytes: float) -> Split:
-    """The split with its images decoded into memory, if all of them fit into `gibibytes` by the look of the first few."""
+    """The split with its images decoded into memory, if all of them fit into `gibibytes` by the look of some."""
     if not gibibytes or isinstance(split.images, ArrayImages):
         return split
     sizes = []
@@ -155,7 +153,10 @@ class Feed(L.LightningDataModule):
 
     def seek(self, position: Position) -> None:
         """Let the next epoch's loader start here."""
-        if self.sampler is not None and (self.sampler.epoch, self.sampler.start_batch) != (position.epoch, position.batch):
+        if self.sampler is not None and (self.sampler.epoch, self.sampler.start_batch) != (
+            position.epoch,
+            position.batch,
+        ):
             self.sampler.set_position(position.epoch, position.batch)
 
     def train_dataloader(self) -> _EpochBatches:

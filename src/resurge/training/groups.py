@@ -52,9 +52,9 @@ def depths(model: nn.Module) -> dict[str, int]:
 def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, Any]]:
     """Optimizer groups; each has `params`, `weight_decay` and `lr_scale`.
 
-    Biases and everything of a normalisation (all tensors with fewer than two axes) are not decayed, as in He et al. 2019,
-    "Bag of tricks", section 3.1. A parameter at depth d of D learns at `layer_decay ** (D - d)` of the rate (Clark et al.
-    2020 and Bao et al. 2022 use it for fine-tuning). Frozen parameters are in no group.
+    Biases and everything of a normalisation (all tensors with fewer than two axes) are not decayed, as in He et al.
+    2019, "Bag of tricks", section 3.1. A parameter at depth d of D learns at `layer_decay ** (D - d)` of the rate
+    (Clark et al. 2020 and Bao et al. 2022 use it for fine-tuning). Frozen parameters are in no group.
     """
     depth_of = depths(model)
     deepest = max(depth_of.values())

@@ -20,7 +20,18 @@ from resurge.training.checkpoints import first_nonfinite, link_or_copy
 from resurge.training.module import ClassificationTraining
 from resurge.training.stops import TrainingDiverged, TrainingInterrupted
 
-COLUMNS = ("epoch", "step", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5", "images_per_s", "seconds")
+COLUMNS = (
+    "epoch",
+    "step",
+    "lr",
+    "train_loss",
+    "train_top1",
+    "val_loss",
+    "val_top1",
+    "val_top5",
+    "images_per_s",
+    "seconds",
+)
 
 
 class StopSignal:
@@ -160,11 +171,16 @@ class Keeper(L.Callback):
         bad = first_nonfinite(module.net.state_dict())
         if bad is not None:
             raise TrainingDiverged(
-                f"after step {module.position.step} the weight {bad} is infinite or not a number. The last good checkpoint "
-                "is kept. Try a lower lr, a longer warmup, or clip_norm=1.",
+                f"after step {module.position.step} the weight {bad} is infinite or not a number. The last good "
+                "checkpoint is kept. Try a lower lr, a longer warmup, or clip_norm=1.",
                 bad.rpartition(".")[0],
             )
         trainer.save_checkpoint(self.last)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():
+            # Lightning has put its own handler in front, which stops between two batches of an accumulated step
+            signal.signal(signal.SIGTERM, self.signals)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -50,6 +50,10 @@ class ClassificationTraining(L.LightningModule):
         evaluation: `loss`, `top1`, `top5` and `count` of the latest evaluation; empty before the first.
     """
 
+    totals: Tensor
+    eval_totals: Tensor
+    class_weights: Tensor | None
+
     def __init__(self, net: nn.Module, recipe: Recipe, span: Length, class_weights: Tensor | None = None) -> None:
         super().__init__()
         self.net = net
@@ -119,7 +123,7 @@ class ClassificationTraining(L.LightningModule):
         loss = F.cross_entropy(
             logits.float(),
             targets,
-            weight=self.class_weights,  # type: ignore[arg-type]
+            weight=self.class_weights,
             label_smoothing=self.recipe.regularization.label_smoothing,
         )
         if not torch.isfinite(loss):
@@ -128,19 +132,20 @@ class ClassificationTraining(L.LightningModule):
             hard = targets.argmax(1) if targets.ndim > 1 else targets
             right = (logits.argmax(1) == hard).sum()
             count = len(labels)
-            self.totals += torch.stack([loss.detach().double() * count, right.double(), right.new_tensor(count).double()])
+            self.totals += torch.stack([loss.double() * count, right.double(), right.new_tensor(count).double()])
         return loss
 
     def _diverge(self, images: Tensor, state: Tensor) -> None:
         def again() -> None:
             torch.set_rng_state(state)
             with self.trainer.precision_plugin.forward_context():
-                self(images)
+                self.net.forward(images)  # not the compiled call, which would not see the hooks
 
         sentence, module = explain_divergence(self.net, images, again)
         raise TrainingDiverged(
-            f"the loss became infinite or not a number in epoch {self.position.epoch + 1}, step {self.position.step + 1}. "
-            f"{sentence}. The last good checkpoint is kept. Try a lower lr, a longer warmup, or clip_norm=1"
+            f"the loss became infinite or not a number in epoch {self.position.epoch + 1}, step "
+            f"{self.position.step + 1}. {sentence}. The last good checkpoint is kept. Try a lower lr, a "
+            "longer warmup, or clip_norm=1"
             + (", or precision=bf16." if self.recipe.machine.precision == "fp16" else "."),
             module,
         )
@@ -159,7 +164,9 @@ class ClassificationTraining(L.LightningModule):
     @property
     def at_step(self) -> bool:
         """Whether no gradients are waiting for more batches: the only moments at which a checkpoint is whole."""
-        return self.position.batch % self.recipe.optimization.accumulate == 0 or self.position.batch == self.span.batches
+        return (
+            self.position.batch % self.recipe.optimization.accumulate == 0 or self.position.batch == self.span.batches
+        )
 
     # ------------------------------------------------------------------------------------------- evaluation
 
@@ -175,7 +182,9 @@ class ClassificationTraining(L.LightningModule):
         loss = F.cross_entropy(logits, labels, reduction="sum")
         top = logits.topk(min(5, logits.shape[1]), 1).indices == labels[:, None]
         count = torch.tensor(len(labels), device=logits.device)
-        self.eval_totals += torch.stack([loss.double(), top[:, 0].sum().double(), top.any(1).sum().double(), count.double()])
+        self.eval_totals += torch.stack(
+            [loss.double(), top[:, 0].sum().double(), top.any(1).sum().double(), count.double()]
+        )
 
     def on_validation_end(self) -> None:
         if self._averaging is not None:
@@ -200,6 +209,7 @@ class ClassificationTraining(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Lightning's own loop counters are left out: they describe the process, and `position` the training.
         checkpoint.pop("loops", None)
+        checkpoint["epoch"], checkpoint["global_step"] = self.position.epoch, self.position.step
         checkpoint["resurge"] = {
             "format": 1,
             "position": asdict(self.position),

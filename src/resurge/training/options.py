@@ -161,12 +161,16 @@ def replaced(section: Any, changes: Mapping[str, Any], where: str) -> Any:
         UserError: an unknown field (with the nearest real one), or a value that does not fit.
     """
     names = paths(type(section))
-    sections = {field.name for field in dataclasses.fields(section) if dataclasses.is_dataclass(getattr(section, field.name))}
+    sections = {
+        field.name for field in dataclasses.fields(section) if dataclasses.is_dataclass(getattr(section, field.name))
+    }
     flat: dict[str, dict[str, Any]] = {}
     for key, value in changes.items():
         if key in sections:
             if not isinstance(value, Mapping):
-                raise UserError(f"{where}: {key} is a group of fields, so it takes `field: value` lines, not {value!r}.")
+                raise UserError(
+                    f"{where}: {key} is a group of fields, so it takes `field: value` lines, not {value!r}."
+                )
             inner = {f"{key}.{name}": part for name, part in value.items()}
         else:
             inner = {str(key): value}

@@ -68,7 +68,9 @@ class Progress(L.Callback):
             return
         assert isinstance(pl_module, ClassificationTraining)
         row, span = self.recorder.row, pl_module.span
-        text = f"epoch {row['epoch']}/{span.epochs}  loss {row['train_loss']:.4f}  top-1 {100 * row['train_top1']:.2f} %"
+        text = (
+            f"epoch {row['epoch']}/{span.epochs}  loss {row['train_loss']:.4f}  top-1 {100 * row['train_top1']:.2f} %"
+        )
         if row["val_top1"] is not None:
             text += f"  val loss {row['val_loss']:.4f}  val top-1 {100 * row['val_top1']:.2f} %"
         if row["images_per_s"]:

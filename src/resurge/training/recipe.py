@@ -35,10 +35,15 @@ class _Section:
 class Images(_Section):
     """How large images are and how they are normalised."""
 
-    size: int | None = option(None, "side of the square training crop, pixels; null: the data's usual one", low=1, high=4096)
+    size: int | None = option(
+        None, "side of the square training crop, pixels; null: the data's usual one", low=1, high=4096
+    )
     eval_size: int | None = option(None, "side of the square evaluation crop; null: as in training", low=1, high=4096)
     crop_pct: float | None = option(
-        None, "evaluation resizes the short side to eval_size / crop_pct; null: 0.875, and 1 up to 64 pixels", above=0, high=1
+        None,
+        "evaluation resizes the short side to eval_size / crop_pct; null: 0.875, and 1 up to 64 pixels",
+        above=0,
+        high=1,
     )
     interpolation: str = option("bilinear", "how images are resized", choices=("nearest", "bilinear", "bicubic"))
     mean: tuple[float, ...] | None = option(None, "mean of each channel on a 0..1 scale; null: the data's usual one")
@@ -62,7 +67,9 @@ class Augmentation(_Section):
     auto_augment: str = option(
         "none", "policy of operations", choices=("none", "autoaugment", "randaugment", "trivialaugment")
     )
-    auto_policy: str = option("imagenet", "AutoAugment: the data its policy was found on", choices=("imagenet", "cifar10"))
+    auto_policy: str = option(
+        "imagenet", "AutoAugment: the data its policy was found on", choices=("imagenet", "cifar10")
+    )
     auto_operations: int = option(2, "RandAugment: operations an image", low=1)
     auto_magnitude: int = option(9, "RandAugment: strength, 0 to 30", low=0, high=30)
     color_jitter: float = option(0.0, "strength of random brightness, contrast and saturation", low=0, high=1)
@@ -85,13 +92,17 @@ class Optimization(_Section):
     steps: int | None = option(None, "optimizer steps in all; when set, it replaces epochs", low=1)
     schedule: str = option("cosine", "learning rate over time", choices=("cosine", "step", "constant"))
     warmup: float = option(5.0, "epochs over which lr rises linearly from 0", low=0)
-    milestones: tuple[float, ...] = option((), "step schedule: when lr drops, in epochs (in steps when steps is set)", low=0)
+    milestones: tuple[float, ...] = option(
+        (), "step schedule: when lr drops, in epochs (in steps when steps is set)", low=0
+    )
     gamma: float = option(0.1, "step schedule: what lr is multiplied by at a milestone", above=0, high=1)
     batch_size: int = option(128, "images a device and a batch", low=1)
     accumulate: int = option(1, "batches summed up before an optimizer step", low=1)
     balanced_sampling: bool = option(False, "draw every class equally often")
     clip_norm: float = option(0.0, "largest norm of the gradient; 0: off", low=0)
-    ema: float = option(0.0, "decay a step of the moving average of the weights that is evaluated and kept; 0: off", low=0, below=1)
+    ema: float = option(
+        0.0, "decay a step of the moving average of the weights that is evaluated and kept; 0: off", low=0, below=1
+    )
     freeze: int = option(0, "leading parts that are not trained: 1 the stem, 2 also the first stage, ...", low=0)
     layer_decay: float = option(1.0, "learning rate of a block relative to the block after it", above=0, high=1)
     early_stop: int = option(0, "stop after this many evaluations without a better top-1; 0: off", low=0)
@@ -121,7 +132,9 @@ class Machine(_Section):
     channels_last: bool = option(True, "memory layout in which convolutions are fastest")
     compile: bool = option(False, "compile the network with torch.compile")
     norm: str = option(
-        "batch", "normalisation: batch, sync (over all devices), frozen or group", choices=("batch", "sync", "frozen", "group")
+        "batch",
+        "normalisation: batch, sync (over all devices), frozen or group",
+        choices=("batch", "sync", "frozen", "group"),
     )
     device: str = option("auto", "auto, cpu, cuda or mps", choices=("auto", "cpu", "cuda", "mps"))
     devices: int = option(1, "devices a node", low=1)
@@ -146,9 +159,14 @@ class Recipe:
     task: str = option("classify", "what is learnt", choices=("classify",))
     weights: str | None = option(None, "weights to start from: a file, hub:owner/name, or pretrained")
     seed: int = option(0, "seed of initialisation, order, augmentation and split", low=0, high=2**31 - 1)
-    val: str | None = option(None, "where the validation images are: a folder, a CSV file, or test; null: what the data has")
+    val: str | None = option(
+        None, "where the validation images are: a folder, a CSV file, or test; null: what the data has"
+    )
     val_fraction: float | None = option(
-        None, "share of the training images held out where there is no validation part; null: 0.2, 0.1 of many", above=0, below=1
+        None,
+        "share of the training images held out where there is no validation part; null: 0.2, 0.1 of many",
+        above=0,
+        below=1,
     )
     images: Images = Images()
     augmentation: Augmentation = Augmentation()
@@ -219,7 +237,9 @@ def _check_together(recipe: Recipe) -> None:
     if images.mean is not None and images.std is not None and len(images.mean) != len(images.std):
         raise UserError(f"mean and std need one number a channel each, not {len(images.mean)} and {len(images.std)}.")
     if setting.schedule == "step" and not setting.milestones:
-        raise UserError("schedule=step needs milestones, the times at which lr drops (for example milestones=[30,60,80]).")
+        raise UserError(
+            "schedule=step needs milestones, the times at which lr drops (for example milestones=[30,60,80])."
+        )
     if list(setting.milestones) != sorted(setting.milestones):
         raise UserError(f"milestones must rise, not {list(setting.milestones)}.")
     if setting.nesterov and not setting.momentum:

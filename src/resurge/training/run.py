@@ -1,12 +1,12 @@
 """The run directory: what a training leaves, and what everything after it starts from.
 
-    recipe.yaml        everything needed to repeat the training
-    split.csv          which image was in which split
-    metrics.csv, tb/   the course of the training
-    checkpoints/       last.ckpt and best.ckpt, to resume
-    model.safetensors  the weights that were kept
-    model.json         network, classes, preprocessing, scores, versions
-    evaluation.json    the scores in full
+recipe.yaml        everything needed to repeat the training
+split.csv          which image was in which split
+metrics.csv, tb/   the course of the training
+checkpoints/       last.ckpt and best.ckpt, to resume
+model.safetensors  the weights that were kept
+model.json         network, classes, preprocessing, scores, versions
+evaluation.json    the scores in full
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ def load_run(folder: str | os.PathLike[str], device: str | torch.device = "cpu")
         preprocessing = Preprocessing.from_json(meta["preprocessing"])
         in_channels = int(meta["in_channels"])
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{root / 'model.json'} is damaged or was cut short ({error!r}). Train or export it again.") from None
+        raise UserError(
+            f"{root / 'model.json'} is damaged or was cut short ({error!r}). Train or export it again."
+        ) from None
     model = ClassificationModel(Backbone(spec, in_channels), len(classes))
     if meta.get("norm") in ("frozen", "group"):
         convert_norm(model, meta["norm"])

@@ -36,9 +36,8 @@ def length(setting: Optimization, batches: int) -> Length:
 def lr_factor(setting: Optimization, span: Length, step: int) -> float:
     """What the peak learning rate is multiplied by in optimizer step `step` (counted from 0).
 
-    Linear warm-up (Goyal et al. 2017, section 2.2), reaching 1 at its last step; then 1, or half a cosine down to 0 over
-    the remaining steps (Loshchilov and Hutter 2017, eq. 5 without restarts), or `gamma` to the number of milestones
-    passed.
+    Linear warm-up (Goyal et al. 2017, section 2.2); then 1, or half a cosine down to 0 over the remaining steps
+    (Loshchilov and Hutter 2017, eq. 5 without restarts), or `gamma` to the number of milestones passed.
     """
     warmup = min(round(setting.warmup * span.steps_per_epoch), span.steps - 1)
     if step < warmup:

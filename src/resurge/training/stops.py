@@ -1,4 +1,4 @@
-"""The two ways a training ends early that are nobody's mistake in the input. No torch here: the command line imports it."""
+"""The two ways a training ends early that are nobody's mistake in the input. No torch here."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from resurge.data.transforms import Preprocessing
 from resurge.errors import UserError
 from resurge.files import atomic_write_text
 from resurge.tasks.classify import ClassificationModel
-from resurge.training.checkpoints import AtomicCheckpointIO, read_checkpoint
+from resurge.training.checkpoints import AtomicCheckpointIO, link_or_copy, read_checkpoint
 from resurge.training.evaluate import evaluate, pick_device, write_evaluation
 from resurge.training.feeding import Feed, pick_workers, preprocessings, readable
 from resurge.training.keeper import Keeper, Recorder, StopSignal
@@ -35,6 +36,7 @@ from resurge.training.progress import Progress
 from resurge.training.recipe import Recipe
 from resurge.training.run import BEST, LAST, Run, load_run, prepare, read_recipe, save_run_model
 from resurge.training.schedule import length
+from resurge.training.stops import TrainingInterrupted
 from resurge.weights.checkpoint import load_weights
 
 log = logging.getLogger(__name__)
@@ -68,8 +70,8 @@ def train(
         resume: go on exactly where the training in `out` stopped.
         overwrite: remove what an earlier training left in `out`.
         quiet: show nothing while training.
-        finished: called at the end with the run, its evaluation (entries may be added; it is written afterwards) and the
-            data, for everything that explains the result.
+        finished: called at the end with the run, its evaluation (entries may be added; it is written afterwards) and
+            the data, for everything that explains the result.
 
     Returns the evaluation of the kept weights on the test images, or on the validation images where there are no
     others; see :func:`resurge.training.evaluate.evaluate`. `split` says which.
@@ -82,21 +84,26 @@ def train(
     folder = Path(out)
     # Lightning starts the other processes of a node by running the same command again; only the first one prepares.
     first = int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
+
+    def say(text: str) -> None:
+        if first and not quiet:
+            print(text, file=sys.stderr, flush=True)
+
     if resume:
-        saved = read_recipe(folder)
-        if recipe is not None and recipe != saved:
-            raise UserError(f"--resume goes on with the recipe in {folder}; it cannot be changed. Leave the other options out.")
-        recipe = saved
+        recipe = _resumed_recipe(read_recipe(folder), recipe, folder)
     if recipe is None:
         raise UserError("a training needs a recipe.")
+    recipe = _with_absolute_paths(recipe)
     if recipe.machine.threads is not None:
         torch.set_num_threads(recipe.machine.threads)
     checkpoint = folder / LAST if resume else None
-    device = pick_device(recipe.machine.device)
+    device = _device(recipe)
     bundle = open_data(recipe.data, val=recipe.val, seed=recipe.seed, val_fraction=recipe.val_fraction)
     bundle = readable(bundle)
+    for note in (bundle.how, *bundle.notes):
+        say(note)
     job = _Job(recipe, folder, bundle, preprocessings(recipe, bundle))
-    net = build_model(recipe, job.preprocessing[0].channels, bundle.num_classes, start=not resume)
+    net = build_model(recipe, job.preprocessing[0].channels, bundle.num_classes, start=not resume, say=say)
     feed = Feed(bundle, recipe, job.preprocessing)
     module = ClassificationTraining(
         net, recipe, length(recipe.optimization, feed.batches), _class_weights(recipe, bundle)
@@ -106,15 +113,60 @@ def train(
         atomic_write_text(folder / "recipe.yaml", recipe.to_yaml())
         write_split(bundle, folder / "split.csv")
     start = _position(checkpoint, module) if checkpoint is not None else 0
-    if start < module.span.steps:
-        _fit(job, module, feed, device, checkpoint, quiet)
-    if module.global_rank != 0:
-        return {}
-    return _finish(job, module, device, finished)
+    try:
+        if start < module.span.steps:
+            _fit(job, module, feed, device, checkpoint, quiet)
+        if module.global_rank != 0:
+            return {}
+        return _finish(job, module, device, finished)
+    except KeyboardInterrupt:
+        raise TrainingInterrupted(
+            f"stopped at once. The last checkpoint is {folder / LAST}; go on with: resurge train --resume {folder}"
+        ) from None
 
 
-def build_model(recipe: Recipe, channels: int, classes: int, *, start: bool = True) -> ClassificationModel:
-    """The recipe's network, initialised from its seed or from its weights; without `start`, left as built.
+def _resumed_recipe(saved: Recipe, wanted: Recipe | None, folder: Path) -> Recipe:
+    """The recipe to go on with: the run's own, but what only says how it is computed may be another."""
+    if wanted is None:
+        return saved
+    free = ("device", "workers", "threads", "cache", "compile", "channels_last", "checkpoint_every")
+    changed = replace(saved, machine=replace(saved.machine, **{name: getattr(wanted.machine, name) for name in free}))
+    if _with_absolute_paths(wanted) != changed:
+        raise UserError(
+            f"--resume goes on with the recipe in {folder}; only {', '.join(free)} may change. "
+            "Leave the other options out."
+        )
+    return changed
+
+
+def _with_absolute_paths(recipe: Recipe) -> Recipe:
+    """The recipe with its files and folders named from the root, so that it resumes from anywhere."""
+    changes: dict[str, Any] = {}
+    for name in ("data", "val", "weights"):
+        value = getattr(recipe, name)
+        if value is not None and value != "digits" and Path(value).expanduser().exists():
+            changes[name] = str(Path(value).expanduser().absolute())
+    return replace(recipe, **changes)
+
+
+def _device(recipe: Recipe) -> torch.device:
+    machine = recipe.machine
+    device = pick_device(machine.device)
+    if device.type == "cpu" and machine.precision == "fp16":
+        raise UserError("precision=fp16 needs a GPU; on a CPU use precision=bf16 or fp32.")
+    if device.type == "cuda" and machine.devices > torch.cuda.device_count():
+        raise UserError(
+            f"devices={machine.devices}, but there are {torch.cuda.device_count()} GPUs here. Lower devices."
+        )
+    return device
+
+
+def build_model(
+    recipe: Recipe, channels: int, classes: int, *, start: bool = True, say: Callable[[str], None] = log.info
+) -> ClassificationModel:
+    """The recipe's network, initialised from its seed or from its weights; without `start`, weights are not read.
+
+    `say` takes a line on what was loaded.
 
     Raises:
         UserError: unknown model, or weights that do not fit.
@@ -125,7 +177,7 @@ def build_model(recipe: Recipe, channels: int, classes: int, *, start: bool = Tr
     if setting.zero_init_last:
         zero_init_last(model)
     if recipe.weights is not None and start:
-        log.info("%s", load_weights(model, recipe.weights))
+        say(str(load_weights(model, recipe.weights)))
     if recipe.machine.norm != "batch":
         convert_norm(model, recipe.machine.norm)
     if setting.drop_path:
@@ -133,7 +185,7 @@ def build_model(recipe: Recipe, channels: int, classes: int, *, start: bool = Tr
     if setting.drop_block:
         set_drop_block(model, setting.drop_block)
     if recipe.machine.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     return model
 
 
@@ -156,10 +208,12 @@ def _position(path: Path, module: ClassificationTraining) -> int:
     different = [name for name in own if name not in state or state[name].shape != own[name].shape]
     if different or len(own) != len(state):
         raise UserError(
-            f"{path} is not of this training: {len(different)} tensors differ, the first {(different or list(state))[0]}. "
+            f"{path} is not of this training: {len(different)} tensors differ, first {(different or list(state))[0]}. "
             "Its data or its network was changed; start anew."
         )
-    position = content["resurge"]["position"]
+    position, best = content["resurge"]["position"], content["resurge"]["best"]
+    if best and best["epoch"] == position["epoch"] and position["batch"] == 0:
+        link_or_copy(path, path.with_name(BEST.name))  # killed between the two
     if position["batch"] > module.span.batches or position["epoch"] > module.span.epochs:
         raise UserError(f"{path} stands beyond the end of this training; the data was changed. Start anew.")
     return int(position["step"])
@@ -171,10 +225,9 @@ def _fit(
     recipe, machine = job.recipe, job.recipe.machine
     resumed = read_checkpoint(checkpoint)["resurge"]["position"] if checkpoint is not None else None
     signals = StopSignal()
-    recorder = Recorder(job.folder, recipe.images_per_step(), resumed["step"] if resumed else None)
-    keeper = Keeper(
-        (job.folder / LAST).parent, machine.checkpoint_every, recipe.optimization.early_stop, signals
-    )
+    batch = min(recipe.optimization.batch_size, max(1, len(job.bundle.train) // (machine.devices * machine.nodes)))
+    recorder = Recorder(job.folder, recipe.images_per_step(batch), resumed["step"] if resumed else None)
+    keeper = Keeper((job.folder / LAST).parent, machine.checkpoint_every, recipe.optimization.early_stop, signals)
     callbacks: list[L.Callback] = [recorder, *([] if quiet else [Progress(recorder)]), keeper]
     if machine.compile:
         module.net.compile()
@@ -199,20 +252,24 @@ def _fit(
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )
-        trainer.fit(module, datamodule=feed, ckpt_path=checkpoint, weights_only=True)
+        try:
+            trainer.fit(module, datamodule=feed, ckpt_path=checkpoint, weights_only=True)
+        except SystemExit:
+            # Lightning's answer to a KeyboardInterrupt, which here is the second stop signal
+            raise KeyboardInterrupt from None
 
 
 @contextlib.contextmanager
 def _understood_noise_silenced() -> Iterator[None]:
-    """Lightning's hints about devices, and the warnings about choices that were made on purpose here."""
+    """Hush Lightning's hints about devices, and the warnings below, each with why it says nothing about a training."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            for message in ():
-                warnings.filterwarnings("ignore", message)
+            # Lightning asks torch for a class that torch has renamed; it works with both.
+            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

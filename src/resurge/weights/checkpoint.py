@@ -101,10 +101,12 @@ def load_weights(
         raise UserError(f"{name} holds weights of {stated!r}, but the model is {str(spec)!r}: use --model {stated!r}.")
 
     tensors = checkpoint.tensors
+    if any(key.startswith("backbone.") for key in tensors) and not any(
+        key.startswith(("backbone.stem.", "backbone.stages.")) for key in tensors
+    ):  # a foreign backbone inside a foreign model
+        tensors = {key.removeprefix("backbone.").replace("head.fc.", "fc."): value for key, value in tensors.items()}
     if layout == "auto":
         layout = source_layout if source_layout != "auto" else detect_layout(tensors, spec)
-    if layout != "resurge" and all(key.startswith(("backbone.", "head.")) for key in tensors):
-        tensors = {key.removeprefix("backbone.").replace("head.fc.", "fc."): value for key, value in tensors.items()}
     found = to_resurge(tensors, spec, layout)
     theirs = to_resurge({key: key for key in tensors}, spec, layout)  # ours -> the name in the source
     if isinstance(model, Backbone):

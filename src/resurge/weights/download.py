@@ -107,17 +107,21 @@ def _by_hand(path: Path) -> str:
 
 
 def _fetch_hub(source: Source, path: Path, cache_dir: str | os.PathLike[str] | None) -> Path:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+    endpoint = os.environ.get("HF_ENDPOINT")
+    revision = source.revision or None
+    cache = None if cache_dir is None else str(Path(cache_dir) / "huggingface")
+
     def get(file: str) -> Path:
-        got = hf_hub_download(
-            source.location,
-            file,
-            revision=source.revision or None,
-            cache_dir=None if cache_dir is None else str(Path(cache_dir) / "huggingface"),
-            endpoint=os.environ.get("HF_ENDPOINT"),
-        )
+        try:
+            got = hf_hub_download(source.location, file, revision=revision, cache_dir=cache, local_files_only=True)
+        except LocalEntryNotFoundError:
+            # Ask once first: the download itself tries for half a minute before it admits there is no network.
+            address = hf_hub_url(source.location, file, revision=revision, endpoint=endpoint)
+            get_hf_file_metadata(address, endpoint=endpoint)
+            got = hf_hub_download(source.location, file, revision=revision, cache_dir=cache, endpoint=endpoint)
         return Path(got)
 
     try:

@@ -23,6 +23,8 @@ from resurge.errors import UserError, suggest
 Pairs = tuple[tuple[str, str], ...]
 Value = TypeVar("Value")  # a tensor, or whatever else stands under its name
 
+OWN = ("stem.", "stages.", "head.")  # how this project's names begin, after "backbone."
+
 ONE_CONV: Pairs = (("convs.0.conv", "conv1"), ("convs.0.norm", "bn1"))
 THREE_CONVS: Pairs = (
     ("convs.0.conv", "conv1.0"),
@@ -164,7 +166,7 @@ def detect_layout(state_dict: Iterable[str], spec: Spec) -> str:
     """
     keys = list(state_dict)
     modules = [key.rpartition(".")[0] for key in keys]
-    known = {"resurge": sum(module.startswith(("backbone.", "stem.", "stages.", "head.")) for module in modules)}
+    known = {"resurge": sum(module.removeprefix("backbone.").startswith(OWN) for module in modules)}
     for name, layout in _LAYOUTS.items():
         try:
             table = dict(_pairs(spec, layout))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,11 +86,12 @@ def _read_pickle(path: Path) -> Any:
     try:
         # timm's training script keeps its command line, an argparse.Namespace, beside the weights; that class can
         # only hold attributes.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the pickle's protocol; what matters comes as an error
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error)
-        if "GLOBAL" not in reason and "Unsupported" not in reason:
+        if not any(word in reason for word in ("GLOBAL", "allowlisted", "reduce")):
             raise UserError(f"{path} is not a file of weights, or was cut short. Get it again.") from error
         raise UserError(
             f"{path} holds more than tensors, and reading the rest could run code; it was refused and nothing was "

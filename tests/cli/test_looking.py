@@ -1,0 +1,139 @@
+"""models, show, check-data, convert: commands that train nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from two_classes import write_images
+
+import resurge
+from resurge.arch.zoo import ALIASES, MODELS
+from resurge.cli import main
+from resurge.cli.tables import percent, table
+
+
+def asked(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """What a command that succeeds prints."""
+    assert main(list(words)) == 0
+    return capsys.readouterr().out
+
+
+def test_models_lists_the_zoo(capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(asked(capsys, "models", "--json"))
+    assert {entry["name"] for entry in found} == set(MODELS)
+    by_name = {entry["name"]: entry for entry in found}
+    assert {entry["alias"]: name for name, entry in by_name.items() if entry["alias"]} == ALIASES
+    assert by_name["resnest50"]["parameters"] == 27_483_240
+
+
+@pytest.mark.parametrize(
+    "pattern, names",
+    [
+        ("resnest2*", {"resnest26", "resnest200", "resnest269"}),
+        ("nest26", {"resnest26", "resnest269"}),
+        ("resnest26d", {"resnest26"}),
+        ("*_cifar", {name for name in MODELS if name.endswith("_cifar")}),
+    ],
+)
+def test_models_pattern(pattern: str, names: set[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert {entry["name"] for entry in json.loads(asked(capsys, "models", pattern, "--json"))} == names
+    lines = asked(capsys, "models", pattern).splitlines()
+    assert {line.split()[0] for line in lines[1:]} == names
+
+
+def test_show_counts_what_the_network_has(capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(asked(capsys, "show", "resnet20_cifar", "--json"))
+    assert found["cost"]["total"]["parameters"] == 269_722
+    assert found["cost"]["input"] == [3, 32, 32]
+    text = asked(capsys, "show", "resnet20_cifar")
+    assert "269,722" in text
+    assert "stage 3" in text
+    assert "91.73" in text
+
+
+def test_show_takes_spec_text_and_size(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["show", "resnet18 stem=deep(32)", "--size", "64", "--in-channels", "1", "--num-classes", "7", "--json"]
+    found = json.loads(asked(capsys, *words))
+    assert found["cost"]["input"] == [1, 64, 64]
+    assert found["cost"]["rows"][-1]["shape"] == [7]
+    model = resurge.create_model("resnet18 stem=deep(32)", num_classes=7, in_channels=1)
+    assert found["cost"]["total"]["parameters"] == sum(p.numel() for p in model.parameters())
+
+
+def test_show_compares(capsys: pytest.CaptureFixture[str]) -> None:
+    head = asked(capsys, "show", "resnet18", "--compare", "seresnet18", "resnet34", "--size", "64").splitlines()[0]
+    assert head.split() == ["resnet18", "seresnet18", "resnet34"]
+    found = json.loads(asked(capsys, "show", "resnet18", "--compare", "seresnet18", "--size", "64", "--json"))
+    assert [one["name"] for one in found] == ["resnet18", "seresnet18"]
+
+
+@pytest.mark.parametrize("suffix", ["svg", "png"])
+def test_show_draws(suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / f"net.{suffix}"
+    asked(capsys, "show", "resnet20_cifar", "--diagram", str(picture))
+    start = picture.read_bytes()[:8]
+    assert start.startswith(b"<svg") if suffix == "svg" else start == b"\x89PNG\r\n\x1a\n"
+
+
+def test_check_data_of_a_sound_folder(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert json.loads(asked(capsys, "check-data", str(photos), "--json"))["ok"] is True
+
+
+def test_check_data_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_images(tmp_path / "data", 4, 0)
+    (tmp_path / "data" / "left" / "broken.jpg").write_text("no image")
+    (tmp_path / "data" / "empty").mkdir()
+    assert main(["check-data", str(tmp_path / "data")]) == 1
+    text = capsys.readouterr().out
+    assert "broken.jpg" in text
+    assert "empty" in text
+    assert "remedy" in text
+
+
+def test_check_data_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-data", str(tmp_path / "missing")]) == 2
+    assert "missing" in capsys.readouterr().err
+
+
+def saved(path: Path, tensors: dict[str, Tensor]) -> str:
+    torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in tensors.items()}}, path)
+    return str(path)
+
+
+def test_convert_goes_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = resurge.create_model("resnet18", num_classes=7)
+    torchvisions = resurge.export_weights(model, "torchvision")
+    there, back = tmp_path / "there.safetensors", tmp_path / "back.safetensors"
+    source = saved(tmp_path / "source.pth", torchvisions)
+    text = asked(capsys, "convert", source, str(there), "--model", "resnet18", "--to", "resurge")
+    assert "torchvision" in text
+    assert load_file(there).keys() == model.state_dict().keys()
+    asked(capsys, "convert", str(there), str(back), "--model", "resnet18", "--to", "torchvision")
+    found = load_file(back)
+    assert found.keys() == torchvisions.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in torchvisions.items())
+
+
+def test_convert_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = saved(tmp_path / "source.pth", resurge.export_weights(resurge.create_model("resnet18"), "torchvision"))
+    target = tmp_path / "target.safetensors"
+    same = ["--to", "resurge", "--model"]
+    assert main(["convert", source, str(target), *same, "resnet34"]) == 2
+    assert "resnet18" in capsys.readouterr().err
+    assert not target.exists()
+    assert main(["convert", source, str(tmp_path / "target.pth"), *same, "resnet18"]) == 2
+    assert ".safetensors" in capsys.readouterr().err
+    target.write_text("precious")
+    assert main(["convert", source, str(target), *same, "resnet18"]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert target.read_text() == "precious"
+
+
+def test_cells() -> None:
+    assert percent(0.98765) == "98.77 %"
+    assert table([("a", "1"), ("bb", "22")], ("x", "n"), "<>") == "x    n\na    1\nbb  22"

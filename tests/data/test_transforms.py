@@ -1,0 +1,197 @@
+import json
+import pickle
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.transforms import RandomResizedCrop, functional, v2
+
+from resurge.data.augment import Flip, PaddingCrop, ResizedCrop
+from resurge.data.sources import open_data
+from resurge.data.transforms import AUTO, Augment, Preprocessing, default_preprocessing, train_transform
+from resurge.errors import UserError
+
+
+def noise(width, height, mode="RGB", seed=0) -> Image.Image:
+    shape = (height, width, 3) if mode == "RGB" else (height, width)
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
+
+
+GREY = {"mean": (0.3,), "std": (0.4,), "channels": 1}
+
+
+@pytest.mark.parametrize("size", [(300, 200), (200, 300), (64, 64), (57, 91), (1, 1), (256, 256)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_evaluation_equals_torchvision_bit_for_bit(size, interpolation):
+    pre = Preprocessing(56, 0.875, interpolation=interpolation)
+    image = noise(*size)
+    fitted = v2.CenterCrop(56)(v2.Resize(64, v2.InterpolationMode(interpolation))(image))
+    assert pre.fit(image).tobytes() == fitted.tobytes()
+    assert torch.equal(pre(image), functional.normalize(functional.to_tensor(fitted), pre.mean, pre.std))
+
+
+@given(
+    st.integers(1, 70), st.integers(1, 70), st.integers(1, 40), st.floats(0.3, 1.0), st.booleans(),
+    st.sampled_from("13"),
+)  # fmt: skip
+@settings(max_examples=60)
+def test_any_image_gives_the_promised_shape(width, height, size, crop, squash, channels):
+    options = GREY if channels == "1" else {}
+    pre = Preprocessing(size, 1.0 if squash else crop, squash=squash, **options)
+    for mode in ("RGB", "L"):
+        result = pre(noise(width, height, mode))
+        assert result.shape == (int(channels), size, size)
+        assert result.dtype == torch.float32
+        assert result.is_contiguous()
+        assert torch.isfinite(result).all()
+
+
+def test_the_right_size_is_not_resampled():
+    image = noise(32, 32)
+    for pre in (Preprocessing(32, 1.0), Preprocessing(32, 1.0, squash=True)):
+        assert pre.fit(image).tobytes() == image.tobytes()
+
+
+@pytest.mark.parametrize("size", [(20_000, 10), (10, 20_000), (3000, 1)])
+def test_a_strip_does_not_grow_without_bound(size):
+    pre = Preprocessing(32, 1.0)
+    assert pre(Image.new("RGB", size)).shape == (3, 32, 32)
+
+
+def test_json_is_exact_both_ways():
+    pre = Preprocessing(224, 0.7 + 0.1, (1 / 3, 0.1, 0.2), (0.1, 0.2, 1 / 7), 3, "bicubic")
+    again = Preprocessing.from_json(json.loads(json.dumps(pre.to_json())))
+    assert again == pre
+    assert torch.equal(again(noise(90, 70)), pre(noise(90, 70)))
+
+
+def test_denormalise_inverts():
+    pre = Preprocessing(16, 1.0)
+    image = noise(16, 16)
+    assert torch.allclose(pre.denormalise(pre(image)) * 255, pre.to_tensor(image).float(), atol=1e-3)
+
+
+@pytest.mark.parametrize("wrong, message", [
+    ({"size": 0}, "at least 1"), ({"size": 8, "crop_pct": 1.5}, "crop_pct"), ({"size": 8, "channels": 2}, "1 or 3"),
+    ({"size": 8, "mean": (1,)}, "3 numbers"), ({"size": 8, "interpolation": "bilinaer"}, "Did you mean 'bilinear'"),
+    ({"size": 8, "squash": True}, "crop_pct must be 1"), ({"size": 8, "std": (0, 1, 1)}, "above 0"),
+])  # fmt: skip
+def test_wrong_preprocessing_is_explained(wrong, message):
+    with pytest.raises(UserError, match=message):
+        Preprocessing(**wrong)
+
+
+def test_json_with_unknown_or_missing_fields_is_explained():
+    with pytest.raises(UserError, match="Did you mean 'crop_pct'"):
+        Preprocessing.from_json({"size": 8, "crop_pc": 1})
+    with pytest.raises(UserError, match="lacks its size"):
+        Preprocessing.from_json({"crop_pct": 1.0})
+
+
+@pytest.mark.parametrize("wrong, message", [
+    ({"auto": "randaugmnet"}, "Did you mean 'randaugment'"), ({"hflip": 2}, "probability"),
+    ({"scale": (0, 1)}, "scale"),
+    ({"auto_policy": "x"}, "imagenet or cifar10"), ({"auto_magnitude": 31}, "0 to 30"), ({"hue": 0.6}, "hue"),
+    ({"padding_crop": -1}, "padding_crop"), ({"ratio": (2, 1)}, "ratio"),
+])  # fmt: skip
+def test_wrong_augmentation_is_explained(wrong, message):
+    with pytest.raises(UserError, match=message):
+        Augment(**wrong)
+
+
+EVERYTHING = {
+    "crop": Augment(),
+    "cifar": Augment(scale=None, padding_crop=4),
+    "affine": Augment(scale=None, hflip=0.0, vflip=0.5, rotate=10, translate=0.1, zoom=0.1, shear=5),
+    "jitter": Augment(scale=None, jitter=0.4, hue=0.1),
+    "erase": Augment(erase=0.9),
+    **{auto: Augment(auto=auto) for auto in AUTO},
+    "cifar10 policy": Augment(scale=None, auto="autoaugment", auto_policy="cifar10"),
+}
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_training_is_random_by_torchs_generator_alone(name, channels):
+    pre = Preprocessing(24, 1.0, **(GREY if channels == 1 else {}))
+    transform = pickle.loads(pickle.dumps(train_transform(pre, EVERYTHING[name])))
+    results = []
+    for image in (noise(40, 30), noise(40, 30, "L"), noise(24, 24)):
+        for attempt in range(2):
+            torch.manual_seed(3)
+            random.seed(attempt)
+            np.random.seed(attempt)
+            before = random.getstate(), np.random.get_state()[1].tolist()
+            results.append(torch.stack([transform(image) for _ in range(12)]))
+            assert (random.getstate(), np.random.get_state()[1].tolist()) == before
+        assert results[-1].shape == (12, channels, 24, 24)
+        assert torch.equal(results[-1], results[-2])
+        assert len({result.numpy().tobytes() for result in results[-1]}) > 1 or image.mode == "L"
+
+
+def test_without_augmentation_training_sees_what_evaluation_sees():
+    pre = Preprocessing(24, 0.8)
+    for image in (noise(40, 30), noise(10, 200, "L")):
+        assert torch.equal(train_transform(pre, Augment.off())(image), pre(image))
+
+
+@given(st.integers(1, 400), st.integers(1, 400), st.integers(0, 10**6))
+@settings(max_examples=80)
+def test_the_crop_lies_inside_and_has_the_wanted_area_and_aspect(width, height, seed):
+    crop = ResizedCrop(8, (0.2, 0.9), (0.5, 2.0), "bilinear")
+    torch.manual_seed(seed)
+    left, top, w, h = crop.rectangle(width, height)
+    assert left >= 0
+    assert top >= 0
+    assert w >= 1
+    assert h >= 1
+    assert left + w <= width
+    assert top + h <= height
+    if min(width, height) > 100 and max(width, height) < 1.5 * min(width, height):
+        assert 0.19 < w * h / (width * height) < 0.91
+        assert 0.48 < w / h < 2.08
+    assert crop(Image.new("L", (width, height))).size == (8, 8)
+
+
+def test_crops_are_spread_like_torchvisions():
+    crop = ResizedCrop(8, (0.08, 1.0), (3 / 4, 4 / 3), "bilinear")
+    reference = RandomResizedCrop(8, (0.08, 1.0), (3 / 4, 4 / 3))
+    image = torch.zeros(3, 200, 300)
+    ours = torch.tensor([crop.rectangle(300, 200) for _ in range(3000)]).double()
+    drawn = [reference.get_params(image, list(reference.scale), list(reference.ratio)) for _ in range(3000)]
+    theirs = torch.tensor(drawn).double()[:, [1, 0, 3, 2]]  # (top, left, height, width) in our order
+    assert ((ours.mean(0) - theirs.mean(0)).abs() < 6).all()
+    assert ((ours.std(0) - theirs.std(0)).abs() < 6).all()
+
+
+def test_padding_crop_reaches_every_offset_and_fills_with_the_mean():
+    image = Image.fromarray(np.full((6, 6), 200, np.uint8))
+    step = PaddingCrop(2, (9,))
+    seen = set()
+    for _ in range(400):
+        result = np.asarray(step(image))
+        rows, columns = np.flatnonzero((result == 200).any(1)), np.flatnonzero((result == 200).any(0))
+        seen.add((rows[0], rows[-1], columns[0], columns[-1]))
+        assert set(np.unique(result)) <= {9, 200}
+    assert len(seen) == 25
+
+
+def test_flip_has_its_probability():
+    image = Image.fromarray(np.array([[0, 255]], np.uint8))
+    flip = Flip(0.3, Image.Transpose.FLIP_LEFT_RIGHT)
+    share = np.mean([np.asarray(flip(image))[0, 0] == 255 for _ in range(2000)])
+    assert 0.26 < share < 0.34
+
+
+def test_defaults_for_the_digits():
+    bundle = open_data("digits")
+    pre = default_preprocessing(bundle)
+    assert (pre.size, pre.channels, pre.squash, pre.crop_pct) == (16, 1, True, 1.0)
+    values = torch.stack([pre(bundle.train.read(i)) for i in range(300)])
+    assert abs(values.mean()) < 0.1
+    assert 0.7 < values.std() < 1.1
+    assert default_preprocessing(bundle, 32, channels=3).mean == (0.485, 0.456, 0.406)
