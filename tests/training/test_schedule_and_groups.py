@@ -74,7 +74,7 @@ def test_norms_and_biases_are_not_decayed() -> None:
 def test_layer_decay_falls_from_the_head_to_the_stem() -> None:
     model = small()
     depth = depths(model)
-    assert depth["backbone.stem.conv.conv.weight"] == 0
+    assert depth["backbone.stem.convs.0.conv.weight"] == 0
     assert depth["backbone.stages.0.0.expand.conv.weight"] == 1
     assert depth["backbone.stages.1.1.expand.conv.weight"] == 3
     assert depth["head.fc.weight"] == 5

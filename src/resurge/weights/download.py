@@ -120,7 +120,7 @@ def _fetch_hub(source: Source, path: Path, cache_dir: str | os.PathLike[str] | N
         except LocalEntryNotFoundError:
             # Ask once first: the download itself tries for half a minute before it admits there is no network.
             address = hf_hub_url(source.location, file, revision=revision, endpoint=endpoint)
-            get_hf_file_metadata(address, endpoint=endpoint)
+            get_hf_file_metadata(address)
             got = hf_hub_download(source.location, file, revision=revision, cache_dir=cache, endpoint=endpoint)
         return Path(got)
 
