@@ -141,6 +141,7 @@ def test_fields_are_documented_and_have_one_name_each() -> None:
 
 
 def test_recipes_are_listed_without_torch() -> None:
-    code = "import resurge.training.recipe as r, sys; r.list_recipes(); r.load_recipe('digits'); print('torch' in sys.modules)"
+    code = "import resurge.training.recipe as r, sys; r.list_recipes(); r.load_recipe('digits'); "
+    code += "print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

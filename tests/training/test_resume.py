@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,34 @@ def test_resume_of_nothing_and_of_a_damaged_checkpoint(tiny: Recipe, tmp_path: P
     (tmp_path / "checkpoints" / "last.ckpt").write_bytes(b"PK\x03\x04 cut short")
     with pytest.raises(UserError, match="cannot read the checkpoint"):
         train(None, tmp_path, resume=True, quiet=True)
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model_and_resume(tiny: Recipe, tmp_path: Path) -> None:
+    recipe = everything(tiny).override(["devices=2", "epochs=4", "batch_size=32"])
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
+
+    def resurge(*words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "resurge", "train", *words],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    done = resurge("--recipe", str(tmp_path / "recipe.yaml"), "--out", str(whole))
+    assert done.communicate(timeout=250)[0].count("top-1") == 1
+    assert done.returncode == 0
+    killed = resurge("--recipe", str(tmp_path / "recipe.yaml"), "--out", str(part))
+    while not (part / "metrics.csv").exists() and killed.poll() is None:
+        time.sleep(0.05)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate(timeout=60)
+    assert not (part / "model.json").exists()
+    done = resurge("--resume", str(part))
+    done.communicate(timeout=250)
+    assert done.returncode == 0
+    assert_same(kept(whole)["model"], kept(part)["model"])

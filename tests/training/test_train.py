@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import resource
 import sys
 from pathlib import Path
@@ -58,7 +57,8 @@ def test_a_training_learns_and_leaves_a_complete_run(
 
     names = {path.name for path in out.iterdir()}
     assert names == {
-        "recipe.yaml", "split.csv", "metrics.csv", "tb", "checkpoints", "model.safetensors", "model.json", "evaluation.json"
+        "recipe.yaml", "split.csv", "metrics.csv", "tb", "checkpoints",
+        "model.safetensors", "model.json", "evaluation.json",
     }  # fmt: skip
     assert {path.name for path in (out / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
     with (out / "metrics.csv").open() as file:
@@ -192,7 +192,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == before
-    assert os.listdir(tmp_path) == ["last.ckpt"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["last.ckpt"]
     assert writer.load_checkpoint(path)["resurge"] == {"position": 1}
 
 

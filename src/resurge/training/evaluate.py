@@ -110,13 +110,14 @@ def evaluate(
         raise UserError("there are no images to evaluate on.")
     target = device if isinstance(device, torch.device) else pick_device(device)
     count = len(classes)
+    alone: dict[str, Any] = {"sync_on_compute": False}  # one process evaluates, also when several have trained
     metrics = MetricCollection(
         {
-            "confusion": MulticlassConfusionMatrix(count),
-            "ece": MulticlassCalibrationError(count, n_bins=BINS, norm="l1"),
-            "precision": MulticlassPrecision(count, average=None),
-            "recall": MulticlassRecall(count, average=None),
-            "f1": MulticlassF1Score(count, average=None),
+            "confusion": MulticlassConfusionMatrix(count, **alone),
+            "ece": MulticlassCalibrationError(count, n_bins=BINS, norm="l1", **alone),
+            "precision": MulticlassPrecision(count, average=None, **alone),
+            "recall": MulticlassRecall(count, average=None, **alone),
+            "f1": MulticlassF1Score(count, average=None, **alone),
         },
         compute_groups=[["confusion"], ["ece"], ["precision", "recall", "f1"]],
     ).to(target)
