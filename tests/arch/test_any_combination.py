@@ -51,9 +51,7 @@ SPECS = st.builds(
 )
 
 
-@settings(
-    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], database=None
-)
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], database=None)
 @given(
     spec=SPECS,
     in_channels=st.sampled_from([1, 3, 5]),

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 import torch
+from alive import assert_alive, enliven, peak_difference, structured_images
 from torch import Tensor, nn
 
-from alive import assert_alive, enliven, peak_difference, structured_images
 from resurge.arch.backbone import Backbone
 from resurge.arch.blocks import Residual
 from resurge.arch.layers import BranchAttention
@@ -120,7 +120,9 @@ def test_the_channels_last_check_rejects_a_five_dimensional_view() -> None:
 def test_export_with_dynamic_batch_and_size(kind: str) -> None:
     images = structured_images(2, size=64)
     model = enliven(small(kind), images)
-    batch, height, width = (torch.export.Dim(n, min=m, max=x) for n, m, x in (("n", 1, 64), ("h", 33, 512), ("w", 33, 512)))
+    batch, height, width = (
+        torch.export.Dim(n, min=m, max=x) for n, m, x in (("n", 1, 64), ("h", 33, 512), ("w", 33, 512))
+    )
     program = torch.export.export(model, (images,), dynamic_shapes=({0: batch, 2: height, 3: width},))
     other = structured_images(3, size=(97, 75), seed=1)
     with torch.inference_mode():

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from alive import enliven, peak_difference, structured_images
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d, StochasticDepth
 
-from alive import enliven, peak_difference, structured_images
 from resurge.arch.backbone import Backbone
 from resurge.arch.blocks import Residual
 from resurge.arch.layers import ConvNormAct

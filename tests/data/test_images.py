@@ -31,6 +31,7 @@ def photo(width=40, height=30, seed=0) -> Image.Image:
 
 def bomb_png(width=60_000, height=60_000) -> bytes:
     """A PNG of a few bytes that announces billions of pixels."""
+
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
@@ -181,8 +182,8 @@ def test_what_is_no_image_is_said(tmp_path):
     assert kind_of(tmp_path) == "corrupt"
     with pytest.raises(UserError, match=r"cat\.jpg: is not an image.*404 Not Found"):
         open_image(text)
-    assert kind_of(b'\xff\xd8\xff' + bytes(200)) == 'corrupt'
-    with pytest.raises(UserError, match='bytes 00 01 02'):
+    assert kind_of(b"\xff\xd8\xff" + bytes(200)) == "corrupt"
+    with pytest.raises(UserError, match="bytes 00 01 02"):
         open_image(bytes(range(50)))
 
 

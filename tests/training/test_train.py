@@ -276,3 +276,17 @@ def test_the_course_of_a_training_does_not_depend_on_workers(tiny: Recipe, tmp_p
         )
     rows = [(tmp_path / str(workers) / "metrics.csv").read_text().splitlines()[1].split(",")[:8] for workers in (0, 2)]
     assert rows[0] == rows[1]
+
+
+def test_broken_images_do_not_stop_a_training(tiny: Recipe, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "data"
+    folder_of_images(data / "train", {"a": 20, "b": 20})
+    folder_of_images(data / "val", {"a": 5, "b": 5})
+    whole = (data / "train" / "a" / "0.png").read_bytes()
+    (data / "train" / "a" / "1.png").write_bytes(whole[: len(whole) // 2])
+    (data / "train" / "b" / "2.png").write_text("no picture")
+    (data / "val" / "b" / "3.png").write_bytes(whole[:20])
+    result = train(tiny.override([f"data={data}", "batch_size=8", "workers=1"]), tmp_path / "run")
+    assert result["count"] == 9
+    assert "3.png" in capfd.readouterr().err
+    assert load_run(tmp_path / "run").meta["data"]["sizes"] == {"train": 40, "val": 9}

@@ -54,9 +54,7 @@ class Basic:
     def expansion(self) -> int:
         return 1
 
-    def build(
-        self, site: Site, *, width: int, transform: Transform, gate: Gate, shortcut: Shortcut
-    ) -> Residual:
+    def build(self, site: Site, *, width: int, transform: Transform, gate: Gate, shortcut: Shortcut) -> Residual:
         return Residual(
             reduce=nn.Identity(),
             transform=transform.build(replace(site, cout=width)),
@@ -83,9 +81,7 @@ class Bottleneck:
         if self.stride_in not in ("transform", "reduce"):
             raise UserError(f"Bottleneck: stride_in must be 'transform' or 'reduce', got {self.stride_in!r}.")
 
-    def build(
-        self, site: Site, *, width: int, transform: Transform, gate: Gate, shortcut: Shortcut
-    ) -> Residual:
+    def build(self, site: Site, *, width: int, transform: Transform, gate: Gate, shortcut: Shortcut) -> Residual:
         early = self.stride_in == "reduce"
         narrow = width // self.reduce_first
         inner = replace(site, cin=narrow, cout=width)

@@ -74,7 +74,7 @@ class HalvingPool(nn.Module):
     """The 2x2 average with stride 2, sizes rounded up: a window over the border averages what is inside."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_exporting():
             # ceil_mode would tie an exported graph to even sizes or to odd ones. A repeated border gives the same
             # averages for both, at the price of a copy that only a compiler removes.
             return F.avg_pool2d(F.pad(x, (0, 1, 0, 1), mode="replicate"), 2, 2)

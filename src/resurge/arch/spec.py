@@ -64,7 +64,9 @@ class Spec:
         names = [field.name for field in fields(self)]
         for name in changes:
             if name not in names:
-                raise UserError(f"a Spec has no field {name!r}; its fields are {', '.join(names)}.{suggest(name, names)}")
+                raise UserError(
+                    f"a Spec has no field {name!r}; its fields are {', '.join(names)}.{suggest(name, names)}"
+                )
         return replace(self, **changes)
 
     def width(self, stage: int) -> int:
@@ -99,7 +101,9 @@ def plan(spec: Spec, output_stride: int = 32) -> tuple[tuple[Site, ...], ...]:
     cin, reached, dilation = spec.stem.out_channels, stem_stride, 1
     for stage, (depth, planes) in enumerate(zip(spec.depths, spec.planes, strict=True)):
         if spec.width(stage) < 1:
-            raise UserError(f"stage {stage + 1} has no channels: planes {planes} * base_width {spec.base_width} / 64 < 1.")
+            raise UserError(
+                f"stage {stage + 1} has no channels: planes {planes} * base_width {spec.base_width} / 64 < 1."
+            )
         cout = planes * spec.block.expansion
         reduces = stage > 0
         stride = 2 if reduces and reached < output_stride else 1

@@ -100,8 +100,10 @@ def parse_spec(text: str) -> Spec:
     if parent is not None:
         return parent.but(**changes) if changes else parent
     if "depths" not in changes:
-        raise UserError(f"expected a model name or at least depths=(..), got {text!r}. `resurge models` lists the names.")
-    return Spec(depths=changes.pop("depths")).but(**changes) if "planes" not in changes else Spec(**changes)
+        raise UserError(
+            f"expected a model name or at least depths=(..), got {text!r}. `resurge models` lists the names."
+        )
+    return Spec(**changes)
 
 
 def _split_fields(text: str) -> list[str]:

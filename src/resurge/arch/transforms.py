@@ -142,9 +142,7 @@ class Res2Conv(nn.Module):
         self.scale = scale
         self.carries = not site.entry
         # The pieces that are added to each other need one width; a block without its own reduction gets a 1x1 here.
-        self.adapt: nn.Module = (
-            nn.Identity() if site.cin == site.cout else ConvNormAct(site.cin, site.cout, 1)
-        )
+        self.adapt: nn.Module = nn.Identity() if site.cin == site.cout else ConvNormAct(site.cin, site.cout, 1)
         self.convs = nn.ModuleList(
             ConvNormAct(piece, piece, 3, stride=site.stride, dilation=site.dilation, groups=site.groups)
             for _ in range(max(1, scale - 1))

@@ -34,6 +34,7 @@ X32X4D = {"groups": 32, "base_width": 4}
 X32X8D = {"groups": 32, "base_width": 8}
 X64X4D = {"groups": 64, "base_width": 4}
 SE = {"gate": SqueezeExcite()}
+SENET = {"stem": Deep(64), "block": Bottleneck(reduce_first=2), "shortcut": Projection(kernel=3)}
 SK_SMALL = SelectiveKernel(reduction=8, divisor=16, split_input=True)
 SK_SPLIT = SelectiveKernel(divisor=8, split_input=True)
 
@@ -78,7 +79,7 @@ MODELS: dict[str, Spec] = {
     "seresnext50_32x4d": R50.but(**SE, **X32X4D),
     "seresnext101_32x4d": R101.but(**SE, **X32X4D),
     "seresnext101_64x4d": R101.but(**SE, **X64X4D),
-    "senet154": R152.but(**SE, **X64X4D, stem=Deep(64), block=Bottleneck(reduce_first=2), shortcut=Projection(kernel=3)),
+    "senet154": R152.but(**SE, **X64X4D, **SENET),
     "skresnet18": R18.but(transform=SK_SMALL),
     "skresnet34": R34.but(transform=SK_SMALL),
     "skresnet50": R50.but(transform=SK_SPLIT),
