@@ -16,7 +16,8 @@ from resurge.errors import UserError
 def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a temporary neighbour of `path` for writing and rename it onto `path` when the block ends well.
 
-    `mode` is "wb" or "w" (UTF-8). When the block raises, the neighbour is removed and `path` keeps what it had.
+    `mode` is "wb" or "w" (UTF-8; the bytes of a file name that are no text are written as `\\udcff`, which JSON reads
+    back as it was). When the block raises, the neighbour is removed and `path` keeps what it had.
 
     Raises:
         UserError: the folder cannot be written, or the disk is full.
@@ -26,7 +27,8 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+        text = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace"}
+        with os.fdopen(handle, mode, **text) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

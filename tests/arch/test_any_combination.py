@@ -1,6 +1,7 @@
 """Any choice combines with any other: specs drawn at random build, run, train, and survive text and JSON."""
 
 import json
+from pathlib import Path
 
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -8,9 +9,9 @@ from hypothesis import strategies as st
 
 from resurge.arch import blocks, gates, shortcuts, stems, transforms
 from resurge.arch.backbone import Backbone
-from resurge.arch.spec import Spec
+from resurge.arch.spec import Spec, plan
 from resurge.arch.surgery import set_drop_block, set_drop_path
-from resurge.arch.text import parse_spec, spec_from_json, spec_to_json
+from resurge.arch.text import WORDS, parse_spec, spec_from_json, spec_to_json
 
 PLAIN_TRANSFORMS = st.one_of(
     st.builds(transforms.Conv3x3, depthwise=st.booleans()),
@@ -47,8 +48,14 @@ SPECS = st.builds(
     shortcut=st.one_of(
         st.builds(shortcuts.Projection, kernel=st.sampled_from([1, 3])),
         st.builds(shortcuts.AvgProjection, dilated=st.sampled_from(["keep", "drop"])),
+        st.just(shortcuts.ZeroPad()),
     ),
-)
+).filter(lambda spec: not isinstance(spec.shortcut, shortcuts.ZeroPad) or only_grows(spec))
+
+
+def only_grows(spec: Spec) -> bool:
+    """Whether no block puts out fewer channels than it takes, which zero padding cannot do."""
+    return all(site.cout >= site.cin for stage in plan(spec) for site in stage)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], database=None)
@@ -85,3 +92,10 @@ def test_any_choice_combines_with_any_other(
     assert {k: v.shape for k, v in plain.state_dict().items()} == {
         k: v.shape for k, v in backbone.state_dict().items()
     }, "the weights must not depend on the output stride"
+
+
+def test_every_choice_that_has_a_word_is_drawn() -> None:
+    strategies = Path(__file__).read_text(encoding="utf-8").partition("@settings")[0]
+    for words in WORDS.values():
+        for kind in words.values():
+            assert f"{kind.__module__.rpartition('.')[2]}.{kind.__name__}" in strategies

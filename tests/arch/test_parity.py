@@ -41,14 +41,6 @@ Outputs = tuple[list[Tensor], Tensor]
 State = dict[str, Tensor]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def images() -> Tensor:
     return structured_images(2, size=64, seed=7).double()
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from resurge.arch import blocks, gates, stems, transforms
+from resurge.arch.backbone import Backbone
 from resurge.arch.spec import Spec, plan
 from resurge.arch.text import WORDS, format_spec, parse_spec, spec_from_json, spec_to_json
 from resurge.arch.zoo import ALIASES, MODELS, canonical_name, get_spec, list_models
@@ -77,14 +78,47 @@ def test_aliases_and_patterns() -> None:
         ("resnet50 groups=2 groups=4", "twice"),
         ("resnet50 block=bottleneck(stride_in=middle)", "'transform' or 'reduce'"),
         ("resnet50 shortcut=avg(dilated=maybe)", "'keep' or 'drop'"),
+        ("resnet50 depths=(3 4,4,6,3)", "whole numbers"),
+        ("resnet50 depths=(999999999999,4,6,3)", "4096 blocks"),
+        ("resnet50 planes=(99999999999,1,1,1)", "32768"),
+        ("resnet50 groups=99999999999", "32768"),
+        ("resnet50 stem=deep(99999999999)", "at most 32768"),
+        ("resnet50 block=bottleneck(expansion=9999)", "32768"),
+        ("resnet50 block=bottleneck(reduce_first=1000)", "leaves nothing"),
+        ("resnet50 transform=sk(branches=9999)", "64 branches"),
+        ("resnet50 shortcut=proj(kernel=2)", "odd"),
+        ("resnet50 transform=split(radix=2,radix=4)", "given twice"),
+        ("resnet50 transform=" + "avgdown(" * 20 + "split(2)" + ")" * 20, "nest more than 8"),
+        ("resnet50 " + "avgdown(" * 5000, "1000 characters"),
+        ("resnet50 gate=se)(", "do not match"),
+        ("resnet\u0665\u0660", "no model named"),
         ("groups=2", "depths"),
         ("", "model name"),
     ],
 )
 def test_what_cannot_be_read_is_explained(text: str, expected: str) -> None:
-    with pytest.raises(UserError, match=None) as error:
-        get_spec(text)
+    with pytest.raises(UserError) as error:
+        Backbone(get_spec(text))
     assert expected in str(error.value)
+
+
+def nested(depth: int) -> dict[str, object]:
+    choice: dict[str, object] = {"kind": "split", "radix": 2}
+    for _ in range(depth):
+        choice = {"kind": "avgdown", "inner": choice}
+    return choice
+
+
+def test_white_space_inside_parentheses_and_beside_signs_means_nothing() -> None:
+    assert get_spec(" resnet50  gate = se ( 8 ,\tdivisor= 4 ) depths=( 3, 4, 6, 3 )") == MODELS["resnet50"].but(
+        gate=gates.SqueezeExcite(8, 4)
+    )
+
+
+@pytest.mark.parametrize("choice", [gates.SqueezeExcite(reduction=0), gates.SqueezeExcite(divisor=-8)])
+def test_counts_below_one_are_refused_in_python_too(choice: gates.SqueezeExcite) -> None:
+    with pytest.raises(UserError, match="positive whole number"):
+        MODELS["resnet50"].but(gate=choice)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +132,12 @@ def test_what_cannot_be_read_is_explained(text: str, expected: str) -> None:
         {"depths": [1.5], "planes": [8]},
         {"depths": [1], "planes": [8], "gate": {"kind": "se", "reduction": "many"}},
         {"depths": [1], "planes": [8], "block": {"kind": "bottleneck", "stride_in": 3}},
+        {"depths": [1], "planes": [8], "gate": {"kind": "se", "reduction": float("inf")}},
+        {"depths": [1], "planes": [8], "gate": {"kind": "se", "reduction": True}},
+        {"depths": [1], "planes": [8], "gate": {"kind": "se", "reduction": 0}},
+        {"depths": [1], "planes": [8], "gate": {"kind": ["se"]}},
+        {"depths": [10**12], "planes": [8]},
+        {"depths": [1], "planes": [8], "transform": nested(5000)},
     ],
 )
 def test_json_that_is_no_spec_is_refused(data: object) -> None:

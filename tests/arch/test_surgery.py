@@ -117,6 +117,8 @@ def test_values_out_of_range_are_explained() -> None:
         set_drop_path(model, 1.0)
     with pytest.raises(UserError, match="drop_block"):
         set_drop_block(model, -0.1)
+    with pytest.raises(UserError, match="odd block_size"):
+        set_drop_block(model, 0.1, block_size=4)
     with pytest.raises(UserError, match="Did you mean 'frozen'"):
         convert_norm(model, "froze")
     with pytest.raises(UserError, match="Backbone"):
@@ -127,7 +129,52 @@ def test_values_out_of_range_are_explained() -> None:
 def test_surgery_works_for_every_member(name: str) -> None:
     with torch.device("meta"):
         backbone = Backbone(MODELS[name])
+    names = set(backbone.state_dict())
     set_drop_path(backbone, 0.2)
     set_drop_block(backbone, 0.1)
-    zero = [u for u in backbone.modules() if isinstance(u, Residual)]
-    assert all(isinstance(unit.expand, ConvNormAct) for unit in zero)
+    *_, last = (module for module in backbone.modules() if isinstance(module, Residual))
+    assert isinstance(last.drop_path, StochasticDepth)
+    assert isinstance(last.expand, ConvNormAct)
+    assert not isinstance(last.expand.drop, nn.Identity)
+    assert set(backbone.state_dict()) == names
+    convert_norm(backbone, "group")
+    assert not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in backbone.modules())
+    assert {n.device.type for n in backbone.parameters()} == {"meta"}
+    convert_norm(backbone, "batch")
+    assert set(backbone.state_dict()) == names
+
+
+def test_drop_block_leaves_the_stages_that_an_earlier_call_filled() -> None:
+    model = build("resnest14")
+    set_drop_block(model, 0.1, stages=4)
+    set_drop_block(model, 0.0)
+    assert all(isinstance(m.drop, nn.Identity) for m in model.modules() if isinstance(m, ConvNormAct))
+
+
+@pytest.mark.parametrize("kind", NORMS)
+def test_converted_norms_keep_device_dtype_momentum_and_what_is_frozen(kind: str) -> None:
+    model = build("resnet20_cifar").to(torch.bfloat16)
+    stem = model.backbone.stem.convs[0]
+    stem.norm.weight.requires_grad_(False)
+    stem.norm.momentum = 0.01
+    weight = stem.norm.weight.detach().clone()
+    convert_norm(model, kind)
+    assert torch.equal(stem.norm.weight, weight)
+    assert stem.norm.weight.dtype == torch.bfloat16
+    assert not stem.norm.weight.requires_grad
+    assert getattr(stem.norm, "momentum", 0.01) == 0.01
+    later = model.backbone.stages[0][0].expand.norm
+    assert later.weight.requires_grad == (kind != "frozen")
+
+
+def test_surgery_reaches_into_a_compiled_model() -> None:
+    model = build("resnet20_cifar depths=(1,1,1)")
+    enliven(model, structured_images(4, size=32))
+    x = structured_images(2, size=32, seed=1)
+    compiled = torch.compile(model, backend="eager")
+    with torch.inference_mode():
+        before = compiled(x)
+        zero_init_last(compiled)
+        convert_norm(compiled, "frozen")
+        assert not torch.allclose(compiled(x), before)
+        assert torch.equal(compiled(x), model(x))

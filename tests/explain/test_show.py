@@ -58,6 +58,12 @@ def test_cifar_networks_have_ten_classes() -> None:
     assert summarize("resnet20_cifar", size=(32, 32), num_classes=100).costs.rows[-1].shape == (100,)
 
 
+def test_scores_of_cifar_networks_are_not_called_imagenets() -> None:
+    entry = {"top1": 91.73, "top1_source": "akamaster", "top1_size": 32}
+    text = summarize("resnet20_cifar", size=(32, 32), entry=entry).to_text()
+    assert "91.73 % top-1 on CIFAR-10 at 32 x 32 (akamaster)" in text
+
+
 def test_json_round_trip() -> None:
     data = json.loads(json.dumps(summarize("resnest14", entry=ENTRY, size=(64, 64)).to_json()))
     assert data["name"] == "resnest14"

@@ -72,7 +72,7 @@ def test_only_markup_goes_through_unescaped() -> None:
     assert tag("p", Markup("<b>"), None, ["x", 3]) == "<p><b>x3</p>"
     assert tag("img", src="x", hidden=True, alt=None) == '<img src="x" hidden>'
     assert join("a", [tag("i"), None]) == "a<i></i>"
-    assert "\x07" not in escape("\x07")
+    assert escape("\x07\udcff") == "\ufffd\ufffd"
 
 
 def test_data_uri_knows_pictures_by_their_content() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import pickle
+import random
 from pathlib import Path
 
 import pytest
@@ -277,6 +279,32 @@ def test_files_of_another_kind(content, words, suffix, tmp_path):
 def test_dictionaries_that_are_no_weights(content, words, tmp_path):
     with pytest.raises(UserError, match=words):
         load_weights(small(), saved(content, tmp_path / "net.pth"))
+
+
+@pytest.mark.parametrize("old_format", [False, True])
+def test_damaged_pickles_never_end_in_anything_but_a_message(old_format, tmp_path):
+    buffer = io.BytesIO()
+    torch.save({"fc.weight": torch.arange(10.0)}, buffer, _use_new_zipfile_serialization=not old_format)
+    content, path, draw = buffer.getvalue(), tmp_path / "net.pth", random.Random(0)
+    refused = 0
+    for _ in range(200):
+        damaged = bytearray(content[: draw.randrange(20, len(content))] if draw.random() < 0.5 else content)
+        for _ in range(3):
+            damaged[draw.randrange(len(damaged))] = draw.randrange(256)
+        path.write_bytes(bytes(damaged))
+        try:
+            read_checkpoint(path)
+        except UserError:
+            refused += 1
+    assert refused > 50
+
+
+def test_a_compiled_model_is_loaded_and_exported_by_its_own_names(trained):
+    fresh = ClassificationModel(Backbone(trained.spec), trained.num_classes)
+    report = load_weights(torch.compile(fresh, backend="eager"), trained.state_dict())
+    assert not report.missing + report.unexpected
+    assert export_weights(torch.compile(fresh, backend="eager"), "timm").keys() == export_weights(fresh, "timm").keys()
+    assert same(fresh, trained)
 
 
 def test_names_that_are_no_files(tmp_path):

@@ -98,7 +98,7 @@ def test_error_page_instead_of_the_file(files, tmp_path):
     files.contents["/page.pth"] = b"\n<!DOCTYPE html><html>please log in</html>"
     with pytest.raises(UserError, match="web page, not weights"):
         fetch(f"{files.address}/page.pth", tmp_path)
-    assert not (tmp_path / "page.pth").exists()
+    assert not list(tmp_path.rglob("page.pth"))
 
 
 def test_empty_answer(files, tmp_path):
@@ -143,6 +143,13 @@ def test_cache_folder_from_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("RESURGE_CACHE", str(tmp_path))
     assert default_cache() == tmp_path
     assert cached_path(parse_source(f"https://example.invalid/a/{NAME}?raw=true")) == tmp_path / NAME
+
+
+def test_two_addresses_with_one_file_name_are_two_files(files, tmp_path):
+    files.contents |= {"/a/model.pth": WEIGHTS, "/b/model.pth": pickled({"fc.weight": torch.zeros(3)})}
+    first, second = (fetch(f"{files.address}/{folder}/model.pth", tmp_path) for folder in "ab")
+    assert first.read_bytes() == WEIGHTS
+    assert second.read_bytes() == files.contents["/b/model.pth"]
 
 
 # ------------------------------------------------------------------------------------------------------------- hub

@@ -66,6 +66,19 @@ class Backbone(nn.Module):
         return maps
 
 
+def backbone_of(model: nn.Module) -> Backbone:
+    """The model itself, or its child `backbone`; of a compiled model too.
+
+    Raises:
+        UserError: it is no backbone and has none there.
+    """
+    plain = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    found = plain if isinstance(plain, Backbone) else getattr(plain, "backbone", None)
+    if not isinstance(found, Backbone):
+        raise UserError(f"expected a Backbone or a model with one as .backbone, got {type(plain).__name__}.")
+    return found
+
+
 def initialize(module: nn.Module) -> None:
     """He initialisation by fan-out for every convolution (arXiv:1502.01852, section 2.2), zeros for biases."""
     for layer in module.modules():

@@ -84,6 +84,8 @@ class Bottleneck:
     def build(self, site: Site, *, width: int, transform: Transform, gate: Gate, shortcut: Shortcut) -> Residual:
         early = self.stride_in == "reduce"
         narrow = width // self.reduce_first
+        if narrow < 1:
+            raise UserError(f"Bottleneck: reduce_first={self.reduce_first} leaves nothing of a width of {width}.")
         inner = replace(site, cin=narrow, cout=width)
         if early:
             inner = replace(inner, stride=1, dilation=site.dilation_after, reduces=False)

@@ -26,6 +26,11 @@ class Projection:
 
     kernel: int = 1
 
+    def __post_init__(self) -> None:
+        if self.kernel not in range(1, 32, 2):
+            # an even kernel would give the shortcut another size than the residual
+            raise UserError(f"Projection: kernel must be an odd number from 1 to 31; got {self.kernel!r}.")
+
     def build(self, site: Site) -> nn.Module:
         kernel = self.kernel if site.reduces else 1
         return ConvNormAct(site.cin, site.cout, kernel, stride=site.stride, dilation=site.dilation, act=False)

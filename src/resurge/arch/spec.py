@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from resurge.arch.blocks import Bottleneck
@@ -12,6 +12,11 @@ from resurge.arch.shortcuts import Projection
 from resurge.arch.stems import Conv7x7
 from resurge.arch.transforms import Conv3x3
 from resurge.errors import UserError, suggest
+
+# Far beyond any published network, and still small enough that a slip of the keyboard ends in a message and not in
+# a full memory.
+MAX_BLOCKS = 4096
+MAX_CHANNELS = 2**15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +51,10 @@ class Spec:
                 f"depths and planes need one number a stage each; got {len(self.depths)} depths {self.depths} "
                 f"and {len(self.planes)} planes {self.planes}."
             )
+        if sum(self.depths) > MAX_BLOCKS:
+            raise UserError(
+                f"depths must not add up to more than {MAX_BLOCKS} blocks; they add up to {sum(self.depths)}."
+            )
         for name in ("groups", "base_width"):
             number = getattr(self, name)
             if type(number) is not int or number < 1:
@@ -54,6 +63,7 @@ class Spec:
             choice = getattr(self, name)
             if isinstance(choice, type) or not isinstance(choice, axis):
                 raise UserError(f"{name} must be a choice of that axis, such as one of resurge.arch; got {choice!r}.")
+            _check_numbers(name, choice)
 
     def but(self, **changes: Any) -> Spec:
         """The same network with these fields changed.
@@ -79,6 +89,19 @@ class Spec:
         return format_spec(self)
 
 
+def _check_numbers(axis: str, choice: Any) -> None:
+    """Every number of a choice, and of a choice inside it, is a count: of channels, branches, pieces."""
+    for field in fields(choice) if is_dataclass(choice) else ():
+        value = getattr(choice, field.name)
+        if is_dataclass(value):
+            _check_numbers(axis, value)
+        elif type(value) is int and not 1 <= value <= MAX_CHANNELS:
+            raise UserError(
+                f"{axis}: {field.name} of {type(choice).__name__} must be a positive whole number, at most "
+                f"{MAX_CHANNELS}; got {value}."
+            )
+
+
 AXES: dict[str, type] = {"stem": Stem, "block": Block, "transform": Transform, "gate": Gate, "shortcut": Shortcut}
 
 
@@ -89,7 +112,8 @@ def plan(spec: Spec, output_stride: int = 32) -> tuple[tuple[Site, ...], ...]:
     section 3.1). The strided layer of such a stage still sees the dilation of the stage before it.
 
     Raises:
-        UserError: `output_stride` is not a power of two, or below the stride of the stem.
+        UserError: `output_stride` is not a power of two, or below the stride of the stem; or a layer would have no
+            channels, or more than `MAX_CHANNELS`.
     """
     stem_stride = spec.stem.stride
     if type(output_stride) is not int or output_stride < stem_stride or output_stride & (output_stride - 1):
@@ -105,6 +129,11 @@ def plan(spec: Spec, output_stride: int = 32) -> tuple[tuple[Site, ...], ...]:
                 f"stage {stage + 1} has no channels: planes {planes} * base_width {spec.base_width} / 64 < 1."
             )
         cout = planes * spec.block.expansion
+        if max(cin, cout, spec.width(stage)) > MAX_CHANNELS:
+            raise UserError(
+                f"stage {stage + 1} takes {cin} channels, is {spec.width(stage)} wide, puts out {cout}; no layer may "
+                f"have more than {MAX_CHANNELS}. Choose smaller planes, base_width, groups or expansion."
+            )
         reduces = stage > 0
         stride = 2 if reduces and reached < output_stride else 1
         entry = Site(

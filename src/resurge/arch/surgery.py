@@ -54,19 +54,21 @@ def set_drop_block(model: nn.Module, rate: float, block_size: int = 3, stages: i
     """Drop square regions behind every norm of the residual branch in the last `stages` stages.
 
     DropBlock, arXiv:1810.12890; placed as the ResNeSt authors place it. Maps smaller than `block_size` are left
-    alone.
+    alone. The other stages drop nothing, whatever an earlier call set.
     """
     _check_rate("drop_block", rate)
-    if block_size < 1 or stages < 0:
-        raise UserError(f"drop_block needs block_size >= 1 and stages >= 0; got {block_size} and {stages}.")
+    if block_size < 1 or block_size % 2 == 0 or stages < 0:
+        raise UserError(f"drop_block needs an odd block_size >= 1 and stages >= 0; got {block_size} and {stages}.")
     for backbone in backbones(model):
-        last = list(backbone.stages)[max(0, len(backbone.stages) - stages) :] if stages else []
-        for unit in (module for stage in last for module in stage.modules() if isinstance(module, Residual)):
-            for branch in (unit.reduce, unit.transform, unit.expand):
-                for layer in branch.modules():
-                    if isinstance(layer, ConvNormAct):
-                        drop = _SmallMapDropBlock(rate, block_size) if rate > 0 else nn.Identity()
-                        layer.drop = drop.train(layer.training)
+        first = len(backbone.stages) - stages
+        for i, stage in enumerate(backbone.stages):
+            on = rate > 0 and i >= first
+            for unit in (module for module in stage.modules() if isinstance(module, Residual)):
+                for branch in (unit.reduce, unit.transform, unit.expand):
+                    for layer in branch.modules():
+                        if isinstance(layer, ConvNormAct):
+                            drop = _SmallMapDropBlock(rate, block_size) if on else nn.Identity()
+                            layer.drop = drop.train(layer.training)
 
 
 class _SmallMapDropBlock(DropBlock2d):  # type: ignore[misc]
@@ -132,9 +134,10 @@ NORMS: dict[str, Callable[[int, float, bool], nn.Module]] = {
 def convert_norm(model: nn.Module, kind: str) -> nn.Module:
     """Replace every normalisation by `kind`: "batch", "sync", "frozen" or "group". Returns the model.
 
-    Scale and shift are kept; running statistics are kept between the three kinds of batch normalisation, and lost
-    on the way to group normalisation. The norms on 1x1 maps inside attention keep their policy for a batch of one:
-    batch and sync use their running statistics then, frozen always does, group normalises over all channels.
+    Scale and shift are kept, and whether they are trained; running statistics and their momentum are kept between the
+    kinds of batch normalisation (frozen has no momentum), and lost on the way to group normalisation. The norms on 1x1
+    maps inside attention keep their policy for a batch of one: batch and sync use their running statistics then,
+    frozen always does, group normalises over all channels.
 
     Raises:
         UserError: `kind` is none of the four.
@@ -142,10 +145,12 @@ def convert_norm(model: nn.Module, kind: str) -> nn.Module:
     if kind not in NORMS:
         raise UserError(f"norm must be one of {', '.join(NORMS)}; got {kind!r}.{suggest(kind, NORMS)}")
     kinds = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d, nn.GroupNorm)
+    done: dict[nn.Module, nn.Module] = {}  # a norm that stands in two places stays one norm
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, kinds):
-                setattr(parent, name, _converted(child, kind))
+                done[child] = done.get(child) or _converted(child, kind)
+                setattr(parent, name, done[child])
     return model
 
 
@@ -157,5 +162,10 @@ def _converted(old: Any, kind: str) -> Any:
     own = new.state_dict()
     own.update({key: value for key, value in old.state_dict().items() if key in own})
     new.load_state_dict(own)
+    for key in ("weight", "bias"):
+        if isinstance(getattr(old, key), nn.Parameter) and isinstance(getattr(new, key), nn.Parameter):
+            getattr(new, key).requires_grad_(getattr(old, key).requires_grad)
+    if hasattr(old, "momentum") and hasattr(new, "momentum"):
+        new.momentum = old.momentum
     new.train(old.training)
     return new

@@ -18,6 +18,10 @@ from resurge.arch import blocks, gates, shortcuts, stems, transforms
 from resurge.arch.spec import AXES, Spec
 from resurge.errors import UserError, suggest
 
+# A line or a file from a stranger must not exhaust the stack or fill the screen.
+MAX_NESTING = 8
+MAX_LENGTH = 1000
+
 WORDS: dict[str, dict[str, type]] = {
     "stem": {"conv7x7": stems.Conv7x7, "deep": stems.Deep, "conv3x3": stems.Conv3x3},
     "block": {"basic": blocks.Basic, "bottleneck": blocks.Bottleneck},
@@ -85,6 +89,8 @@ def parse_spec(text: str) -> Spec:
     """
     from resurge.arch.zoo import get_named
 
+    if len(text) > MAX_LENGTH:
+        raise UserError(f"a spec has at most {MAX_LENGTH} characters; got {len(text)} that begin with {text[:60]!r}.")
     parts = _split_fields(text)
     parent: Spec | None = None
     if parts and "=" not in parts[0]:
@@ -107,19 +113,27 @@ def parse_spec(text: str) -> Spec:
 
 
 def _split_fields(text: str) -> list[str]:
-    """Split at white space outside parentheses."""
-    if text.count("(") != text.count(")"):
-        raise UserError(f"a parenthesis is not closed in {text!r}.")
+    """Split at white space outside parentheses; inside it means nothing beside a comma, "=" or a parenthesis."""
+    text = re.sub(r" ?([(,=]) ?| (?=\))", r"\1", " ".join(text.split()))
     parts = [""]
     depth = 0
-    for character in text.strip():
+    for character in text:
         depth += (character == "(") - (character == ")")
-        if character.isspace():
-            if depth == 0 and parts[-1]:
-                parts.append("")
+        if depth < 0 or depth > MAX_NESTING:
+            raise UserError(f"the parentheses do not match, or nest more than {MAX_NESTING} deep, in {text!r}.")
+        if character == " " and depth == 0:
+            parts.append("")
         else:
             parts[-1] += character
+    if depth:
+        raise UserError(f"a parenthesis is not closed in {text!r}.")
     return [part for part in parts if part]
+
+
+def _short(value: object) -> str:
+    """`value` as it goes into a message."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _read_field(name: str, value: str) -> Any:
@@ -155,6 +169,8 @@ def _read_choice(axis: str, value: str) -> Any:
             if position >= len(own):
                 raise UserError(f"{match[1]} takes at most {len(own)} arguments; got {value!r}.")
             name, inner = own[position], argument
+        if name in arguments:
+            raise UserError(f"the argument {name!r} is given twice in {value!r}.")
         arguments[name] = inner
     return _build_choice(axis, match[1], arguments)
 
@@ -197,16 +213,16 @@ def _coerce(axis: str, where: str, kind: str, value: Any) -> Any:
     if kind == AXES[axis].__name__:
         return _read_choice(axis, value) if isinstance(value, str) else _choice_from_json(axis, value)
     if kind == "bool":
-        if value in (True, False, "true", "false"):
+        if isinstance(value, bool) or value in ("true", "false"):
             return value in (True, "true")
-        raise UserError(f"{where} must be true or false; got {value!r}.")
+        raise UserError(f"{where} must be true or false; got {_short(value)}.")
     if kind == "int":
         try:
-            number = int(value)
-        except (TypeError, ValueError):
-            raise UserError(f"{where} must be a whole number; got {value!r}.") from None
-        if number < 1 or isinstance(value, float | bool):
-            raise UserError(f"{where} must be a positive whole number; got {value!r}.")
+            number = int(value) if isinstance(value, str) else value
+        except ValueError:
+            number = None
+        if type(number) is not int:
+            raise UserError(f"{where} must be a whole number; got {_short(value)}.")
         return number
     return value
 
@@ -235,7 +251,8 @@ def spec_from_json(data: Mapping[str, Any]) -> Spec:
         UserError: a field or choice is unknown, or a value has the wrong type.
     """
     if not isinstance(data, Mapping) or "depths" not in data:
-        raise UserError(f"expected a spec as a JSON object with depths; got {data!r}.")
+        raise UserError(f"expected a spec as a JSON object with depths; got {_short(data)}.")
+    _check_nesting(data)
     names = [field.name for field in fields(Spec)]
     values: dict[str, Any] = {}
     for name, value in data.items():
@@ -248,7 +265,15 @@ def spec_from_json(data: Mapping[str, Any]) -> Spec:
     return Spec(**values)
 
 
+def _check_nesting(data: Mapping[str, Any]) -> None:
+    level: list[Any] = [data]
+    for _ in range(MAX_NESTING):
+        level = [value for item in level if isinstance(item, Mapping) for value in item.values()]
+    if any(isinstance(item, Mapping) for item in level):
+        raise UserError(f"a spec has no more than {MAX_NESTING} objects inside each other.")
+
+
 def _choice_from_json(axis: str, data: Any) -> Any:
     if not isinstance(data, Mapping) or not isinstance(data.get("kind"), str):
-        raise UserError(f"expected {axis} as a JSON object with a kind; got {data!r}.")
+        raise UserError(f"expected {axis} as a JSON object with a kind; got {_short(data)}.")
     return _build_choice(axis, data["kind"], {name: value for name, value in data.items() if name != "kind"})

@@ -64,6 +64,10 @@ class SelectiveKernel:
     divisor: int = 32
     split_input: bool = False
 
+    def __post_init__(self) -> None:
+        if self.branches > 64:
+            raise UserError(f"SelectiveKernel: at most 64 branches, the last sees 129 pixels; got {self.branches}.")
+
     def build(self, site: Site) -> nn.Module:
         cin = _divide("transform=sk", site.cin, self.branches) if self.split_input else site.cin
         _divide("transform=sk", cin, site.groups)

@@ -153,8 +153,11 @@ def own_data(run: Run) -> str | Path:
     """
     listed = run.folder / "split.csv"
     if listed.is_file():
-        with listed.open(encoding="utf-8", newline="") as file:
-            first = next(csv.DictReader(file), None)
+        with listed.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            try:
+                first = next(csv.DictReader(file), None)
+            except csv.Error:
+                first = None
         if first is not None and Path(first.get("path") or "").is_absolute():
             return listed
     if run.recipe is None:

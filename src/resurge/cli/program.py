@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import io
 import os
@@ -94,6 +95,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _give_up_stdout()
         return 141  # what a shell reports for a program that SIGPIPE ended
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        if error.errno is None:
+            _complain(_unexpected(error, debug))
+            return 1
+        _complain(f"error: {_refused(error)}")
+        return 2
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -131,6 +140,15 @@ def _unexpected(error: Exception, debug: bool) -> str:
     if type(error).__name__ == "OutOfMemoryError":
         return f"the device is out of memory ({said}). Use a smaller --batch-size or --size, or --precision bf16."
     return f"unexpected failure: {said}" + ("" if debug else " -- run it again with --debug for the traceback.")
+
+
+def _refused(error: OSError) -> str:
+    """What the operating system would not do, and to which file."""
+    name = "" if error.filename is None else os.fsdecode(error.filename)
+    about = f"{name if len(name) <= 200 else name[:200] + '…'}: " if name else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{about}{error.strerror}. Free some space, or write to another disk."
+    return f"{about}{error.strerror}. Check that the path is right and that you may use it."
 
 
 def _complain(message: str) -> None:

@@ -34,16 +34,17 @@ def run(options: argparse.Namespace) -> int:
     from resurge.explain.show import compare, write_diagrams
 
     shown = [examine(model, options) for model in (options.model, *options.compare)]
+    written: list[Path] = []
+    if options.diagram:  # first: what cannot be written is complained of before a long table
+        _, height, width = shown[0].costs.input
+        written = write_diagrams(shown[0].spec, options.diagram, size=(height, width))
     if options.json:
         found = [summary.to_json() for summary in shown]
         print_json(found if options.compare else found[0])
     else:
         print(compare(shown) if options.compare else shown[0].to_text(), end="")
-    if options.diagram:
-        _, height, width = shown[0].costs.input
-        written = write_diagrams(shown[0].spec, options.diagram, size=(height, width))
-        if not options.json:
-            print("\ndiagrams:", *(f"  {path}" for path in written), sep="\n")
+    if written and not options.json:
+        print("\ndiagrams:", *(f"  {path}" for path in written), sep="\n")
     return 0
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from resurge.data.images import MAX_PIXELS, open_image
 from resurge.data.seeding import mix
 from resurge.errors import UserError
-from resurge.files import atomic_write_text
+from resurge.files import atomic_write_bytes
 
 
 class Images(Protocol):
@@ -149,7 +149,7 @@ def write_split(bundle: DataBundle, path: str | Path) -> None:
             file = split.path(index)
             where = split.ids[index] if file is None else str(file.absolute())
             writer.writerow((where, bundle.classes[label], name))
-    atomic_write_text(path, text.getvalue())
+    atomic_write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))  # a file's name may be no text
 
 
 def stratified(labels: Sequence[int], fraction: float, seed: int) -> tuple[list[int], list[int]]:

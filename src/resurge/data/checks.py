@@ -90,12 +90,12 @@ def check_classification(
     kind, _ = recognise(source, format)
     if kind not in ("folder", "csv"):
         return _check_bundle(source, val, seed, format)
-    root = Path(source).expanduser()
+    root = folders.user_path(source)
     findings: list[Finding] = []
     if kind == "folder":
         entries = _folder_entries(root, findings)
         if val is not None:
-            entries += _val_entries(root, Path(val).expanduser(), findings)
+            entries += _val_entries(root, folders.user_path(val), findings)
     else:
         entries = [Entry(row.split or "train", row.label, row.path) for row in tables.read_table(root)]
         root = root.parent
@@ -135,9 +135,11 @@ def _listed(listing: folders.Listing, split: str, findings: list[Finding]) -> li
                     "put images there, or remove the folder")
         )  # fmt: skip
     if listing.ignored:
+        several = len(listing.ignored) > 1
+        what = f"{len(listing.ignored)} files that are no images" if several else "1 file that is no image"
         findings.append(
-            Finding("other-file", "info", listing.ignored, f"{split}: {len(listing.ignored)} files that are no images "
-                    "of a class", "nothing: they are ignored; move images into the folder of their class")
+            Finding("other-file", "info", listing.ignored, f"{split}: {what} of a class",
+                    "nothing: they are ignored; move images into the folder of their class")
         )  # fmt: skip
     return [Entry(split, label, name) for label, files in listing.files.items() for name in files]
 

@@ -43,10 +43,29 @@ def is_sidecar(name: str) -> bool:
     return ending(name) in SIDECARS or lower in _SIDECAR_NAMES or is_hidden(name)
 
 
+def user_path(place: str | os.PathLike[str]) -> Path:
+    """What the user calls a file or folder as a path, with `~` resolved.
+
+    Raises:
+        UserError: it is empty, longer than any file's name, or begins with the `~` of an unknown user.
+    """
+    text = os.fspath(place)
+    if not text.strip():
+        raise UserError("an empty name was given for the data. Expected a folder of images, a .csv file, or digits.")
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        shown = text if len(text) <= 100 else f"{text[:100]}…"
+        raise UserError(f"{shown!r} is no path: {getattr(error, 'strerror', None) or error}. Check it.") from error
+    return path
+
+
 def require_folder(folder: Path) -> None:
     """Raises UserError when `folder` is missing, no folder, or may not be listed."""
     if not folder.exists():
-        siblings = [item.name for item in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        above = folder.parent
+        siblings = os.listdir(above) if above.is_dir() and os.access(above, os.R_OK) else []
         raise UserError(f"there is no folder {folder}.{suggest(folder.name, siblings)} Check the path.")
     if not folder.is_dir():
         raise UserError(f"{folder} is a file; expected a folder of images, or a .csv file with paths and labels.")

@@ -48,7 +48,7 @@ def open_data(
     """
     if val_fraction is not None and not 0 < val_fraction < 1:
         raise UserError(f"the validation fraction is {val_fraction}; it must lie between 0 and 1, for example 0.2.")
-    path = Path(source).expanduser()
+    path = folders.user_path(source)
     kind, original = recognise(source, format)
     return _build(kind, original, path, val, seed, val_fraction, max_pixels)
 
@@ -91,7 +91,7 @@ def open_split(
     options = ("auto", "train", "val", "test", "all")
     if split not in options:
         raise UserError(f"unknown split {split!r}; use one of {', '.join(options)}.{suggest(split, options)}")
-    path = Path(source).expanduser()
+    path = folders.user_path(source)
     kind, original = recognise(source, format)
     if kind == "folder":
         found = folders.split_folders(path)
@@ -105,7 +105,7 @@ def open_split(
     elif kind == "csv":
         rows = tables.read_table(path)
         name = _wanted_part(split, {row.split for row in rows} - {""})
-        names = tuple(classes) if classes else tables.class_names(rows)
+        names = tuple(classes) if classes else tables.class_names(path, rows)
         chosen = tuple(row for row in rows if row.split == name or not name)
         if chosen:
             what = f"the {name or 'whole'} split of {path.name}"
@@ -137,7 +137,7 @@ def recognise(source: str | os.PathLike[str], format: str = "auto") -> tuple[str
     """
     if format not in FORMATS:
         raise UserError(f"unknown data format {format!r}; use one of {', '.join(FORMATS)}.{suggest(format, FORMATS)}")
-    text, path = str(source), Path(source).expanduser()
+    text, path = str(source), folders.user_path(source)
     if format == "digits" or (format == "auto" and text == "digits" and not path.exists()):
         return "digits", None
     if format == "csv" or (format == "auto" and path.suffix.lower() in (".csv", ".tsv")):
@@ -215,14 +215,14 @@ def _csv(
     train_rows = parts["train"] + parts[""]  # a table either has a split column, filled in each line, or has none
     if not train_rows:
         raise UserError(f"{file} has no training images: no line has the split 'train'.")
-    classes = tables.class_names(train_rows)
+    classes = tables.class_names(file, train_rows)
     train = tables.to_split(file, train_rows, classes, max_pixels)
     _require_several(classes, len(train), str(file))
     test = tables.to_split(file, parts["test"], classes, max_pixels) if parts["test"] else None
     if val is not None and str(val) == "test" and test is not None:
         held, test, how = test, None, f"training and, for validation, test lines of {file.name}"
     elif val is not None:
-        other = Path(val).expanduser()
+        other = folders.user_path(val)
         held = tables.to_split(other, tables.read_table(other), classes, max_pixels)
         how = f"training lines of {file.name}, validation from {other.name}"
     elif parts["val"]:
@@ -255,7 +255,7 @@ def _folder(
 
     test, inside = part(found["test"]) if "test" in found else None, ""
     if val is not None:
-        held, inside = _given_val(root, Path(val).expanduser(), classes, max_pixels)
+        held, inside = _given_val(root, folders.user_path(val), classes, max_pixels)
         if inside == found.get("test"):
             test = None
         where = f"{inside}/ of {label}" if inside else Path(val).name
@@ -272,7 +272,8 @@ def _folder(
     if unused:
         notes.append(f"not used: {', '.join(f'{name}/' for name in unused)}")
     if ignored:
-        notes.append(f"{len(ignored)} files that are no images were ignored, the first is {ignored[0]}")
+        what = f"{len(ignored)} files that are no images were" if len(ignored) > 1 else "1 file that is no image was"
+        notes.append(f"{what} ignored, the first is {ignored[0]}")
     return _with_peek(label, classes, train, held, test, how, seed, tuple(notes))
 
 

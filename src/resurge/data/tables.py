@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 from resurge.data.bundle import FileImages, Split
@@ -16,6 +18,7 @@ PATH_COLUMNS = ("path", "paths", "file", "filename", "file_name", "image", "imag
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "target", "category")
 SPLIT_COLUMNS = ("split", "set", "subset", "fold")
 
+_WHOLE = re.compile(r"-?\d{1,18}")
 _SPLITS = {name: split for split, names in (("train", TRAIN_NAMES), ("val", VAL_NAMES), ("test", TEST_NAMES))
            for name in names}  # fmt: skip
 
@@ -40,33 +43,39 @@ def read_table(file: Path) -> tuple[Row, ...]:
             path stands there twice, or a listed file does not exist; the message names the line.
     """
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        # A file's name need not be text; whatever else is not is complained of below.
+        text = file.read_text(encoding="utf-8-sig", errors="surrogateescape", newline="")
     except FileNotFoundError as error:
         raise UserError(f"there is no file {file}. Check the path.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is not a UTF-8 text file. Save the table as CSV in UTF-8.") from error
     except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}. Change its permissions.") from error
-    lines = text.splitlines()
-    if not lines:
+        reason = error.strerror or str(error)
+        raise UserError(f"{file} cannot be read: {reason}. Give a .csv file that you may read.") from error
+    if not text.strip():
         raise UserError(f"{file} is empty. Expected a header line such as path,label and one line an image.")
-    separator = max(",;\t", key=lines[0].count)
+    if "\r" not in text.replace("\r\n", "") or "\n" in text:
+        rows_of = StringIO(text, newline="")
+    else:  # the line ends of an old Macintosh
+        rows_of = StringIO(text.replace("\r", "\n"), newline="")
+    separator = max(",;\t", key=rows_of.readline().count)
+    rows_of.seek(0)
+    reader = csv.reader(rows_of, delimiter=separator)
     try:
-        table = list(csv.reader(lines, delimiter=separator))
+        table = [(reader.line_num, fields) for fields in reader]
     except csv.Error as error:
-        raise UserError(f"{file} is not a readable CSV table: {error}.") from error
-    header = [name.strip().lower() for name in table[0]]
+        raise UserError(f"{file} is not a readable CSV table: line {reader.line_num}: {error}.") from error
+    header = [_text(name, file).strip().lower() for name in table[0][1]]
     path_at = _column(header, PATH_COLUMNS, file)
     label_at = _column(header, LABEL_COLUMNS, file)
     split_at = next((header.index(name) for name in SPLIT_COLUMNS if name in header), None)
     rows: list[Row] = []
     first_line: dict[str, int] = {}
-    for line, fields in enumerate(table[1:], start=2):
+    for line, fields in table[1:]:
         if not any(field.strip() for field in fields):
             continue
         if len(fields) < len(header):
-            raise UserError(f"{file}, line {line}: {len(fields)} fields, but the header names {len(header)}.")
-        row = Row(fields[path_at].strip(), fields[label_at].strip(),
+            count = f"{len(fields)} field{'s' if len(fields) > 1 else ''}"
+            raise UserError(f"{file}, line {line}: {count}, but the header names {len(header)}. Complete the line.")
+        row = Row(_path(fields[path_at], file), _text(fields[label_at], file).strip(),
                   "" if split_at is None else _split(fields[split_at], file, line), line)  # fmt: skip
         if not row.path or not row.label:
             raise UserError(f"{file}, line {line}: the {'label' if row.path else 'path'} is empty. Fill it in.")
@@ -77,7 +86,7 @@ def read_table(file: Path) -> tuple[Row, ...]:
         rows.append(row)
     if not rows:
         raise UserError(f"{file} has a header but no rows. Add one line an image.")
-    missing = [row for row in rows if not (file.parent / row.path).is_file()]
+    missing = [row for row in rows if not _is_file(file.parent / row.path)]
     if missing:
         raise UserError(
             f"{file}, line {missing[0].line}: there is no file {file.parent / missing[0].path} "
@@ -86,17 +95,19 @@ def read_table(file: Path) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def class_names(rows: tuple[Row, ...]) -> tuple[str, ...]:
+def class_names(file: Path, rows: tuple[Row, ...]) -> tuple[str, ...]:
     """The labels that occur, sorted: by value when all of them are whole numbers, else alphabetically.
 
     Raises:
         UserError: whole numbers are used as labels, and one is negative.
     """
     names = {row.label for row in rows}
-    if all(name.lstrip("-").isdecimal() for name in names):
+    if all(_WHOLE.fullmatch(name) for name in names):
         for row in rows:
             if int(row.label) < 0:
-                raise UserError(f"line {row.line}: the label {row.label} is out of range. Labels are 0 or more.")
+                raise UserError(
+                    f"{file}, line {row.line}: the label {row.label} is out of range. Labels are 0 or more, or names."
+                )
         return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))
 
@@ -127,6 +138,25 @@ def _column(header: list[str], options: tuple[str, ...], file: Path) -> int:
         f"{file} has no column {options[0]!r}; its header is {', '.join(header)!r}.{near} "
         "Expected a first line such as path,label or path,label,split."
     )
+
+
+def _text(field: str, file: Path) -> str:
+    if not field.isprintable() and any("\udc80" <= char <= "\udcff" for char in field):
+        raise UserError(f"{file} is not a UTF-8 text file. Save the table as CSV in UTF-8.")
+    return field
+
+
+def _path(field: str, file: Path) -> str:
+    """The path in a field; blanks about it go, unless they belong to the name of a file that is there."""
+    bare = field.strip()
+    return field if field != bare and bare and not _is_file(file.parent / bare) else bare
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or that no file can have
+        return False
 
 
 def _split(text: str, file: Path, line: int) -> str:

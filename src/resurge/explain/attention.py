@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from resurge.arch.backbone import Backbone
+from resurge.arch.backbone import Backbone, backbone_of
 from resurge.arch.gates import SqueezeExciteGate
 from resurge.arch.layers import BranchAttention
 from resurge.arch.transforms import SelectiveKernelConv
@@ -32,7 +32,7 @@ class Classifier(Protocol):
 
 
 @contextmanager
-def _evaluating(model: Classifier) -> Iterator[None]:
+def _evaluating(model: Classifier | nn.Module) -> Iterator[None]:
     """Evaluation mode for all of `model`, and afterwards each part in the mode it had."""
     modes = {part: part.training for part in model.modules()}
     for part in modes:
@@ -134,25 +134,15 @@ def attention_weights(model: nn.Module, x: Tensor) -> list[AttentionWeights]:
     Raises:
         UserError: the model has no backbone.
     """
-    backbone = model if isinstance(model, Backbone) else getattr(model, "backbone", None)
-    if not isinstance(backbone, Backbone):
-        raise UserError(f"expected a Backbone or a model with one; got {type(model).__name__}.")
+    backbone = backbone_of(model)
     found: list[AttentionWeights] = []
 
     def recorder(stage: int, block: int, kind: str) -> Callable[..., None]:
         def record(module: nn.Module, args: Any, output: Tensor) -> None:
-            found.append(
-                AttentionWeights(
-                    stage,
-                    block,
-                    kind,
-                    output.detach()
-                    .float()
-                    .cpu()
-                    .flatten(2)
-                    .reshape(output.shape[0], -1, output.shape[2] if output.ndim == 5 else output.shape[1]),
-                )
-            )
+            given = output.detach().float().cpu()
+            # (N, R, C, 1, 1) of branches, (N, C, 1, 1) of a gate
+            weights = given.flatten(2) if given.ndim == 5 else given.flatten(1)[:, None]
+            found.append(AttentionWeights(stage, block, kind, weights))
 
         return record
 
@@ -161,7 +151,7 @@ def attention_weights(model: nn.Module, x: Tensor) -> list[AttentionWeights]:
             for j, block in enumerate(stage.children(), 1):
                 for layer, kind in _attentions(block):
                     stack.callback(layer.register_forward_hook(recorder(i, j, kind)).remove)
-        with _evaluating(backbone), torch.no_grad():  # type: ignore[arg-type]
+        with _evaluating(backbone), torch.no_grad():
             backbone(x)
     return found
 
@@ -196,10 +186,8 @@ def activation_maps(model: nn.Module, x: Tensor) -> list[Tensor]:
     The sum over channels of the squared map behind the stage, after its attention and gates have weighted it
     (arXiv:1612.03928, section 3.1), divided by its largest value.
     """
-    backbone = model if isinstance(model, Backbone) else getattr(model, "backbone", None)
-    if not isinstance(backbone, Backbone):
-        raise UserError(f"expected a Backbone or a model with one; got {type(model).__name__}.")
-    with _evaluating(backbone), torch.no_grad():  # type: ignore[arg-type]
+    backbone = backbone_of(model)
+    with _evaluating(backbone), torch.no_grad():
         return [_normalised(output.float().square().sum(1)) for output in backbone(x)]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from resurge.arch.backbone import Backbone
+from resurge.arch.backbone import Backbone, backbone_of
 from resurge.arch.spec import Spec
 from resurge.arch.zoo import get_spec
 from resurge.errors import UserError
@@ -113,9 +113,7 @@ def cost(
         UserError: no such model, a module without a backbone, or a size the network cannot take.
     """
     module = model if isinstance(model, nn.Module) else _build(get_spec(model), in_channels or 3, num_classes)
-    backbone = module if isinstance(module, Backbone) else getattr(module, "backbone", None)
-    if not isinstance(backbone, Backbone):
-        raise UserError(f"cost needs a Backbone or a module with one; got {type(module).__name__}. Pass its backbone.")
+    backbone = backbone_of(module)
     channels = in_channels or backbone.in_channels
     if min(size) < 1:
         raise UserError(f"the input size must be positive; got {size[0]} x {size[1]}.")

@@ -55,7 +55,10 @@ class Summary:
         lines += _columns(_cost_cells(self.costs), right=(2, 3, 4, 5))
         published = self._published()
         if published:
-            lines += ["", "published: " + _score(published)]
+            lines += [
+                "",
+                "published: " + _score(published, "CIFAR-10" if default_classes(self.spec) == 10 else "ImageNet"),
+            ]
         weights = self._weights()
         if weights:
             lines += ["", "weights:", *_columns([["  " + place, about] for place, about in map(_place, weights)])]
@@ -218,8 +221,8 @@ def _mebibytes(value: float) -> str:
     return f"{value / 2**20:.1f} MiB"
 
 
-def _score(published: Mapping[str, Any]) -> str:
-    text = f"{published['top1']} % top-1 on ImageNet"
+def _score(published: Mapping[str, Any], data: str) -> str:
+    text = f"{published['top1']} % top-1 on {data}"
     if "top1_size" in published:
         text += f" at {published['top1_size']} x {published['top1_size']}"
     return text + (f" ({published['top1_source']})" if "top1_source" in published else "")

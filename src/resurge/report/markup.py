@@ -23,10 +23,10 @@ VOID = frozenset({"img", "br", "hr", "meta", "link", "col"})
 
 
 def escape(text: object) -> Markup:
-    """`text` as character data; control characters, which HTML forbids, become U+FFFD."""
+    """`text` as character data; control characters, and file names' bytes that are no text, become U+FFFD."""
     if isinstance(text, Markup):
         return text
-    visible = "".join(c if c in "\n\t" or ord(c) >= 32 else "\ufffd" for c in str(text))
+    visible = "".join("\ufffd" if (c < " " and c not in "\n\t") or "\ud800" <= c <= "\udfff" else c for c in str(text))
     return Markup(html.escape(visible, quote=True))
 
 

@@ -107,7 +107,8 @@ def items(mapping: Mapping[str, Any] | None, key: str, where: str) -> list[Any]:
 def number(mapping: Mapping[str, Any] | None, key: str) -> float:
     """The number at `key`, NaN when absent or not a number."""
     value = (mapping or {}).get(key)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    # text first: an integer of hundreds of digits is a number too, and float() alone refuses it
+    return _number(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
 
 
 def section(mapping: Mapping[str, Any] | None, key: str) -> Mapping[str, Any]:
@@ -129,7 +130,7 @@ def _read_object(path: Path) -> Mapping[str, Any]:
     text = _read_text(path) or ""
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is cut short or damaged ({error}). Restore it, or train or evaluate again.") from error
     if not isinstance(value, Mapping):
         raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}. Restore the file.")

@@ -138,7 +138,7 @@ def _matrix(run: RunFiles) -> list[list[float]]:
     matrix = [
         [float(n) for n in row]
         for row in rows
-        if isinstance(row, list) and all(isinstance(n, int | float) for n in row)
+        if isinstance(row, list) and all(isinstance(n, int | float) and 0 <= n < 1e15 for n in row)
     ]
     square = len(matrix) == len(rows) and all(len(row) == len(rows) for row in matrix)
     return matrix if square else []

@@ -13,12 +13,12 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from resurge.arch.backbone import Backbone
+from resurge.arch.backbone import Backbone, backbone_of
 from resurge.arch.spec import Spec
 from resurge.arch.text import parse_spec, spec_to_json
 from resurge.arch.zoo import MODELS, canonical_name
 from resurge.errors import UserError, suggest
-from resurge.files import atomic_write_bytes, atomic_write_text
+from resurge.files import atomic_write_bytes
 from resurge.weights.catalog import entries, fetch, names_with_parameters, pretrained_source
 from resurge.weights.layouts import detect_layout, from_resurge, to_resurge
 from resurge.weights.reading import Checkpoint, read_checkpoint, unwrap
@@ -94,7 +94,8 @@ def load_weights(
     Raises:
         UserError: the source cannot be had or read, or does not fit. The model is then unchanged.
     """
-    spec = _spec_of(model)
+    model = _uncompiled(model)
+    spec = backbone_of(model).spec
     name, checkpoint, source_layout = _read(source, spec, cache_dir)
     stated = checkpoint.metadata.get("spec")
     if strict and stated and parse_spec(stated) != spec:
@@ -163,7 +164,7 @@ def export_weights(model: nn.Module, layout: str = "resurge") -> dict[str, Tenso
     Raises:
         UserError: the layout has no names for this network; see `resurge.weights.layouts.from_resurge`.
     """
-    return from_resurge(model.state_dict(), _spec_of(model), layout)
+    return from_resurge(_uncompiled(model).state_dict(), backbone_of(model).spec, layout)
 
 
 def adapt_input(weight: Tensor, channels: int) -> Tensor:
@@ -189,7 +190,7 @@ def save_model(directory: str | os.PathLike[str], model: nn.Module, meta: Mappin
     Raises:
         UserError: the directory cannot be written, or the disk is full.
     """
-    directory, spec = Path(directory), _spec_of(model)
+    directory, spec = Path(directory), backbone_of(model).spec
     described = {
         "format": FORMAT,
         "spec": str(spec),
@@ -199,10 +200,11 @@ def save_model(directory: str | os.PathLike[str], model: nn.Module, meta: Mappin
     }
     text = json.dumps(described, indent=2, ensure_ascii=False) + "\n"
     # Channels-last weights are stored in the ordinary order, which is the only one the file format knows.
-    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    tensors = {key: value.detach().cpu().contiguous() for key, value in _uncompiled(model).state_dict().items()}
     metadata = {"format": "pt", "resurge_format": str(FORMAT), "spec": str(described["spec"])}
     atomic_write_bytes(directory / WEIGHTS_FILE, safetensors.torch.save(tensors, metadata=metadata))
-    atomic_write_text(directory / JSON_FILE, text)
+    # A folder's name that is no text comes as a lone surrogate; its backslash form is JSON for the same.
+    atomic_write_bytes(directory / JSON_FILE, text.encode("utf-8", "backslashreplace"))
 
 
 def read_model_json(directory: str | os.PathLike[str]) -> dict[str, Any]:
@@ -218,7 +220,7 @@ def read_model_json(directory: str | os.PathLike[str]) -> dict[str, Any]:
         raise UserError(f"expected a run directory with {JSON_FILE}, but {path} does not exist.") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged or was cut short ({error}). Train or export it again.") from error
     if not isinstance(described, dict) or not isinstance(described.get("spec"), str):
         raise UserError(f"{path} does not describe a model: it must be an object with a 'spec'.")
@@ -229,11 +231,10 @@ def read_model_json(directory: str | os.PathLike[str]) -> dict[str, Any]:
     return described
 
 
-def _spec_of(model: nn.Module) -> Spec:
-    backbone = model if isinstance(model, Backbone) else getattr(model, "backbone", None)
-    if not isinstance(backbone, Backbone):
-        raise UserError(f"expected a Backbone or a model with one as .backbone, got {type(model).__name__}.")
-    return backbone.spec
+def _uncompiled(model: nn.Module) -> nn.Module:
+    """The model that torch.compile wrapped: the wrapper puts `_orig_mod.` before every name."""
+    plain: nn.Module = getattr(model, "_orig_mod", model)
+    return plain
 
 
 def _read(

@@ -36,6 +36,8 @@ def cached_path(source: Source, cache_dir: str | os.PathLike[str] | None = None)
     root = Path(cache_dir) if cache_dir is not None else default_cache()
     if source.kind == "hub":
         return root / "hub" / source.location.replace("/", "--") / Path(source.file).name
+    if not source.sha256:  # many addresses end in the same name, and no hash would tell them apart
+        root = root / hashlib.sha256(source.location.encode()).hexdigest()[:8]
     return root / Path(source.file).name
 
 

@@ -98,7 +98,7 @@ def _read_pickle(path: Path) -> Any:
             "executed. If you trust the file, save its state dict alone: "
             "torch.save(model.state_dict(), FILE), or as safetensors."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except Exception as error:  # a damaged pickle raises whatever its next byte leads to, struct.error for one
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{path} is not a file of weights, or was cut short ({reason}). Get it again.") from error
 
