@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+from dataclasses import MISSING, fields
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from resurge.arch.text import format_spec
+from resurge.arch.text import WORDS, format_spec
 from resurge.arch.zoo import MODELS, get_spec
 from resurge.explain.cost import cost
 
@@ -77,6 +78,16 @@ def test_inline_formulas_survive_markdown():
     for page in PAGES:
         assert all(line.count("$") % 2 == 0 for line in prose(page).splitlines()), page.name
         assert not re.findall(r"\$[^$\n]*\\[^A-Za-z\s][^$\n]*\$", re.sub(r"`[^`]*`", "", prose(page))), page.name
+
+
+def test_the_table_of_words_is_that_of_the_reader():
+    def arguments(kind: type) -> str:
+        pairs = [(f.name, "" if f.default is MISSING else f"={str(f.default).lower()}") for f in fields(kind)]
+        return f"`{', '.join(name + value for name, value in pairs)}`" if pairs else "–"
+
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (.*) \|$", FAMILY.read_text(encoding="utf-8"), re.MULTILINE)
+    written = [row for row in rows if row[0] in WORDS]
+    assert written == [(axis, word, arguments(kind)) for axis, words in WORDS.items() for word, kind in words.items()]
 
 
 def family_rows() -> dict[str, list[str]]:

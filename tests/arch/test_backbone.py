@@ -58,15 +58,13 @@ def test_batch_of_one_trains_where_attention_sees_one_pixel(kind: str) -> None:
             assert torch.equal(buffer, before[name]), "one value a channel must not enter the running statistics"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["basic", "bottleneck", "a", "resnext"])
 def test_dilation_keeps_the_function_of_the_undilated_network(kind: str) -> None:
     """At stride 8 every 4th pixel of the last map sees what stride 32 saw, where only convolutions stride.
 
     Holds away from borders and for members whose stride sits in a convolution; an average pool that is kept or
     dropped is a different function, and attention pools over another map.
     """
-    if kind in {"d", "se", "sk", "sk_split", "split", "split_fast", "res2", "cifar"}:
-        pytest.skip("pools and attention see other maps when dilated")
     images = structured_images(2, size=160)
     coarse = enliven(small(kind), images)
     fine = small(kind, output_stride=8)

@@ -14,7 +14,6 @@ from resurge.arch.contracts import Site
 from resurge.arch.zoo import MODELS, get_spec
 from resurge.errors import UserError
 from resurge.explain.diagram import block_scene, block_svg, draw, network_scene, network_svg
-from resurge.explain.folder import write_network_files
 from resurge.explain.scene import Line, Rect, Scene, Sign, Text, text_width
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -188,12 +187,3 @@ def test_bad_input(tmp_path: Path) -> None:
         block_scene("resnet18", 5)
     with pytest.raises(UserError, match="resnet18"):
         network_scene("resnet81")
-
-
-def test_files_of_a_run_directory(tmp_path: Path) -> None:
-    paths = write_network_files(tmp_path, "resnet20_cifar", size=(32, 32), num_classes=10)
-    assert [path.relative_to(tmp_path).as_posix() for path in paths] == [
-        "explain/network.svg",
-        "explain/block_stage2.svg",
-        "explain/cost.json",
-    ]

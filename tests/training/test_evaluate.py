@@ -62,6 +62,9 @@ def test_scores_are_their_definitions(case: tuple[Table, Split, Preprocessing, n
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     gaps = [abs(right[bins == b].mean() - confidence[bins == b].mean()) * (bins == b).mean() for b in np.unique(bins)]
     assert got["ece"] == pytest.approx(sum(gaps), rel=1e-4)
+    assert [row["n"] for row in got["reliability"]] == [(bins == b).sum() for b in np.unique(bins)]
+    drawn = sum(abs(row["accuracy"] - row["confidence"]) * row["n"] for row in got["reliability"]) / 200
+    assert drawn == pytest.approx(got["ece"], rel=1e-4)
 
     confusion = np.zeros((7, 7), int)
     np.add.at(confusion, (labels, predicted), 1)

@@ -322,7 +322,7 @@ def test_names_that_are_no_files(tmp_path):
 
 
 def test_run_directory_there_and_back(trained, tmp_path):
-    meta = {"task": "classify", "classes": ["a", "b", "c", "d", "é"], "scores": {"top1": 99.1}}
+    meta = {"task": "classify", "classes": ["a", "b", "c", "é", "\udcff"], "scores": {"top1": 99.1}}
     save_model(tmp_path / "run", trained.to(memory_format=torch.channels_last), meta)
     described = read_model_json(tmp_path / "run")
     assert described["format"] == 1

@@ -6,6 +6,7 @@ import argparse
 import csv
 import dataclasses
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,20 +86,26 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"{options.model} is a run and has weights of its own. Leave --weights out.")
     if not is_run and not options.data:
         raise UserError("a network by name needs --data: a folder of images, a CSV file, or digits.")
+    from resurge.data.images import UnreadableImage
     from resurge.training.evaluate import evaluate, write_evaluation
 
     subject = subject_of_run(options) if is_run else subject_of_model(options)
-    scores = evaluate(
-        subject.model,
-        subject.split,
-        subject.preprocessing,
-        subject.classes,
-        batch_size=options.batch_size,
-        device=options.device,
-        precision=options.precision,
-        workers=options.workers,
-        progress=progress_line("evaluating"),
-    )
+    try:
+        scores = evaluate(
+            subject.model,
+            subject.split,
+            subject.preprocessing,
+            subject.classes,
+            batch_size=options.batch_size,
+            device=options.device,
+            precision=options.precision,
+            workers=options.workers,
+            progress=progress_line("evaluating"),
+        )
+    except UnreadableImage as error:
+        raise UserError(
+            f"{error} Scores are over all images; `resurge check-data` finds everything that is wrong with a folder."
+        ) from error
     scores = {"model": subject.name, "data": subject.which, "preprocessing": subject.preprocessing.to_json(), **scores}
     if options.out:
         if subject.run is not None and Path(options.out).resolve() == subject.run.folder.resolve():
@@ -153,16 +160,34 @@ def own_data(run: Run) -> str | Path:
     """
     listed = run.folder / "split.csv"
     if listed.is_file():
+        _require_whole(run, listed)
         with listed.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            try:
-                first = next(csv.DictReader(file), None)
-            except csv.Error:
-                first = None
+            first = next(csv.DictReader(file), None)
         if first is not None and Path(first.get("path") or "").is_absolute():
             return listed
     if run.recipe is None:
         raise UserError(f"{run.folder} does not say what it was trained on. Pass --data.")
     return run.recipe.data
+
+
+def _require_whole(run: Run, listed: Path) -> None:
+    """Raises UserError when the list of a run's images is shorter or longer than the training's."""
+    trained = run.meta.get("data")
+    sizes = trained.get("sizes") if isinstance(trained, Mapping) else None
+    if not isinstance(sizes, Mapping):
+        return
+    with listed.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        try:
+            found = Counter(row.get("split") for row in csv.DictReader(file))
+        except csv.Error as error:
+            raise UserError(f"{listed} is damaged ({error}). Restore it, or pass --data.") from error
+    if dict(found) != dict(sizes):
+        wanted = ", ".join(f"{count} {name}" for name, count in sizes.items())
+        have = ", ".join(f"{count} {name}" for name, count in found.items()) or "none"
+        raise UserError(
+            f"{listed} should list the images of the training ({wanted}), but it lists {have}: it was cut short or "
+            "changed. Restore it, or pass --data."
+        )
 
 
 def subject_of_model(options: argparse.Namespace) -> Subject:

@@ -110,7 +110,12 @@ def find_files(places: Sequence[str]) -> list[Path]:
         if not images:
             raise UserError(f"{place} has no images in it. Expected files such as {place / '1.jpg'}.")
         if others:
-            print(f"resurge: passed over {len(others)} files in {place} that are no images by name.", file=sys.stderr)
+            what = (
+                f"{len(others)} files in {place} that are no images"
+                if len(others) > 1
+                else f"{place / others[0]}, no image"
+            )
+            print(f"resurge: passed over {what} by name.", file=sys.stderr)
         found.update(dict.fromkeys(place / image for image in images))
     return list(found)
 

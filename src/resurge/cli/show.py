@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from resurge.explain.show import Summary
 
 
+LONGEST_PATH = 256  # what is longer is the text of a spec; asked for such a file, the system itself would complain
+
+
 def add_options(parser: Parser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a name, the text of a spec, or a run directory")
     parser.add_argument("--compare", nargs="+", default=[], metavar="MODEL", help="other networks, shown beside it")
@@ -59,7 +62,8 @@ def examine(model: str, options: argparse.Namespace) -> Summary:
     from resurge.weights.catalog import entries
 
     trained = {}
-    if (Path(model) / "model.json").is_file():
+    place = Path(model) if len(model) < LONGEST_PATH else Path()
+    if (place / "model.json").is_file() or (len(place.parts) > 1 and place.is_dir()):
         from resurge.weights.checkpoint import read_model_json
 
         trained = read_model_json(model)

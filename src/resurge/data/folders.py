@@ -65,7 +65,7 @@ def require_folder(folder: Path) -> None:
     """Raises UserError when `folder` is missing, no folder, or may not be listed."""
     if not folder.exists():
         above = folder.parent
-        siblings = os.listdir(above) if above.is_dir() and os.access(above, os.R_OK) else []
+        siblings = [item.name for item in above.iterdir()] if above.is_dir() and os.access(above, os.R_OK) else []
         raise UserError(f"there is no folder {folder}.{suggest(folder.name, siblings)} Check the path.")
     if not folder.is_dir():
         raise UserError(f"{folder} is a file; expected a folder of images, or a .csv file with paths and labels.")

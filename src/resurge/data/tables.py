@@ -44,7 +44,7 @@ def read_table(file: Path) -> tuple[Row, ...]:
     """
     try:
         # A file's name need not be text; whatever else is not is complained of below.
-        text = file.read_text(encoding="utf-8-sig", errors="surrogateescape", newline="")
+        text = file.read_bytes().decode("utf-8-sig", "surrogateescape")
     except FileNotFoundError as error:
         raise UserError(f"there is no file {file}. Check the path.") from error
     except OSError as error:
@@ -52,10 +52,8 @@ def read_table(file: Path) -> tuple[Row, ...]:
         raise UserError(f"{file} cannot be read: {reason}. Give a .csv file that you may read.") from error
     if not text.strip():
         raise UserError(f"{file} is empty. Expected a header line such as path,label and one line an image.")
-    if "\r" not in text.replace("\r\n", "") or "\n" in text:
-        rows_of = StringIO(text, newline="")
-    else:  # the line ends of an old Macintosh
-        rows_of = StringIO(text.replace("\r", "\n"), newline="")
+    # Old Macintoshes ended lines in a carriage return alone; elsewhere one may be part of a quoted name.
+    rows_of = StringIO(text if "\n" in text else text.replace("\r", "\n"), newline="")
     separator = max(",;\t", key=rows_of.readline().count)
     rows_of.seek(0)
     reader = csv.reader(rows_of, delimiter=separator)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from resurge.arch.layers import BranchAttention
 from resurge.arch.transforms import SelectiveKernelConv
 from resurge.errors import UserError
 from resurge.explain.heat import enlarge, overlay, save_png, sheet, to_image
+from resurge.explain.modes import in_mode
 
 
 class Classifier(Protocol):
@@ -31,19 +32,6 @@ class Classifier(Protocol):
     def __call__(self, x: Tensor) -> Tensor: ...
 
 
-@contextmanager
-def _evaluating(model: Classifier | nn.Module) -> Iterator[None]:
-    """Evaluation mode for all of `model`, and afterwards each part in the mode it had."""
-    modes = {part: part.training for part in model.modules()}
-    for part in modes:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
-
-
 def cam(model: Classifier, x: Tensor, target: Tensor | Sequence[int] | None = None) -> Tensor:
     """Class-activation maps (arXiv:1512.04150, equation 2): (N, C, H, W) -> (N, h, w) in 0..1.
 
@@ -53,7 +41,7 @@ def cam(model: Classifier, x: Tensor, target: Tensor | Sequence[int] | None = No
     Raises:
         UserError: a target is out of range.
     """
-    with _evaluating(model), torch.no_grad():
+    with in_mode(model, training=False), torch.no_grad():
         features = model.forward_features(x)
         classes = _targets(model.head(features), target)
         weights = model.head.fc.weight[classes].to(features.dtype)
@@ -86,7 +74,7 @@ def grad_cam(
 
     handle = stages[number - 1].register_forward_hook(keep)
     try:
-        with _evaluating(model), torch.enable_grad():
+        with in_mode(model, training=False), torch.enable_grad():
             logits = model(x)
             classes = _targets(logits, target)
             (gradient,) = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), kept[0])
@@ -151,7 +139,7 @@ def attention_weights(model: nn.Module, x: Tensor) -> list[AttentionWeights]:
             for j, block in enumerate(stage.children(), 1):
                 for layer, kind in _attentions(block):
                     stack.callback(layer.register_forward_hook(recorder(i, j, kind)).remove)
-        with _evaluating(backbone), torch.no_grad():
+        with in_mode(backbone, training=False), torch.no_grad():
             backbone(x)
     return found
 
@@ -187,7 +175,7 @@ def activation_maps(model: nn.Module, x: Tensor) -> list[Tensor]:
     (arXiv:1612.03928, section 3.1), divided by its largest value.
     """
     backbone = backbone_of(model)
-    with _evaluating(backbone), torch.no_grad():
+    with in_mode(backbone, training=False), torch.no_grad():
         return [_normalised(output.float().square().sum(1)) for output in backbone(x)]
 
 

@@ -18,6 +18,7 @@ from resurge.arch.backbone import Backbone, backbone_of
 from resurge.arch.spec import Spec
 from resurge.arch.zoo import get_spec
 from resurge.errors import UserError
+from resurge.explain.modes import in_mode
 from resurge.explain.receptive import receptive_fields
 
 # Two images, because norms on 1x1 maps treat a single one differently in training. All figures are for one.
@@ -128,7 +129,7 @@ def cost(
         # Frozen parameters save less; the table speaks of training all of the network.
         shadows[name].requires_grad_(parameter.is_floating_point())
     meter.leave_out(shadows.values())
-    with _training(module), meter.attached(), torch.enable_grad():
+    with in_mode(module, training=True), meter.attached(), torch.enable_grad():
         try:
             torch.func.functional_call(module, shadows, (image,))
         except RuntimeError as error:
@@ -155,18 +156,6 @@ def _build(spec: Spec, in_channels: int, num_classes: int | None) -> nn.Module:
     with torch.device("meta"):
         backbone = Backbone(spec, in_channels)
         return backbone if num_classes is None else _WithClassifier(backbone, num_classes)
-
-
-@contextmanager
-def _training(module: nn.Module) -> Iterator[None]:
-    """Training mode for all of `module`, and afterwards each part in the mode it had."""
-    modes = {part: part.training for part in module.modules()}
-    module.train()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
 
 
 class _Meter:

@@ -101,7 +101,8 @@ def evaluate(
     Returns plain data: `top1`, `top5` (null with five classes or fewer, where it says nothing),
     `nll` (mean negative log-likelihood), `ece` (expected calibration error over 15 bins, Guo et al. 2017, eq. 5),
     `count`, `per_class` (class, n, precision, recall, f1; zero where there is nothing to divide by), `confusion`
-    (`[true][predicted]`), and `mistakes`: the wrong answers given with the highest confidence.
+    (`[true][predicted]`), `reliability` (for each bin of confidence that holds images: their mean confidence, accuracy
+    and number), and `mistakes`: the wrong answers given with the highest confidence.
 
     Raises:
         UserError: no images, the model has other classes, an image cannot be read, or the device is not there.
@@ -125,6 +126,7 @@ def evaluate(
     model = model.to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     totals = torch.zeros(3, dtype=torch.float64)
     surest: list[tuple[float, int, int]] = []
+    sure: list[Tensor] = []  # of each batch (2, N): confidence, and whether it was right
     with evaluating(model):
         for images, labels, indices in loader:
             images = images.to(target, memory_format=torch.channels_last)
@@ -139,6 +141,8 @@ def evaluate(
             top = logits.topk(min(5, count), 1).indices == labels[:, None]
             loss = F.cross_entropy(logits, labels, reduction="sum")
             totals += torch.stack([loss, top[:, 0].sum(), top.any(1).sum()]).double().cpu()
+            confidence, predicted = probabilities.max(1)
+            sure.append(torch.stack([confidence, (predicted == labels).float()]).cpu())
             _collect_mistakes(surest, probabilities.cpu(), labels.cpu(), indices)
             if progress is not None:
                 progress(min(len(split), int(indices[-1]) + 1), len(split))
@@ -159,6 +163,7 @@ def evaluate(
             for index, name in enumerate(classes)
         ],
         "confusion": scores["confusion"].tolist(),
+        "reliability": _reliability(torch.cat(sure, dim=1)),
         "mistakes": [
             {
                 "id": split.id(-index),
@@ -184,6 +189,19 @@ def _collect_mistakes(
             heapq.heappush(surest, entry)
         else:
             heapq.heappushpop(surest, entry)
+
+
+def _reliability(sure: Tensor) -> list[dict[str, float]]:
+    """The bins of a reliability diagram from (2, N): confidence in 0..1, and 1 where the answer was right."""
+    confidence, right = sure.double()
+    bins = (confidence * BINS).long().clamp(max=BINS - 1)
+    count = torch.bincount(bins, minlength=BINS)
+    sums = [torch.bincount(bins, weights, minlength=BINS) for weights in (confidence, right)]
+    return [
+        {"confidence": float(sums[0][i] / n), "accuracy": float(sums[1][i] / n), "n": n}
+        for i, n in enumerate(count.tolist())
+        if n
+    ]
 
 
 def _path_text(split: Split, index: int) -> str | None:

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from resurge.arch.backbone import Backbone
+from resurge.arch.backbone import backbone_of
 from resurge.errors import UserError
 from resurge.training.recipe import Recipe
 
 
 def parts(model: nn.Module) -> list[nn.Module]:
     """The stem and the stages of a model's backbone, in the order of the computation."""
-    backbone = next(module for module in model.modules() if isinstance(module, Backbone))
+    backbone = backbone_of(model)
     return [backbone.stem, *backbone.stages]
 
 
