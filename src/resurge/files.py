@@ -40,9 +40,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
         temporary = None
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(
-            f"cannot write {target}: {reason}. Free some space or choose another place with --out."
-        ) from error
+        raise UserError(f"cannot write {target}: {reason}. Free some space or choose another place.") from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):

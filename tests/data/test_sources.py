@@ -341,3 +341,18 @@ def test_evaluation_of_the_digits_and_of_a_table(tmp_path):
     assert len(open_split(file)[0]) == 4
     with pytest.raises(UserError, match="does not occur"):
         open_split(file, classes=("b", "c"))
+
+
+@pytest.mark.parametrize("label", ["--1", "9" * 5000])
+def test_labels_that_only_look_like_numbers_are_names(tmp_path, label):
+    make(tmp_path, {"a": 2, "b": 2})
+    rows = [f"a/{i}.png,{label}\nb/{i}.png,2\n" for i in range(2)]
+    assert open_data(table(tmp_path / "t.csv", "path,label\n" + "".join(rows))).num_classes == 2
+
+
+def test_the_line_of_a_wrong_entry_counts_line_breaks_in_names(tmp_path):
+    make(tmp_path, {"a": 1, "b": 1})
+    (tmp_path / "a" / "0.png").rename(tmp_path / "a" / "new\nline.png")
+    file = table(tmp_path / "t.csv", 'path,label\n"a/new\nline.png",x\nb/0.png,\n')
+    with pytest.raises(UserError, match="line 4: the label is empty"):
+        open_data(file)

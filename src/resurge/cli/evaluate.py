@@ -58,7 +58,9 @@ def add_options(parser: Parser) -> None:
     add_workers(parser)
     parser.add_argument("--precision", default="fp32", metavar="NAME", help="fp32, bf16 or fp16 (default: fp32)")
     seen = parser.add_argument_group("preprocessing", "default: the run's, or what the weights were published with")
-    seen.add_argument("--size", type=whole_number(1), metavar="N", help="side of the image the network sees, pixels")
+    seen.add_argument(
+        "--size", type=whole_number(1, 4096), metavar="N", help="side of the image the network sees, pixels"
+    )
     seen.add_argument("--crop-pct", type=number, metavar="X", help="that side as a share of the resized short side")
     seen.add_argument("--interpolation", metavar="NAME", help="nearest, box, bilinear, bicubic or lanczos")
     seen.add_argument("--mean", type=numbers, metavar="R,G,B", help="mean of each channel, on a scale of 0..1")

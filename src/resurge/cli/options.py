@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -54,8 +56,8 @@ def one_of(options: Iterable[str], what: str) -> Callable[[str], str]:
     return check
 
 
-def whole_number(at_least: int) -> Callable[[str], int]:
-    """An argparse `type`: an integer that is not smaller than `at_least`."""
+def whole_number(at_least: int, at_most: int | None = None) -> Callable[[str], int]:
+    """An argparse `type`: an integer that is neither smaller than `at_least` nor larger than `at_most`."""
 
     def check(word: str) -> int:
         try:
@@ -64,17 +66,22 @@ def whole_number(at_least: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"expected a whole number, got {word!r}") from None
         if number < at_least:
             raise argparse.ArgumentTypeError(f"expected {at_least} or more, got {number}")
+        if at_most is not None and number > at_most:
+            raise argparse.ArgumentTypeError(f"expected {at_most} or less, got {number}")
         return number
 
     return check
 
 
 def number(word: str) -> float:
-    """An argparse `type`: a number."""
+    """An argparse `type`: a finite number."""
     try:
-        return float(word)
+        value = float(word)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a number, got {word!r}") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a number, got {word!r}")
+    return value
 
 
 def numbers(word: str) -> tuple[float, ...]:
@@ -86,8 +93,16 @@ def add_json(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+def device(word: str) -> str:
+    """An argparse `type`: what may be the name of a device; whether there is one is found out later."""
+    if not re.fullmatch(r"[a-z]+(:\d{1,3})?", word):
+        raise argparse.ArgumentTypeError(f"expected auto, cpu, cuda, cuda:1 or mps, got {word!r}")
+    return word
+
+
 def add_device(parser: Parser) -> None:
-    parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    about = "auto, cpu, cuda, cuda:1, mps (default: auto)"
+    parser.add_argument("--device", type=device, default="auto", metavar="NAME", help=about)
 
 
 def add_batch_size(parser: Parser, default: int = 64) -> None:

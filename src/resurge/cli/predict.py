@@ -97,11 +97,13 @@ def find_files(places: Sequence[str]) -> list[Path]:
     A file that is missing stays in the list: it is reported when its turn comes, and the others are done.
 
     Raises:
-        UserError: a folder has no images in it.
+        UserError: a folder has no images in it, or a name is empty.
     """
     from resurge.data.folders import find_images
 
     found: dict[Path, None] = {}
+    if not all(place.strip() for place in places):
+        raise UserError("an empty name was given for an image. Expected image files, or folders of them.")
     for place in map(Path, places):
         if not place.is_dir():
             found[place] = None
@@ -110,12 +112,9 @@ def find_files(places: Sequence[str]) -> list[Path]:
         if not images:
             raise UserError(f"{place} has no images in it. Expected files such as {place / '1.jpg'}.")
         if others:
-            what = (
-                f"{len(others)} files in {place} that are no images"
-                if len(others) > 1
-                else f"{place / others[0]}, no image"
-            )
-            print(f"resurge: passed over {what} by name.", file=sys.stderr)
+            first = f", the first is {others[0]}" if len(others) > 1 else f", {others[0]}"
+            count = f"{len(others)} file{'s' if len(others) > 1 else ''}"
+            print(f"resurge: passed over {count} without an image's ending in {place}{first}.", file=sys.stderr)
         found.update(dict.fromkeys(place / image for image in images))
     return list(found)
 

@@ -78,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _let_any_name_through()
     try:
         code = _dispatch(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it is None where the caller has closed it
+            sys.stdout.flush()
         return code
     except SystemExit as exit_:  # how argparse ends --help
         return exit_.code if isinstance(exit_.code, int) else 0

@@ -97,8 +97,11 @@ def check_classification(
         if val is not None:
             entries += _val_entries(root, folders.user_path(val), findings)
     else:
-        entries = [Entry(row.split or "train", row.label, row.path) for row in tables.read_table(root)]
+        rows = tables.read_table(root, check_files=False)
+        entries = [Entry(row.split or "train", row.label, row.path) for row in rows]
         root = root.parent
+        if val is not None and str(val) != "test":
+            entries += _table_entries(folders.user_path(val))
     with ThreadPoolExecutor(threads) as pool:
         facts = list(pool.map(lambda entry: _examine(root, entry, max_pixels), entries))
     findings += unreadable(facts)
@@ -119,12 +122,17 @@ def _folder_entries(root: Path, findings: list[Finding]) -> list[Entry]:
 
 def _val_entries(root: Path, val: Path, findings: list[Finding]) -> list[Entry]:
     if val.suffix.lower() in (".csv", ".tsv"):
-        return [Entry("val", row.label, str((val.parent / row.path).absolute())) for row in tables.read_table(val)]
+        return _table_entries(val)
     if len(val.parts) == 1 and (root / val).is_dir():
         return []  # a split folder of the source itself, which is looked at anyway
     listing = folders.list_classes(val.absolute())
     entries = _listed(listing, "val", findings)
     return [Entry(entry.split, entry.label, str(listing.root / entry.name)) for entry in entries]
+
+
+def _table_entries(val: Path) -> list[Entry]:
+    rows = tables.read_table(val, check_files=False)
+    return [Entry("val", row.label, str((val.parent / row.path).absolute())) for row in rows]
 
 
 def _listed(listing: folders.Listing, split: str, findings: list[Finding]) -> list[Entry]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -53,8 +54,9 @@ class Preprocessing:
             raise UserError(f"size must be at least 1 and crop_pct in (0, 1], not {self.size} and {self.crop_pct}.")
         if self.channels not in (1, 3):
             raise UserError(f"channels must be 1 or 3, not {self.channels}.")
-        if len(self.mean) != self.channels or len(self.std) != self.channels or not all(s > 0 for s in self.std):
-            need = f"mean and std need {self.channels} numbers each, std above 0"
+        lengths_fit = len(self.mean) == len(self.std) == self.channels
+        if not lengths_fit or not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
+            need = f"mean and std need {self.channels} numbers each, finite, std above 0"
             raise UserError(f"{need}; got {self.mean} and {self.std}.")
         if self.squash and self.crop_pct != 1:
             raise UserError(f"squash resizes without a crop, so crop_pct must be 1, not {self.crop_pct}.")

@@ -103,11 +103,12 @@ def open_split(
             what = f"the images of {(path / below).resolve().name}/"
             return folders.to_split(listing, names, str(path / below), max_pixels), names, what
     elif kind == "csv":
-        rows = tables.read_table(path)
+        rows = tables.read_table(path, check_files=False)
         name = _wanted_part(split, {row.split for row in rows} - {""})
         names = tuple(classes) if classes else tables.class_names(path, rows)
         chosen = tuple(row for row in rows if row.split == name or not name)
         if chosen:
+            tables.require_files(path, chosen)
             what = f"the {name or 'whole'} split of {path.name}"
             return tables.to_split(path, chosen, names, max_pixels), names, what
     bundle = _build(kind, original, path, None, seed, val_fraction, max_pixels)

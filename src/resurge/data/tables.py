@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -33,14 +34,14 @@ class Row:
     line: int
 
 
-def read_table(file: Path) -> tuple[Row, ...]:
+def read_table(file: Path, *, check_files: bool = True) -> tuple[Row, ...]:
     """The rows of a CSV with a header that names a path and a label column, and perhaps a split column.
 
     Separators are commas, semicolons or tabs. Paths are relative to the CSV's folder, or absolute.
 
     Raises:
         UserError: the file cannot be read, a column is missing, a field is empty, a split has an unknown name, a
-            path stands there twice, or a listed file does not exist; the message names the line.
+            path stands there twice, or, with `check_files`, a listed file does not exist; the message names the line.
     """
     try:
         # A file's name need not be text; whatever else is not is complained of below.
@@ -84,13 +85,19 @@ def read_table(file: Path) -> tuple[Row, ...]:
         rows.append(row)
     if not rows:
         raise UserError(f"{file} has a header but no rows. Add one line an image.")
+    if check_files:
+        require_files(file, rows)
+    return tuple(rows)
+
+
+def require_files(file: Path, rows: Sequence[Row]) -> None:
+    """Raises UserError when a file that the table `file` lists in `rows` does not exist; the message names the line."""
     missing = [row for row in rows if not _is_file(file.parent / row.path)]
     if missing:
         raise UserError(
             f"{file}, line {missing[0].line}: there is no file {file.parent / missing[0].path} "
             f"({len(missing)} of {len(rows)} listed files are missing). Paths are relative to the folder of the table."
         )
-    return tuple(rows)
 
 
 def class_names(file: Path, rows: tuple[Row, ...]) -> tuple[str, ...]:
