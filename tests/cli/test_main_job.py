@@ -82,10 +82,11 @@ def test_options_change_a_named_recipe_and_nothing_else(capsys: pytest.CaptureFi
         (["--data", "no-such-folder", "--out", "OUT"], "no-such-folder"),
         (["--model", "resnot50", "--out", "OUT"], "'resnet50'"),
         (["--resume", "no-such-run"], "no-such-run"),
-        (["--resume", "RUN", "--lr", "1"], "--lr"),
+        (["--resume", "RUN", "--lr", "1"], "may change"),
         (["--resume", "RUN", "--out", "x"], "--out"),
         (["--data", "digits", "--weights", "no-such-file.pth", "--out", "OUT"], "no-such-file.pth"),
         (["--data", "digits", "--out", "RUN"], "--overwrite"),
+        (["--data", "digits", "--device", "cpu", "--devices", "9999", "--out", "OUT"], "processors"),
     ],
 )
 def test_bad_input_of_train(
@@ -99,6 +100,25 @@ def test_bad_input_of_train(
     assert "Traceback" not in error
     assert not (tmp_path / "out").exists()
     assert sorted(path.name for path in trained.iterdir()) == before
+
+
+def test_how_a_training_is_computed_may_change_when_it_goes_on(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    assert main(["train", "--resume", str(tmp_path / "run"), "--threads", "1", "--workers", "0"]) == 0
+
+
+def test_a_recipe_that_was_cut_short_is_refused(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    lines = (run / "recipe.yaml").read_text().splitlines(keepends=True)
+    (run / "recipe.yaml").write_text("".join(lines[:-3]))
+    assert main(["train", "--resume", str(run)]) == 2
+    assert "cut short" in capsys.readouterr().err
+    (run / "recipe.yaml").write_text("")
+    assert main(["train", "--resume", str(run)]) == 2
+    assert "cut short" in capsys.readouterr().err
 
 
 def test_values_of_options() -> None:

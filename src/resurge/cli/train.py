@@ -69,17 +69,24 @@ def run(options: argparse.Namespace) -> int:
     changes = changed_fields(options)
     if options.resume is not None:
         given = [name for name in ("recipe", "out", "overwrite", "print_recipe") if getattr(options, name)]
-        given += [option_name(path) for path in changes]
         if given:
-            words = ", ".join(name if name.startswith("--") else "--" + name.replace("_", "-") for name in given)
+            words = ", ".join("--" + name.replace("_", "-") for name in given)
             raise UserError(f"--resume goes on with the run's own recipe: it cannot be given with {words}.")
-        return _train(None, Path(options.resume), resume=True)
+        folder = Path(options.resume)
+        return _train(_changed_recipe(folder, changes) if changes else None, folder, resume=True)
     recipe = recipes.load_recipe(options.recipe) if options.recipe else Recipe()
     recipe = recipe.replace(changes, where="command line")
     if options.print_recipe:
         print(recipe.to_yaml(), end="")
         return 0
     return _train(recipe, Path(options.out) if options.out else free_run(recipe), overwrite=options.overwrite)
+
+
+def _changed_recipe(folder: Path, changes: dict[str, Any]) -> Recipe:
+    """The run's recipe with what the command line says; the training refuses what must stay as it was."""
+    from resurge.training.run import read_recipe
+
+    return read_recipe(folder).replace(changes, where="command line")
 
 
 def _train(recipe: Recipe | None, out: Path, *, resume: bool = False, overwrite: bool = False) -> int:

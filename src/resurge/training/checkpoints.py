@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,10 @@ class AtomicCheckpointIO(CheckpointIO):
                 torch.save(checkpoint, file)
         except RuntimeError as error:
             # torch's zip writer reports a failed write on its way out, hiding the OSError behind it
-            cause = error.__cause__ or error.__context__
-            if isinstance(cause, UserError):
-                raise cause from None
+            reason = next((e.strerror for e in _behind(error) if isinstance(e, OSError) and e.strerror), str(error))
             raise UserError(
-                f"cannot write the checkpoint {path}: {error}. Free some space and go on with --resume."
+                f"cannot write the checkpoint {path}: {reason}. The one before it is kept. Free some space and go on "
+                "with --resume."
             ) from error
 
     def load_checkpoint(
@@ -48,6 +47,14 @@ class AtomicCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
+def _behind(error: BaseException) -> Iterator[BaseException]:
+    """An exception and those it was raised from, or while handling."""
+    following: BaseException | None = error
+    while following is not None:
+        yield following
+        following = following.__cause__ or following.__context__
+
+
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The content of a checkpoint file, on the CPU.
 
@@ -58,11 +65,15 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(
-            f"there is no checkpoint {path}; the run stopped before its first one. Start it again."
+            f"there is no checkpoint {path}; the run stopped before its first one. Start it anew, with --overwrite."
         ) from None
     except Exception as error:  # torch.load raises half a dozen types for a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"cannot read the checkpoint {path}: {reason}") from None
+        reason = (
+            getattr(error, "strerror", None) or f"it is damaged, cut short or no checkpoint ({type(error).__name__})"
+        )
+        raise UserError(
+            f"cannot read the checkpoint {path}: {reason}. Put back a whole one, or start anew with --overwrite."
+        ) from None
     if not isinstance(content, dict) or "resurge" not in content:
         raise UserError(f"{path} is not a checkpoint of a resurge training.")
     return content

@@ -59,7 +59,15 @@ def pick_device(name: str = "auto") -> torch.device:
         raise UserError(f"device must be auto, cpu, cuda or mps, not {name!r}.")
     if not available[kind]:
         raise UserError(f"there is no {kind} device here that torch can use; try --device cpu.")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(
+            f"device must be auto, cpu, cuda or mps, or one with a number (cuda:1); not {name!r}."
+        ) from None
+    if kind == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"there are {torch.cuda.device_count()} GPUs here, numbered from 0; {name} is not one of them.")
+    return device
 
 
 @contextlib.contextmanager

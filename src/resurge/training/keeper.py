@@ -141,7 +141,7 @@ def _rows_up_to(path: Path, step: int) -> list[dict[str, Any]]:
     """Rows of epochs that the checkpoint at `step` has seen the end of; later ones will be written again."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+            return [row for row in csv.DictReader(file) if int(row["step"]) <= step and float(row["seconds"]) >= 0]
     except FileNotFoundError:
         return []
     except (KeyError, TypeError, ValueError, OSError) as error:
@@ -172,7 +172,7 @@ class Keeper(L.Callback):
         if bad is not None:
             raise TrainingDiverged(
                 f"after step {module.position.step} the weight {bad} is infinite or not a number. The last good "
-                "checkpoint is kept. Try a lower lr, a longer warmup, or clip_norm=1.",
+                "checkpoint, if there was one, is kept. Try a lower lr, a longer warmup, or clip_norm=1.",
                 bad.rpartition(".")[0],
             )
         trainer.save_checkpoint(self.last)

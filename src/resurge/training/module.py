@@ -144,8 +144,8 @@ class ClassificationTraining(L.LightningModule):
         sentence, module = explain_divergence(self.net, images, again)
         raise TrainingDiverged(
             f"the loss became infinite or not a number in epoch {self.position.epoch + 1}, step "
-            f"{self.position.step + 1}. {sentence}. The last good checkpoint is kept. Try a lower lr, a "
-            "longer warmup, or clip_norm=1"
+            f"{self.position.step + 1}. {sentence}. The last good checkpoint, if there was one, is kept. Try a lower "
+            "lr, a longer warmup, or clip_norm=1"
             + (", or precision=bf16." if self.recipe.machine.precision == "fp16" else "."),
             module,
         )

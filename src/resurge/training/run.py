@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import nn
 
 from resurge.arch.backbone import Backbone
@@ -95,10 +96,39 @@ def read_recipe(root: Path) -> Recipe:
     """
     path = root / "recipe.yaml"
     try:
-        return Recipe.from_yaml(path.read_text(encoding="utf-8"), where=str(path))
+        text = path.read_text(encoding="utf-8")
+        recipe = Recipe.from_yaml(text, where=str(path))
+        missing = sorted(_names(recipe.to_yaml()) - _names(text))
+        if missing:
+            raise UserError(f"{path} was cut short or is of another version: {missing[0]} is missing. Write it in.")
+        return recipe
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"cannot read {path}: {reason}. {root} is not the folder of a started training.") from None
+
+
+def _names(text: str) -> set[str]:
+    """The dotted names of all fields in a recipe's YAML."""
+    plain = yaml.safe_load(text) or {}
+    inner = {f"{name}.{key}" for name, value in plain.items() if isinstance(value, dict) for key in value}
+    return inner | set(plain)
+
+
+def require_empty(folder: Path) -> None:
+    """Refuse a folder that has files.
+
+    Raises:
+        UserError: it has, or it cannot be looked into.
+    """
+    try:
+        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        raise UserError(f"cannot use {folder}: {error.strerror or error}. Choose another folder with --out.") from None
+    if taken:
+        raise UserError(
+            f"{folder} is not empty. Go on with the training in it by --resume {folder}, start anew by "
+            "--overwrite, or give another folder with --out."
+        )
 
 
 def prepare(folder: Path, *, overwrite: bool) -> None:
@@ -109,14 +139,10 @@ def prepare(folder: Path, *, overwrite: bool) -> None:
     Raises:
         UserError: it has files and `overwrite` is not set, or it cannot be written.
     """
+    if not overwrite:
+        require_empty(folder)
     try:
-        if folder.is_dir() and any(folder.iterdir()):
-            if not overwrite:
-                raise UserError(
-                    f"{folder} is not empty. Go on with the training in it by --resume {folder}, start anew by "
-                    "--overwrite, or give another folder with --out."
-                )
-            clear(folder)
+        clear(folder)
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
         probe.touch()

@@ -34,7 +34,7 @@ from resurge.training.keeper import Keeper, Recorder, StopSignal
 from resurge.training.module import ClassificationTraining
 from resurge.training.progress import Progress
 from resurge.training.recipe import Recipe
-from resurge.training.run import BEST, LAST, Run, load_run, prepare, read_recipe, save_run_model
+from resurge.training.run import BEST, LAST, Run, load_run, prepare, read_recipe, require_empty, save_run_model
 from resurge.training.schedule import length
 from resurge.training.stops import TrainingInterrupted
 from resurge.weights.checkpoint import load_weights
@@ -98,12 +98,17 @@ def train(
         torch.set_num_threads(recipe.machine.threads)
     checkpoint = folder / LAST if resume else None
     device = _device(recipe)
+    # What takes a moment to check is checked before the images are, which may take minutes.
+    get_spec(recipe.model)
+    if not resume and not overwrite:
+        require_empty(folder)
     bundle = open_data(recipe.data, val=recipe.val, seed=recipe.seed, val_fraction=recipe.val_fraction)
+    sizes = preprocessings(recipe, bundle)
+    net = build_model(recipe, sizes[0].channels, bundle.num_classes, start=not resume, say=say)
     bundle = readable(bundle)
     for note in (bundle.how, *bundle.notes):
         say(note)
-    job = _Job(recipe, folder, bundle, preprocessings(recipe, bundle))
-    net = build_model(recipe, job.preprocessing[0].channels, bundle.num_classes, start=not resume, say=say)
+    job = _Job(recipe, folder, bundle, sizes)
     feed = Feed(bundle, recipe, job.preprocessing)
     module = ClassificationTraining(
         net, recipe, length(recipe.optimization, feed.batches), _class_weights(recipe, bundle)
@@ -158,6 +163,9 @@ def _device(recipe: Recipe) -> torch.device:
         raise UserError(
             f"devices={machine.devices}, but there are {torch.cuda.device_count()} GPUs here. Lower devices."
         )
+    processors = os.cpu_count() or 1
+    if device.type == "cpu" and machine.devices > processors:
+        raise UserError(f"devices={machine.devices}, but there are {processors} processors here. Lower devices.")
     return device
 
 
