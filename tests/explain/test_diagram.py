@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from resurge.arch.contracts import Site
 from resurge.arch.zoo import MODELS, get_spec
 from resurge.errors import UserError
-from resurge.explain.diagram import block_scene, block_svg, draw, network_scene, network_svg
+from resurge.explain.diagram import block_scene, draw, network_scene
 from resurge.explain.scene import Line, Rect, Scene, Sign, Text, text_width
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -95,8 +95,8 @@ def test_every_named_model_draws() -> None:
         if kinds not in seen:
             seen.add(kinds)
             small = spec.but(depths=(1, 2, *(1 for _ in spec.depths[2:])))
-            ET.fromstring(block_svg(small, 2, size=(64, 64)))
-            ET.fromstring(network_svg(small, size=(64, 64)))
+            ET.fromstring(block_scene(small, 2, size=(64, 64)).to_svg())
+            ET.fromstring(network_scene(small, size=(64, 64)).to_svg())
     assert len(seen) > 15
 
 
@@ -154,7 +154,7 @@ def test_the_network_names_its_stages() -> None:
 
 
 def test_svg_is_well_formed_and_alone() -> None:
-    root = ET.fromstring(block_svg("resnest50", 1))
+    root = ET.fromstring(block_scene("resnest50", 1).to_svg())
     assert root.tag == f"{SVG}svg"
     assert root.find(f"{SVG}title") is not None
     assert not [element for element in root.iter() if element.tag in (f"{SVG}script", f"{SVG}image", f"{SVG}use")]

@@ -93,18 +93,6 @@ def network_scene(
     )
 
 
-def block_svg(model: str | Spec, stage: int = 1, *, size: tuple[int, int] = (224, 224), in_channels: int = 3) -> str:
-    """`block_scene` as SVG text."""
-    return block_scene(model, stage, size=size, in_channels=in_channels).to_svg()
-
-
-def network_svg(
-    model: str | Spec, *, size: tuple[int, int] = (224, 224), in_channels: int = 3, num_classes: int | None = 1000
-) -> str:
-    """`network_scene` as SVG text."""
-    return network_scene(model, size=size, in_channels=in_channels, num_classes=num_classes).to_svg()
-
-
 def draw(model: str | Spec, path: str | Path, *, stage: int | None = None, size: tuple[int, int] = (224, 224)) -> Path:
     """Write the diagram of the network, or of the blocks of one stage, as SVG or PNG by the suffix of `path`.
 

@@ -239,9 +239,3 @@ def _batch_mixing(recipe: Recipe, classes: int) -> Any:
     if not choices:
         return None
     return choices[0] if len(choices) == 1 else v2.RandomChoice(choices)
-
-
-def best_weights(module: ClassificationTraining) -> dict[str, Tensor]:
-    """The state that is evaluated: the moving average where there is one, otherwise the weights themselves."""
-    source = module.ema.average if module.ema is not None else module.net.state_dict()
-    return {name: value.detach().clone() for name, value in source.items()}
