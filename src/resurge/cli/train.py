@@ -10,8 +10,8 @@ from typing import Any
 from resurge.cli.options import Parser, as_is
 from resurge.cli.tables import percent
 from resurge.errors import UserError, suggest
+from resurge.options import read_assignment
 from resurge.training import recipe as recipes
-from resurge.training.options import read_assignment
 from resurge.training.recipe import Recipe
 from resurge.training.stops import TrainingDiverged, TrainingInterrupted
 

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from resurge.errors import UserError, suggest
-from resurge.training.options import check, option, paths, read_assignment, replaced, to_plain, type_name
+from resurge.options import check, option, paths, read_assignment, replaced, to_plain, type_name
 
 RECIPES = Path(__file__).parent / "recipes"
 

@@ -1,7 +1,8 @@
 """Typed, ranged dataclass fields that are read from YAML and from `field=value`. No torch here.
 
 A *section* is a frozen dataclass whose fields are made by :func:`option`. This file knows how to check a section, to
-build one from plain data and to turn one into plain data; what the fields mean is in :mod:`resurge.training.recipe`.
+build one from plain data and to turn one into plain data; what the fields mean is in :mod:`resurge.training.recipe` and
+:mod:`resurge.tasks.settings`.
 """
 
 from __future__ import annotations
@@ -128,6 +129,13 @@ def check(section: Any) -> None:
         object.__setattr__(section, field.name, value)
         if value is not None and field.metadata:
             _check_limits(field.name, value, field.metadata)
+
+
+class Section:
+    """What all sections share: their values are checked when they are made."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 def to_plain(section: Any) -> dict[str, Any]:
