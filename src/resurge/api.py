@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from resurge.arch.backbone import Backbone
 from resurge.arch.spec import Spec
 from resurge.arch.zoo import get_spec, list_models
-from resurge.errors import UserError, suggest
-from resurge.tasks.classify import ClassificationModel
+from resurge.tasks.build import build_task_model
+from resurge.tasks.settings import Detector, Segmenter
 from resurge.training.run import Run, load_run
 from resurge.weights.checkpoint import export_weights, load_weights
 
@@ -28,9 +28,6 @@ __all__ = [
     "load_run",
     "load_weights",
 ]
-
-TASKS = ("classify",)
-
 
 def create_backbone(model: str | Spec, in_channels: int = 3, output_stride: int = 32) -> Backbone:
     """A network without a head: (N, in_channels, H, W) -> one feature map a stage.
@@ -50,26 +47,38 @@ def create_model(
     in_channels: int = 3,
     weights: str | os.PathLike[str] | Mapping[str, Tensor] | None = None,
     task: str = "classify",
+    head: str | None = None,
+    *,
     dropout: float = 0.0,
-) -> ClassificationModel:
-    """A network with a head, in training mode: (N, in_channels, H, W) -> (N, num_classes) logits.
+    detector: Detector | None = None,
+    segmenter: Segmenter | None = None,
+) -> nn.Module:
+    """A network with a head, in training mode.
+
+    A classifier maps (N, in_channels, H, W) to (N, num_classes) logits, a segmenter to (N, num_classes, H, W). A
+    detector gives one dict of boxes, scores, labels (and masks) an image in evaluation mode. All but the classifier
+    have `losses(...)`; see `resurge.tasks`.
 
     Args:
         model: a name, a `Spec` or its text.
-        num_classes: outputs of the classifier.
+        num_classes: classes of the data; the background of a detector is not counted.
         in_channels: channels of the images.
         weights: None for random ones; otherwise what `load_weights` takes (a file, `hub:owner/name`, a state dict,
-            `pretrained` for the published ones). A classifier of another size is left random.
-        task: what the head does; so far `classify`.
-        dropout: probability of dropping a pooled feature in training.
+            `pretrained` for the published ones). A head of another size is left random.
+        task: classify, segment, detect or instances.
+        head: what the task puts on the backbone, such as cascade_rcnn; None for the task's first, see
+            `resurge.tasks.settings.HEADS`.
+        dropout: classify: probability of dropping a pooled feature in training.
+        detector: the numbers of a detector's head.
+        segmenter: the numbers of a segmenter's head.
 
     Raises:
-        UserError: the model or task is unknown (the nearest is suggested), a number is out of range, or the weights
-            are of another network.
+        UserError: the model, task or head is unknown (the nearest is suggested), a number is out of range, or the
+            weights are of another network.
     """
-    if task not in TASKS:
-        raise UserError(f"expected a task, one of {', '.join(TASKS)}; got {task!r}.{suggest(task, TASKS)}")
-    network = ClassificationModel(create_backbone(model, in_channels), num_classes, dropout)
+    network = build_task_model(
+        task, get_spec(model), num_classes, in_channels, head, dropout=dropout, detector=detector, segmenter=segmenter
+    )
     if weights is not None:
         load_weights(network, weights)
     return network

@@ -7,7 +7,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from resurge.arch import blocks, gates, shortcuts, stems, transforms
+from resurge.arch import blocks, deformable, gates, shortcuts, stems, transforms
 from resurge.arch.backbone import Backbone
 from resurge.arch.spec import Spec, plan
 from resurge.arch.surgery import set_drop_block, set_drop_path
@@ -26,6 +26,8 @@ PLAIN_TRANSFORMS = st.one_of(
     st.builds(transforms.SplitAttention, radix=st.sampled_from([1, 2, 4]), reduction=st.sampled_from([2, 4])),
 )
 
+POOLED_TRANSFORMS = st.one_of(PLAIN_TRANSFORMS, st.builds(transforms.AvgDown, PLAIN_TRANSFORMS, st.booleans()))
+
 # Widths are multiples of 32, so that every number of groups, branches, splits and scales above divides them.
 SPECS = st.builds(
     lambda stages, **choices: Spec(depths=stages, planes=(32, 32, 64, 64)[: len(stages)], base_width=64, **choices),
@@ -43,7 +45,7 @@ SPECS = st.builds(
             reduce_first=st.sampled_from([1, 2]),
         ),
     ),
-    transform=st.one_of(PLAIN_TRANSFORMS, st.builds(transforms.AvgDown, PLAIN_TRANSFORMS, st.booleans())),
+    transform=st.one_of(POOLED_TRANSFORMS, st.builds(deformable.Deform, POOLED_TRANSFORMS, st.integers(1, 4))),
     gate=st.one_of(st.just(gates.NoGate()), st.builds(gates.SqueezeExcite, reduction=st.sampled_from([2, 16]))),
     shortcut=st.one_of(
         st.builds(shortcuts.Projection, kernel=st.sampled_from([1, 3])),

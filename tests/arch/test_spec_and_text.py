@@ -156,7 +156,7 @@ def test_every_word_builds_from_its_own_text() -> None:
     needed = {"deep": "deep(16)", "conv3x3": "conv3x3(16)", "res2": "res2(4)", "split": "split(2)"}
     for axis, words in WORDS.items():
         for word in words:
-            text = "avgdown(split(2))" if word == "avgdown" else needed.get(word, word)
+            text = f"{word}(split(2))" if word in ("avgdown", "deform") else needed.get(word, word)
             if axis == "transform" and word == "conv3x3":
                 text = word
             spec = parse_spec(f"resnet18 {axis}={text}")

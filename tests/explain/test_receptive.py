@@ -44,6 +44,7 @@ def test_known_figures(name: str, size: int) -> None:
         "resnet18 transform=sk(split_input=true) gate=se",
         "resnet18 transform=avgdown(split(radix=2))",
         "resnet18 transform=avgdown(split(radix=1),before=true) shortcut=avg",
+        "resnet18 transform=deform(split(radix=2),first_stage=1)",
         "resnet18 block=bottleneck(stride_in=reduce)",
         "resnet18 stem=conv3x3(8) shortcut=zeropad",
     ],

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from resurge.errors import UserError
-from resurge.training.module import ClassificationTraining
+from resurge.training.module import Training
 from resurge.training.recipe import Recipe
 from resurge.training.stops import TrainingInterrupted
 from resurge.training.train import train
@@ -23,24 +23,25 @@ from resurge.training.train import train
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from resurge.training.module import ClassificationTraining
-from resurge.training.module import ClassificationTraining
+from resurge.training.objectives import OBJECTIVES
 from resurge.training.recipe import Recipe
 from resurge.training.train import train
 
 out, recipe, batch, number = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 seen = 0
-forward = ClassificationTraining.forward
+settings = Recipe.from_yaml(recipe.read_text())
+objective = OBJECTIVES[settings.task]
+losses = objective.losses
 
-def forward_until(self, images):
+def losses_until(self, net, data):
     global seen
-    seen += self.training
+    seen += 1
     if seen == batch:
         os.kill(os.getpid(), number)
-    return forward(self, images)
+    return losses(self, net, data)
 
-ClassificationTraining.forward = forward_until
-train(Recipe.from_yaml(recipe.read_text()), out, quiet=True)
+objective.losses = losses_until
+train(settings, out, quiet=True)
 """
 
 
@@ -109,15 +110,15 @@ def test_ctrl_c_writes_a_checkpoint_and_resumes_to_the_same_bits(
 ) -> None:
     recipe = everything(tiny).override(["checkpoint_every=0"])
     train(recipe, tmp_path / "whole", quiet=True)
-    step = ClassificationTraining.training_step
+    step = Training.training_step
 
-    def interrupted(self: ClassificationTraining, batch: object, index: int) -> torch.Tensor:
+    def interrupted(self: Training, batch: object, index: int) -> torch.Tensor:
         if (self.position.epoch, self.position.batch) == (0, 6):  # between the two halves of a step
             os.kill(os.getpid(), signal.SIGINT)
         return step(self, batch, index)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(ClassificationTraining, "training_step", interrupted)
+        patch.setattr(Training, "training_step", interrupted)
         before = signal.getsignal(signal.SIGINT)
         with pytest.raises(TrainingInterrupted, match="--resume") as stopped:
             train(recipe, tmp_path / "stopped", quiet=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from resurge.arch.deformable import OffsetConv2d
 from resurge.arch.spec import Spec, plan
 from resurge.errors import UserError
 
@@ -80,9 +81,14 @@ def backbone_of(model: nn.Module) -> Backbone:
 
 
 def initialize(module: nn.Module) -> None:
-    """He initialisation by fan-out for every convolution (arXiv:1502.01852, section 2.2), zeros for biases."""
+    """He initialisation by fan-out for every convolution (arXiv:1502.01852, section 2.2), zeros for biases.
+
+    Offsets of deformable convolutions start at zero.
+    """
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(layer, OffsetConv2d):
+            layer.reset_parameters()
+        elif isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)

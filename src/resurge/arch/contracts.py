@@ -24,6 +24,7 @@ class Site:
         groups: cardinality K of the transform.
         entry: first block of its stage.
         reduces: the undilated network would halve the resolution here (in a dilated stage the stride is 1 then).
+        stage: number of its stage, from 1.
     """
 
     cin: int
@@ -33,6 +34,7 @@ class Site:
     groups: int = 1
     entry: bool = False
     reduces: bool = False
+    stage: int = 1
 
     @property
     def dilation_after(self) -> int:

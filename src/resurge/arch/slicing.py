@@ -58,6 +58,8 @@ def expect_plain(what: str, module: nn.Module) -> ConvNormAct:
     """
     layer = expect(what, module, ConvNormAct)
     expect_norm(layer.norm)
+    if type(layer.conv) is not nn.Conv2d:
+        raise UserError(f"{what}: expected a plain convolution, got a {type(layer.conv).__name__}, which has no forms.")
     if not isinstance(layer.drop, nn.Identity):
         raise UserError(f"{what}: DropBlock draws by layer and cannot be cut; set_drop_block(model, 0) first.")
     return layer

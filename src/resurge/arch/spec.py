@@ -137,10 +137,17 @@ def plan(spec: Spec, output_stride: int = 32) -> tuple[tuple[Site, ...], ...]:
         reduces = stage > 0
         stride = 2 if reduces and reached < output_stride else 1
         entry = Site(
-            cin=cin, cout=cout, stride=stride, dilation=dilation, groups=spec.groups, entry=True, reduces=reduces
+            cin=cin,
+            cout=cout,
+            stride=stride,
+            dilation=dilation,
+            groups=spec.groups,
+            entry=True,
+            reduces=reduces,
+            stage=stage + 1,
         )
         reached, dilation = reached * stride, entry.dilation_after
-        later = Site(cin=cout, cout=cout, dilation=dilation, groups=spec.groups)
+        later = Site(cin=cout, cout=cout, dilation=dilation, groups=spec.groups, stage=stage + 1)
         stages.append((entry, *[later] * (depth - 1)))
         cin = cout
     return tuple(stages)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
-from resurge.arch import blocks, gates, shortcuts, stems, transforms
+from resurge.arch import blocks, deformable, gates, shortcuts, stems, transforms
 from resurge.arch.spec import AXES, Spec
 from resurge.errors import UserError, suggest
 
@@ -31,6 +31,7 @@ WORDS: dict[str, dict[str, type]] = {
         "sk": transforms.SelectiveKernel,
         "split": transforms.SplitAttention,
         "avgdown": transforms.AvgDown,
+        "deform": deformable.Deform,
     },
     "gate": {"none": gates.NoGate, "se": gates.SqueezeExcite},
     "shortcut": {"proj": shortcuts.Projection, "avg": shortcuts.AvgProjection, "zeropad": shortcuts.ZeroPad},

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import csv
-import dataclasses
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,31 +15,35 @@ from resurge.cli.options import (
     add_batch_size,
     add_device,
     add_json,
+    add_max_size,
+    add_views,
     add_workers,
     number,
     numbers,
     one_of,
     whole_number,
 )
-from resurge.cli.tables import fixed, percent, print_json, table
+from resurge.cli.tables import print_json
 from resurge.errors import UserError, suggest
+from resurge.tasks.settings import HEADS, TASKS, pick_head
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from resurge.data.bundle import Split
-    from resurge.data.preprocessing import Preprocessing
+    from resurge.cli.scoring.contract import Scoring, Subject
     from resurge.training.run import Run
-    from resurge.weights.catalog import Source
 
 SPLITS = ("auto", "train", "val", "test", "all")
-# A confusion matrix with more classes than this is wider than a terminal; --json has it all the same.
-WIDEST_MATRIX = 20
+# Options that only some tasks take, by destination; not given, they are None.
+PARTICULAR = ("crop_pct", "max_size", "scales", "flip", "window")
 
 
 def add_options(parser: Parser) -> None:
     parser.add_argument("model", metavar="RUN|MODEL", help="a run directory, or the name or text of a network")
     parser.add_argument("--weights", metavar="FILE", help="of a MODEL: a file, hub:owner/name, or pretrained")
+    about = f"of a MODEL: {', '.join(TASKS)} (default: classify)"
+    parser.add_argument("--task", type=one_of(TASKS, "task"), metavar="NAME", help=about)
+    every = [head for task, heads in HEADS.items() if task != "classify" for head in heads]
+    about = f"of a MODEL: {', '.join(every)} (default: the task's first)"
+    parser.add_argument("--head", metavar="NAME", help=about)
     parser.add_argument("--data", metavar="DIR", help="images with labels, as for `resurge train` (default: the run's)")
     parser.add_argument(
         "--split",
@@ -54,56 +57,36 @@ def add_options(parser: Parser) -> None:
     )
     add_json(parser)
     add_device(parser)
-    add_batch_size(parser, 128)
+    add_batch_size(parser, "128 for a classifier, else 8")
     add_workers(parser)
     parser.add_argument("--precision", default="fp32", metavar="NAME", help="fp32, bf16 or fp16 (default: fp32)")
     seen = parser.add_argument_group("preprocessing", "default: the run's, or what the weights were published with")
-    seen.add_argument(
-        "--size", type=whole_number(1, 4096), metavar="N", help="side of the image the network sees, pixels"
-    )
-    seen.add_argument("--crop-pct", type=number, metavar="X", help="that side as a share of the resized short side")
+    about = "side of the image the network sees, pixels; not classifiers: its shorter side"
+    seen.add_argument("--size", type=whole_number(1, 4096), metavar="N", help=about)
+    about = "classifiers: that side as a share of the resized short side"
+    seen.add_argument("--crop-pct", type=number, metavar="X", help=about)
     seen.add_argument("--interpolation", metavar="NAME", help="nearest, box, bilinear, bicubic or lanczos")
     seen.add_argument("--mean", type=numbers, metavar="R,G,B", help="mean of each channel, on a scale of 0..1")
     seen.add_argument("--std", type=numbers, metavar="R,G,B", help="deviation of each channel, on a scale of 0..1")
-
-
-@dataclasses.dataclass(frozen=True)
-class Subject:
-    """What is to be scored, on what."""
-
-    name: str
-    model: nn.Module
-    preprocessing: Preprocessing
-    classes: tuple[str, ...]
-    split: Split
-    which: str
-    run: Run | None = None
+    add_max_size(parser)
+    add_views(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     is_run = Path(options.model).is_dir()
     if not is_run and not options.weights:
         raise UserError(_no_weights(options.model))
-    if is_run and options.weights:
-        raise UserError(f"{options.model} is a run and has weights of its own. Leave --weights out.")
+    given = [f"--{name}" for name in ("weights", "task", "head") if is_run and getattr(options, name)]
+    if given:
+        raise UserError(f"{options.model} is a run and has {given[0][2:]} of its own. Leave {given[0]} out.")
     if not is_run and not options.data:
         raise UserError("a network by name needs --data: a folder of images, a CSV file, or digits.")
     from resurge.data.images import UnreadableImage
-    from resurge.training.evaluate import evaluate, write_evaluation
+    from resurge.training.evaluate import write_evaluation
 
-    subject = subject_of_run(options) if is_run else subject_of_model(options)
+    subject, scoring = subject_of_run(options) if is_run else subject_of_model(options)
     try:
-        scores = evaluate(
-            subject.model,
-            subject.split,
-            subject.preprocessing,
-            subject.classes,
-            batch_size=options.batch_size,
-            device=options.device,
-            precision=options.precision,
-            workers=options.workers,
-            progress=progress_line("evaluating"),
-        )
+        scores = scoring.score(subject, options, progress_line("evaluating"))
     except UnreadableImage as error:
         raise UserError(
             f"{error} Scores are over all images; `resurge check-data` finds everything that is wrong with a folder."
@@ -116,11 +99,12 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(scores)
     else:
-        print(as_text(scores, subject.classes))
+        about = f"{scores['count']:,} images in {len(subject.classes)} classes: {scores['data']}"
+        print("\n".join([subject.name, about, "", *scoring.text(scores, subject.classes)]))
     return 0
 
 
-def _renew(run: Run, scores: dict[str, Any], split: Split) -> None:
+def _renew(run: Run, scores: dict[str, Any], split: Any) -> None:
     """Bring the pictures of a run in line with its new scores."""
     from resurge.cli.explained import explain_run
 
@@ -137,21 +121,64 @@ def _no_weights(model: str) -> str:
     )
 
 
-def subject_of_run(options: argparse.Namespace) -> Subject:
+def subject_of_run(options: argparse.Namespace) -> tuple[Subject, Scoring]:
     """A run, on the data it was trained with unless --data names other."""
-    from resurge.data.sources import open_split
+    from resurge.cli.scoring import scoring_of
+    from resurge.cli.scoring.contract import Subject
     from resurge.training.run import load_run
 
     run = load_run(options.model)
-    source = options.data if options.data is not None else own_data(run)
-    split, classes, which = open_split(
-        source,
+    scoring = scoring_of(run.task)
+    _require_known(options, run.task, scoring)
+    split, classes, which = _images_of(run, options)
+    preprocessing = scoring.adjusted(run.preprocessing, options)
+    return Subject(str(options.model), run.task, run.model, preprocessing, classes, split, which, run), scoring
+
+
+def _images_of(run: Run, options: argparse.Namespace) -> tuple[Any, tuple[str, ...], str]:
+    """The images to score a run on: the split, its classes, and a sentence that says which they are."""
+    from resurge.data.sources import open_split
+
+    if options.data is None and run.task != "classify":
+        return own_scenes(run, options.split)
+    how: dict[str, Any] = {} if run.task == "classify" else {"task": run.task}
+    return open_split(
+        options.data if options.data is not None else own_data(run),
         split=options.split,
         classes=run.classes,
         seed=run.recipe.seed if run.recipe else 0,
         val_fraction=run.recipe.val_fraction if run.recipe else None,
+        **how,
     )
-    return Subject(str(options.model), run.model, adjusted(run.preprocessing, options), classes, split, which, run)
+
+
+def own_scenes(run: Run, split: str) -> tuple[Any, tuple[str, ...], str]:
+    """The data of a detector's or segmenter's training, split as it was then.
+
+    Raises:
+        UserError: the run does not say what it was trained on, or its data has changed since.
+    """
+    from resurge.data.sources import open_data
+
+    recipe = run.recipe
+    if recipe is None:
+        raise UserError(f"{run.folder} does not say what it was trained on. Pass --data.")
+    bundle = open_data(recipe.data, task=run.task, val=recipe.val, seed=recipe.seed, val_fraction=recipe.val_fraction)
+    if bundle.classes != run.classes:
+        raise UserError(
+            f"{recipe.data} has other classes now ({', '.join(bundle.classes[:6])}, …) than in the training "
+            f"({', '.join(run.classes[:6])}, …). Pass --data."
+        )
+    splits = bundle.splits()
+    sizes, trained = {name: len(part) for name, part in splits.items()}, run.meta.get("data")
+    wanted = trained.get("sizes") if isinstance(trained, Mapping) else None
+    if isinstance(wanted, Mapping) and dict(wanted) != sizes:
+        now, then = (", ".join(f"{count} {name}" for name, count in found.items()) for found in (sizes, wanted))
+        raise UserError(f"{recipe.data} was changed: it has {now} images, and the training had {then}. Pass --data.")
+    name = split if split != "auto" else ("test" if "test" in splits else "val")
+    if name not in splits:
+        raise UserError(f"{recipe.data} has no {name} split; it has {', '.join(splits)}.")
+    return splits[name], bundle.classes, f"the {name} split of {bundle.name} ({bundle.how})"
 
 
 def own_data(run: Run) -> str | Path:
@@ -192,59 +219,46 @@ def _require_whole(run: Run, listed: Path) -> None:
         )
 
 
-def subject_of_model(options: argparse.Namespace) -> Subject:
+def subject_of_model(options: argparse.Namespace) -> tuple[Subject, Scoring]:
     """A network by name or text with weights of somebody's, on --data."""
+    task = options.task or "classify"
+    pick_head(task, options.head)
     from resurge.api import create_model
-    from resurge.data.preprocessing import Preprocessing
+    from resurge.cli.scoring import scoring_of
+    from resurge.cli.scoring.contract import Subject
     from resurge.data.sources import open_split
     from resurge.weights.checkpoint import load_weights
 
-    split, classes, which = open_split(options.data, split=options.split)
-    model = create_model(options.model, num_classes=len(classes))
+    scoring = scoring_of(task)
+    _require_known(options, task, scoring)
+    how = {} if task == "classify" else {"task": task}
+    split, classes, which = open_split(options.data, split=options.split, **how)
+    model = create_model(options.model, num_classes=len(classes), task=task, head=options.head)
     report = load_weights(model, options.weights)
+    left = [key for key in (*report.mismatched, *report.missing) if not key.startswith("auxiliary.")]
     classifier = report.mismatched.get("head.fc.weight")
     if classifier is not None:
         raise UserError(
             f"{options.weights} tells {classifier[0][0]} classes apart, but {options.data} has {len(classes)}. "
             "Give the data it was trained on, or train on yours: resurge train --weights ..."
         )
-    published = published_source(options.model, options.weights)
-    preprocessing = Preprocessing(size=224) if published is None else preprocessing_of(published)
-    return Subject(
-        f"{options.model}, weights {options.weights}", model, adjusted(preprocessing, options), classes, split, which
-    )
+    if left:
+        raise UserError(
+            f"{options.weights} leaves {len(left)} tensors of the network as random as they were, first {left[0]}: it "
+            f"is of another head, or not of the {len(classes)} classes of {options.data}. Name its --head and the data "
+            "it was trained on, or train on yours: resurge train --weights ..."
+        )
+    preprocessing = scoring.adjusted(scoring.published(options), options)
+    name = f"{options.model}, weights {options.weights}"
+    return Subject(name, task, model, preprocessing, classes, split, which), scoring
 
 
-def published_source(model: str, weights: str) -> Source | None:
-    """The catalogue's entry of these weights, by the file's name; otherwise that of the model's preferred ones."""
-    from resurge.arch.zoo import canonical_name, get_spec
-    from resurge.weights.catalog import entries
-
-    name = canonical_name(get_spec(model))
-    sources = entries()[name].sources if name in entries() else ()
-    file = Path(weights).name
-    return next((s for s in sources if file in (s.file, s.location)), sources[0] if sources else None)
-
-
-def preprocessing_of(source: Source) -> Preprocessing:
-    """What the network of these published weights expects to see."""
-    from resurge.data.preprocessing import Preprocessing
-
-    return Preprocessing(
-        size=source.size,
-        crop_pct=source.crop_pct,
-        mean=source.mean,
-        std=source.std,
-        channels=len(source.mean),
-        interpolation=source.interpolation,
-    )
-
-
-def adjusted(preprocessing: Preprocessing, options: argparse.Namespace) -> Preprocessing:
-    """`preprocessing` with what the command line says otherwise."""
-    names = ("size", "crop_pct", "interpolation", "mean", "std")
-    changes = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    return dataclasses.replace(preprocessing, **changes)
+def _require_known(options: argparse.Namespace, task: str, scoring: Scoring) -> None:
+    """Raises UserError for an option that means nothing for the task."""
+    given = [name for name in PARTICULAR if getattr(options, name) is not None and name not in scoring.takes]
+    if given:
+        words = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise UserError(f"{options.model} is of the task {task}, which has no use for {words}. Leave it out.")
 
 
 def progress_line(what: str) -> Callable[[int, int], None] | None:
@@ -257,33 +271,3 @@ def progress_line(what: str) -> Callable[[int, int], None] | None:
         print(f"\r{what} {done:,} of {total:,}{end}", end="", file=sys.stderr, flush=True)
 
     return show
-
-
-def as_text(scores: Mapping[str, Any], classes: Sequence[str]) -> str:
-    """The scores for people."""
-    parts = [
-        str(scores["model"]),
-        f"{scores['count']:,} images in {len(classes)} classes: {scores['data']}",
-        "",
-        f"top-1              {percent(scores['top1'])}",
-    ]
-    if scores["top5"] is not None:
-        parts.append(f"top-5              {percent(scores['top5'])}")
-    parts += [
-        f"calibration error  {percent(scores['ece'])}",
-        f"log-likelihood     {fixed(-scores['nll'], 4)}",
-        "",
-        table(
-            [
-                (row["class"], f"{row['n']}", percent(row["precision"]), percent(row["recall"]), percent(row["f1"]))
-                for row in scores["per_class"]
-            ],
-            ("class", "images", "precision", "recall", "F1"),
-            "<>>>>",
-        ),
-    ]
-    if len(classes) <= WIDEST_MATRIX:
-        matrix = [(name, *map(str, row)) for name, row in zip(classes, scores["confusion"], strict=True)]
-        head = ("true \\ said", *(name[:8] for name in classes))
-        parts += ["", table(matrix, head, "<" + ">" * len(classes))]
-    return "\n".join(parts)

@@ -1,18 +1,18 @@
-"""Pictures that explain: those a run directory keeps for its report, and those `predict --explain` writes."""
+"""The pictures a run directory keeps for its report."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from resurge.arch.backbone import backbone_of
 from resurge.data.bundle import DataBundle, Split
-from resurge.explain.attention import attention_summary, write_explanation, write_thumbnails
-from resurge.explain.cost import cost
+from resurge.explain.attention import write_thumbnails
+from resurge.explain.cost import CostReport, cost
 from resurge.explain.diagram import block_scene, network_scene
 from resurge.files import atomic_write_text
 from resurge.training.run import Run
@@ -25,22 +25,51 @@ def explain_training(run: Run, evaluation: dict[str, Any], bundle: DataBundle) -
     explain_run(run, evaluation, bundle.splits()[evaluation["split"]])
 
 
-def explain_run(run: Run, evaluation: dict[str, Any], split: Split) -> None:
-    """Write `explain/` of a run: diagrams, cost, and thumbnails with class-activation maps of images of `split`.
+def explain_run(run: Run, evaluation: dict[str, Any], split: Any) -> None:
+    """Write `explain/` of a run: diagrams, cost, and pictures of images of `split`.
 
-    The mistakes in `evaluation` get the paths of theirs, and `examples`, one image a class, are added to it.
+    The entries of `evaluation` that name images get the paths of their pictures.
 
     Raises:
         UserError: a file cannot be written.
     """
-    size = (run.preprocessing.size, run.preprocessing.size)
-    channels = run.preprocessing.channels
+    classifier = run.task == "classify"
+    size = (run.preprocessing.size, run.preprocessing.size) if classifier else _usual_size(run, split)
+    channels, stride = run.preprocessing.channels, backbone_of(run.model).output_stride
     folder = run.folder / "explain"
-    network_scene(run.spec, size=size, in_channels=channels, num_classes=len(run.classes)).save(folder / "network.svg")
+    classes = len(run.classes) if classifier else None
+    drawn = network_scene(run.spec, size=size, in_channels=channels, num_classes=classes, output_stride=stride)
+    drawn.save(folder / "network.svg")
     for stage in range(1, len(run.spec.depths) + 1):
-        block_scene(run.spec, stage, size=size, in_channels=channels).save(folder / f"block_{stage}.svg")
-    costs = cost(run.model, size)
-    atomic_write_text(folder / "cost.json", json.dumps(costs.to_json(), indent=1) + "\n")
+        block = block_scene(run.spec, stage, size=size, in_channels=channels, output_stride=stride)
+        block.save(folder / f"block_{stage}.svg")
+    _write_costs(run, size, folder / "cost.json")
+    PICTURES[run.task](run, evaluation, split)
+
+
+def _usual_size(run: Run, split: Any) -> tuple[int, int]:
+    """(height, width) that the first image of the split has for the network."""
+    image = split.read(0)
+    height, width = run.preprocessing.shape(image.width, image.height)
+    return height, width
+
+
+def _write_costs(run: Run, size: tuple[int, int], path: Path) -> None:
+    """Cost of the whole network, or, where what it does depends on what is in the image, of its backbone."""
+    whole = run.task in ("classify", "segment")
+    costs: CostReport = cost(run.model if whole else backbone_of(run.model), size)
+    plain = costs.to_json()
+    if not whole:
+        every = sum(parameter.numel() for parameter in run.model.parameters())
+        plain |= {"of": "backbone", "other_parameters": every - costs.parameters}
+    atomic_write_text(path, json.dumps(plain, indent=1) + "\n")
+
+
+# ------------------------------------------------------------------------------------------------ classification
+
+
+def _classified(run: Run, evaluation: dict[str, Any], split: Split) -> None:
+    """Thumbnails with class-activation maps of the mistakes, and of one image a class."""
     mistakes = evaluation["mistakes"]
     pictures = _thumbnails(run, split, [mistake["index"] for mistake in mistakes], "mistake")
     for mistake, files in zip(mistakes, pictures, strict=True):
@@ -84,29 +113,24 @@ def _batch(run: Run, split: Split, indices: Sequence[int]) -> torch.Tensor:
     return torch.stack([run.preprocessing(split.read(index)) for index in indices]).to(device)
 
 
-class Overlays:
-    """Writes one picture an image into a folder, and `attention.json` with the weights its attention gave."""
+# ------------------------------------------------------------------------------------------------------- scenes
 
-    def __init__(self, run: Run, folder: Path) -> None:
-        self.run = run
-        self.folder = folder
-        self.written: dict[str, dict[str, Any]] = {}
 
-    def write(self, path: Path, image: Any, tensor: torch.Tensor) -> None:
-        """Overlays of one image (a PIL image, and the (C, H, W) tensor the network saw of it).
+def _objects(run: Run, evaluation: dict[str, Any], split: Any) -> None:
+    from resurge.cli.explained_scenes import show_objects
 
-        Raises:
-            UserError: a file cannot be written.
-        """
-        stem = re.sub(r"[^\w.-]+", "_", path.stem) or "image"
-        name, number = f"{stem}.png", 1
-        while name in self.written:
-            number += 1
-            name = f"{stem}-{number}.png"
-        batch = tensor.to(next(self.run.model.parameters()).device)[None]
-        write_explanation(self.run.model, batch, self.run.preprocessing.fit(image), self.folder / name)
-        self.written[name] = {"path": str(path), "attention": attention_summary(self.run.model, batch)}
+    show_objects(run, evaluation, split)
 
-    def finish(self) -> None:
-        """Write `attention.json`: for each picture its image, and the mean weight of every branch and gate."""
-        atomic_write_text(self.folder / "attention.json", json.dumps(self.written, indent=1, ensure_ascii=False) + "\n")
+
+def _label_maps(run: Run, evaluation: dict[str, Any], split: Any) -> None:
+    from resurge.cli.explained_scenes import show_label_maps
+
+    show_label_maps(run, evaluation, split)
+
+
+PICTURES: dict[str, Callable[[Run, dict[str, Any], Any], None]] = {
+    "classify": _classified,
+    "detect": _objects,
+    "instances": _objects,
+    "segment": _label_maps,
+}

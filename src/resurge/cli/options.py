@@ -6,6 +6,7 @@ import argparse
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from resurge.errors import UserError, suggest
@@ -105,15 +106,106 @@ def add_device(parser: Parser) -> None:
     parser.add_argument("--device", type=device, default="auto", metavar="NAME", help=about)
 
 
-def add_batch_size(parser: Parser, default: int = 64) -> None:
+def add_batch_size(parser: Parser, default: str) -> None:
+    """Not given, it stays None; `default` says what it is then."""
     about = f"images at a time (default: {default})"
-    parser.add_argument("--batch-size", type=whole_number(1), default=default, metavar="N", help=about)
+    parser.add_argument("--batch-size", type=whole_number(1), metavar="N", help=about)
 
 
 def add_workers(parser: Parser) -> None:
     parser.add_argument(
         "--workers", type=whole_number(0), default=0, metavar="N", help="processes that read images (default: 0)"
     )
+
+
+def yes_or_no(word: str) -> bool:
+    """An argparse `type`: true or false."""
+    if word.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"expected true or false, got {word!r}")
+    return word.lower() == "true"
+
+
+def factors(word: str) -> tuple[float, ...]:
+    """An argparse `type`: positive numbers with commas between them."""
+    found = numbers(word)
+    if min(found) <= 0:
+        raise argparse.ArgumentTypeError(f"expected numbers above 0, got {word!r}")
+    return found
+
+
+def height_and_width(word: str) -> tuple[int, int] | None:
+    """An argparse `type`: two whole numbers of pixels, or `none`."""
+    if word.lower() == "none":
+        return None
+    sides = [whole_number(1)(part.strip()) for part in word.strip("[]()").split(",")]
+    if len(sides) != 2:
+        raise argparse.ArgumentTypeError(f"expected a height and a width such as 512,512, got {word!r}")
+    return sides[0], sides[1]
+
+
+@dataclass(frozen=True)
+class Views:
+    """How a segmenter is asked; see `resurge.tasks.sliding.predict_probabilities`."""
+
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    window: tuple[int, int] | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether one forward pass of the whole image is all."""
+        return self == Views()
+
+    @staticmethod
+    def of_recipe(recipe: Any) -> Views:
+        """What a run's recipe tests with; plain where there is none."""
+        if recipe is None:
+            return Views()
+        window = recipe.testing.test_window
+        sides = None if window is None else (window[0], window[1])
+        return Views(tuple(recipe.testing.test_scales), recipe.testing.test_flip, sides)
+
+    @staticmethod
+    def of(options: argparse.Namespace, recipe: Any) -> Views:
+        """What the command line says, otherwise a run's recipe (None: there is none)."""
+        own = Views.of_recipe(recipe)
+        return Views(
+            own.scales if options.scales is None else options.scales,
+            own.flip if options.flip is None else options.flip,
+            own.window if options.window is None else options.window[0],
+        )
+
+
+def add_views(parser: Parser) -> None:
+    """The options of `Views`; those not given stay None."""
+    group = parser.add_argument_group("segmenters only", "default: what the run's recipe tests with")
+    about = "average over the image at these sizes: 0.75,1,1.25"
+    group.add_argument("--scales", type=factors, metavar="A,B", help=about)
+    group.add_argument(
+        "--flip", type=yes_or_no, nargs="?", const=True, metavar="true/false", help="average over its mirror image too"
+    )
+    group.add_argument(
+        "--window",
+        type=lambda word: (height_and_width(word),),  # a tuple, so that `none` is not taken for nothing given
+        metavar="H,W",
+        help="let a window of this many pixels slide over larger images; none: whole images",
+    )
+
+
+def add_max_size(parser: Parser) -> None:
+    about = (
+        "not classifiers: images are reduced until their longer side has N pixels at most, which bounds the memory "
+        "(default: the run's)"
+    )
+    parser.add_argument("--max-size", type=whole_number(1), metavar="N", help=about)
+
+
+def share(word: str) -> float:
+    """An argparse `type`: a number in 0..1."""
+    found = number(word)
+    if not 0 <= found <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {word!r}")
+    return found
 
 
 def as_is(value: Any) -> str:

@@ -1,77 +1,86 @@
-"""`resurge predict RUN images-or-folders…`: class names and scores for images."""
+"""`resurge predict RUN images-or-folders…`: what a trained network says of images."""
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from resurge.cli.options import Parser, add_batch_size, add_device, add_json, whole_number
+from resurge.cli.options import (
+    Parser,
+    add_batch_size,
+    add_device,
+    add_json,
+    add_max_size,
+    add_views,
+    share,
+    whole_number,
+)
 from resurge.errors import UserError
 
 if TYPE_CHECKING:
-    import torch
-    from PIL import Image
+    from resurge.cli.predicting.contract import Opened, Predicting
 
-    from resurge.training.run import Run
+# Options that only some tasks take, by destination; not given, they are None.
+PARTICULAR = ("top", "score", "overlays", "coco_json", "max_size", "scales", "flip", "window")
 
 
 def add_options(parser: Parser) -> None:
     parser.add_argument("run", metavar="RUN", help="a folder that `resurge train` wrote")
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files, or folders that are searched for them")
-    parser.add_argument("--top", type=whole_number(1), default=1, metavar="K", help="classes an image (default: 1)")
     add_json(parser)
     parser.add_argument("--csv", action="store_true", help="print CSV")
-    parser.add_argument("--out", metavar="FILE", help="write to FILE.csv or FILE.json instead of printing")
-    parser.add_argument(
-        "--explain", metavar="DIR", help="write class-activation and attention overlays of each image to DIR"
-    )
+    about = "write to FILE.csv or FILE.json instead of printing; segmenters: a folder for the label maps, as PNG"
+    parser.add_argument("--out", metavar="FILE|DIR", help=about)
+    about = "write activation maps (classifiers: of the class too) of each image to DIR, and what its attention weighed"
+    parser.add_argument("--explain", metavar="DIR", help=about)
+    parser.add_argument("--overlays", metavar="DIR", help="not classifiers: write each image with what was found on it")
+    add_max_size(parser)
     add_device(parser)
-    add_batch_size(parser, 32)
+    add_batch_size(parser, "32 for a classifier, else 1")
+    only = parser.add_argument_group("classifiers only")
+    only.add_argument("--top", type=whole_number(1), metavar="K", help="classes an image (default: 1)")
+    only = parser.add_argument_group("detectors and instance segmenters only")
+    only.add_argument("--score", type=share, metavar="X", help="leave out what has a lower score (default: 0.5)")
+    about = "write all that was found as one COCO file; --score 0 keeps what its scores need"
+    only.add_argument("--coco-json", metavar="FILE", help=about)
+    add_views(parser)
     parser.epilog = "Files that cannot be read are reported and skipped; the exit code is then 1."
 
 
-class Prediction(NamedTuple):
-    """The most probable classes of a file, or why there are none. `tensor` is what the network saw."""
-
-    path: Path
-    scores: tuple[tuple[str, float], ...]
-    problem: str = ""
-    image: Image.Image | None = None
-    tensor: torch.Tensor | None = None
-
-
 def run(options: argparse.Namespace) -> int:
-    style = _style(options)
+    if options.json and options.csv:
+        raise UserError("--json and --csv are two forms of the same output. Choose one.")
     files = find_files(options.images)
+    _keep_apart(options, files)
+    from resurge.cli.predicting import predicting_of
+    from resurge.cli.predicting.contract import Asked
     from resurge.training.evaluate import pick_device
     from resurge.training.run import load_run
 
     device = pick_device(options.device)
     trained = load_run(options.run, device)
-    overlays = None
-    if options.explain:
-        from resurge.cli.explained import Overlays
-
-        overlays = Overlays(trained, Path(options.explain))
-    writer = Writer(style, min(options.top, len(trained.classes)), live=options.out is None)
+    kind = predicting_of(trained.task)
+    _require_known(options, trained.task, kind)
+    style = _style(options, to_file=trained.task != "segment")
+    predicting = kind(Asked(trained, options, device))
+    to_file = options.out is not None and trained.task != "segment"
+    writer = Writer(style, predicting, live=not to_file)
     skipped = 0
-    for prediction in predictions(trained, files, batch_size=options.batch_size, device=device, top=options.top):
-        if prediction.problem:
+    for opened, answer in answers(predicting, files, options.batch_size or kind.batch_size):
+        if isinstance(opened, Path):
             skipped += 1
-            print(f"resurge: skipped {prediction.problem}", file=sys.stderr)
-        elif overlays is not None and prediction.tensor is not None:
-            overlays.write(prediction.path, prediction.image, prediction.tensor)
-        writer.add(prediction)
-    if overlays is not None:
-        overlays.finish()
+            print(f"resurge: skipped {answer}", file=sys.stderr)
+            writer.skip(opened, answer)
+        else:
+            predicting.write(opened, answer)
+            writer.add(opened, answer)
+    predicting.finish()
     text = writer.end()
-    if options.out is not None:
+    if to_file:
         from resurge.files import atomic_write_bytes
 
         atomic_write_bytes(options.out, text.encode("utf-8", "backslashreplace"))
@@ -80,15 +89,33 @@ def run(options: argparse.Namespace) -> int:
     return 1 if skipped else 0
 
 
-def _style(options: argparse.Namespace) -> str:
-    if options.json and options.csv:
-        raise UserError("--json and --csv are two forms of the same output. Choose one.")
-    by_suffix = {".json": "json", ".csv": "csv"}.get(Path(options.out).suffix) if options.out else None
+def _style(options: argparse.Namespace, to_file: bool) -> str:
+    by_suffix = {".json": "json", ".csv": "csv"}.get(Path(options.out).suffix) if options.out and to_file else None
     if options.json or options.csv:
         return "json" if options.json else "csv"
-    if options.out and by_suffix is None:
+    if options.out and to_file and by_suffix is None:
         raise UserError(f"--out {options.out}: expected a file that ends in .csv or .json, or --csv or --json with it.")
     return by_suffix or "text"
+
+
+def _require_known(options: argparse.Namespace, task: str, kind: type[Predicting]) -> None:
+    """Raises UserError for an option that means nothing for the run's task."""
+    given = [name for name in PARTICULAR if getattr(options, name) is not None and name not in kind.takes]
+    if given:
+        words = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise UserError(f"{options.run} is of the task {task}, which has no use for {words}. Leave it out.")
+
+
+def _keep_apart(options: argparse.Namespace, files: Sequence[Path]) -> None:
+    """Raises UserError when pictures would be written onto each other, or onto those that are read."""
+    named = {f"--{name}": getattr(options, name) for name in ("out", "overlays", "explain")}
+    folders = {option: Path(value).resolve() for option, value in named.items() if value}
+    for option, folder in folders.items():
+        twin = next((other for other in folders if other != option and folders[other] == folder), None)
+        if twin is not None:
+            raise UserError(f"{option} and {twin} name the same folder, {folder}. Give each one of its own.")
+        if any(file.resolve().parent == folder for file in files):
+            raise UserError(f"{option} {folder} holds images that are to be read. Give a folder of its own.")
 
 
 def find_files(places: Sequence[str]) -> list[Path]:
@@ -119,65 +146,55 @@ def find_files(places: Sequence[str]) -> list[Path]:
     return list(found)
 
 
-def predictions(trained: Run, files: Sequence[Path], *, batch_size: int, device: Any, top: int) -> Iterator[Prediction]:
-    """One `Prediction` a file, in order."""
+def answers(
+    predicting: Predicting, files: Sequence[Path], batch_size: int
+) -> Iterator[tuple[Opened, Any] | tuple[Path, str]]:
+    """For each file, in order: the picture and the answer, or the path and why it cannot be read."""
+    from resurge.cli.predicting.contract import Opened
     from resurge.data.images import UnreadableImage, open_image
 
     for start in range(0, len(files), batch_size):
-        batch: list[Prediction] = []
+        batch: list[Opened | tuple[Path, str]] = []
         for path in files[start : start + batch_size]:
             try:
-                image = open_image(path)
+                batch.append(Opened(path, open_image(path)))
             except UnreadableImage as error:
-                batch.append(Prediction(path, (), str(error)))
+                batch.append((path, str(error)))
+        readable = [entry for entry in batch if isinstance(entry, Opened)]
+        given = iter(predicting.predict(readable)) if readable else iter(())
+        for entry in batch:
+            if isinstance(entry, Opened):
+                yield entry, next(given)
             else:
-                batch.append(Prediction(path, (), image=image, tensor=trained.preprocessing(image)))
-        yield from _scored(trained, batch, device, top)
-
-
-def _scored(trained: Run, batch: Sequence[Prediction], device: Any, top: int) -> Iterator[Prediction]:
-    import torch
-
-    tensors = [prediction.tensor for prediction in batch if prediction.tensor is not None]
-    if tensors:
-        with torch.inference_mode():
-            shares = trained.model(torch.stack(tensors).to(device)).float().softmax(1).cpu()
-        best = shares.topk(min(top, shares.shape[1]), 1)
-        rows = iter(zip(best.values.tolist(), best.indices.tolist(), strict=True))
-    for prediction in batch:
-        if prediction.tensor is None:
-            yield prediction
-            continue
-        values, indices = next(rows)
-        scores = tuple((trained.classes[index], value) for index, value in zip(indices, values, strict=True))
-        yield prediction._replace(scores=scores)
+                yield entry
 
 
 class Writer:
     """The output in one of its forms. With `live`, lines are printed as they come."""
 
-    def __init__(self, style: str, top: int, live: bool) -> None:
+    def __init__(self, style: str, predicting: Predicting, live: bool) -> None:
         self.style = style
+        self.predicting = predicting
         self.live = live
         self.lines: list[str] = []
         self.predicted: list[dict[str, Any]] = []
         self.skipped: list[dict[str, str]] = []
         if style == "csv":
-            self._line(_csv_row(["path", *(f"{what}_{k}" for k in range(1, top + 1) for what in ("class", "score"))]))
+            self._row(predicting.csv_head())
 
-    def add(self, prediction: Prediction) -> None:
-        """Take one prediction; files that were skipped appear in JSON only."""
-        path = str(prediction.path)
-        if prediction.problem:
-            self.skipped.append({"path": path, "problem": prediction.problem})
-        elif self.style == "json":
-            ranked = [{"class": name, "score": score} for name, score in prediction.scores]
-            self.predicted.append({"path": path, "predictions": ranked})
+    def add(self, opened: Opened, answer: Any) -> None:
+        """Take one answer."""
+        if self.style == "json":
+            self.predicted.append({"path": str(opened.path), **self.predicting.json(opened, answer)})
         elif self.style == "csv":
-            cells = (cell for name, score in prediction.scores for cell in (name, f"{score:.6f}"))
-            self._line(_csv_row([path, *cells]))
+            for row in self.predicting.csv_rows(opened, answer):
+                self._row(row)
         else:
-            self._line("  ".join([path, *(f"{name} {100 * score:.2f} %" for name, score in prediction.scores)]))
+            self._line(self.predicting.text(opened, answer))
+
+    def skip(self, path: Path, problem: str) -> None:
+        """Take a file that cannot be read; it appears in JSON only."""
+        self.skipped.append({"path": str(path), "problem": problem})
 
     def end(self) -> str:
         """Everything as one text; JSON is printed now."""
@@ -185,14 +202,13 @@ class Writer:
             self._line(json.dumps({"images": self.predicted, "skipped": self.skipped}, indent=2, ensure_ascii=False))
         return "\n".join(self.lines) + "\n" if self.lines else ""
 
+    def _row(self, cells: list[str]) -> None:
+        from resurge.cli.predicting.contract import csv_line
+
+        self._line(csv_line(cells))
+
     def _line(self, line: str) -> None:
         if self.live:
             print(line)
         else:
             self.lines.append(line)
-
-
-def _csv_row(cells: Sequence[str]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(cells)
-    return text.getvalue()

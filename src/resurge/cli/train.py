@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from resurge.cli.options import Parser, as_is
-from resurge.cli.tables import percent
 from resurge.errors import UserError, suggest
 from resurge.options import read_assignment
 from resurge.training import recipe as recipes
+from resurge.training.figures import NAMES, percent_text
 from resurge.training.recipe import Recipe
 from resurge.training.stops import TrainingDiverged, TrainingInterrupted
 
 # These stand first in the help; every other field of a recipe follows under the name of its group.
-COMMON = ("data", "model", "weights")
+COMMON = ("task", "head", "data", "model", "weights")
 
 
 def add_options(parser: Parser) -> None:
@@ -74,12 +74,24 @@ def run(options: argparse.Namespace) -> int:
             raise UserError(f"--resume goes on with the run's own recipe: it cannot be given with {words}.")
         folder = Path(options.resume)
         return _train(_changed_recipe(folder, changes) if changes else None, folder, resume=True)
-    recipe = recipes.load_recipe(options.recipe) if options.recipe else Recipe()
-    recipe = recipe.replace(changes, where="command line")
+    recipe = _starting_recipe(options.recipe, changes).replace(changes, where="command line")
     if options.print_recipe:
         print(recipe.to_yaml(), end="")
         return 0
     return _train(recipe, Path(options.out) if options.out else free_run(recipe), overwrite=options.overwrite)
+
+
+def _starting_recipe(name: str | None, changes: dict[str, Any]) -> Recipe:
+    """The named recipe, or the one a task starts from when none is named."""
+    if name is not None:
+        return recipes.load_recipe(name)
+    plain = Recipe()
+    task = str(changes.get("task", plain.task))
+    default = recipes.default_recipe(task, str(changes.get("data", plain.data))) if task != plain.task else None
+    if default is None:
+        return plain
+    print(f"recipe: {default} (the default of --task {task}; --recipe names another)", file=sys.stderr)
+    return recipes.load_recipe(default)
 
 
 def _changed_recipe(folder: Path, changes: dict[str, Any]) -> Recipe:
@@ -101,8 +113,8 @@ def _train(recipe: Recipe | None, out: Path, *, resume: bool = False, overwrite:
         return stop.exit_code
     if not result:  # a helper process of a training on several devices; the first one has the result
         return 0
-    top5 = f", top-5 {percent(result['top5'])}" if result.get("top5") is not None else ""
-    print(f"top-1 {percent(result['top1'])}{top5} on the {result['count']:,} images of the {result['split']} split")
+    shown = {name: value for name, value in result["scores"].items() if name in NAMES}
+    print(f"{percent_text(shown)} on the {result['count']:,} images of the {result['split']} split")
     print(f"run:    {out}")
     print(f"report: {write_report(out).resolve()}")
     return 0
@@ -136,8 +148,9 @@ def read_value(text: str, kind: str) -> Any:
 
 
 def free_run(recipe: Recipe) -> Path:
-    """`runs/DATA-MODEL`, numbered when it exists."""
-    words = [Path(recipe.data).stem or "data", *recipe.model.split()[:1]]
+    """`runs/DATA-TASK-MODEL`, numbered when it exists."""
+    task = [] if recipe.task == "classify" else [recipe.task]
+    words = [Path(recipe.data).stem or "data", *task, *recipe.model.split()[:1]]
     stem = "-".join("".join(c if c.isalnum() or c in "._" else "-" for c in word) for word in words)
     candidate, number = Path("runs") / stem, 1
     while candidate.exists():

@@ -172,7 +172,7 @@ def _geometry(pre: Preprocessing, augment: Augment) -> tuple[Step, ...]:
     if augment.scale is not None:
         steps = [ResizedCrop(pre.size, augment.scale, augment.ratio, pre.interpolation)]
     if augment.padding_crop:
-        steps.append(PaddingCrop(augment.padding_crop, _mean_colour(pre)))
+        steps.append(PaddingCrop(augment.padding_crop, pre.mean_colour))
     if augment.hflip:
         steps.append(Flip(augment.hflip, Image.Transpose.FLIP_LEFT_RIGHT))
     if augment.vflip:
@@ -186,14 +186,14 @@ def _geometry(pre: Preprocessing, augment: Augment) -> tuple[Step, ...]:
                 scale=(1 - zoom, 1 + zoom) if zoom else None,
                 shear=augment.shear or None,
                 interpolation=v2.InterpolationMode.BILINEAR,
-                fill=list(_mean_colour(pre)),
+                fill=list(pre.mean_colour),
             )
         )
     return tuple(steps)
 
 
 def _colours(pre: Preprocessing, augment: Augment) -> tuple[Step, ...]:
-    warp, fill = v2.InterpolationMode.BILINEAR, list(_mean_colour(pre))
+    warp, fill = v2.InterpolationMode.BILINEAR, list(pre.mean_colour)
     steps: list[Step] = []
     if augment.auto == "randaugment":
         steps.append(v2.RandAugment(augment.auto_ops, augment.auto_magnitude, interpolation=warp, fill=fill))
@@ -206,8 +206,3 @@ def _colours(pre: Preprocessing, augment: Augment) -> tuple[Step, ...]:
         saturation, hue = (augment.jitter, augment.hue) if coloured else (0.0, 0.0)
         steps.append(v2.ColorJitter(augment.jitter, augment.jitter, saturation, hue))
     return tuple(steps)
-
-
-def _mean_colour(pre: Preprocessing) -> tuple[int, ...]:
-    """What becomes zero after normalising, as 0..255 a channel: the neutral filling for pixels from outside."""
-    return tuple(round(255 * value) for value in pre.mean)

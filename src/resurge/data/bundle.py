@@ -8,15 +8,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
-from typing import Protocol
+from statistics import median
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
 
-from resurge.data.images import MAX_PIXELS, open_image
+from resurge.data.images import MAX_PIXELS, UnreadableImage, open_image, read_bytes, read_header
 from resurge.data.seeding import mix
 from resurge.errors import UserError
 from resurge.files import atomic_write_bytes
+
+if TYPE_CHECKING:
+    from resurge.data.scenes import MaskSplit, ObjectSplit
+
+_GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+
+AnySplit = TypeVar("AnySplit", "Split", "ObjectSplit", "MaskSplit")
 
 
 class Images(Protocol):
@@ -101,54 +109,59 @@ class Split:
 
 
 @dataclass(frozen=True)
-class DataBundle:
+class DataBundle(Generic[AnySplit]):
     """A data set ready for training. `how` says in one sentence how the splits were made; `notes` what the user
     should know about (ignored files, classes without validation images); `in_channels` is 1 when the images are grey;
-    `default_size` is a sensible side of the network's input in pixels."""
+    `default_size` is a sensible side of the network's input in pixels, of the shorter side where images keep their
+    shape. The splits are `Split`s for the task classify, `ObjectSplit`s for detect and instances, `MaskSplit`s for
+    segment."""
 
     name: str
     classes: tuple[str, ...]
-    train: Split
-    val: Split
-    test: Split | None
+    train: AnySplit
+    val: AnySplit
+    test: AnySplit | None
     in_channels: int
     default_size: int
     how: str
     seed: int
     notes: tuple[str, ...] = field(default=())
+    task: str = "classify"
 
     @property
     def num_classes(self) -> int:
         return len(self.classes)
 
-    def splits(self) -> dict[str, Split]:
+    def splits(self) -> dict[str, AnySplit]:
         """The splits there are, by name: train, val, and test where there is one."""
         splits = {"train": self.train, "val": self.val}
         return splits if self.test is None else splits | {"test": self.test}
 
     def to_json(self) -> dict[str, object]:
-        """What a run directory keeps: name, classes, sizes of the splits, seed, how they were made, notes."""
+        """What a run directory keeps: task, name, classes, sizes of the splits, seed, how they were made, notes."""
         sizes = {name: len(split) for name, split in self.splits().items()}
         return {
-            "name": self.name, "classes": list(self.classes), "sizes": sizes, "seed": self.seed,
+            "task": self.task, "name": self.name, "classes": list(self.classes), "sizes": sizes, "seed": self.seed,
             "how": self.how, "notes": list(self.notes), "in_channels": self.in_channels,
         }  # fmt: skip
 
 
 def write_split(bundle: DataBundle, path: str | Path) -> None:
-    """Write which image is in which split, as CSV with the columns path, label, split.
+    """Write which image is in which split, as CSV with the columns path, label, split; path, split when the images
+    have no one label.
 
-    Images in files stand with their absolute path, so `open_data` reads the same splits back from the CSV; images in
-    memory stand with their id.
+    Images in files stand with their absolute path, so that `open_data` reads the same splits of a classification back
+    from the CSV; images in memory stand with their id.
     """
+    labelled = bundle.task == "classify"
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("path", "label", "split"))
+    writer.writerow(("path", "label", "split") if labelled else ("path", "split"))
     for name, split in bundle.splits().items():
         for index, label in enumerate(split.labels):
             file = split.path(index)
             where = split.ids[index] if file is None else str(file.absolute())
-            writer.writerow((where, bundle.classes[label], name))
+            writer.writerow((where, bundle.classes[label], name) if labelled else (where, name))
     atomic_write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))  # a file's name may be no text
 
 
@@ -177,8 +190,8 @@ def stratified(labels: Sequence[int], fraction: float, seed: int) -> tuple[list[
     return [i for i in range(len(labels)) if i not in chosen], sorted(held)
 
 
-def hold_out(split: Split, fraction: float, seed: int, num_classes: int) -> tuple[Split, Split]:
-    """Split `split` into (train, val), stratified by class.
+def hold_out(split: AnySplit, fraction: float, seed: int, num_classes: int) -> tuple[AnySplit, AnySplit]:
+    """Split `split` into (train, val), stratified by class; by image where images have no one class.
 
     Raises:
         UserError: there are too few images to have both.
@@ -190,6 +203,24 @@ def hold_out(split: Split, fraction: float, seed: int, num_classes: int) -> tupl
             "validation. Add images, or give a validation folder with --val."
         )
     return split.select(kept), split.select(held)
+
+
+def peek(images: Images, count: int = 48) -> tuple[bool, int | None]:
+    """From the headers of `count` files, evenly spread: whether all are grey, and the median of their shorter sides
+    (None when nothing is known, as of images in memory)."""
+    if not isinstance(images, FileImages) or not images.names:
+        return False, None
+    sides: list[int] = []
+    grey = True
+    for index in sorted({round(i * (len(images.names) - 1) / (count - 1)) for i in range(count)}):
+        path = images.path(index)
+        try:
+            header = read_header(read_bytes(path), str(path), images.max_pixels)
+        except UnreadableImage:
+            continue
+        grey = grey and header.mode in _GREY_MODES
+        sides.append(min(header.size))
+    return bool(sides) and grey, int(median(sides)) if sides else None
 
 
 def describe(counts: Sequence[int]) -> str:

@@ -6,8 +6,9 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from resurge.data.bundle import Images, Split
 from resurge.data.images import UnreadableImage
+from resurge.data.scenes import MaskSplit, ObjectSplit
 from resurge.data.seeding import generator, mix, seeded
 from resurge.errors import UserError
 
@@ -23,6 +25,9 @@ log = logging.getLogger(__name__)
 
 Key = tuple[int, int]
 """(epoch, index): which image, and in which epoch, so that a worker needs to know nothing else."""
+
+T = TypeVar("T")
+AnySplit = TypeVar("AnySplit", Split, ObjectSplit, MaskSplit)
 
 
 class IndexedDataset(Dataset[tuple[torch.Tensor, int]]):
@@ -55,26 +60,42 @@ class IndexedDataset(Dataset[tuple[torch.Tensor, int]]):
     def _read(self, index: int) -> tuple[Image.Image, int]:
         if self.strict:
             return self.split.read(index), self.split.labels[index]
-        for candidate in self._candidates(index):
-            if self.split.ids[candidate] in self.replaced:
-                continue
-            try:
-                return self.split.read(candidate, self.draft_size), self.split.labels[candidate]
-            except UnreadableImage as error:
-                self.replaced[self.split.ids[candidate]] = str(error)
-                log.warning("skipped, another image stands in: %s", error)
-        first = next(iter(self.replaced.values()))
-        raise UserError(f"none of the {len(self.split)} images can be read; the first: {first}")
+        return first_readable(
+            self.split, index, self.replaced, lambda i: (self.split.read(i, self.draft_size), self.split.labels[i])
+        )
 
-    def _candidates(self, index: int) -> Iterator[int]:
-        """`index`, then the others of its class in order from there on, round the end, then everything else."""
-        yield index
-        labels, n = self.split.labels, len(self.split)
-        for same in (True, False):
-            for step in range(1, n):
-                other = (index + step) % n
-                if (labels[other] == labels[index]) is same:
-                    yield other
+
+def first_readable(
+    split: Split | ObjectSplit | MaskSplit, index: int, replaced: dict[str, str], load: Callable[[int], T]
+) -> T:
+    """`load(index)`, or that of the first image that can be read: of the others of its class in order from there on,
+    round the end, then of all others.
+
+    replaced: id and reason of each image that cannot be read; they are not tried again, and new ones are added.
+
+    Raises:
+        UserError: none can be read.
+    """
+    for candidate in _candidates(split.labels, index):
+        if split.ids[candidate] in replaced:
+            continue
+        try:
+            return load(candidate)
+        except UnreadableImage as error:
+            replaced[split.ids[candidate]] = str(error)
+            log.warning("skipped, another image stands in: %s", error)
+    first = next(iter(replaced.values()))
+    raise UserError(f"none of the {len(split)} images can be read; the first: {first}")
+
+
+def _candidates(labels: Sequence[int], index: int) -> Iterator[int]:
+    yield index
+    n = len(labels)
+    for same in (True, False):
+        for step in range(1, n):
+            other = (index + step) % n
+            if (labels[other] == labels[index]) is same:
+                yield other
 
 
 class EpochSampler(Sampler[list[Key]]):
@@ -158,12 +179,16 @@ class EpochSampler(Sampler[list[Key]]):
 
 
 def make_loader(
-    dataset: IndexedDataset, sampler: EpochSampler, workers: int = 0, pin_memory: bool = False
-) -> DataLoader[tuple[torch.Tensor, int]]:
-    """A loader of (images (N, C, H, W) float32, labels (N,) int64). The result does not depend on `workers`."""
+    dataset: Dataset[Any], sampler: EpochSampler, workers: int = 0, pin_memory: bool = False,
+    collate_fn: Callable[[list[Any]], Any] | None = None,
+) -> DataLoader[Any]:  # fmt: skip
+    """A loader of (images (N, C, H, W) float32, labels (N,) int64), or of what `collate_fn` makes of a list of samples.
+
+    The result does not depend on `workers`.
+    """
     return DataLoader(
         dataset, batch_sampler=sampler, num_workers=workers, pin_memory=pin_memory, persistent_workers=workers > 0,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_one_thread, collate_fn=collate_fn,
     )  # fmt: skip
 
 
@@ -190,8 +215,8 @@ class Problem:
     message: str
 
 
-def verify(split: Split, threads: int = 2) -> tuple[Split, tuple[Problem, ...]]:
-    """Decode every image once; the split without the unreadable ones, and the list of those.
+def verify(split: AnySplit, threads: int = 2) -> tuple[AnySplit, tuple[Problem, ...]]:
+    """Decode every image, and label map, once; the split without the unreadable ones, and the list of those.
 
     Raises:
         UserError: no image, or no image of a class that occurs, can be read.
@@ -200,6 +225,8 @@ def verify(split: Split, threads: int = 2) -> tuple[Split, tuple[Problem, ...]]:
     def check(index: int) -> Problem | None:
         try:
             split.read(index)
+            if isinstance(split, MaskSplit):
+                split.target(index)
         except UnreadableImage as error:
             return Problem(split.ids[index], error.kind, str(error))
         return None
@@ -235,12 +262,17 @@ class CachedImages:
         return CachedImages(self.source.select(indices), tuple(self.pixels[i] for i in indices))
 
 
-def cache(split: Split, budget_bytes: int, shorter_side: int | None = None, threads: int = 2) -> Split:
+def cache(split: AnySplit, budget_bytes: int, shorter_side: int | None = None, threads: int = 2) -> AnySplit:
     """The split with its images decoded into memory, in order, until `budget_bytes` are used.
 
     With `shorter_side`, larger images are kept resized to it (other pixels: for training only); without, exactly as
     they are. Call before loader processes start: they then share the memory. Unreadable images stay uncached.
+
+    Raises:
+        ValueError: `shorter_side` with objects or label maps, which are in pixels of the whole image.
     """
+    if shorter_side is not None and not isinstance(split, Split):
+        raise ValueError("images with objects or label maps can only be cached at their own size")
 
     def load(index: int) -> np.ndarray | None:
         try:
@@ -264,4 +296,4 @@ def cache(split: Split, budget_bytes: int, shorter_side: int | None = None, thre
                 kept.append(pixels if fits else None)
                 used += pixels.nbytes if fits and pixels is not None else 0
     kept.extend([None] * (len(split) - len(kept)))
-    return Split(split.ids, split.labels, CachedImages(split.images, tuple(kept)))
+    return replace(split, images=CachedImages(split.images, tuple(kept)))

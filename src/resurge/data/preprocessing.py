@@ -26,8 +26,57 @@ INTERPOLATION = {
 _MAX_ASPECT = 16
 
 
+class Values:
+    """What is done to pixel values whatever is done to sides: colours, and (v / 255 - mean) / std a channel.
+
+    For frozen dataclasses with these three fields; they call `check_values` when they are made.
+    """
+
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def check_values(self) -> None:
+        """Make tuples of mean and std. Raises UserError when the fields do not fit together."""
+        object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
+        object.__setattr__(self, "std", tuple(float(v) for v in self.std))
+        if self.channels not in (1, 3):
+            raise UserError(f"channels must be 1 or 3, not {self.channels}.")
+        lengths_fit = len(self.mean) == len(self.std) == self.channels
+        if not lengths_fit or not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
+            need = f"mean and std need {self.channels} numbers each, finite, std above 0"
+            raise UserError(f"{need}; got {self.mean} and {self.std}.")
+
+    @property
+    def mean_colour(self) -> tuple[int, ...]:
+        """What becomes zero after normalising, as 0..255 a channel: the neutral filling for pixels from outside."""
+        return tuple(round(255 * value) for value in self.mean)
+
+    def convert(self, image: Image.Image) -> Image.Image:
+        """The image in mode "L" or "RGB", as `channels` asks."""
+        mode = "L" if self.channels == 1 else "RGB"
+        return image if image.mode == mode else image.convert(mode)
+
+    def to_tensor(self, image: Image.Image) -> torch.Tensor:
+        """uint8 (channels, H, W)."""
+        values = torch.from_numpy(np.array(image, dtype=np.uint8))
+        return values[None] if values.ndim == 2 else values.permute(2, 0, 1).contiguous()
+
+    def normalise(self, values: torch.Tensor) -> torch.Tensor:
+        """uint8 (..., channels, H, W) to float32 of that shape: (v / 255 - mean) / std."""
+        mean = torch.tensor(self.mean).view(-1, 1, 1)
+        std = torch.tensor(self.std).view(-1, 1, 1)
+        return values.float().div_(255).sub_(mean).div_(std)
+
+    def denormalise(self, values: torch.Tensor) -> torch.Tensor:
+        """The inverse of `normalise`: float (..., channels, H, W) to float in 0..1, clipped."""
+        mean = torch.tensor(self.mean, device=values.device).view(-1, 1, 1)
+        std = torch.tensor(self.std, device=values.device).view(-1, 1, 1)
+        return (values * std + mean).clamp(0, 1)
+
+
 @dataclass(frozen=True)
-class Preprocessing:
+class Preprocessing(Values):
     """What evaluation, prediction and export do to an image, exactly, and nothing else does.
 
     The shorter side is resized to round(size / crop_pct) (the longer side in proportion, rounded down), with Pillow's
@@ -48,16 +97,9 @@ class Preprocessing:
     squash: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
-        object.__setattr__(self, "std", tuple(float(v) for v in self.std))
         if self.size < 1 or not 0 < self.crop_pct <= 1:
             raise UserError(f"size must be at least 1 and crop_pct in (0, 1], not {self.size} and {self.crop_pct}.")
-        if self.channels not in (1, 3):
-            raise UserError(f"channels must be 1 or 3, not {self.channels}.")
-        lengths_fit = len(self.mean) == len(self.std) == self.channels
-        if not lengths_fit or not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
-            need = f"mean and std need {self.channels} numbers each, finite, std above 0"
-            raise UserError(f"{need}; got {self.mean} and {self.std}.")
+        self.check_values()
         if self.squash and self.crop_pct != 1:
             raise UserError(f"squash resizes without a crop, so crop_pct must be 1, not {self.crop_pct}.")
         if self.interpolation not in INTERPOLATION:
@@ -69,11 +111,6 @@ class Preprocessing:
     def __call__(self, image: Image.Image) -> torch.Tensor:
         """float32 (channels, size, size)."""
         return self.normalise(self.to_tensor(self.fit(image)))
-
-    def convert(self, image: Image.Image) -> Image.Image:
-        """The image in mode "L" or "RGB", as `channels` asks."""
-        mode = "L" if self.channels == 1 else "RGB"
-        return image if image.mode == mode else image.convert(mode)
 
     def fit(self, image: Image.Image) -> Image.Image:
         """Colours, resize and crop: the size x size picture that goes to the network (also what a report shows)."""
@@ -91,23 +128,6 @@ class Preprocessing:
         if new != (width, height):
             image = image.resize(new, filter)
         return image if image.size == (self.size, self.size) else _centre(image, self.size, self.size)
-
-    def to_tensor(self, image: Image.Image) -> torch.Tensor:
-        """uint8 (channels, H, W)."""
-        values = torch.from_numpy(np.array(image, dtype=np.uint8))
-        return values[None] if values.ndim == 2 else values.permute(2, 0, 1).contiguous()
-
-    def normalise(self, values: torch.Tensor) -> torch.Tensor:
-        """uint8 (..., channels, H, W) to float32 of that shape: (v / 255 - mean) / std."""
-        mean = torch.tensor(self.mean).view(-1, 1, 1)
-        std = torch.tensor(self.std).view(-1, 1, 1)
-        return values.float().div_(255).sub_(mean).div_(std)
-
-    def denormalise(self, values: torch.Tensor) -> torch.Tensor:
-        """The inverse of `normalise`: float (..., channels, H, W) to float in 0..1, clipped."""
-        mean = torch.tensor(self.mean, device=values.device).view(-1, 1, 1)
-        std = torch.tensor(self.std, device=values.device).view(-1, 1, 1)
-        return (values * std + mean).clamp(0, 1)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that `from_json` turns back into an equal Preprocessing."""

@@ -89,6 +89,22 @@ class LabelMaps(Protocol):
 
 
 @dataclass(frozen=True)
+class ArrayMaps:
+    """Label maps in memory: uint8 (N, H, W)."""
+
+    maps: np.ndarray
+
+    def read(self, index: int) -> np.ndarray:
+        return self.maps[index].copy()
+
+    def path(self, index: int) -> Path | None:
+        return None
+
+    def select(self, indices: Sequence[int]) -> ArrayMaps:
+        return ArrayMaps(self.maps[np.asarray(indices, dtype=np.int64)])
+
+
+@dataclass(frozen=True)
 class ObjectSplit:
     """Images with objects. `ids[i]` names image i for good; `image_ids[i]` is its number (COCO's where it has one)."""
 
@@ -120,8 +136,12 @@ class ObjectSplit:
 
     def select(self, indices: Sequence[int]) -> ObjectSplit:
         indices = [int(i) for i in indices]
-        return ObjectSplit(tuple(self.ids[i] for i in indices), self.images.select(indices),
-                           tuple(self.objects[i] for i in indices), tuple(self.image_ids[i] for i in indices))  # fmt: skip
+        return ObjectSplit(
+            tuple(self.ids[i] for i in indices),
+            self.images.select(indices),
+            tuple(self.objects[i] for i in indices),
+            tuple(self.image_ids[i] for i in indices),
+        )
 
 
 @dataclass(frozen=True)

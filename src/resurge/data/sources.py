@@ -5,42 +5,45 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
+from typing import Any
 
-import numpy as np
-
-from resurge.data import cifar, folders, idx, tables
-from resurge.data.bundle import ArrayImages, DataBundle, FileImages, Split, describe, hold_out, stratified
-from resurge.data.images import MAX_PIXELS, UnreadableImage, read_bytes, read_header
+from resurge.data import cifar, digits, folders, idx, scene_sources, tables
+from resurge.data.bundle import ArrayImages, DataBundle, Split, describe, hold_out, peek
+from resurge.data.images import MAX_PIXELS
+from resurge.data.scenes import ObjectSplit
 from resurge.errors import UserError, suggest
 
 FORMATS = ("auto", "digits", "folder", "csv", "cifar", "idx")
-
-_GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
-_PEEK = 48
+"""Of classification; the other tasks' are `scene_sources.SCENE_FORMATS`."""
 
 
 def open_data(
     source: str | os.PathLike[str],
     *,
+    task: str = "classify",
     val: str | os.PathLike[str] | None = None,
     seed: int = 0,
     val_fraction: float | None = None,
     format: str = "auto",
     max_pixels: int = MAX_PIXELS,
 ) -> DataBundle:
-    """Open a classification data set; images are decoded when they are read.
+    """Open a data set; images are decoded when they are read.
 
     Args:
-        source: "digits" (scikit-learn's 1,797 handwritten digits); a folder with train/ and val/ or test/, each with
-            one subfolder a class; a folder of class folders; a CSV with the columns path, label and perhaps split;
-            a folder or .tar.gz of CIFAR-10 or CIFAR-100 in their original files; a folder of Fashion-MNIST's idx files.
+        source: "digits", scikit-learn's 1,797 handwritten digits: by themselves, or composed to scenes. Else, to
+            classify: a folder with train/ and val/ or test/, each with one subfolder a class; a folder of class
+            folders; a CSV with the columns path, label and perhaps split; a folder or .tar.gz of CIFAR-10 or CIFAR-100
+            in their original files; a folder of Fashion-MNIST's idx files. To detect or find instances: a folder or
+            file in COCO's, Pascal VOC's or YOLO's format, or with one mask file an object. To segment: a folder of
+            images and masks, as pairs or in CamVid's, ADE20K's or Pascal VOC's layout.
+        task: "classify", "detect", "instances" or "segment"; decides what the splits of the bundle are.
         val: where the validation images are when `source` has none or others are wanted: a folder of class folders, a
-            subfolder's name, a CSV, or "test" to validate on the published test split. None: what `source` has, else
-            a share of each training class chosen by `seed`.
+            subfolder's name, a CSV, another data set of the same task, or "test" to validate on the published test
+            split. None: what `source` has, else a share of each training class (without classes of images: of all
+            images) chosen by `seed`.
         seed: of that choice; has no effect when the source has validation images.
         val_fraction: share of the training images to hold out; None means 0.2, and 0.1 from 10,000 images on.
-        format: one of `FORMATS` when "auto" guesses wrongly.
+        format: one of `FORMATS`, or of `scene_sources.SCENE_FORMATS`, when "auto" guesses wrongly.
         max_pixels: largest image that will be decoded.
 
     Raises:
@@ -49,8 +52,19 @@ def open_data(
     if val_fraction is not None and not 0 < val_fraction < 1:
         raise UserError(f"the validation fraction is {val_fraction}; it must lie between 0 and 1, for example 0.2.")
     path = folders.user_path(source)
+    scene_sources.require_task(task)
+    if task != "classify":
+        _require_format(format, scene_sources.SCENE_FORMATS, task)
+        return scene_sources.open_scenes(source, task, val, seed, val_fraction, format, max_pixels)
     kind, original = recognise(source, format)
-    return _build(kind, original, path, val, seed, val_fraction, max_pixels)
+    try:
+        return _build(kind, original, path, val, seed, val_fraction, max_pixels)
+    except UserError as error:
+        found = scene_sources.recognise_scenes(path) if kind == "folder" else None
+        if found is None:
+            raise
+        tasks = "segment" if found[0] in scene_sources.MASK_FORMATS else "detect or --task instances"
+        raise UserError(f"{error} It looks like data in the format {found[0]}, for --task {tasks}.") from error
 
 
 def _build(
@@ -58,7 +72,7 @@ def _build(
     val_fraction: float | None, max_pixels: int,
 ) -> DataBundle:  # fmt: skip
     if kind == "digits":
-        bundle = _digits(val, seed)
+        bundle = digits.open_digits(val, seed)
     elif original is not None:
         bundle = _original(original, val, seed, val_fraction)
     elif kind == "csv":
@@ -72,13 +86,14 @@ def _build(
 def open_split(
     source: str | os.PathLike[str],
     *,
+    task: str = "classify",
     split: str = "auto",
     classes: Sequence[str] | None = None,
     seed: int = 0,
     val_fraction: float | None = None,
     format: str = "auto",
     max_pixels: int = MAX_PIXELS,
-) -> tuple[Split, tuple[str, ...], str]:
+) -> tuple[Any, tuple[str, ...], str]:
     """Images to evaluate on: (split, class names, sentence that says which images these are).
 
     `split` is "train", "val", "test", "all", or "auto": the test images if there are any, else the validation images
@@ -92,6 +107,10 @@ def open_split(
     if split not in options:
         raise UserError(f"unknown split {split!r}; use one of {', '.join(options)}.{suggest(split, options)}")
     path = folders.user_path(source)
+    scene_sources.require_task(task)
+    if task != "classify":
+        _require_format(format, scene_sources.SCENE_FORMATS, task)
+        return scene_sources.open_scene_split(source, task, split, classes, seed, val_fraction, format, max_pixels)
     kind, original = recognise(source, format)
     if kind == "folder":
         found = folders.split_folders(path)
@@ -130,14 +149,22 @@ def _wanted_part(split: str, found: Sequence[str] | set[str] | dict[str, str]) -
     return split if split != "auto" else next((name for name in ("test", "val", "train") if name in found), "train")
 
 
+def _require_format(format: str, formats: Sequence[str], task: str) -> None:
+    options = ("auto", *formats) if "digits" in formats else ("auto", "digits", *formats)
+    if format not in options:
+        names = ", ".join(options)
+        raise UserError(
+            f"unknown data format {format!r} of the task {task}; use one of {names}.{suggest(format, options)}"
+        )
+
+
 def recognise(source: str | os.PathLike[str], format: str = "auto") -> tuple[str, cifar.Original | None]:
     """Which of `FORMATS` a source is in, and its content if it is a data set in original files.
 
     Raises:
         UserError: it is missing, or in no known format.
     """
-    if format not in FORMATS:
-        raise UserError(f"unknown data format {format!r}; use one of {', '.join(FORMATS)}.{suggest(format, FORMATS)}")
+    _require_format(format, FORMATS[1:], "classify")
     text, path = str(source), folders.user_path(source)
     if format == "digits" or (format == "auto" and text == "digits" and not path.exists()):
         return "digits", None
@@ -162,32 +189,6 @@ def recognise(source: str | os.PathLike[str], format: str = "auto") -> tuple[str
             ".tar.gz. Unpack other archives first."
         )
     return "folder", None
-
-
-def _digits(val: str | os.PathLike[str] | None, seed: int) -> DataBundle:
-    """scikit-learn's copy of the test set of the UCI "Optical Recognition of Handwritten Digits" (E. Alpaydin,
-    C. Kaynak, 1998): 8x8 pixels with values 0 to 16, here times 255/16. The split never changes, whatever the seed."""
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    pixels = np.rint(data.images * (255 / 16)).astype(np.uint8)
-    everything = cifar.array_split("digit", pixels, data.target)
-    rest, held = stratified(everything.labels, 0.3, 20)
-    val_at, test_at = stratified([everything.labels[i] for i in held], 2 / 3, 21)
-    train = everything.select(rest)
-    val_split, test = everything.select([held[i] for i in val_at]), everything.select([held[i] for i in test_at])
-    how = (
-        f"fixed stratified split of the 1,797 images into {len(train)} for training, {len(val_split)} for validation "
-        f"and {len(test)} for testing; the same for every seed"
-    )
-    if val is not None:
-        if str(val) != "test":
-            raise UserError(f"'digits' has its own split; --val {val} cannot be used with it. Leave it out.")
-        return DataBundle("digits", _DIGITS, train, test, None, 1, 16, f"{how}; validating on the test split", seed)
-    return DataBundle("digits", _DIGITS, train, val_split, test, 1, 16, how, seed)
-
-
-_DIGITS = tuple(str(digit) for digit in range(10))
 
 
 def _original(
@@ -299,24 +300,11 @@ def _with_peek(
     name: str, classes: tuple[str, ...], train: Split, val: Split, test: Split | None, how: str, seed: int,
     notes: tuple[str, ...],
 ) -> DataBundle:  # fmt: skip
-    """A bundle whose channels and default size come from the headers of some training images, evenly spread."""
-    sides: list[int] = []
-    grey = True
-    for index in sorted({round(i * (len(train) - 1) / (_PEEK - 1)) for i in range(_PEEK)}):
-        images = train.images
-        if not isinstance(images, FileImages):
-            break
-        try:
-            path = images.path(index)
-            header = read_header(read_bytes(path), str(path), images.max_pixels)
-        except UnreadableImage:
-            continue
-        grey = grey and header.mode in _GREY_MODES
-        sides.append(min(header.size))
-    side = median(sides) if sides else 224
-    size = 224 if side >= 192 else max(32, int(side) // 32 * 32)
-    channels = 1 if sides and grey else 3
-    return DataBundle(name, classes, train, val, test, channels, size, how, seed, notes)
+    """A bundle whose channels and default size come from the headers of some training images."""
+    grey, side = peek(train.images)
+    side = 224 if side is None else side
+    size = 224 if side >= 192 else max(32, side // 32 * 32)
+    return DataBundle(name, classes, train, val, test, 1 if grey else 3, size, how, seed, notes)
 
 
 def _relabel(bundle: DataBundle, classes: tuple[str, ...]) -> DataBundle:
@@ -361,5 +349,9 @@ def summary(bundle: DataBundle) -> list[str]:
     """Lines for the terminal: what was found, how it was split, and the notes."""
     lines = [f"{bundle.name}: {bundle.num_classes} classes, {bundle.how}"]
     for name, split in bundle.splits().items():
-        lines.append(f"  {name}: {len(split):,} images, {describe(split.counts(bundle.num_classes))}")
+        if isinstance(split, Split):
+            what = f", {describe(split.counts(bundle.num_classes))}"
+        else:
+            what = f", {sum(map(len, split.objects)):,} objects" if isinstance(split, ObjectSplit) else ""
+        lines.append(f"  {name}: {len(split):,} images{what}")
     return lines + [f"  note: {note}" for note in bundle.notes]

@@ -1,4 +1,4 @@
-"""Where a classifier looks: class-activation maps, and the weights that its attention gives to splits and channels."""
+"""Where a network looks: activation maps, of classes too, and the weights of its attention."""
 
 from __future__ import annotations
 
@@ -197,21 +197,41 @@ def explain_image(model: Any, x: Tensor, image: Image.Image, target: int | None 
     batch = x if x.ndim == 4 else x[None]
     if len(batch) != 1:
         raise UserError(f"explain_image takes one image; got a batch of {len(batch)}.")
-    shown = enlarge(image.convert("RGB"))
-    overlays = {"input": shown}
-    overlays["class activation"] = overlay(shown, cam(model, batch, None if target is None else [target])[0])
-    for i, heat in enumerate(activation_maps(model, batch), 1):
-        overlays[f"stage {i}"] = overlay(shown, heat[0])
-    return overlays
+    shown, *stages = explain_stages(model, batch, image).items()
+    heat = cam(model, batch, None if target is None else [target])[0]
+    return dict([shown, ("class activation", overlay(shown[1], heat)), *stages])
 
 
-def write_explanation(model: Any, x: Tensor, image: Image.Image, path: str | Path, target: int | None = None) -> Path:
-    """Write the overlays of `explain_image` side by side as one PNG.
+def explain_stages(model: nn.Module, x: Tensor, image: Image.Image) -> dict[str, Image.Image]:
+    """Overlays on one image that need no classifier, by name: "input", and "stage 1" and so on.
+
+    Args:
+        model: a backbone, or a module with one.
+        x: the preprocessed image, (C, H, W) or (1, C, H, W).
+        image: what was preprocessed, of any size, cut to what the network saw.
 
     Raises:
-        UserError: as `explain_image`, or the file cannot be written.
+        UserError: more than one image, or a model without a backbone.
     """
-    return save_png(sheet(explain_image(model, x, image, target)), path)
+    batch = x if x.ndim == 4 else x[None]
+    if len(batch) != 1:
+        raise UserError(f"explain_stages takes one image; got a batch of {len(batch)}.")
+    shown = enlarge(image.convert("RGB"))
+    heats = enumerate(activation_maps(model, batch), 1)
+    return {"input": shown} | {f"stage {i}": overlay(shown, heat[0]) for i, heat in heats}
+
+
+def write_explanation(
+    model: Any, x: Tensor, image: Image.Image, path: str | Path, target: int | None = None, *, classifier: bool = True
+) -> Path:
+    """Write the overlays of `explain_image`, or for another model than a classifier those of `explain_stages`, side by
+    side as one PNG.
+
+    Raises:
+        UserError: as those, or the file cannot be written.
+    """
+    overlays = explain_image(model, x, image, target) if classifier else explain_stages(model, x, image)
+    return save_png(sheet(overlays), path)
 
 
 def write_thumbnails(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from resurge.arch.backbone import Backbone
 from resurge.arch.blocks import Residual
+from resurge.arch.deformable import Deform
 from resurge.arch.spec import Spec
 from resurge.arch.zoo import canonical_name, get_spec
 from resurge.errors import UserError
@@ -189,19 +190,21 @@ def _stage_box(number: int, blocks: Sequence[nn.Module], spec: Spec) -> Box:
     widths = f"planes {spec.planes[number - 1]}, width {spec.width(number - 1)}"
     if spec.groups > 1:
         widths += f", {spec.groups} groups"
-    settings = [_describe(spec.transform)]
+    settings = [_describe(spec.transform, number)]
     if type(spec.gate).__name__ != "NoGate":
-        settings.append(_describe(spec.gate))
+        settings.append(_describe(spec.gate, number))
     parameters = sum(p.numel() for block in blocks for p in block.parameters())
     lines = (", ".join(settings), widths, f"{parameters / 1e6:.2f} M parameters")
     return Box(f"stage {number}: {count} × {' '.join(words)}", lines, "plain", 210)
 
 
-def _describe(choice: object) -> str:
+def _describe(choice: object, stage: int) -> str:
     """`AvgDown(SplitAttention(radix=2))` as "AvgDown of SplitAttention"."""
     inner = getattr(choice, "inner", None)
     name = type(choice).__name__
-    return f"{name} of {_describe(inner)}" if inner is not None else name
+    if isinstance(choice, Deform) and stage < choice.first_stage:
+        return _describe(inner, stage)
+    return f"{name} of {_describe(inner, stage)}" if inner is not None else name
 
 
 def _side_by_side(title: str, panels: Sequence[tuple[str, Picture]]) -> Scene:

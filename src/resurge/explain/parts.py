@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from resurge.arch.deformable import DeformableConv2d
 from resurge.arch.gates import SqueezeExciteGate
 from resurge.arch.layers import BranchAttention, ConvNormAct
 from resurge.arch.shortcuts import HalvingPool, PooledProjection, ZeroPadShortcut
@@ -39,7 +40,7 @@ def unknown_box(module: nn.Module, choice: object = None) -> Box:
 def conv_box(conv: nn.Conv2d, *after: nn.Module) -> Box:
     """A convolution and what directly follows it."""
     kernel = " × ".join(str(n) for n in conv.kernel_size)
-    details = []
+    details = ["deformable"] if isinstance(conv, DeformableConv2d) else []
     if conv.groups > 1:
         depthwise = conv.groups == conv.in_channels == conv.out_channels
         details.append("depthwise" if depthwise else f"{conv.groups} groups")

@@ -3,7 +3,8 @@
 The count follows arXiv:1603.07285, section 5 (relationships of convolution arithmetic applied layer by layer):
 a layer with kernel k, dilation d and stride s turns a field f with step j into f + (k - 1)·d·j with step j·s.
 Where paths meet, the larger field counts. Gates and attention see the whole map by their global mean; both the
-count and the measurement leave that path out, because with it every field is the whole image.
+count and the measurement leave that path out, because with it every field is the whole image. A deformable convolution
+counts with its taps where they are before training.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from resurge.arch.backbone import Backbone
 from resurge.arch.blocks import Residual
+from resurge.arch.deformable import OffsetConv2d
 from resurge.arch.gates import SqueezeExciteGate
 from resurge.arch.layers import BranchAttention, ConvNormAct
 from resurge.arch.shortcuts import HalvingPool, PooledProjection, ZeroPadShortcut
@@ -154,7 +156,9 @@ def _make_positive(module: nn.Module) -> None:
             setattr(module, name, nn.AvgPool2d(child.kernel_size, child.stride, child.padding))
         else:
             _make_positive(child)
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, OffsetConv2d):
+        module.reset_parameters()
+    elif isinstance(module, nn.Conv2d):
         with torch.no_grad():
             module.weight.fill_(1.0 / module.weight[0].numel())
             if module.bias is not None:

@@ -44,8 +44,11 @@ class Detector(Section):
 
     fpn_channels: int = option(256, "channels of every level of the feature pyramid", low=1)
     head_norm: bool = option(False, "normalise inside the pyramid and the heads, by the policy in norm")
-    anchor_scale: float = option(8.0, "side of an anchor in strides of its level", above=0)
+    anchor_scale: float | None = option(
+        None, "side of an anchor in strides of its level; null: 8, RetinaNet 4", above=0
+    )
     anchor_ratios: tuple[float, ...] = option((0.5, 1.0, 2.0), "height / width of the anchors", above=0)
+    rpn_convs: int = option(1, "3x3 convolutions before the proposal predictor", low=1)
     rpn_proposals_train: int = option(2000, "proposals kept an image in training, before and after suppression", low=1)
     rpn_proposals_test: int = option(1000, "proposals kept an image in evaluation", low=1)
     rpn_batch: int = option(256, "anchors an image that the proposal loss samples", low=1)
@@ -63,6 +66,12 @@ class Detector(Section):
         0.5, "overlap above which the lower of two boxes of a class is dropped", above=0, high=1
     )
     max_detections: int = option(100, "detections kept an image", low=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("anchor_ratios", "cascade_ious"):
+            if not getattr(self, name):
+                raise UserError(f"{name} needs at least one number.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Images to the training: transforms, caching and loaders, from a recipe and a data set."""
+"""Images to the training: caching and loaders, from a recipe and a data set."""
 
 from __future__ import annotations
 
@@ -9,49 +9,14 @@ from itertools import islice
 from typing import Any
 
 import lightning as L
-from torch import Tensor
 from torch.utils.data import DataLoader
 
-from resurge.data.bundle import ArrayImages, DataBundle, Split
+from resurge.data.bundle import ArrayImages, DataBundle
 from resurge.data.images import UnreadableImage
-from resurge.data.loading import EpochSampler, IndexedDataset, cache, make_loader, verify
-from resurge.data.transforms import Augment, Preprocessing, default_preprocessing, train_transform
+from resurge.data.loading import EpochSampler, cache, make_loader, verify
 from resurge.training.module import Position
+from resurge.training.objectives.contract import Objective
 from resurge.training.recipe import Recipe
-
-
-def preprocessings(recipe: Recipe, bundle: DataBundle) -> tuple[Preprocessing, Preprocessing]:
-    """(training's, evaluation's): the same but for the size."""
-    images = recipe.images
-    training = default_preprocessing(bundle, images.size, crop_pct=images.crop_pct, interpolation=images.interpolation)
-    if images.mean is not None and images.std is not None:
-        channels = len(images.mean)
-        training = replace(training, channels=channels, mean=images.mean, std=images.std)
-    if images.eval_size is None:
-        return training, training
-    return training, replace(training, size=images.eval_size)
-
-
-def augmentation(recipe: Recipe) -> Augment:
-    """The recipe's augmentation in the terms of the data part."""
-    setting = recipe.augmentation
-    scale, ratio = setting.crop_scale, setting.crop_ratio
-    return Augment(
-        scale=None if scale is None else (scale[0], scale[1]),
-        ratio=(ratio[0], ratio[1]),
-        padding_crop=setting.pad_crop,
-        hflip=setting.hflip,
-        rotate=setting.affine_degrees,
-        translate=setting.affine_translate,
-        zoom=setting.affine_scale,
-        shear=setting.affine_shear,
-        auto=setting.auto_augment,
-        auto_policy=setting.auto_policy,
-        auto_ops=setting.auto_operations,
-        auto_magnitude=setting.auto_magnitude,
-        jitter=setting.color_jitter,
-        erase=setting.random_erasing,
-    )
 
 
 def readable(bundle: DataBundle) -> DataBundle:
@@ -70,7 +35,7 @@ def readable(bundle: DataBundle) -> DataBundle:
     return replace(bundle, notes=tuple(notes), **splits)
 
 
-def cached(split: Split, gibibytes: float) -> Split:
+def cached(split: Any, gibibytes: float) -> Any:
     """The split with its images decoded into memory, if all of them fit into `gibibytes` by the look of some."""
     if not gibibytes or isinstance(split.images, ArrayImages):
         return split
@@ -101,7 +66,7 @@ class _EpochBatches:
     def __init__(self, loader: DataLoader[Any]) -> None:
         self.loader = loader
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Any]:
         return iter(self.loader)
 
 
@@ -112,7 +77,7 @@ class _DueBatches:
         self.feed = feed
         self.loader = loader
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Any]:
         return iter(self.loader) if self.feed.evaluation_due() else iter(())
 
 
@@ -122,14 +87,18 @@ class Feed(L.LightningDataModule):
     Args:
         bundle: the data.
         recipe: batch size, sampling, augmentation, workers.
-        preprocessing: (training's, evaluation's).
+        objective: makes samples and batches of the data.
+
+    Attributes:
+        validation_split: the images that this process validates on.
     """
 
-    def __init__(self, bundle: DataBundle, recipe: Recipe, preprocessing: tuple[Preprocessing, Preprocessing]) -> None:
+    def __init__(self, bundle: DataBundle, recipe: Recipe, objective: Objective) -> None:
         super().__init__()
         self.bundle = bundle
         self.recipe = recipe
-        self.preprocessing = preprocessing
+        self.objective = objective
+        self.validation_split: Any = bundle.val
         self.batches = len(self._sampler(0, recipe.machine.devices * recipe.machine.nodes))
         self.sampler: EpochSampler | None = None
 
@@ -162,21 +131,23 @@ class Feed(L.LightningDataModule):
     def train_dataloader(self) -> _EpochBatches:
         assert self.trainer is not None
         split = cached(self.bundle.train, self.recipe.machine.cache)
-        dataset = IndexedDataset(
-            split, train_transform(self.preprocessing[0], augmentation(self.recipe)), self.recipe.seed, train=True
-        )
+        dataset = self.objective.training_data(split)
         self.sampler = self._sampler(self.trainer.global_rank, self.trainer.world_size)
         self.seek(self._training.position)
-        return _EpochBatches(make_loader(dataset, self.sampler, self._workers(), pin_memory=self._pin()))
+        return _EpochBatches(self._loader(dataset, self.sampler))
 
     def val_dataloader(self) -> _DueBatches:
         assert self.trainer is not None
         split = self.bundle.val
         own = list(islice(range(len(split)), self.trainer.global_rank, None, self.trainer.world_size))
         split = cached(split.select(own) if self.trainer.world_size > 1 else split, self.recipe.machine.cache)
-        dataset = IndexedDataset(split, self.preprocessing[1], strict=True)
+        self.validation_split = split
+        dataset = self.objective.evaluation_data(split)
         sampler = EpochSampler(split.labels, self.recipe.optimization.batch_size, shuffle=False)
-        return _DueBatches(self, make_loader(dataset, sampler, self._workers(), pin_memory=self._pin()))
+        return _DueBatches(self, self._loader(dataset, sampler))
+
+    def _loader(self, dataset: Any, sampler: EpochSampler) -> DataLoader[Any]:
+        return make_loader(dataset, sampler, self._workers(), pin_memory=self._pin(), collate_fn=self.objective.collate)
 
     def _workers(self) -> int:
         return pick_workers(self.recipe.machine.workers, self.recipe.machine.devices)

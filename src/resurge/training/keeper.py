@@ -17,21 +17,8 @@ import lightning as L
 from resurge.errors import UserError
 from resurge.files import atomic_write_text
 from resurge.training.checkpoints import first_nonfinite, link_or_copy
-from resurge.training.module import ClassificationTraining
+from resurge.training.module import Training
 from resurge.training.stops import TrainingDiverged, TrainingInterrupted
-
-COLUMNS = (
-    "epoch",
-    "step",
-    "lr",
-    "train_loss",
-    "train_top1",
-    "val_loss",
-    "val_top1",
-    "val_top5",
-    "images_per_s",
-    "seconds",
-)
 
 
 class StopSignal:
@@ -86,7 +73,7 @@ class Recorder(L.Callback):
         self._started = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, ClassificationTraining)
+        assert isinstance(pl_module, Training)
         self._epoch_started = time.perf_counter()
         self._epoch_step = pl_module.position.step
         self._trained = 0.0
@@ -95,8 +82,8 @@ class Recorder(L.Callback):
         self._trained = time.perf_counter() - self._epoch_started
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, ClassificationTraining)
-        train, evaluation = pl_module.take_train_totals(), pl_module.evaluation
+        assert isinstance(pl_module, Training)
+        train, evaluation = pl_module.take_train_means(), pl_module.evaluation
         if not trainer.is_global_zero:
             return
         position = pl_module.position
@@ -106,20 +93,17 @@ class Recorder(L.Callback):
             "epoch": position.epoch + 1,
             "step": position.step,
             "lr": trainer.optimizers[0].param_groups[-1]["lr"],
-            "train_loss": train["loss"],
-            "train_top1": train["top1"],
-            "val_loss": evaluation.get("loss"),
-            "val_top1": evaluation.get("top1"),
-            "val_top5": evaluation.get("top5"),
+            **{f"train_{name}": value for name, value in train.items()},
+            **{f"val_{name}": evaluation.get(name) for name in ("loss", *pl_module.objective.figures)},
             "images_per_s": images / self._trained if self._trained else None,
             "seconds": self._earlier + time.perf_counter() - self._started,
         }
         self.rows.append(self.row)
         atomic_write_text(self.path, _to_csv(self.rows))
         if self._board is not None:
-            for name in COLUMNS[2:]:
-                if self.row[name] is not None:
-                    self._board.add_scalar(name, self.row[name], position.step)
+            for name, value in self.row.items():
+                if name not in ("epoch", "step") and value is not None:
+                    self._board.add_scalar(name, value, position.step)
             self._board.flush()
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -130,7 +114,8 @@ class Recorder(L.Callback):
 
 def _to_csv(rows: list[dict[str, Any]]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     for row in rows:
         writer.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()})
@@ -149,7 +134,7 @@ def _rows_up_to(path: Path, step: int) -> list[dict[str, Any]]:
 
 
 class Keeper(L.Callback):
-    """Saves `last.ckpt` every so many steps and at the end of an epoch, `best.ckpt` when top-1 improves.
+    """Saves `last.ckpt` every so many steps and at the end of an epoch, `best.ckpt` when the first figure improves.
 
     Also turns a stop signal into a checkpoint and :class:`TrainingInterrupted`, and stops early when asked to.
     """
@@ -161,7 +146,7 @@ class Keeper(L.Callback):
         self.patience = patience
         self.signals = signals
 
-    def save(self, trainer: L.Trainer, module: ClassificationTraining) -> None:
+    def save(self, trainer: L.Trainer, module: Training) -> None:
         """Write `last.ckpt`.
 
         Raises:
@@ -185,7 +170,7 @@ class Keeper(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, ClassificationTraining)
+        assert isinstance(pl_module, Training)
         pl_module.advance()
         position = pl_module.position
         if not pl_module.at_step or position.batch == pl_module.span.batches or position.step >= pl_module.span.steps:
@@ -197,13 +182,16 @@ class Keeper(L.Callback):
             self._interrupt(pl_module)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, ClassificationTraining)
+        assert isinstance(pl_module, Training)
         module = pl_module
         improved = False
         if module.evaluation:
-            # equal top-1 is common on small sets; the loss decides then
-            score = (module.evaluation["top1"], -module.evaluation["loss"])
-            improved = not module.best or score > (module.best["top1"], -module.best["loss"])
+            # equal scores are common on small sets; the loss decides then, where there is one
+            first = module.objective.figures[0]
+            score, before = (
+                (found.get(first, -1.0), -found.get("loss", 0.0)) for found in (module.evaluation, module.best)
+            )
+            improved = not module.best or score > before
             module.since_best = 0 if improved else module.since_best + 1
             if improved:
                 module.best = dict(module.evaluation, epoch=module.position.epoch + 1)
@@ -223,7 +211,7 @@ class Keeper(L.Callback):
             requested = trainer.strategy.reduce_boolean_decision(requested, all=False)
         return requested
 
-    def _interrupt(self, module: ClassificationTraining) -> None:
+    def _interrupt(self, module: Training) -> None:
         position = module.position
         raise TrainingInterrupted(
             f"stopped after step {position.step} of {module.span.steps}; checkpoint written to {self.last}. "

@@ -1,6 +1,4 @@
-"""The training step and the evaluation step of a classifier, as Lightning runs them.
-
-Shapes: N images a batch, C channels, K classes.
+"""The training step and the evaluation step of any task, as Lightning runs them.
 
 Everything random in a step is seeded from (seed, epoch, batch, rank) right before it, and the learning rate is a pure
 function of the step. A checkpoint therefore holds no random state and no scheduler; weights, optimizer, moving average
@@ -14,14 +12,13 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torchvision.transforms import v2
+from torch import Tensor, distributed, nn
 
 from resurge.data.seeding import mix
 from resurge.training.diagnose import explain_divergence
 from resurge.training.ema import Ema
 from resurge.training.groups import build_optimizer, freeze
+from resurge.training.objectives.contract import Objective
 from resurge.training.recipe import Recipe
 from resurge.training.schedule import Length, lr_factor
 from resurge.training.stops import TrainingDiverged
@@ -36,27 +33,26 @@ class Position:
     step: int = 0
 
 
-class ClassificationTraining(L.LightningModule):
-    """A classifier with its recipe, its moving average and its position in the training.
+class Training(L.LightningModule):
+    """A network with its recipe, what its task asks for, its moving average and its position in the training.
 
     Args:
-        net: (N, C, H, W) -> (N, K).
+        net: what is trained.
+        objective: the task's losses and scores.
         recipe: how to train it.
         span: how long.
-        class_weights: (K,), or None.
 
     Attributes:
         position: what comes next; moved by the training step.
-        evaluation: `loss`, `top1`, `top5` and `count` of the latest evaluation; empty before the first.
+        evaluation: the objective's figures and `count` of the latest evaluation; empty before the first.
+        best: the same of the best one, and its `epoch`.
+        frozen: the parts that are not trained.
     """
 
-    totals: Tensor
-    eval_totals: Tensor
-    class_weights: Tensor | None
-
-    def __init__(self, net: nn.Module, recipe: Recipe, span: Length, class_weights: Tensor | None = None) -> None:
+    def __init__(self, net: nn.Module, objective: Objective, recipe: Recipe, span: Length) -> None:
         super().__init__()
         self.net = net
+        self.objective = objective
         self.recipe = recipe
         self.span = span
         self.position = Position()
@@ -65,15 +61,11 @@ class ClassificationTraining(L.LightningModule):
         self.since_best = 0
         self.frozen = freeze(net, recipe.optimization.freeze)
         self.ema = Ema(net, recipe.optimization.ema) if recipe.optimization.ema else None
+        # sums over the images of an epoch, by name; double, so that no order of sums shows
+        self.totals: dict[str, Tensor] = {}
         self._averaging: Any = None
         self._steps_before = 0
         self._resumed: dict[str, Any] | None = None
-        classes = net.get_submodule("head.fc").out_features
-        self._mix_batch = _batch_mixing(recipe, int(classes))  # type: ignore[arg-type]
-        # sums of loss and of right answers, and the images they are over; double, so that no order of sums shows
-        self.register_buffer("totals", torch.zeros(3, dtype=torch.float64), persistent=False)
-        self.register_buffer("eval_totals", torch.zeros(4, dtype=torch.float64), persistent=False)
-        self.register_buffer("class_weights", class_weights, persistent=False)
 
     # ---------------------------------------------------------------------------------------------- set-up
 
@@ -86,7 +78,7 @@ class ClassificationTraining(L.LightningModule):
             if self._resumed is not None:
                 self.ema.load_state_dict(self._resumed["ema"])
         if self._resumed is not None:
-            self.totals.copy_(self._resumed["totals"])
+            self.totals = {name: value.to(self.device) for name, value in self._resumed["totals"].items()}
         self._resumed = None
 
     def on_train_epoch_start(self) -> None:
@@ -95,12 +87,6 @@ class ClassificationTraining(L.LightningModule):
         self.trainer.datamodule.seek(self.position)  # type: ignore[attr-defined]
 
     # ------------------------------------------------------------------------------------------------ steps
-
-    def forward(self, images: Tensor) -> Tensor:
-        if self.recipe.machine.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        logits: Tensor = self.net(images)
-        return logits
 
     def learning_rate(self) -> float:
         """The rate of the step that comes next, of parameters without layer-wise scaling."""
@@ -111,39 +97,50 @@ class ClassificationTraining(L.LightningModule):
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate * group["lr_scale"]
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        images, labels = batch[0], batch[1]
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         seed = mix(self.recipe.seed, self.position.epoch, self.position.batch, self.global_rank)
         torch.manual_seed(seed)
-        targets = labels
-        if self._mix_batch is not None and len(images) > 1:
-            images, targets = self._mix_batch(images, labels)
+        batch = self.objective.augment_batch(self._laid_out(batch))
         state = torch.get_rng_state()
-        logits = self(images)
-        loss = F.cross_entropy(
-            logits.float(),
-            targets,
-            weight=self.class_weights,
-            label_smoothing=self.recipe.regularization.label_smoothing,
-        )
+        terms, sums = self.objective.losses(self.net, batch)
+        loss = torch.stack(list(terms.values())).sum() if len(terms) > 1 else next(iter(terms.values()))
         if not torch.isfinite(loss):
-            self._diverge(images, state)
+            self._diverge(batch, terms, state)
+        count = len(batch[0])
         with torch.no_grad():
-            hard = targets.argmax(1) if targets.ndim > 1 else targets
-            right = (logits.argmax(1) == hard).sum()
-            count = len(labels)
-            self.totals += torch.stack([loss.double() * count, right.double(), right.new_tensor(count).double()])
+            self._add("loss", loss * count)
+            for name, value in sums.items():
+                self._add(name, value)
+            for name, value in terms.items() if len(terms) > 1 else ():
+                self._add(name, value * count)
+            self._add("count", loss.new_tensor(count))
         return loss
 
-    def _diverge(self, images: Tensor, state: Tensor) -> None:
+    def _laid_out(self, batch: Any) -> Any:
+        """The batch with its images in the memory layout of the network."""
+        if not self.recipe.machine.channels_last:
+            return batch
+        images = batch[0].contiguous(memory_format=torch.channels_last)
+        return batch._replace(images=images) if hasattr(batch, "_replace") else (images, *batch[1:])
+
+    def _add(self, name: str, value: Tensor) -> None:
+        value = value.detach().double()
+        self.totals[name] = self.totals[name] + value if name in self.totals else value
+
+    def _diverge(self, batch: Any, terms: dict[str, Tensor], state: Tensor) -> None:
+        for part in self.objective.parts_to_compile(self.net):
+            part._compiled_call_impl = None  # a compiled call would not see the hooks
+
         def again() -> None:
             torch.set_rng_state(state)
             with self.trainer.precision_plugin.forward_context():
-                self.net.forward(images)  # not the compiled call, which would not see the hooks
+                self.objective.losses(self.net, batch)
 
-        sentence, module = explain_divergence(self.net, images, again)
+        bad = [name for name, value in terms.items() if not bool(torch.isfinite(value))]
+        which = f" (its term {bad[0]})" if bad and len(terms) > 1 else ""
+        sentence, module = explain_divergence(self.net, batch[0], again)
         raise TrainingDiverged(
-            f"the loss became infinite or not a number in epoch {self.position.epoch + 1}, step "
+            f"the loss{which} became infinite or not a number in epoch {self.position.epoch + 1}, step "
             f"{self.position.step + 1}. {sentence}. The last good checkpoint, if there was one, is kept. Try a lower "
             "lr, a longer warmup, or clip_norm=1"
             + (", or precision=bf16." if self.recipe.machine.precision == "fp16" else "."),
@@ -171,38 +168,37 @@ class ClassificationTraining(L.LightningModule):
     # ------------------------------------------------------------------------------------------- evaluation
 
     def on_validation_start(self) -> None:
-        self.eval_totals.zero_()
+        split = self.trainer.datamodule.validation_split  # type: ignore[attr-defined]
+        self.objective.start_validation(split, self.device)
         if self.ema is not None:
             self._averaging = self.ema.applied(self.net)
             self._averaging.__enter__()
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        images, labels = batch[0], batch[1]
-        logits = self(images).float()
-        loss = F.cross_entropy(logits, labels, reduction="sum")
-        top = logits.topk(min(5, logits.shape[1]), 1).indices == labels[:, None]
-        count = torch.tensor(len(labels), device=logits.device)
-        self.eval_totals += torch.stack(
-            [loss.double(), top[:, 0].sum().double(), top.any(1).sum().double(), count.double()]
-        )
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.objective.validate(self.net, self._laid_out(batch))
 
     def on_validation_end(self) -> None:
         if self._averaging is not None:
             self._averaging.__exit__(None, None, None)
             self._averaging = None
-        loss, top1, top5, count = self.trainer.strategy.reduce(self.eval_totals.clone(), reduce_op="sum").tolist()
-        if count:
-            self.evaluation = {"loss": loss / count, "top1": top1 / count, "top5": top5 / count, "count": count}
-        else:
-            self.evaluation = {}
+        due = self.trainer.datamodule.evaluation_due()  # type: ignore[attr-defined]
+        self.evaluation = self.objective.validated(self._sum, _gather) if due else {}
+
+    def _sum(self, value: Tensor) -> Tensor:
+        total: Tensor = self.trainer.strategy.reduce(value, reduce_op="sum")
+        return total
 
     # ---------------------------------------------------------------------------------------------- epochs
 
-    def take_train_totals(self) -> dict[str, float]:
-        """Mean `loss` and `top1` of the training batches since the last call, over all devices."""
-        loss, right, count = self.trainer.strategy.reduce(self.totals.clone(), reduce_op="sum").tolist()
-        self.totals.zero_()
-        return {"loss": loss / max(1.0, count), "top1": right / max(1.0, count)}
+    def train_means(self) -> dict[str, float]:
+        """Mean over the images of the epoch so far, on this device: `loss`, the objective's figures and loss terms."""
+        return _means({name: float(value) for name, value in self.totals.items()})
+
+    def take_train_means(self) -> dict[str, float]:
+        """The same over all devices; starts anew."""
+        sums = {name: float(self._sum(value.clone())) for name, value in self.totals.items()}
+        self.totals = {}
+        return _means(sums)
 
     # ------------------------------------------------------------------------------------------ checkpoints
 
@@ -216,7 +212,10 @@ class ClassificationTraining(L.LightningModule):
             "best": dict(self.best),
             "since_best": self.since_best,
             # a mean over devices, so that each may go on from it
-            "totals": self.trainer.strategy.reduce(self.totals.clone(), reduce_op="mean").cpu(),
+            "totals": {
+                name: self.trainer.strategy.reduce(value.clone(), reduce_op="mean").cpu()
+                for name, value in self.totals.items()
+            },
             "ema": self.ema.state_dict() if self.ema is not None else None,
         }
 
@@ -228,14 +227,15 @@ class ClassificationTraining(L.LightningModule):
         self._resumed = state
 
 
-def _batch_mixing(recipe: Recipe, classes: int) -> Any:
-    """Mixup and CutMix of a batch: (images, labels (N,)) -> (images, labels (N, K)); None when both are off."""
-    setting = recipe.regularization
-    choices: list[nn.Module] = []
-    if setting.mixup:
-        choices.append(v2.MixUp(alpha=setting.mixup, num_classes=classes))
-    if setting.cutmix:
-        choices.append(v2.CutMix(alpha=setting.cutmix, num_classes=classes))
-    if not choices:
-        return None
-    return choices[0] if len(choices) == 1 else v2.RandomChoice(choices)
+def _means(sums: dict[str, float]) -> dict[str, float]:
+    count = max(1.0, sums.get("count", 0.0))
+    return {name: value / count for name, value in sums.items() if name != "count"}
+
+
+def _gather(value: Any) -> list[Any]:
+    """The object of every process, in all of them."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [value]
+    gathered: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(gathered, value)
+    return gathered

@@ -9,14 +9,23 @@ from typing import Any, TextIO
 
 import lightning as L
 
+from resurge.training.figures import percent_text
 from resurge.training.keeper import Recorder
-from resurge.training.module import ClassificationTraining
+from resurge.training.module import Training
 
 
 def clock(seconds: float) -> str:
     """Seconds as 0:01:30."""
     whole = max(0, round(seconds))
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+def _told(values: dict[str, Any], figures: tuple[str, ...], prefix: str = "", before: str = "") -> str:
+    """ "loss 0.1234  top-1 97.22 %" of the values under these names; what is not there is left out."""
+    loss = values.get(f"{prefix}loss")
+    told = [] if loss is None else [f"{before}loss {loss:.4f}"]
+    told += [percent_text({name: values.get(prefix + name)}, before) for name in figures]
+    return "  ".join(text for text in told if text)
 
 
 class Progress(L.Callback):
@@ -35,7 +44,7 @@ class Progress(L.Callback):
         self._first_step = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, ClassificationTraining)
+        assert isinstance(pl_module, Training)
         self._start = self._last = time.perf_counter()
         self._first_step = pl_module.position.step
 
@@ -46,15 +55,15 @@ class Progress(L.Callback):
         if now - self._last < self.interval or not trainer.is_global_zero:
             return
         self._last = now
-        assert isinstance(pl_module, ClassificationTraining)
+        assert isinstance(pl_module, Training)
         position, span = pl_module.position, pl_module.span
         done = position.step - self._first_step
         left = (now - self._start) / done * (span.steps - position.step) if done else 0.0
-        loss, right, count = pl_module.totals.tolist()
+        means = pl_module.train_means()
         images = done * self.recorder.images_per_step
         self._show(
             f"epoch {position.epoch + 1}/{span.epochs}  step {position.step}/{span.steps}  "
-            f"loss {loss / max(1.0, count):.4f}  top-1 {100 * right / max(1.0, count):.2f} %  "
+            f"{_told(means, pl_module.objective.train_figures)}  "
             f"{images / (now - self._start):.0f} images/s  left {clock(left)}",
             keep=not self.live,
         )
@@ -66,13 +75,12 @@ class Progress(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        assert isinstance(pl_module, ClassificationTraining)
+        assert isinstance(pl_module, Training)
         row, span = self.recorder.row, pl_module.span
-        text = (
-            f"epoch {row['epoch']}/{span.epochs}  loss {row['train_loss']:.4f}  top-1 {100 * row['train_top1']:.2f} %"
-        )
-        if row["val_top1"] is not None:
-            text += f"  val loss {row['val_loss']:.4f}  val top-1 {100 * row['val_top1']:.2f} %"
+        objective = pl_module.objective
+        text = f"epoch {row['epoch']}/{span.epochs}  {_told(row, objective.train_figures, 'train_')}"
+        if row[f"val_{objective.figures[0]}"] is not None:
+            text += f"  {_told(row, objective.figures, 'val_', 'val ')}"
         if row["images_per_s"]:
             text += f"  {row['images_per_s']:.0f} images/s"
         now = time.perf_counter()

@@ -19,26 +19,26 @@ from typing import Any
 import yaml
 
 from resurge.errors import UserError, suggest
-from resurge.options import check, option, paths, read_assignment, replaced, to_plain, type_name
+from resurge.options import Section, check, option, paths, read_assignment, replaced, to_plain, type_name
+from resurge.tasks.settings import TASKS, Detector, Segmenter, pick_head
 
 RECIPES = Path(__file__).parent / "recipes"
 
 
-class _Section:
-    """What all sections share: their values are checked when they are made."""
-
-    def __post_init__(self) -> None:
-        check(self)
-
-
 @dataclass(frozen=True, kw_only=True)
-class Images(_Section):
+class Images(Section):
     """How large images are and how they are normalised."""
 
     size: int | None = option(
-        None, "side of the square training crop, pixels; null: the data's usual one", low=1, high=4096
+        None,
+        "classify: side of the square training crop, pixels; else: the image's short side; null: the data's usual one",
+        low=1,
+        high=4096,
     )
-    eval_size: int | None = option(None, "side of the square evaluation crop; null: as in training", low=1, high=4096)
+    eval_size: int | None = option(None, "the same in evaluation; null: as in training", low=1, high=4096)
+    max_size: int | None = option(
+        None, "not classify: longest side after resizing, pixels, which bounds the memory; null: 5/3 of size", low=1
+    )
     crop_pct: float | None = option(
         None,
         "evaluation resizes the short side to eval_size / crop_pct; null: 0.875, and 1 up to 64 pixels",
@@ -51,7 +51,7 @@ class Images(_Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Augmentation(_Section):
+class Augmentation(Section):
     """What is done to a training image at random."""
 
     crop_scale: tuple[float, ...] | None = option(
@@ -74,10 +74,19 @@ class Augmentation(_Section):
     auto_magnitude: int = option(9, "RandAugment: strength, 0 to 30", low=0, high=30)
     color_jitter: float = option(0.0, "strength of random brightness, contrast and saturation", low=0, high=1)
     random_erasing: float = option(0.0, "probability of erasing a rectangle (Zhong et al. 2020)", low=0, high=1)
+    vflip: float = option(0.0, "not classify: probability of an upside-down flip", low=0, high=1)
+    rotate90: bool = option(False, "not classify: turn by a random number of quarter turns")
+    short_sides: tuple[int, ...] = option((), "not classify: short sides to draw from; empty: size", low=1, high=4096)
+    scale_jitter: tuple[float, ...] | None = option(
+        None, "not classify: resize by a random factor, from and to, and cut or pad to crop_size; null: off", above=0
+    )
+    crop_size: tuple[int, ...] | None = option(
+        None, "not classify: height and width of a random crop after resizing; null: off", low=1, high=4096
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optimization(_Section):
+class Optimization(Section):
     """The optimizer, its learning rate over time, and how long it runs."""
 
     optimizer: str = option("sgd", "which optimizer", choices=("sgd", "adamw"))
@@ -90,7 +99,7 @@ class Optimization(_Section):
     weight_decay: float = option(1e-4, "weight decay, not applied to normalisation and biases", low=0)
     epochs: int = option(90, "passes over the training images", low=1)
     steps: int | None = option(None, "optimizer steps in all; when set, it replaces epochs", low=1)
-    schedule: str = option("cosine", "learning rate over time", choices=("cosine", "step", "constant"))
+    schedule: str = option("cosine", "learning rate over time", choices=("cosine", "step", "poly", "constant"))
     warmup: float = option(5.0, "epochs over which lr rises linearly from 0", low=0)
     milestones: tuple[float, ...] = option(
         (), "step schedule: when lr drops, in epochs (in steps when steps is set)", low=0
@@ -105,11 +114,11 @@ class Optimization(_Section):
     )
     freeze: int = option(0, "leading parts that are not trained: 1 the stem, 2 also the first stage, ...", low=0)
     layer_decay: float = option(1.0, "learning rate of a block relative to the block after it", above=0, high=1)
-    early_stop: int = option(0, "stop after this many evaluations without a better top-1; 0: off", low=0)
+    early_stop: int = option(0, "stop after this many evaluations without a better score; 0: off", low=0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Regularization(_Section):
+class Regularization(Section):
     """What keeps the network from learning the training images by heart."""
 
     label_smoothing: float = option(0.0, "share of the target given to all classes", low=0, below=1)
@@ -125,7 +134,18 @@ class Regularization(_Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine(_Section):
+class Testing(Section):
+    """How a segmenter is asked in the final evaluation; during training it is always asked plainly."""
+
+    test_scales: tuple[float, ...] = option((1.0,), "segment: average over the image at these scales", above=0)
+    test_flip: bool = option(False, "segment: average over the image and its mirror image")
+    test_window: tuple[int, ...] | None = option(
+        None, "segment: height and width of a window that slides over larger images; null: whole images", low=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine(Section):
     """How it is computed; on one device none of it changes what is learnt, but for precision and norm."""
 
     precision: str = option("fp32", "number format of the forward pass", choices=("fp32", "bf16", "fp16"))
@@ -155,8 +175,9 @@ class Recipe:
     """
 
     model: str = option("resnest50", "a name of `resurge models`, or the text of a spec")
-    data: str = option("digits", "digits, a folder of images, or a CSV file of paths and labels")
-    task: str = option("classify", "what is learnt", choices=("classify",))
+    data: str = option("digits", "digits (comes along), a folder, a COCO file, or a CSV file of paths and labels")
+    task: str = option("classify", "what is learnt", choices=TASKS)
+    head: str | None = option(None, "what the task puts on the backbone; null: the task's first head")
     weights: str | None = option(None, "weights to start from: a file, hub:owner/name, or pretrained")
     seed: int = option(0, "seed of initialisation, order, augmentation and split", low=0, high=2**31 - 1)
     val: str | None = option(
@@ -172,10 +193,14 @@ class Recipe:
     augmentation: Augmentation = Augmentation()
     optimization: Optimization = Optimization()
     regularization: Regularization = Regularization()
+    detector: Detector = Detector()
+    segmenter: Segmenter = Segmenter()
+    testing: Testing = Testing()
     machine: Machine = Machine()
 
     def __post_init__(self) -> None:
         check(self)
+        pick_head(self.task, self.head)
         _check_together(self)
 
     def override(self, assignments: Iterable[str]) -> Recipe:
@@ -232,6 +257,14 @@ def _check_together(recipe: Recipe) -> None:
     for name, pair in (("crop_scale", augmentation.crop_scale), ("crop_ratio", augmentation.crop_ratio)):
         if pair is not None and (len(pair) != 2 or pair[0] > pair[1]):
             raise UserError(f"{name} takes two numbers, from and to (for example [0.5, 1.0]), not {list(pair)}.")
+    for name, pair in (("scale_jitter", augmentation.scale_jitter), ("crop_size", augmentation.crop_size),
+                       ("test_window", recipe.testing.test_window)):  # fmt: skip
+        if pair is not None and len(pair) != 2:
+            raise UserError(f"{name} takes two numbers, not {list(pair)}.")
+    if augmentation.scale_jitter is not None and augmentation.crop_size is None:
+        raise UserError(
+            "scale_jitter needs crop_size, the size that images are cut or padded to (for example [512, 512])."
+        )
     if (images.mean is None) != (images.std is None):
         raise UserError("mean and std are given together or not at all.")
     if images.mean is not None and images.std is not None and len(images.mean) != len(images.std):
@@ -272,6 +305,12 @@ def recipe_text(name: str) -> str:
             f"there is no recipe {name!r}.{suggest(name, list_recipes())} Named recipes: {', '.join(list_recipes())}; "
             "or give a YAML file."
         ) from None
+
+
+def default_recipe(task: str, data: str) -> str | None:
+    """The named recipe that a task starts from when none is named; None: the fields' own defaults."""
+    own = f"digits_{task}" if data == "digits" else task
+    return own if own in list_recipes() else None
 
 
 def load_recipe(name: str) -> Recipe:

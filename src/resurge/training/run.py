@@ -11,6 +11,7 @@ evaluation.json    the scores in full
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 import shutil
@@ -24,14 +25,16 @@ import torch
 import yaml
 from torch import nn
 
-from resurge.arch.backbone import Backbone
 from resurge.arch.spec import Spec
 from resurge.arch.surgery import convert_norm
 from resurge.arch.zoo import get_spec
+from resurge.data.scene_transforms import ScenePreprocessing
 from resurge.data.transforms import Preprocessing
-from resurge.errors import UserError
-from resurge.tasks.classify import ClassificationModel
-from resurge.training.recipe import Recipe
+from resurge.errors import UserError, suggest
+from resurge.options import replaced, to_plain
+from resurge.tasks.build import build_task_model
+from resurge.tasks.settings import TASKS, Detector, Segmenter
+from resurge.training.recipe import Machine, Recipe
 from resurge.weights.checkpoint import load_weights, read_model_json, save_model
 
 LAST = Path("checkpoints", "last.ckpt")
@@ -48,10 +51,11 @@ class Run:
     """
 
     folder: Path
-    model: ClassificationModel
+    task: str
+    model: nn.Module
     spec: Spec
     classes: tuple[str, ...]
-    preprocessing: Preprocessing
+    preprocessing: Any  # Preprocessing of a classifier, ScenePreprocessing of the other tasks
     meta: Mapping[str, Any] = field(repr=False)
     recipe: Recipe | None = field(repr=False)
 
@@ -68,20 +72,42 @@ def load_run(folder: str | os.PathLike[str], device: str | torch.device = "cpu")
     if not (root / "model.json").is_file() and (root / "recipe.yaml").is_file():
         raise UserError(f"the training in {root} did not finish. Go on with: resurge train --resume {root}")
     meta = read_model_json(root)
+    task = str(meta.get("task", "classify"))
+    if task not in TASKS:
+        raise UserError(f"{root / 'model.json'} is of the task {task!r}, which is unknown here.{suggest(task, TASKS)}")
     try:
         spec = get_spec(meta["spec"])
         classes = tuple(str(name) for name in meta["classes"])
-        preprocessing = Preprocessing.from_json(meta["preprocessing"])
-        in_channels = int(meta["in_channels"])
+        preprocessing = read_preprocessing(task, meta["preprocessing"])
+        settings = _read_settings(task, meta)
+        model = build_task_model(task, spec, len(classes), int(meta["in_channels"]), meta.get("head"), **settings)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{root / 'model.json'} is damaged or was cut short ({error!r}). Train or export it again."
         ) from None
-    model = ClassificationModel(Backbone(spec, in_channels), len(classes))
     if meta.get("norm") in ("frozen", "group"):
         convert_norm(model, meta["norm"])
     load_weights(model, root, layout="resurge", adapt=False)
-    return Run(root, model.eval().to(device), spec, classes, preprocessing, meta, _recipe_of(root))
+    return Run(root, task, model.eval().to(device), spec, classes, preprocessing, meta, _recipe_of(root))
+
+
+def read_preprocessing(task: str, values: Mapping[str, Any]) -> Preprocessing | ScenePreprocessing:
+    """What model.json says of the preprocessing.
+
+    Raises:
+        UserError: a field is missing or unknown.
+    """
+    return (Preprocessing if task == "classify" else ScenePreprocessing).from_json(dict(values))
+
+
+def _read_settings(task: str, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of the head, as `build_task_model` takes them."""
+    plain = meta.get("head_settings") or {}
+    if task == "segment":
+        return {"segmenter": replaced(Segmenter(), plain, "model.json")}
+    if task in ("detect", "instances"):
+        return {"detector": replaced(Detector(), plain, "model.json")}
+    return {}
 
 
 def _recipe_of(root: Path) -> Recipe | None:
@@ -98,9 +124,10 @@ def read_recipe(root: Path) -> Recipe:
     try:
         text = path.read_text(encoding="utf-8")
         recipe = Recipe.from_yaml(text, where=str(path))
-        missing = sorted(_names(recipe.to_yaml()) - _names(text))
-        if missing:
-            raise UserError(f"{path} was cut short or is of another version: {missing[0]} is missing. Write it in.")
+        # The last field is looked for: others may be missing, since a version before this one did not have them.
+        last = f"machine.{dataclasses.fields(Machine)[-1].name}"
+        if last not in _names(text):
+            raise UserError(f"{path} was cut short: {last} is missing. Write it in.")
         return recipe
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -166,19 +193,22 @@ def save_run_model(
     folder: Path,
     model: nn.Module,
     *,
+    task: str,
     classes: tuple[str, ...],
-    preprocessing: Preprocessing,
+    preprocessing: Preprocessing | ScenePreprocessing,
     norm: str,
     scores: Mapping[str, Any],
     data: Mapping[str, Any],
 ) -> None:
     """Write `model.safetensors` and `model.json`."""
     backbone = model.get_submodule("backbone")
+    head = {} if task == "classify" else {"head": model.head_name, "head_settings": to_plain(model.settings)}
     save_model(
         folder,
         model,
         {
-            "task": "classify",
+            "task": task,
+            **head,
             "in_channels": backbone.in_channels,
             "num_classes": len(classes),
             "classes": list(classes),

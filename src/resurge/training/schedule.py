@@ -37,13 +37,16 @@ def lr_factor(setting: Optimization, span: Length, step: int) -> float:
     """What the peak learning rate is multiplied by in optimizer step `step` (counted from 0).
 
     Linear warm-up (Goyal et al. 2017, section 2.2); then 1, or half a cosine down to 0 over the remaining steps
-    (Loshchilov and Hutter 2017, eq. 5 without restarts), or `gamma` to the number of milestones passed.
+    (Loshchilov and Hutter 2017, eq. 5 without restarts), or the remaining share to the power of 0.9 (the "poly" rule of
+    Chen et al. 2017, arXiv:1606.00915, section 4.1.1), or `gamma` to the number of milestones passed.
     """
     warmup = min(round(setting.warmup * span.steps_per_epoch), span.steps - 1)
     if step < warmup:
         return (step + 1) / (warmup + 1)
     if setting.schedule == "cosine":
         return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, span.steps - warmup)))
+    if setting.schedule == "poly":
+        return (1.0 - (step - warmup) / max(1, span.steps - warmup)) ** 0.9
     if setting.schedule == "step":
         unit = 1 if setting.steps is not None else span.steps_per_epoch
         return setting.gamma ** bisect.bisect_right([milestone * unit for milestone in setting.milestones], step)

@@ -16,22 +16,21 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from resurge.arch.backbone import Backbone
 from resurge.arch.surgery import convert_norm, set_drop_block, set_drop_path, zero_init_last
 from resurge.arch.zoo import get_spec
 from resurge.data.bundle import DataBundle, write_split
-from resurge.data.loading import class_weights
 from resurge.data.seeding import mix
 from resurge.data.sources import open_data
-from resurge.data.transforms import Preprocessing
 from resurge.errors import UserError
 from resurge.files import atomic_write_text
-from resurge.tasks.classify import ClassificationModel
+from resurge.tasks.build import build_task_model
+from resurge.tasks.settings import pick_head
 from resurge.training.checkpoints import AtomicCheckpointIO, link_or_copy, read_checkpoint
-from resurge.training.evaluate import evaluate, pick_device, write_evaluation
-from resurge.training.feeding import Feed, pick_workers, preprocessings, readable
+from resurge.training.evaluate import pick_device, write_evaluation
+from resurge.training.feeding import Feed, pick_workers, readable
 from resurge.training.keeper import Keeper, Recorder, StopSignal
-from resurge.training.module import ClassificationTraining
+from resurge.training.module import Training
+from resurge.training.objectives import Objective, objective_of
 from resurge.training.progress import Progress
 from resurge.training.recipe import Recipe
 from resurge.training.run import BEST, LAST, Run, load_run, prepare, read_recipe, require_empty, save_run_model
@@ -50,7 +49,7 @@ class _Job:
     recipe: Recipe
     folder: Path
     bundle: DataBundle
-    preprocessing: tuple[Preprocessing, Preprocessing]
+    objective: Objective
 
 
 def train(
@@ -74,7 +73,8 @@ def train(
             the data, for everything that explains the result.
 
     Returns the evaluation of the kept weights on the test images, or on the validation images where there are no
-    others; see :func:`resurge.training.evaluate.evaluate`. `split` says which.
+    others; see :func:`resurge.training.evaluate.evaluate` and :mod:`resurge.training.evaluate_scenes`. `split` says
+    which, and `scores` are the few that stand for all.
 
     Raises:
         UserError: the recipe, the data or the folder cannot be used, or the disk is full.
@@ -100,19 +100,23 @@ def train(
     device = _device(recipe)
     # What takes a moment to check is checked before the images are, which may take minutes.
     get_spec(recipe.model)
+    pick_head(recipe.task, recipe.head)
     if not resume and not overwrite:
         require_empty(folder)
-    bundle = open_data(recipe.data, val=recipe.val, seed=recipe.seed, val_fraction=recipe.val_fraction)
-    sizes = preprocessings(recipe, bundle)
-    net = build_model(recipe, sizes[0].channels, bundle.num_classes, start=not resume, say=say)
+    bundle = open_data(
+        recipe.data, task=recipe.task, val=recipe.val, seed=recipe.seed, val_fraction=recipe.val_fraction
+    )
+    objective = objective_of(recipe, bundle)
+    net = build_model(recipe, objective.preprocessing[0].channels, bundle.num_classes, start=not resume, say=say)
     bundle = readable(bundle)
     for note in (bundle.how, *bundle.notes):
         say(note)
-    job = _Job(recipe, folder, bundle, sizes)
-    feed = Feed(bundle, recipe, job.preprocessing)
-    module = ClassificationTraining(
-        net, recipe, length(recipe.optimization, feed.batches), _class_weights(recipe, bundle)
-    )
+    job = _Job(recipe, folder, bundle, objective)
+    feed = Feed(bundle, recipe, objective)
+    module = Training(net, objective, recipe, length(recipe.optimization, feed.batches))
+    if module.frozen:
+        names = ["the stem", *(f"stage {number}" for number in range(1, len(module.frozen)))]
+        say(f"not trained, statistics included: {', '.join(names)}")
     if checkpoint is None and first:
         prepare(folder, overwrite=overwrite)
         atomic_write_text(folder / "recipe.yaml", recipe.to_yaml())
@@ -171,7 +175,7 @@ def _device(recipe: Recipe) -> torch.device:
 
 def build_model(
     recipe: Recipe, channels: int, classes: int, *, start: bool = True, say: Callable[[str], None] = log.info
-) -> ClassificationModel:
+) -> nn.Module:
     """The recipe's network, initialised from its seed or from its weights; without `start`, weights are not read.
 
     `say` takes a line on what was loaded.
@@ -181,7 +185,7 @@ def build_model(
     """
     setting = recipe.regularization
     torch.manual_seed(mix(recipe.seed))
-    model = ClassificationModel(Backbone(get_spec(recipe.model), channels), classes, setting.dropout)
+    model = _built(recipe, channels, classes, setting.dropout)
     if setting.zero_init_last:
         zero_init_last(model)
     if recipe.weights is not None and start:
@@ -197,18 +201,20 @@ def build_model(
     return model
 
 
-def _class_weights(recipe: Recipe, bundle: DataBundle) -> Tensor | None:
-    wanted = recipe.regularization.class_weights
-    if wanted == "none":
-        return None
-    if isinstance(wanted, str):
-        return class_weights(bundle.train.labels, bundle.num_classes)
-    if len(wanted) != bundle.num_classes:
-        raise UserError(f"class_weights has {len(wanted)} numbers, but the data has {bundle.num_classes} classes.")
-    return torch.tensor(wanted)
+def _built(recipe: Recipe, channels: int, classes: int, dropout: float = 0.0) -> nn.Module:
+    return build_task_model(
+        recipe.task,
+        get_spec(recipe.model),
+        classes,
+        channels,
+        recipe.head,
+        dropout=dropout,
+        detector=recipe.detector,
+        segmenter=recipe.segmenter,
+    )
 
 
-def _position(path: Path, module: ClassificationTraining) -> int:
+def _position(path: Path, module: Training) -> int:
     """The step a checkpoint stands at, after a look at whether it belongs to this training."""
     content = read_checkpoint(path)
     state = content["state_dict"]
@@ -227,9 +233,7 @@ def _position(path: Path, module: ClassificationTraining) -> int:
     return int(position["step"])
 
 
-def _fit(
-    job: _Job, module: ClassificationTraining, feed: Feed, device: torch.device, checkpoint: Path | None, quiet: bool
-) -> None:
+def _fit(job: _Job, module: Training, feed: Feed, device: torch.device, checkpoint: Path | None, quiet: bool) -> None:
     recipe, machine = job.recipe, job.recipe.machine
     resumed = read_checkpoint(checkpoint)["resurge"]["position"] if checkpoint is not None else None
     signals = StopSignal()
@@ -238,7 +242,8 @@ def _fit(
     keeper = Keeper((job.folder / LAST).parent, machine.checkpoint_every, recipe.optimization.early_stop, signals)
     callbacks: list[L.Callback] = [recorder, *([] if quiet else [Progress(recorder)]), keeper]
     if machine.compile:
-        module.net.compile()
+        for part in job.objective.parts_to_compile(module.net):
+            part.compile()
     with _understood_noise_silenced(), signals.listening():
         trainer = L.Trainer(
             accelerator={"cuda": "gpu"}.get(device.type, device.type),
@@ -286,7 +291,7 @@ def _understood_noise_silenced() -> Iterator[None]:
 
 def _finish(
     job: _Job,
-    module: ClassificationTraining,
+    module: Training,
     device: torch.device,
     finished: Callable[[Run, dict[str, Any], DataBundle], None] | None,
 ) -> dict[str, Any]:
@@ -297,29 +302,30 @@ def _finish(
     average = content["resurge"]["ema"]
     state = average["average"] if average is not None else _without_prefix(content["state_dict"])
     net.load_state_dict(state)
-    plain = _plain(recipe, net, job.preprocessing[1].channels, bundle.num_classes)
+    objective = job.objective
+    plain = _plain(recipe, net, objective.preprocessing[1].channels, bundle.num_classes)
     best = content["resurge"]["best"]
     name, split = ("test", bundle.test) if bundle.test is not None else ("val", bundle.val)
-    common: dict[str, Any] = {
-        "classes": bundle.classes,
-        "preprocessing": job.preprocessing[1],
-        "norm": "batch" if norm == "sync" else norm,
-        "data": bundle.to_json() | {"source": recipe.data},
-    }
-    scores: dict[str, Any] = {"val_top1": best["top1"], "val_loss": best["loss"], "epoch": best["epoch"]}
-    result = evaluate(
+    result = {"split": name} | objective.evaluate(
         plain,
         split,
-        job.preprocessing[1],
-        bundle.classes,
         batch_size=recipe.optimization.batch_size,
         device=device,
         precision=recipe.machine.precision,
         workers=pick_workers(recipe.machine.workers),
     )
-    result = {"split": name, **result}
-    scores |= {key: result[key] for key in ("top1", "top5", "nll", "ece")} | {"split": name}
-    save_run_model(job.folder, plain.cpu(), scores=scores, **common)
+    scores: dict[str, Any] = {f"val_{key}": best.get(key) for key in (objective.figures[0], "loss") if key in best}
+    scores |= {"epoch": best["epoch"]} | result["scores"] | {"split": name}
+    save_run_model(
+        job.folder,
+        plain.cpu(),
+        task=recipe.task,
+        classes=bundle.classes,
+        preprocessing=objective.preprocessing[1],
+        norm="batch" if norm == "sync" else norm,
+        data=bundle.to_json() | {"source": recipe.data},
+        scores=scores,
+    )
     if finished is not None:
         finished(load_run(job.folder, device), result, bundle)
     write_evaluation(job.folder, result)
@@ -330,9 +336,9 @@ def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix("net."): value for name, value in state.items() if name.startswith("net.")}
 
 
-def _plain(recipe: Recipe, net: nn.Module, channels: int, classes: int) -> ClassificationModel:
+def _plain(recipe: Recipe, net: nn.Module, channels: int, classes: int) -> nn.Module:
     """The trained network as it is used from now on: nothing dropped at random, synchronised norms ordinary again."""
-    model = ClassificationModel(Backbone(get_spec(recipe.model), channels), classes)
+    model = _built(recipe, channels, classes)
     if recipe.machine.norm in ("frozen", "group"):
         convert_norm(model, recipe.machine.norm)
     model.load_state_dict(net.state_dict())

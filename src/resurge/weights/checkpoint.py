@@ -19,14 +19,17 @@ from resurge.arch.text import parse_spec, spec_to_json
 from resurge.arch.zoo import MODELS, canonical_name
 from resurge.errors import UserError, suggest
 from resurge.files import atomic_write_bytes
+from resurge.weights import detect_layout as detectors
+from resurge.weights import segment_layout as segmenters
 from resurge.weights.catalog import entries, fetch, names_with_parameters, pretrained_source
-from resurge.weights.layouts import detect_layout, from_resurge, to_resurge
+from resurge.weights.layouts import OWN, Value, detect_layout, from_resurge, to_resurge
 from resurge.weights.reading import Checkpoint, read_checkpoint, unwrap
 
 FORMAT = 1
 WEIGHTS_FILE = "model.safetensors"
 JSON_FILE = "model.json"
 CLASSIFIER = ("head.fc.weight", "head.fc.bias")
+HEADS = ("head.", "fpn.", "auxiliary.")  # how the names begin of what stands on a backbone
 NOT_LEARNED = ("running_mean", "running_var", "num_batches_tracked")
 
 Shapes = tuple[tuple[int, ...], tuple[int, ...]]
@@ -80,13 +83,14 @@ def load_weights(
     """Copy trained weights into `model`, whatever package they are from.
 
     Args:
-        model: a `ClassificationModel`, a bare `Backbone` (a classifier in the source is then left out), or any
-            model with a `Backbone` as its child `backbone`.
+        model: the model of any task, a bare `Backbone` (a head in the source is then left out), or any model with a
+            `Backbone` as its child `backbone`. A detector or segmenter also takes the weights of a classifier: its
+            backbone is loaded and the rest keeps its values.
         source: a file (`.safetensors`, `.pth`, `.pt`, `.th`, `.bin`), a run directory, a state dict,
             `hub:owner/name`, an http(s) address, `catalog:NAME`, or `pretrained` (the catalogue's weights of the
             model's own name).
         layout: one of `resurge.weights.layouts.LAYOUTS`, or "auto".
-        strict: a tensor that is missing, unexpected or misshapen is an error, except a classifier of another number
+        strict: a tensor that is missing, unexpected or misshapen is an error, except a last layer for another number
             of classes, which is skipped and reported. Otherwise whatever fits is loaded.
         adapt: convert the first convolution when the model takes another number of channels; see `adapt_input`.
         cache_dir: where downloads are kept; see `resurge.weights.download`.
@@ -101,21 +105,15 @@ def load_weights(
     if strict and stated and parse_spec(stated) != spec:
         raise UserError(f"{name} holds weights of {stated!r}, but the model is {str(spec)!r}: use --model {stated!r}.")
 
-    tensors = checkpoint.tensors
-    if any(key.startswith("backbone.") for key in tensors) and not any(
-        key.startswith(("backbone.stem.", "backbone.stages.")) for key in tensors
-    ):  # a foreign backbone inside a foreign model
-        tensors = {key.removeprefix("backbone.").replace("head.fc.", "fc."): value for key, value in tensors.items()}
+    tensors = _without_model(checkpoint.tensors)
     if layout == "auto":
-        layout = source_layout if source_layout != "auto" else detect_layout(tensors, spec)
-    found = to_resurge(tensors, spec, layout)
-    theirs = to_resurge({key: key for key in tensors}, spec, layout)  # ours -> the name in the source
+        layout = source_layout if source_layout != "auto" else _layout_of(tensors, spec)
+    found = _named(tensors, spec, layout)
+    theirs = _named({key: key for key in tensors}, spec, layout)  # ours -> the name in the source
+    eps_free = detectors.add_eps(found, name)
     if isinstance(model, Backbone):
         found = {key.removeprefix("backbone."): value for key, value in found.items()}
         theirs = {key.removeprefix("backbone."): value for key, value in theirs.items()}
-    elif not any(key.startswith("backbone.") for key in found):
-        found = {_under_backbone(key): value for key, value in found.items()}
-        theirs = {_under_backbone(key): value for key, value in theirs.items()}
 
     expected = model.state_dict()
     fitting: dict[str, Tensor] = {}
@@ -136,16 +134,17 @@ def load_weights(
     # Checkpoints older than PyTorch 0.4.1 do not count batches, and nothing here reads the count.
     missing = [key for key in expected if key not in found and not key.endswith("num_batches_tracked")]
 
-    classifier = {key: both for key, both in mismatched.items() if _is_other_classes(key, both)}
-    misshapen = {key: both for key, both in mismatched.items() if key not in classifier}
-    allowed = {theirs[key] for key in found if isinstance(model, Backbone) and key in CLASSIFIER}
-    surplus = [key for key in unexpected if key not in allowed]
-    if strict and (missing or surplus or misshapen):
-        raise UserError(_does_not_fit(name, spec, tensors, missing, surplus, misshapen))
+    misshapen = {key: both for key, both in mismatched.items() if not _is_other_classes(key, both)}
+    absent = [key for key in missing if not _may_miss(model, key, found)]
+    surplus = [theirs[key] for key in found if key not in expected and not _may_leave(model, key)]
+    if strict and (absent or surplus or misshapen):
+        raise UserError(_does_not_fit(name, spec, tensors, absent, surplus, misshapen))
     if not fitting:
         raise UserError(f"{name}: not one of its {len(tensors)} tensors fits the model {str(spec)!r}.")
     model.load_state_dict(fitting, strict=False)
     notes = [f"taken from {wrapper!r}" for wrapper in checkpoint.wrappers]
+    if eps_free:
+        notes.append(f"{len(eps_free)} variances lowered by {detectors.EPS}: trained without an eps")
     return LoadReport(
         source=name,
         layout=layout,
@@ -164,7 +163,11 @@ def export_weights(model: nn.Module, layout: str = "resurge") -> dict[str, Tenso
     Raises:
         UserError: the layout has no names for this network; see `resurge.weights.layouts.from_resurge`.
     """
-    return from_resurge(_uncompiled(model).state_dict(), backbone_of(model).spec, layout)
+    tensors, spec = _uncompiled(model).state_dict(), backbone_of(model).spec
+    if layout == "torchvision" and hasattr(_uncompiled(model), "head_name"):
+        pyramid = any(key.startswith("fpn.") for key in tensors)
+        return (detectors if pyramid else segmenters).from_resurge(tensors, spec)
+    return from_resurge(tensors, spec, layout)
 
 
 def adapt_input(weight: Tensor, channels: int) -> Tensor:
@@ -265,8 +268,50 @@ def _read(
     return text, read_checkpoint(path), "auto"
 
 
-def _under_backbone(key: str) -> str:
-    return f"backbone.{key}" if key.startswith(("stem.", "stages.")) else key
+def _without_model(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with `backbone.` off their names if they are of a foreign backbone inside a foreign model."""
+    ours = ("backbone.stem.", "backbone.stages.")
+    if not any(key.startswith("backbone.") for key in tensors) or any(key.startswith(ours) for key in tensors):
+        return tensors
+    if detectors.is_detection(tensors) or segmenters.is_segmentation(tensors):
+        return tensors
+    return {key.removeprefix("backbone.").replace("head.fc.", "fc."): value for key, value in tensors.items()}
+
+
+def _named(tensors: Mapping[str, Value], spec: Spec, layout: str) -> dict[str, Value]:
+    """The tensors under the names of a whole model here."""
+    if layout == "torchvision" and detectors.is_detection(tensors):
+        return detectors.to_resurge(tensors, spec)
+    if layout == "torchvision" and segmenters.is_segmentation(tensors):
+        return segmenters.to_resurge(tensors, spec)
+    found = to_resurge(tensors, spec, layout)
+    if any(key.startswith("backbone.") for key in found):
+        return found
+    return {f"backbone.{key}" if key.startswith(OWN[:2]) else key: value for key, value in found.items()}
+
+
+def _layout_of(tensors: Mapping[str, Tensor], spec: Spec) -> str:
+    if detectors.is_detection(tensors) or segmenters.is_segmentation(tensors):
+        return "torchvision"
+    return detect_layout(tensors, spec)
+
+
+def _may_miss(model: nn.Module, key: str, found: Mapping[str, Tensor]) -> bool:
+    """Whether the source need not have this tensor of the model.
+
+    A backbone, with or without a classifier, is all that is needed for a model of another task; and an auxiliary head
+    is of use in training alone.
+    """
+    if isinstance(model, Backbone) or not hasattr(model, "head_name") or key.startswith("backbone."):
+        return False
+    return key.startswith("auxiliary.") or all(other.startswith("backbone.") or other in CLASSIFIER for other in found)
+
+
+def _may_leave(model: nn.Module, key: str) -> bool:
+    """Whether the model need not have this tensor of the source; `key` is its name here."""
+    if isinstance(model, Backbone):
+        return key.startswith(HEADS)
+    return hasattr(model, "head_name") and (key in CLASSIFIER or key.startswith("auxiliary."))
 
 
 def _is_other_input(key: str, shapes: Shapes) -> bool:
@@ -277,7 +322,8 @@ def _is_other_input(key: str, shapes: Shapes) -> bool:
 
 def _is_other_classes(key: str, shapes: Shapes) -> bool:
     in_source, in_model = shapes
-    return key in CLASSIFIER and len(in_source) == len(in_model) and in_source[1:] == in_model[1:]
+    of_classes = key in CLASSIFIER or detectors.OF_CLASSES.fullmatch(key) is not None
+    return of_classes and len(in_source) == len(in_model) and in_source[1:] == in_model[1:]
 
 
 def _does_not_fit(

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from resurge.arch import blocks, gates, shortcuts, stems, transforms
+from resurge.arch.deformable import Deform
 from resurge.arch.spec import Spec
 from resurge.errors import UserError, suggest
 
@@ -210,8 +211,10 @@ def _pairs(spec: Spec, layout: Layout) -> Iterator[tuple[str, str]]:
     yield layout.head, "head.fc"
 
     transform, place = spec.transform, "transform."
-    while isinstance(transform, transforms.AvgDown):  # a pool has no weights
-        transform, place = transform.inner, place + "inner."
+    while isinstance(transform, transforms.AvgDown | Deform):
+        # a pool has no weights; deformable layers stand where the plain ones did, and only their offsets have no name
+        place += "inner." if isinstance(transform, transforms.AvgDown) else ""
+        transform = transform.inner
     if isinstance(transform, transforms.Res2) and isinstance(spec.block, blocks.Basic):
         raise UserError(
             f"the {layout.name} layout has no names for transform=Res2 in a basic block. Use layout 'resurge'."

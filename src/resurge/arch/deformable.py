@@ -1,0 +1,121 @@
+"""Deformable convolution, as a combinator on the axis `transform`."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import deform_conv2d
+
+from resurge.arch.contracts import Site, Transform
+from resurge.arch.layers import ConvNormAct
+
+
+@dataclass(frozen=True)
+class Deform:
+    """`inner` with deformable convolutions, version 2 (arXiv:1811.11168, section 3.2), from stage `first_stage` on.
+
+    Every convolution of `inner` with a kernel above 1x1 gets a `DeformableConv2d` in its place; names and shapes of its
+    weights stay, so weights of the plain network load. Stage 2 of four is the paper's conv3.
+    """
+
+    inner: Transform
+    first_stage: int = 2
+
+    def build(self, site: Site) -> nn.Module:
+        built = self.inner.build(site)
+        if site.stage >= self.first_stage:
+            for layer in built.modules():
+                if isinstance(layer, ConvNormAct) and max(layer.conv.kernel_size) > 1:
+                    layer.conv = deformable(layer.conv)
+        return built
+
+
+class OffsetConv2d(nn.Conv2d):
+    """The convolution that says where and how strongly a `DeformableConv2d` samples: born zero, and kept in float32."""
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        y: Tensor = self._conv_forward(x, self.weight.to(x.dtype), bias)
+        return y
+
+
+class DeformableConv2d(nn.Conv2d):
+    """A convolution whose taps are moved and weighted at every pixel: (N, cin, H, W) -> (N, cout, ~H/s, ~W/s).
+
+    y(p) = sum_k w_k * m_k(p) * x(p + p_k + d_k(p)), x between pixels read bilinearly and zero outside the map
+    (arXiv:1811.11168, equation 1; with groups, channel by channel as in any grouped convolution). `offset`, a
+    convolution like this one, computes the 2 K displacements d (row, column for each of the K taps, the same in all
+    channels) and K numbers z with m = 2 sigmoid(z). The paper has m = sigmoid(z), in (0, 1); the factor makes m 1 where
+    `offset` is zero, as it is at first, so that the layer starts as the plain convolution with the same weights. The
+    functions that can be learnt are the same, with weights half as large.
+
+    Computed in float32 under autocast too: half precision would round the places that are read, and the operator has
+    no bfloat16 on CPUs. On a GPU its gradient is summed in no fixed order.
+    """
+
+    def __init__(
+        self,
+        cin: int,
+        cout: int,
+        kernel: int,
+        stride: int = 1,
+        padding: int = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__(cin, cout, kernel, stride, padding, dilation, groups, bias, device=device)
+        self.offset = OffsetConv2d(cin, 3 * kernel * kernel, kernel, stride, padding, dilation, device=device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        exact = torch.float64 if x.dtype == torch.float64 else torch.float32
+        with _without_autocast(x.device):
+            z = self.offset(x.to(exact))
+            taps = z.shape[1] // 3
+            y: Tensor = deform_conv2d(
+                x.to(exact),
+                z[:, : 2 * taps],
+                self.weight.to(exact),
+                None if self.bias is None else self.bias.to(exact),
+                self.stride,
+                self.padding,
+                self.dilation,
+                2 * z[:, 2 * taps :].sigmoid(),
+            )
+        return y.to(x.dtype)
+
+
+def deformable(conv: nn.Conv2d) -> DeformableConv2d:
+    """The convolution with offsets of zero, which computes the same. Shares its weights and draws no random numbers."""
+    if isinstance(conv, DeformableConv2d):
+        return conv
+    made = DeformableConv2d(
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size[0],
+        conv.stride[0],
+        int(conv.padding[0]),
+        conv.dilation[0],
+        conv.groups,
+        conv.bias is not None,
+        device="meta",
+    )
+    made.weight, made.bias = conv.weight, conv.bias
+    for name, parameter in list(made.offset.named_parameters()):
+        setattr(made.offset, name, nn.Parameter(torch.zeros_like(parameter, device=conv.weight.device)))
+    return made.train(conv.training)
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[None]:
+    # the meta device, which cost is counted on, knows no autocast
+    known = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()

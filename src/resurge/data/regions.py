@@ -1,0 +1,160 @@
+"""The pixels of one object as a small value: polygons or run lengths, in COCO's sense of both.
+
+Decoding is that of faster-coco-eval's mask routines, which give pycocotools' pixels to the bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from faster_coco_eval.core import mask as coco_mask
+
+from resurge.errors import UserError
+
+
+@dataclass(frozen=True)
+class RunLengths:
+    """A mask of height x width pixels as COCO's compressed run lengths, column by column."""
+
+    height: int
+    width: int
+    counts: bytes
+
+    def decode(self, height: int, width: int) -> np.ndarray:
+        """bool (height, width).
+
+        Raises:
+            UserError: the mask was made for an image of another size.
+        """
+        if (height, width) != (self.height, self.width):
+            raise UserError(
+                f"the mask of an object has {self.width} x {self.height} pixels, but its image has {width} x {height}. "
+                "`resurge check-data` lists such masks; --fix leaves them out."
+            )
+        return coco_mask.decode(self._coco()).astype(bool)
+
+    def area(self) -> int:
+        """Number of pixels."""
+        return int(coco_mask.area(self._coco()))
+
+    def box(self) -> tuple[float, float, float, float]:
+        """The smallest box (x1, y1, x2, y2) around the pixels; zeros when there are none."""
+        x, y, w, h = (float(value) for value in coco_mask.toBbox(self._coco()))
+        return (x, y, x + w, y + h)
+
+    def _coco(self) -> dict[str, Any]:
+        return {"size": [self.height, self.width], "counts": self.counts}
+
+
+@dataclass(frozen=True)
+class Polygons:
+    """Closed outlines in pixels; the object is what any of them encloses. Each is float64 x, y, x, y, … as bytes."""
+
+    outlines: tuple[bytes, ...]
+
+    def decode(self, height: int, width: int) -> np.ndarray:
+        """bool (height, width)."""
+        return self.run_lengths(height, width).decode(height, width)
+
+    def run_lengths(self, height: int, width: int) -> RunLengths:
+        """The same pixels of an image of that size as run lengths."""
+        parts = coco_mask.frPyObjects(self.points(), height, width)
+        return RunLengths(height, width, coco_mask.merge(parts)["counts"])
+
+    def points(self) -> list[list[float]]:
+        """The outlines as lists x, y, x, y, …"""
+        return [np.frombuffer(outline, dtype=np.float64).tolist() for outline in self.outlines]
+
+
+def polygons(outlines: list[list[float]]) -> Polygons:
+    """Outlines given as lists x, y, x, y, …; each needs three points or more, and finite numbers.
+
+    Raises:
+        ValueError: an outline has too few points, an odd number of coordinates, or something that is no number.
+    """
+    packed = []
+    for outline in outlines:
+        values = np.asarray(outline, dtype=np.float64)
+        if values.ndim != 1 or len(values) < 6 or len(values) % 2 or not np.isfinite(values).all():
+            raise ValueError("an outline needs three points or more, as finite numbers x, y, x, y, …")
+        packed.append(values.tobytes())
+    if not packed:
+        raise ValueError("there is no outline")
+    return Polygons(tuple(packed))
+
+
+def run_lengths_of(mask: np.ndarray) -> RunLengths:
+    """The run lengths of a mask, bool or 0/1 (H, W)."""
+    height, width = mask.shape
+    return RunLengths(height, width, coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"])
+
+
+def run_lengths_of_part(part: np.ndarray, top: int, left: int, height: int, width: int) -> RunLengths:
+    """The run lengths of a mask of height x width pixels that is `part`, bool (h, w), at (top, left) and empty
+    elsewhere: as `run_lengths_of`, but in time that goes with the part's size."""
+    rows, columns = part.shape
+    padded = np.zeros((columns, rows + 2), dtype=np.int8)
+    padded[:, 1:-1] = part.T
+    steps = np.diff(padded, axis=1)
+    column, row = np.nonzero(steps)  # starts and ends take turns, column by column
+    edges = (left + column) * height + top + row
+    starts, ends = edges[0::2], edges[1::2]
+    apart = starts[1:] != ends[:-1]  # a run that reaches a column's end may go on in the next column
+    if len(starts):
+        starts, ends = starts[np.append(True, apart)], ends[np.append(apart, True)]
+    bounds = np.stack([starts, ends], axis=1).reshape(-1)
+    counts = np.diff(np.concatenate([[0], bounds, [height * width]]))
+    if len(bounds) and counts[-1] == 0:
+        counts = counts[:-1]
+    size = [height, width]
+    return RunLengths(height, width, coco_mask.frPyObjects({"size": size, "counts": counts.tolist()}, *size)["counts"])
+
+
+def coco_run_lengths(value: dict[str, Any]) -> RunLengths:
+    """A COCO annotation's run lengths {"size": [h, w], "counts": list of lengths or compressed text}.
+
+    Raises:
+        ValueError: the value is of another form, or the lengths do not fill the size.
+    """
+    size, counts = value.get("size"), value.get("counts")
+    if not (isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)):
+        raise ValueError("run lengths need a size of two whole numbers, height and width")
+    height, width = size
+    if isinstance(counts, list):
+        if not all(type(count) is int and count >= 0 for count in counts) or sum(counts) != height * width:
+            raise ValueError(f"run lengths must be whole numbers that add up to {height} x {width}")
+        packed = coco_mask.frPyObjects({"size": size, "counts": counts}, height, width)["counts"]
+    elif isinstance(counts, (str, bytes)):
+        packed = counts.encode("ascii") if isinstance(counts, str) else counts
+        if _total(packed) != height * width:
+            raise ValueError(f"compressed run lengths do not fill {height} x {width} pixels")
+    else:
+        raise ValueError("run lengths need counts: a list of lengths, or compressed text")
+    return RunLengths(height, width, packed)
+
+
+def _total(packed: bytes) -> int:
+    """Sum of the lengths in COCO's compressed text: groups of five bits, lowest first, from the third length on as
+    differences to the last but one. Counted here because the decoder trusts its input and would read past its end."""
+    lengths: list[int] = []
+    at = 0
+    while at < len(packed):
+        value, shift, more = 0, 0, True
+        while more:
+            if at >= len(packed) or not 48 <= packed[at] < 112:
+                raise ValueError("compressed run lengths are cut short or hold other characters")
+            group = packed[at] - 48
+            value |= (group & 31) << shift
+            shift += 5
+            at += 1
+            more = bool(group & 32)
+        if group & 16:
+            value -= 1 << shift
+        if len(lengths) > 2:
+            value += lengths[-2]
+        if value < 0:
+            raise ValueError("compressed run lengths hold a negative length")
+        lengths.append(value)
+    return sum(lengths)

@@ -1,0 +1,186 @@
+"""Pascal VOC's XML: one file of boxes an image.
+
+The format is that of the VOC2007 development kit (Everingham, Van Gool, Williams, Winn, Zisserman). Its coordinates
+count pixels from 1 and include the last one; xmin..xmax becomes xmin - 1 <= x < xmax here. A box whose maxima do not
+exceed its minima has no area: it would be a single pixel wide by the letter, but is a slip of the tool that wrote it.
+Objects marked `difficult` become crowds, so that they count neither as hits nor as misses, which is VOC's rule.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from xml.parsers import expat
+
+from resurge.data.coco import unreadable_annotations
+from resurge.data.findings import Finding
+from resurge.data.folders import TEST_NAMES, TRAIN_NAMES, VAL_NAMES
+from resurge.data.images import EXTENSIONS
+from resurge.data.records import Fault, ObjectSource, RawObject, Record, below, counted_classes, upright_size
+from resurge.errors import UserError
+
+ANNOTATIONS, IMAGES, LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+def is_voc(path: Path) -> bool:
+    """Whether a folder has VOC's annotations: in Annotations/, or beside the images, perhaps in train/ and val/."""
+    return path.is_dir() and bool(_folders(path))
+
+
+def _folders(path: Path) -> dict[str, tuple[str, str]]:
+    """Folders of (annotations, images) by part; "" for all of them."""
+    if _has_xml(path / ANNOTATIONS):
+        return {"": (ANNOTATIONS, next((name for name in (IMAGES, "images") if (path / name).is_dir()), IMAGES))}
+    if _has_xml(path):
+        return {"": ("", "")}
+    found: dict[str, tuple[str, str]] = {}
+    for part, names in (("train", TRAIN_NAMES), ("val", VAL_NAMES), ("test", TEST_NAMES)):
+        for name in names:
+            if part not in found and _has_xml(path / name):
+                found[part] = (name, name)
+    return found
+
+
+def _has_xml(folder: Path) -> bool:
+    return folder.is_dir() and next(folder.glob("*.xml"), None) is not None
+
+
+def read_voc(path: Path, lenient: bool = False) -> ObjectSource:
+    """The records of a folder in VOC's layout: JPEGImages/, Annotations/ and ImageSets/Main/{train,val,test}.txt, or
+    XML files beside their images.
+
+    Args:
+        lenient: put files that are cut short among the findings, and go on without them.
+
+    Raises:
+        UserError: a file cannot be read or is cut short (the message has the byte).
+    """
+    findings: list[Finding] = []
+    broken: list[Path] = []
+    parts: dict[str, tuple[Record, ...]] = {}
+    folders = _folders(path)
+    how = f"the folders {', '.join(f'{name}/' for name, _ in folders.values())}" if "" not in folders else "the folder"
+    for part, (beside, images) in folders.items():
+        lists = _lists(path, findings) if not part and beside else {}
+        stems = {"": sorted(file.stem for file in (path / beside).glob("*.xml"))}
+        if lists:
+            stems, how = lists, f"the lists {', '.join(f'{LISTS}/{name}.txt' for name in lists)}"
+        files = _image_names(path / images)
+        read: dict[str, Record | None] = {}
+        for name, members in stems.items():
+            for stem in members:
+                if stem not in read:
+                    read[stem] = _record(path, beside, images, stem, files, findings, broken, lenient)
+            parts[name or part] = tuple(record for stem in members if (record := read[stem]) is not None)
+    return ObjectSource("voc", path, counted_classes(parts), parts, how, tuple(findings), False, tuple(broken))
+
+
+def _lists(path: Path, findings: list[Finding]) -> dict[str, list[str]]:
+    """Image stems by part from ImageSets/Main; trainval counts as training where there is no train."""
+    found: dict[str, list[str]] = {}
+    for part, options in (("train", ("train", "trainval")), ("val", ("val", "valid")), ("test", ("test",))):
+        for option in options:
+            file = path / LISTS / f"{option}.txt"
+            if file.is_file() and part not in found:
+                lines = file.read_bytes().decode("utf-8-sig", "surrogateescape").split("\n")
+                stems = [line.strip() for line in lines if line.strip()]
+                unique = list(dict.fromkeys(stems))
+                if len(unique) < len(stems):
+                    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+                    message = f"{below(path, file)} lists {len(twice)} image(s) more than once: {', '.join(twice[:3])}"
+                    findings.append(Finding("listed-twice", "warning", tuple(twice), message, "keep one line each"))
+                if unique:
+                    found[part] = unique
+    return found
+
+
+def _image_names(folder: Path) -> dict[str, str]:
+    """File names of images by stem, the first by name where a stem has two."""
+    if not folder.is_dir():
+        return {}
+    names = sorted((item.name for item in folder.iterdir() if item.suffix.lower() in EXTENSIONS), reverse=True)
+    return {Path(name).stem: name for name in names}
+
+
+def _record(
+    root: Path, beside: str, images: str, stem: str, files: dict[str, str], findings: list[Finding],
+    broken: list[Path], lenient: bool,
+) -> Record | None:  # fmt: skip
+    file = root / beside / f"{stem}.xml"
+    prefix = f"{images}/" if images else ""
+    if not file.is_file():
+        message = f"{below(root, file)}: the list names this image, but its annotation file is missing"
+        remedy = "add the file, or remove the line from the list; the image is left out"
+        findings.append(Finding("missing-annotation", "error", (below(root, file),), message, remedy))
+        return None
+    try:
+        document = load_voc(file)
+    except UserError as error:
+        if not lenient:
+            raise
+        findings.append(unreadable_annotations(below(root, file), error))
+        broken.append(file)
+        return None
+    said = (document.findtext("filename") or "").strip()
+    name = files.get(stem) or (said if said in files.values() else f"{stem}.jpg")
+    size = _size(document) or upright_size(root / images / name)
+    objects = tuple(_object(item, key) for key, item in enumerate(document.findall("object")))
+    return Record(prefix + name, objects, size, None, file)
+
+
+def load_voc(file: Path) -> ElementTree.Element:
+    """The <annotation> of a VOC file.
+
+    Raises:
+        UserError: see `read_voc`.
+    """
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror or error}. Give a file that you may read.") from error
+    try:
+        root = ElementTree.fromstring(data)
+    except ElementTree.ParseError as error:
+        reader = expat.ParserCreate()
+        at, reason = len(data), str(error)
+        try:
+            reader.Parse(data, True)
+        except expat.ExpatError as problem:
+            at, reason = max(reader.ErrorByteIndex, 0), expat.ErrorString(problem.code)
+        what = "is cut short" if at >= len(data.rstrip()) else "is damaged"
+        raise UserError(f"{file} {what}: {reason} at byte {at:,} of {len(data):,}. Copy or write it again.") from error
+    if root.tag != "annotation":
+        raise UserError(f"{file} is no VOC annotation: its first element is <{root.tag}>, expected <annotation>.")
+    return root
+
+
+def _size(document: ElementTree.Element) -> tuple[int, int] | None:
+    try:
+        width, height = (int(float(document.findtext(f"size/{side}") or 0)) for side in ("width", "height"))
+    except (ValueError, OverflowError):
+        return None
+    return (width, height) if width > 0 and height > 0 else None
+
+
+def _object(item: ElementTree.Element, key: int) -> RawObject:
+    where, label = f"object {key + 1}", (item.findtext("name") or "").strip()
+    difficult = (item.findtext("difficult") or "0").strip() == "1"
+    texts = [(item.findtext(f"bndbox/{corner}") or "").strip() for corner in _CORNERS]
+    fault = None
+    box = (0.0, 0.0, 0.0, 0.0)
+    try:
+        x1, y1, x2, y2 = (float(text) for text in texts)
+        box = (x1 - 1, y1 - 1, x2, y2)
+        if x2 <= x1 or y2 <= y1:
+            shown = ", ".join(f"{corner} {text}" for corner, text in zip(_CORNERS, texts, strict=True))
+            fault = Fault("empty-box", f"the box has no area ({shown})")
+    except ValueError:
+        lacking = [corner for corner, text in zip(_CORNERS, texts, strict=True) if not text]
+        fault = Fault(
+            "bad-object", f"its bndbox lacks {', '.join(lacking)}" if lacking else "its bndbox holds no numbers"
+        )
+    if not label:
+        fault = Fault("unknown-category", "it has no name")
+    return RawObject(where, key, label, box, difficult, None, None, fault)

@@ -1,0 +1,257 @@
+"""YOLO's text files: one an image, one line an object, everything as a share of the image's width and height.
+
+A line is `class cx cy w h` for a box, or `class x1 y1 x2 y2 x3 y3 …` for an outline, as Ultralytics' documentation of
+the format has it. The folders are images/ and labels/ side by side, or a data.yaml says where the images are. An image
+without a text file has no objects.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from resurge.data.findings import Finding
+from resurge.data.folders import TEST_NAMES, TRAIN_NAMES, VAL_NAMES, find_images
+from resurge.data.records import Fault, ObjectSource, RawObject, Record, below, upright_size
+from resurge.data.regions import polygons
+from resurge.errors import UserError
+
+_PARTS = (("train", TRAIN_NAMES), ("val", VAL_NAMES), ("test", TEST_NAMES))
+_YAML = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+_CLASSES = ("classes.txt", "obj.names", "labels/classes.txt", "labels.txt")
+
+
+def find_yaml(path: Path) -> Path | None:
+    """The description of a YOLO data set: the file itself, or data.yaml in a folder."""
+    if path.is_file():
+        return path if path.suffix.lower() in (".yaml", ".yml") else None
+    return next((path / name for name in _YAML if (path / name).is_file()), None)
+
+
+def is_yolo(path: Path) -> bool:
+    """Whether `path` is a data.yaml or has one, or has images/ and labels/ with text files."""
+    return find_yaml(path) is not None or (path.is_dir() and bool(_label_folders(path)))
+
+
+def _label_folders(root: Path) -> dict[str, str]:
+    """Folders of images by part, where folders with text files stand in their place under labels/."""
+    found: dict[str, str] = {}
+    for part, names in _PARTS:
+        for name in names:
+            for images, labels in ((f"images/{name}", f"labels/{name}"), (f"{name}/images", f"{name}/labels")):
+                if part not in found and (root / images).is_dir() and _has_text(root / labels):
+                    found[part] = images
+    if not found and (root / "images").is_dir() and _has_text(root / "labels"):
+        found[""] = "images"
+    return found
+
+
+def _has_text(folder: Path) -> bool:
+    return folder.is_dir() and any(file.name not in _CLASSES for file in folder.glob("*.txt"))
+
+
+def read_yolo(path: Path, lenient: bool = False) -> ObjectSource:
+    """The records of a data.yaml, or of a folder with images/ and labels/.
+
+    Args:
+        lenient: put lines that cannot be read among the faults instead of refusing the file.
+
+    Raises:
+        UserError: the description or a label file cannot be read; the message names the line and the byte.
+    """
+    description = find_yaml(path)
+    root = path if path.is_dir() else path.parent
+    findings: list[Finding] = []
+    names: tuple[str, ...] = ()
+    if description is not None:
+        document = _load(description)
+        names = _class_names(document, description)
+        base = _base(root, document)
+        images = {part: _images_of(document, part, base, root, description) for part, _ in _PARTS}
+        images = {part: found for part, found in images.items() if found}
+        how = f"the parts that {description.name} names"
+        if not images:
+            raise UserError(
+                f"{description} names no folder with images: its train is {document.get('train')!r}, below {base}. "
+                "Correct path, train and val; they are relative to the file."
+            )
+    else:
+        folders = _label_folders(root)
+        images = {part: find_images(root, folder)[0] for part, folder in folders.items()}
+        how = "the folders images/ and labels/"
+        if "" not in folders:
+            how = f"the folders {', '.join(f'{folder}/' for folder in folders.values())}"
+    if not names:
+        names = class_file(root)
+    parts: dict[str, tuple[Record, ...]] = {}
+    with ThreadPoolExecutor(4) as pool:
+        for part, found in images.items():
+            sizes = pool.map(upright_size, [root / name for name in found])
+            parts[part] = tuple(
+                _record(root, name, size, names, lenient) for name, size in zip(found, sizes, strict=True)
+            )
+    if not names:
+        highest = max((int(thing.label) for records in parts.values() for record in records
+                       for thing in record.objects if thing.label.isdigit()), default=-1)  # fmt: skip
+        names = tuple(str(index) for index in range(highest + 1))
+    masks = any(
+        thing.region is not None for records in parts.values() for record in records for thing in record.objects
+    )
+    _stray(root, parts, findings)
+    return ObjectSource("yolo", root, names, parts, how, tuple(findings), masks)
+
+
+def class_file(root: Path) -> tuple[str, ...]:
+    """The lines of classes.txt (or obj.names); empty when there is none."""
+    for name in _CLASSES:
+        file = root / name
+        if file.is_file():
+            lines = file.read_bytes().decode("utf-8-sig", "surrogateescape").split("\n")
+            return tuple(line.strip("\r ") for line in lines if line.strip())
+    return ()
+
+
+def _load(file: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(file.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror or error}. Give a file that you may read.") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" in line {mark.line + 1}" if mark is not None else ""
+        raise UserError(f"{file} is no readable YAML{place}. Expected the keys train, val and names.") from error
+    if not isinstance(document, dict) or "names" not in document:
+        raise UserError(f"{file} describes no YOLO data: expected the keys train, val and names.")
+    return document
+
+
+def _class_names(document: dict[str, Any], file: Path) -> tuple[str, ...]:
+    names = document["names"]
+    if isinstance(names, dict):
+        if sorted(names) != list(range(len(names))):
+            raise UserError(f"{file}: names must number the classes 0, 1, 2, … without gaps; it has {list(names)[:8]}.")
+        names = [names[index] for index in range(len(names))]
+    if not isinstance(names, list) or not names:
+        raise UserError(f"{file}: names must be a list of class names, or numbers with a name each.")
+    return tuple(str(name) for name in names)
+
+
+def _base(root: Path, document: dict[str, Any]) -> Path:
+    """The folder that train and val are relative to. `path` was often written on another machine."""
+    path = document.get("path")
+    wanted = root / Path(str(path)).expanduser() if path else root
+    return wanted if wanted.is_dir() else root
+
+
+def _images_of(document: dict[str, Any], part: str, base: Path, root: Path, description: Path) -> list[str]:
+    """The images of a part, as paths below `root`; the value is a folder, a text file that lists images, or a list."""
+    value = document.get(part, document.get("valid") if part == "val" else None)
+    found: list[str] = []
+    for item in value if isinstance(value, list) else [value]:
+        if not isinstance(item, str) or not item:
+            continue
+        options = [base / item, root / item, root / item.removeprefix("../")]
+        place = next((option for option in options if option.exists()), None)
+        if place is None:
+            raise UserError(f"{description}: {part} is {item!r}, but there is no {options[0]}. Correct it.")
+        if place.is_dir():
+            found += [below(root, place / name) for name in find_images(place, "")[0]]
+        else:
+            lines = place.read_bytes().decode("utf-8-sig", "surrogateescape").split("\n")
+            found += [_listed(place, line.strip(), root) for line in lines if line.strip()]
+    return found
+
+
+def _listed(file: Path, line: str, root: Path) -> str:
+    for base in (file.parent, root):
+        if (base / line).is_file():
+            return below(root, base / line.removeprefix("./"))
+    return below(root, file.parent / line.removeprefix("./"))
+
+
+def label_file(root: Path, name: str) -> Path:
+    """The text file of an image: under labels/ in the place of the last images/, else beside it."""
+    path = Path(name)
+    parts = list(path.parts)
+    if "images" in parts[:-1]:
+        at = len(parts) - 2 - parts[:-1][::-1].index("images")
+        parts[at] = "labels"
+    return root.joinpath(*parts).with_suffix(".txt")
+
+
+def _record(root: Path, name: str, size: tuple[int, int] | None, names: tuple[str, ...], lenient: bool) -> Record:
+    file = label_file(root, name)
+    if not file.is_file():
+        return Record(name, (), size)
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror or error}. Change its permissions.") from error
+    objects = tuple(_object(file, key, line, at, size, names, lenient) for key, line, at in lines_of(data))
+    return Record(name, objects, size, None, file)
+
+
+def lines_of(data: bytes) -> Iterator[tuple[int, str, int]]:
+    """(number from 0, text, byte where it begins) of the lines that are not empty."""
+    at = 0
+    for number, line in enumerate(data.split(b"\n")):
+        if line.strip():
+            yield number, line.decode("utf-8", "replace").strip("\ufeff \r\t"), at
+        at += len(line) + 1
+
+
+def _object(
+    file: Path, key: int, line: str, at: int, size: tuple[int, int] | None, names: tuple[str, ...], lenient: bool
+) -> RawObject:
+    where, fields = f"line {key + 1}", line.split()
+    nothing = (0.0, 0.0, 0.0, 0.0)
+    try:
+        numbers = [float(field) for field in fields[1:]]
+        index = int(float(fields[0]))
+        if index != float(fields[0]) or not all(map(math.isfinite, numbers)):
+            raise ValueError("not finite")
+    except (ValueError, OverflowError):
+        numbers, index = [], -1
+    if len(numbers) != 4 and (len(numbers) < 6 or len(numbers) % 2):
+        message = f"{where}, byte {at:,}: {line[:60]!r} is neither `class cx cy w h` nor an outline of 3 points or more"
+        if not lenient:
+            raise UserError(f"{file}, {message}. Was the file cut short? Correct or remove the line.")
+        return RawObject(where, key, "", nothing, fault=Fault("bad-object", message))
+    fault = None
+    if index < 0 or (names and index >= len(names)):
+        fault = Fault(
+            "unknown-category", f"the class {index} is none of the {len(names)} classes 0 to {len(names) - 1}"
+        )
+    label = names[index] if names and fault is None else str(index)
+    if size is None:
+        return RawObject(where, key, label, nothing, fault=fault or Fault("bad-object", "its image cannot be read"))
+    width, height = size
+    if len(numbers) == 4:
+        cx, cy, w, h = numbers
+        box = ((cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height)
+        if max(numbers) > 1.5 and fault is None:
+            fault = Fault("bad-object", f"its numbers ({', '.join(fields[1:])}) are no shares of the image, 0 to 1")
+        return RawObject(where, key, label, box, fault=fault)
+    xs, ys = [x * width for x in numbers[0::2]], [y * height for y in numbers[1::2]]
+    outline = [value for point in zip(xs, ys, strict=True) for value in point]
+    if max(numbers) > 1.5 and fault is None:
+        fault = Fault("bad-object", "its numbers are no shares of the image, 0 to 1")
+    return RawObject(where, key, label, (min(xs), min(ys), max(xs), max(ys)), region=polygons([outline]), fault=fault)
+
+
+def _stray(root: Path, parts: dict[str, tuple[Record, ...]], findings: list[Finding]) -> None:
+    """Find text files that belong to no image, in the folders where others do."""
+    used = {record.source for records in parts.values() for record in records if record.source is not None}
+    lost = sorted(
+        below(root, file) for folder in {file.parent for file in used} for file in folder.glob("*.txt")
+        if file not in used and file.name not in _CLASSES and not file.name.startswith("README")
+    )  # fmt: skip
+    if lost:
+        message = f"{len(lost)} label file{'s' if len(lost) > 1 else ''} without an image: {', '.join(lost[:3])}"
+        remedy = "add the image, or remove the file; it is not used"
+        findings.append(Finding("missing-file", "error", tuple(lost), message, remedy))

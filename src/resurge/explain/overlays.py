@@ -1,0 +1,300 @@
+"""What a detector or segmenter found, drawn onto the image: boxes with class and score, masks, label maps, a legend.
+
+A class has the same colour in every picture. Small images are enlarged and large ones reduced before anything is drawn,
+so that lines and letters stay readable; boxes and masks are given in the pixels of the image as it is.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import functools
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from resurge.errors import UserError
+from resurge.explain.heat import enlarge
+from resurge.files import atomic_write_bytes
+
+Colour = tuple[int, int, int]
+
+BACKGROUND = "background"
+"""The class of this name is shown as it is, without a colour."""
+
+AT_LEAST, AT_MOST = 384, 1600  # longer side of a picture, pixels
+
+_COUNT = 255
+_TINT = 0.45
+_PLAIN: Colour = (0, 0, 0)
+_IGNORED: Colour = (224, 224, 192)
+_LONGEST = 28  # letters of a class name that are shown
+
+
+def colour(index: int) -> Colour:
+    """The colour of class `index`, RGB: the first ones differ as much as colours can, and none of 255 comes twice."""
+    return _palette()[index % _COUNT]
+
+
+@functools.cache
+def _palette() -> tuple[Colour, ...]:
+    """Each colour is the one farthest, in CIELAB, from all before it and from the greys."""
+    tones = [(h / 36, s, v) for h in range(36) for s in (0.4, 0.7, 1.0) for v in (0.62, 0.8, 1.0)]
+    candidates = np.rint([[255 * part for part in colorsys.hsv_to_rgb(*tone)] for tone in tones]).astype(int)
+    known = _lab(np.asarray([(40, 40, 40), (128, 128, 128), (215, 215, 215)]))
+    points = _lab(candidates)
+    nearest = np.linalg.norm(points[:, None] - known[None], axis=2).min(axis=1)
+    chosen: list[Colour] = []
+    for _ in range(_COUNT):
+        best = int(np.argmax(np.round(nearest, 4)))  # rounded, so that every machine decides alike
+        red, green, blue = candidates[best].tolist()
+        chosen.append((red, green, blue))
+        nearest = np.minimum(nearest, np.linalg.norm(points - points[best], axis=1))
+        nearest[best] = -1.0
+    return tuple(chosen)
+
+
+def _lab(rgb: np.ndarray) -> np.ndarray:
+    """sRGB (n, 3) in 0..255 as CIELAB with the white of D65 (IEC 61966-2-1, ISO/CIE 11664-4)."""
+    linear = np.where(rgb <= 0.04045 * 255, rgb / 255 / 12.92, ((rgb / 255 + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.asarray([(0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505)])
+    ratio = linear @ to_xyz.T / np.asarray((0.9505, 1.0, 1.089))
+    f = np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio * (29 / 6) ** 2 / 3 + 4 / 29)
+    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+
+
+def class_colours(classes: Sequence[str]) -> list[Colour]:
+    """A colour a class; black for the background."""
+    return [_PLAIN if name == BACKGROUND else colour(index) for index, name in enumerate(classes)]
+
+
+def draw_objects(
+    image: Image.Image,
+    boxes: np.ndarray,
+    labels: Sequence[int],
+    classes: Sequence[str],
+    *,
+    scores: Sequence[float] | None = None,
+    masks: Iterable[np.ndarray] | None = None,
+    notes: Sequence[str] | None = None,
+    at_least: int = AT_LEAST,
+    at_most: int = AT_MOST,
+) -> Image.Image:
+    """Boxes with their class, and masks where they are given, on the image in RGB.
+
+    Args:
+        image: any mode and size.
+        boxes: (n, 4), x1, y1, x2, y2 in pixels of `image`.
+        labels: n indices into `classes`.
+        scores: n, in 0..1; shown behind the class.
+        masks: n of bool (height, width) of `image`; taken one after the other, so a generator keeps memory small.
+        notes: n words that stand behind the class, such as "crowd".
+        at_least, at_most: longer side of the picture, pixels.
+
+    Raises:
+        UserError: boxes, labels and the rest differ in number, or a label has no class.
+    """
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    given = {"boxes": boxes, "labels": labels, "scores": scores, "notes": notes}
+    counts = {name: len(values) for name, values in given.items() if values is not None}
+    if len(set(counts.values())) > 1:
+        raise UserError(f"expected as many labels, scores and notes as boxes; got {counts}.")
+    if any(not 0 <= int(label) < len(classes) for label in labels):
+        raise UserError(f"expected labels in 0..{len(classes) - 1}; got {sorted({int(label) for label in labels})}.")
+    picture = enlarge(image.convert("RGB"), at_least, at_most)
+    if masks is not None:
+        picture = _tinted(picture, masks, [colour(int(label)) for label in labels])
+    pen = ImageDraw.Draw(picture)
+    width, font = _line_width(picture), _font(picture)
+    across, down = picture.width / image.width, picture.height / image.height
+    texts = []
+    for row, box in enumerate(boxes):
+        if not np.isfinite(box).all():
+            continue
+        tone = colour(int(labels[row]))
+        corners = _corners(box, across, down, picture)
+        pen.rectangle(corners, outline=tone, width=width)
+        score = "" if scores is None else f"{scores[row]:.2f}"
+        words = [one_line(classes[int(labels[row])]), notes[row] if notes else "", score]
+        texts.append((corners, "  ".join(word for word in words if word), tone))
+    # The words last, so that no box crosses them.
+    for corners, text, tone in texts:
+        _caption(pen, corners, text, tone, font, picture)
+    return picture
+
+
+def draw_label_map(
+    image: Image.Image,
+    labels: np.ndarray,
+    classes: Sequence[str],
+    *,
+    ignore: int = 255,
+    strength: float = 0.6,
+    legend: bool = True,
+    at_least: int = AT_LEAST,
+    at_most: int = AT_MOST,
+) -> Image.Image:
+    """The image under the colours of its label map (H, W), with a legend of the classes in it below.
+
+    Pixels of the class "background" are shown as they are, those marked `ignore` in a pale tone.
+
+    Raises:
+        UserError: the map is not of the image's size, or holds a class there is none for.
+    """
+    if labels.shape != (image.height, image.width):
+        raise UserError(
+            f"expected a label map of {image.width} x {image.height} pixels; got one of shape {tuple(labels.shape)}."
+        )
+    known = [int(value) for value in np.unique(labels)]
+    wrong = [value for value in known if value != ignore and not 0 <= value < len(classes)]
+    if wrong:
+        raise UserError(f"the label map holds the class {wrong[0]}, but there are {len(classes)} classes, from 0.")
+    picture = enlarge(image.convert("RGB"), at_least, at_most)
+    shown = Image.fromarray(labels.astype(np.uint8)).resize(picture.size, Image.Resampling.NEAREST)
+    table = np.zeros((256, 3), dtype=np.float32)
+    table[: len(classes)] = class_colours(classes)
+    share = np.full((256, 1), strength, dtype=np.float32)
+    for index, name in enumerate(classes):
+        share[index] = 0.0 if name == BACKGROUND else strength
+    if ignore < 256:
+        table[ignore], share[ignore] = _IGNORED, strength
+    index = np.asarray(shown)
+    pixels = np.asarray(picture, dtype=np.float32)
+    blended = Image.fromarray(np.rint(pixels * (1 - share[index]) + table[index] * share[index]).astype(np.uint8))
+    if not legend:
+        return blended
+    entries = [(classes[value], colour(value)) for value in known if value != ignore and classes[value] != BACKGROUND]
+    if ignore in known:
+        entries.append(("ignored", _IGNORED))
+    return with_legend(blended, entries)
+
+
+def index_image(labels: np.ndarray, classes: Sequence[str]) -> Image.Image:
+    """A label map (H, W) as a picture of mode P: its pixel values are the class indices, its palette the colours.
+
+    Raises:
+        UserError: there are more than 256 classes, or the map holds another value than 0..255.
+    """
+    if len(classes) > 256 or labels.ndim != 2 or (labels.size and not 0 <= labels.min() <= labels.max() <= 255):
+        raise UserError(
+            f"an index picture holds values of 0 to 255 in two dimensions; got {len(classes)} classes and a map of "
+            f"shape {tuple(labels.shape)}."
+        )
+    # a picture of mode L first: Pillow can put a palette on it without touching its values
+    picture = Image.fromarray(labels.astype(np.uint8))
+    tones = class_colours(classes)
+    tones += [_IGNORED] * (256 - len(tones))
+    picture.putpalette([value for tone in tones for value in tone])
+    return picture
+
+
+def with_legend(picture: Image.Image, entries: Sequence[tuple[str, Colour]]) -> Image.Image:
+    """The picture with names and their colours in rows below it."""
+    if not entries:
+        return picture
+    font = ImageFont.load_default(_font_size(picture))
+    size = _font_size(picture)
+    box, gap, row = round(size * 0.9), round(size * 0.45), round(size * 1.5)
+    places: list[tuple[int, int, str, Colour]] = []
+    x, y = gap, gap
+    for name, tone in entries:
+        text = one_line(name)
+        needed = box + gap + round(font.getlength(text)) + 2 * gap
+        if x > gap and x + needed > picture.width:
+            x, y = gap, y + row
+        places.append((x, y, text, tone))
+        x += needed
+    page = Image.new("RGB", (picture.width, picture.height + y + row), "#ffffff")
+    page.paste(picture, (0, 0))
+    pen = ImageDraw.Draw(page)
+    for left, below, text, tone in places:
+        top = picture.height + below
+        patch = top + round(size * 0.2)
+        pen.rectangle((left, patch, left + box, patch + box), fill=tone, outline="#777777")
+        pen.text((left + box + gap, top), text, fill="#1f2933", font=font)
+    return page
+
+
+def one_line(name: str) -> str:
+    """A class name as it can be drawn: on one line, of bounded length, without characters that have no picture."""
+    visible = "".join(c if c.isprintable() and not "\ud800" <= c <= "\udfff" else "\ufffd" for c in str(name))
+    words = " ".join(visible.split())
+    return words if len(words) <= _LONGEST else words[: _LONGEST - 1] + "…"
+
+
+def save_jpeg(image: Image.Image, path: str | Path, quality: int = 85) -> Path:
+    """Write a JPEG, wholly or not at all.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "JPEG", quality=quality)
+    atomic_write_bytes(path, buffer.getvalue())
+    return Path(path)
+
+
+# --------------------------------------------------------------------------------------------------------- inside
+
+
+def _tinted(picture: Image.Image, masks: Iterable[np.ndarray], tones: Sequence[Colour]) -> Image.Image:
+    """The picture with each mask in its tone and a full line around it."""
+    pixels = np.asarray(picture, dtype=np.float32).copy()
+    lines: list[tuple[np.ndarray, Colour]] = []
+    for mask, tone in zip(masks, tones, strict=True):
+        fitted = Image.fromarray(np.asarray(mask, dtype=bool)).resize(picture.size, Image.Resampling.NEAREST)
+        inside = np.asarray(fitted, dtype=bool)
+        pixels[inside] = pixels[inside] * (1 - _TINT) + np.float32(tone) * _TINT
+        lines.append((np.flatnonzero(_edge(inside, _line_width(picture))), tone))
+    flat = pixels.reshape(-1, 3)
+    for places, tone in lines:
+        flat[places] = tone
+    return Image.fromarray(np.rint(pixels).astype(np.uint8))
+
+
+def _edge(inside: np.ndarray, width: int) -> np.ndarray:
+    """The pixels of a mask that are up to `width` from one outside it, in one of the four directions."""
+    core = inside.copy()
+    for _ in range(max(1, width // 2)):
+        wide = np.pad(core, 1)
+        core = core & wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
+    return inside & ~core
+
+
+def _corners(box: np.ndarray, across: float, down: float, picture: Image.Image) -> tuple[int, int, int, int]:
+    """The first and last pixel of a box in the picture, inside it, and never the wrong way round."""
+    x1, x2 = (min(max(round(float(x) * across), 0), picture.width - 1) for x in (box[0], box[2] - 1 / across))
+    y1, y2 = (min(max(round(float(y) * down), 0), picture.height - 1) for y in (box[1], box[3] - 1 / down))
+    return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
+
+
+def _caption(
+    pen: ImageDraw.ImageDraw,
+    corners: tuple[int, int, int, int],
+    text: str,
+    tone: Colour,
+    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
+    picture: Image.Image,
+) -> None:
+    """Words on a patch of the box's colour: above the box, or inside it where there is no room above."""
+    left, top, right, bottom = (round(value) for value in pen.textbbox((0, 0), text, font=font))
+    width, height = right - left + 4, bottom - top + 4
+    x = max(0, min(corners[0], picture.width - width))
+    y = corners[1] - height if corners[1] >= height else corners[1]
+    pen.rectangle((x, y, x + width, y + height), fill=tone)
+    bright = 0.299 * tone[0] + 0.587 * tone[1] + 0.114 * tone[2]
+    pen.text((x + 2 - left, y + 2 - top), text, fill="#000000" if bright > 140 else "#ffffff", font=font)
+
+
+def _line_width(picture: Image.Image) -> int:
+    return max(2, round(max(picture.size) / 320))
+
+
+def _font_size(picture: Image.Image) -> int:
+    return max(11, round(max(picture.size) / 42))
+
+
+def _font(picture: Image.Image) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    return ImageFont.load_default(_font_size(picture))

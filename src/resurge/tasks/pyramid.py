@@ -1,0 +1,74 @@
+"""The feature pyramid (arXiv:1612.03144) over the maps of any backbone, and the batch of images it is made from."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
+
+from resurge.arch.backbone import Backbone
+from resurge.arch.layers import BatchNorm2d
+from resurge.errors import UserError
+
+Size = tuple[int, int]  # height, width
+
+
+class Pyramid(FeaturePyramidNetwork):
+    """The maps of a backbone -> the levels of a pyramid, by name, finest first; all of `channels` channels.
+
+    Args:
+        backbone: asked for its channels and strides only.
+        channels: of every level.
+        extra: makes the coarser levels beyond the backbone's, each of twice the stride of the one before.
+        finest: maps of a finer stride are left out, unless there is no other.
+        norm: normalise behind each convolution.
+
+    Attributes:
+        names: of the levels that come from the backbone; those of `extra` follow them.
+        strides: of the levels that come from the backbone.
+    """
+
+    def __init__(
+        self, backbone: Backbone, channels: int, extra: ExtraFPNBlock, finest: int = 4, norm: bool = False
+    ) -> None:
+        levels = pick_levels(backbone.strides, finest)
+        norm_layer: type[nn.Module] | None = BatchNorm2d if norm else None
+        super().__init__([backbone.channels[i] for i in levels], channels, extra_blocks=extra, norm_layer=norm_layer)
+        self.levels = levels
+        self.names = tuple(str(i) for i in range(len(levels)))
+        self.strides = tuple(backbone.strides[i] for i in levels)
+
+    def forward(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
+        chosen = OrderedDict((name, maps[i]) for name, i in zip(self.names, self.levels, strict=True))
+        levels: dict[str, Tensor] = super().forward(chosen)
+        return levels
+
+
+def pick_levels(strides: Sequence[int], finest: int) -> tuple[int, ...]:
+    """The maps a pyramid is built on: of each stride from `finest` on, the last; the last map if there is none."""
+    last = len(strides) - 1
+    found = [i for i in range(last + 1) if strides[i] >= finest and (i == last or strides[i + 1] != strides[i])]
+    return tuple(found) or (last,)
+
+
+def image_batch(images: Tensor, sizes: Sequence[Size] | None, stride: int) -> ImageList:
+    """(N, C, H, W) images, of which each fills `sizes[i]` from the top left, padded to a multiple of `stride`.
+
+    Anchors are laid out by whole strides, which only a multiple has.
+
+    Raises:
+        UserError: the sizes do not fit the images.
+    """
+    if images.ndim != 4:
+        raise UserError(f"expected images of shape (N, C, H, W), got {tuple(images.shape)}.")
+    n, height, width = images.shape[0], images.shape[-2], images.shape[-1]
+    known = [(height, width)] * n if sizes is None else [(int(h), int(w)) for h, w in sizes]
+    if len(known) != n or any(not (0 < h <= height and 0 < w <= width) for h, w in known):
+        raise UserError(f"expected one (height, width) for each of {n} images, at most {height}x{width}; got {known}.")
+    down, right = -height % stride, -width % stride
+    return ImageList(F.pad(images, (0, right, 0, down)) if down or right else images, known)

@@ -1,0 +1,148 @@
+"""Detection, instance segmentation and semantic segmentation: batches of scenes, their losses and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from resurge.data.bundle import DataBundle
+from resurge.data.scene_transforms import SceneAugment, SceneDataset, ScenePreprocessing, default_scene_preprocessing
+from resurge.data.scenes import IGNORE, SceneBatch, collate_scenes
+from resurge.training.evaluate_scenes import SceneScores, evaluate_scenes
+from resurge.training.objectives.contract import Gather, Sums
+from resurge.training.recipe import Recipe
+
+
+class _Scenes:
+    """What the three have in common."""
+
+    task: ClassVar[str]
+    figures: ClassVar[tuple[str, ...]]
+    train_figures = ()
+    collate = staticmethod(collate_scenes)
+
+    def __init__(self, recipe: Recipe, bundle: DataBundle) -> None:
+        self.recipe = recipe
+        self.classes = bundle.classes
+        self.preprocessing = scene_preprocessings(recipe, bundle)
+        self._scores: SceneScores | None = None
+        self._split: Any = None
+
+    def training_data(self, split: Any) -> Dataset[Any]:
+        augment = scene_augmentation(self.recipe)
+        return SceneDataset(split, self.preprocessing[0], augment, self.recipe.seed, train=True, task=self.task)
+
+    def evaluation_data(self, split: Any) -> Dataset[Any]:
+        # the truth is read from the split, at the images' own size
+        return SceneDataset(split, self.preprocessing[1], task=self.task, strict=True, targets=False)
+
+    def augment_batch(self, batch: SceneBatch) -> SceneBatch:
+        return batch
+
+    def parts_to_compile(self, net: nn.Module) -> list[nn.Module]:
+        return [net.backbone]  # type: ignore[list-item]
+
+    def start_validation(self, split: Any, device: torch.device) -> None:
+        if self._scores is None or self._split is not split:
+            self._scores = SceneScores(self.task, self.classes, examples=0)
+        self._split = split
+        self._scores.reset()
+
+    def validate(self, net: nn.Module, batch: SceneBatch) -> None:
+        assert self._scores is not None
+        self._scores.update(net, batch, self._split)
+
+    def validated(self, reduce: Callable[[Tensor], Tensor], gather: Gather) -> dict[str, float]:
+        if self._scores is None:
+            return {}
+        result = self._scores.compute(gather)
+        if not result["count"]:
+            return {}
+        return {name: _number(value) for name, value in few_scores(result).items()} | {"count": result["count"]}
+
+    def evaluate(self, net: nn.Module, split: Any, **how: Any) -> dict[str, Any]:
+        testing = self.recipe.testing
+        if self.task == "segment":
+            how |= {"scales": testing.test_scales, "flip": testing.test_flip, "window": testing.test_window}
+        result = evaluate_scenes(net, split, self.preprocessing[1], self.classes, task=self.task, **how)
+        return result | {"scores": few_scores(result)}
+
+
+class Segmentation(_Scenes):
+    """A class for every pixel."""
+
+    task = "segment"
+    figures = ("miou", "pixel_accuracy")
+
+    def losses(self, net: nn.Module, batch: SceneBatch) -> tuple[dict[str, Tensor], Sums]:
+        height, width = batch.images.shape[-2:]
+        masks = torch.stack(
+            [
+                F.pad(mask, (0, width - mask.shape[1], 0, height - mask.shape[0]), value=IGNORE)
+                for mask in (target["mask"] for target in batch.targets)
+            ]
+        )
+        return net.losses(batch.images, masks), {}  # type: ignore[operator]
+
+
+class Detection(_Scenes):
+    """Boxes with classes."""
+
+    task = "detect"
+    figures = ("box_ap", "box_ap50")
+
+    def losses(self, net: nn.Module, batch: SceneBatch) -> tuple[dict[str, Tensor], Sums]:
+        return net.losses(batch.images, batch.targets, batch.sizes), {}  # type: ignore[operator]
+
+
+class Instances(Detection):
+    """Boxes and masks with classes."""
+
+    task = "instances"
+    figures = ("mask_ap", "mask_ap50", "box_ap", "box_ap50")
+
+
+def few_scores(result: dict[str, Any]) -> dict[str, float | None]:
+    """The scores that stand for an evaluation: of `evaluate_scenes` or `SceneScores.compute`."""
+    if "miou" in result:
+        return {"miou": result["miou"], "pixel_accuracy": result["pixel_accuracy"]}
+    return {f"{kind}_{key}": result[kind][key] for kind in ("mask", "box") if kind in result for key in ("ap", "ap50")}
+
+
+def _number(value: float | None) -> float:
+    """A score to compare by; one that is not defined, since there is nothing to find, is the worst."""
+    return 0.0 if value is None else value
+
+
+def scene_preprocessings(recipe: Recipe, bundle: DataBundle) -> tuple[ScenePreprocessing, ScenePreprocessing]:
+    """(training's, evaluation's): the same but for the size."""
+    images = recipe.images
+    size = bundle.default_size if images.size is None else images.size
+    training = default_scene_preprocessing(bundle, size, max_size=images.max_size, interpolation=images.interpolation)
+    if images.mean is not None and images.std is not None:
+        training = replace(training, channels=len(images.mean), mean=images.mean, std=images.std)
+    if images.eval_size is None:
+        return training, training
+    evaluation = default_scene_preprocessing(bundle, images.eval_size, max_size=images.max_size)
+    return training, replace(training, short_side=evaluation.short_side, max_size=evaluation.max_size)
+
+
+def scene_augmentation(recipe: Recipe) -> SceneAugment:
+    """The recipe's augmentation in the terms of the data part."""
+    setting = recipe.augmentation
+    jitter, crop = setting.scale_jitter, setting.crop_size
+    return SceneAugment(
+        short_sides=setting.short_sides,
+        jitter=None if jitter is None else (jitter[0], jitter[1]),
+        crop=None if crop is None else (crop[0], crop[1]),
+        hflip=setting.hflip,
+        vflip=setting.vflip,
+        rotate90=setting.rotate90,
+        photometric=setting.color_jitter,
+    )

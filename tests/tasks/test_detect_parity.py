@@ -1,0 +1,202 @@
+"""Our detectors against torchvision's on real photos: the same weights, the same detections, losses and gradients."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from detectors_alive import CLASSES, photos, torchvision_detector
+from resurge.arch.backbone import Backbone
+from resurge.arch.surgery import convert_norm
+from resurge.arch.zoo import get_spec
+from resurge.tasks.detect import DetectionModel
+from resurge.tasks.instances import InstanceModel
+from resurge.tasks.settings import Detector
+from resurge.weights.checkpoint import export_weights, load_weights
+
+V2 = Detector(rpn_convs=2, head_norm=True, box_head="4conv1fc")
+CASES = {
+    "fasterrcnn_resnet50_fpn": (DetectionModel, "faster_rcnn", Detector()),
+    "maskrcnn_resnet50_fpn": (InstanceModel, "mask_rcnn", Detector()),
+    "maskrcnn_resnet50_fpn_v2": (InstanceModel, "mask_rcnn", V2),
+    "retinanet_resnet50_fpn": (DetectionModel, "retinanet", Detector(max_detections=300)),
+}
+WRONG = [
+    ("fasterrcnn_resnet50_fpn", {"pool_scale": 112}),
+    ("fasterrcnn_resnet50_fpn", {"anchor_scale": 6.0}),
+    ("fasterrcnn_resnet50_fpn", {"rpn_proposals_test": 300}),
+    ("fasterrcnn_resnet50_fpn", {"nms_threshold": 0.6}),
+    ("retinanet_resnet50_fpn", {"anchor_scale": 8.0}),
+    ("retinanet_resnet50_fpn", {"rpn_proposals_test": 50}),
+]
+
+
+@pytest.fixture(scope="module")
+def theirs() -> dict[str, nn.Module]:
+    return {}
+
+
+@pytest.fixture(scope="module")
+def get(theirs):
+    """torchvision's detector by name, and the objects it finds in the photos."""
+
+    def build(name: str) -> tuple[nn.Module, list[dict[str, Tensor]]]:
+        if name not in theirs:
+            model = torchvision_detector(name)
+            with torch.no_grad():
+                theirs[name] = (model, model(photos()))
+        return theirs[name]
+
+    return build
+
+
+def ours_of(name: str, reference: nn.Module, settings: Detector | None = None):
+    kind, head, usual = CASES[name]
+    model = kind(Backbone(get_spec("resnet50")), CLASSES, head, settings or usual)
+    report = load_weights(model, reference.state_dict())
+    assert report.layout == "torchvision"
+    assert not report.missing + report.unexpected
+    return model.eval()
+
+
+@torch.no_grad()
+def found_by(model, reference: nn.Module) -> list[dict[str, Tensor]]:
+    images = photos()
+    batch, _ = reference.transform(images)
+    found = model(batch.tensors, batch.image_sizes)
+    return model.postprocess(found, batch.image_sizes, [image.shape[-2:] for image in images])
+
+
+def agree(ours: list[dict[str, Tensor]], theirs: list[dict[str, Tensor]]) -> bool:
+    """The same objects in the same order: boxes to a thousandth of a pixel, and masks but for a pixel in 10,000."""
+    for a, b in zip(ours, theirs, strict=True):
+        if not torch.equal(a["labels"] + 1, b["labels"]):
+            return False
+        if not torch.allclose(a["boxes"], b["boxes"], atol=1e-3, rtol=1e-5):
+            return False
+        if not torch.allclose(a["scores"], b["scores"], atol=1e-5):
+            return False
+        if ("masks" in b) and ((b["masks"][:, 0] >= 0.5) != a["masks"]).float().mean() > 1e-4:
+            return False
+    return True
+
+
+def assert_lively(found: list[dict[str, Tensor]]) -> None:
+    first, second = found
+    for objects in found:
+        assert len(objects["boxes"]) >= 20
+        assert len(objects["labels"].unique()) >= 3
+        assert objects["scores"].std() > 0.02
+        sides = objects["boxes"][:, 2:] - objects["boxes"][:, :2]
+        assert sides.std() > 20  # several levels of the pyramid take part
+        if "masks" in objects:
+            share = (objects["masks"] >= 0.5).flatten(1).sum(1) / sides.prod(1)
+            assert share.std() > 0.02
+    n = min(len(first["scores"]), len(second["scores"]))
+    assert (first["scores"][:n] - second["scores"][:n]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_objects_are_found(name, get):
+    reference, expected = get(name)
+    assert_lively(expected)
+    assert agree(found_by(ours_of(name, reference), reference), expected)
+
+
+@pytest.mark.parametrize(("name", "change"), WRONG, ids=lambda x: next(iter(x)) if isinstance(x, dict) else x)
+def test_other_numbers_find_other_objects(name, change, get):
+    reference, expected = get(name)
+    model = ours_of(name, reference, replace(CASES[name][2], **change))
+    assert not agree(found_by(model, reference), expected)
+
+
+def test_the_background_comes_first(get):
+    reference, expected = get("fasterrcnn_resnet50_fpn")
+    model = ours_of("fasterrcnn_resnet50_fpn", reference)
+    with torch.no_grad():
+        for parameter in model.head.box.predictors[0].cls_score.parameters():
+            parameter.copy_(parameter.roll(-1, 0))
+    assert not agree(found_by(model, reference), expected)
+
+
+@pytest.mark.parametrize("name", ["fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn", "retinanet_resnet50_fpn"])
+def test_frozen_norms_find_the_same(name, get):
+    """As in the published weights. An eps of another size would show."""
+    reference, expected = get(name)
+    model = convert_norm(ours_of(name, reference), "frozen")
+    assert agree(found_by(model, reference), expected)
+    for module in model.modules():
+        if hasattr(module, "eps"):
+            module.eps = 1e-2
+    assert not agree(found_by(model, reference), expected)
+
+
+def targets() -> list[dict[str, Tensor]]:
+    result = []
+    for image, boxes in zip(
+        photos(),
+        ([[30.0, 50, 400, 300], [250, 100, 500, 420], [10, 300, 80, 380]], [[60.0, 20, 300, 350], [0, 0, 100, 90]]),
+        strict=True,
+    ):
+        height, width = image.shape[-2:]
+        y, x = torch.arange(height)[:, None], torch.arange(width)[None, :]
+        masks = []
+        for left, top, right, bottom in boxes:
+            u, v = (x - (left + right) / 2) / (right - left), (y - (top + bottom) / 2) / (bottom - top)
+            masks.append((u**2 + v**2 < 0.25).to(torch.uint8))  # the ellipse in the box
+        labels = torch.arange(len(boxes)) % CLASSES + 1
+        result.append({"boxes": torch.tensor(boxes), "labels": labels, "masks": torch.stack(masks)})
+    return result
+
+
+def their_losses(reference: nn.Module, batch, scaled: list[dict[str, Tensor]], seed: int) -> dict[str, Tensor]:
+    levels = reference.backbone(batch.tensors)
+    torch.manual_seed(seed)
+    if not hasattr(reference, "rpn"):
+        levels = list(levels.values())
+        terms = reference.compute_loss(scaled, reference.head(levels), reference.anchor_generator(batch, levels))
+        return {"loss_class": terms["classification"], "loss_box": terms["bbox_regression"]}
+    proposals, first = reference.rpn(batch, levels, scaled)
+    _, second = reference.roi_heads(levels, proposals, batch.image_sizes, scaled)
+    names = {"loss_rpn_box_reg": "loss_rpn_box", "loss_classifier": "loss_class", "loss_box_reg": "loss_box"}
+    return {names.get(key, key): value for key, value in (first | second).items()}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_losses_and_gradients(name, get):
+    reference, _ = get(name)
+    model = ours_of(name, reference).train()
+    batch, scaled = reference.transform(photos(), targets())
+    own = [{**target, "labels": target["labels"] - 1} for target in scaled]
+    reference.train()
+    state = {key: value.clone() for key, value in reference.state_dict().items()}
+    try:
+        expected = their_losses(reference, batch, scaled, seed=5)
+        torch.manual_seed(5)
+        terms = model.losses(batch.tensors, own, batch.image_sizes)
+        assert set(terms) == set(expected)
+        for key, value in expected.items():
+            torch.testing.assert_close(terms[key], value, rtol=1e-4, atol=1e-6)
+            assert value > 1e-4, f"{key} is hardly there"
+        if "v2" not in name:
+            torch.manual_seed(6)
+            other = model.losses(batch.tensors, own, batch.image_sizes)
+            drawn = any(not torch.equal(other[key], terms[key]) for key in terms)
+            assert drawn != (name == "retinanet_resnet50_fpn")
+        sum(expected.values()).backward()
+        sum(terms.values()).backward()
+        gradients = {key: p.grad for key, p in reference.named_parameters()}
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(parameter.grad)
+        for key, value in export_weights(model, "torchvision").items():
+            if key in gradients:
+                difference = (value - gradients[key]).norm() / gradients[key].norm().clamp(min=1e-6)
+                assert difference < 1e-3, key
+    finally:
+        reference.zero_grad()
+        reference.load_state_dict(state)
+        reference.eval()
