@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from unittest.mock import patch
+
 import numpy as np
 import torch
+from alive import enliven
 from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 from torchvision.models import detection
 
-from alive import enliven
-
 CLASSES = 5  # without the background
+PROPOSALS = 150  # an image; few, because the heads cost most of the time
+MASKS = 20  # an image
 
 
 def photos() -> list[Tensor]:
@@ -20,44 +25,70 @@ def photos() -> list[Tensor]:
 
 
 @torch.no_grad()
-def torchvision_detector(name: str, side: int = 160) -> nn.Module:
-    """The detector `name` of torchvision for images of short side `side`, in evaluation mode.
+def torchvision_detector(name: str, side: int = 128) -> nn.Module:
+    """The detector `name` of torchvision for images of short side `side` and few proposals, in evaluation mode.
 
     Its layers are scaled until what they put out on the photos is spread as a trained detector's: objectness and class
     logits by 2, offsets by a tenth of a box, mask logits by 3.
     """
     torch.manual_seed(1)
+    few = {f"rpn_{when}_nms_top_n_{mode}": PROPOSALS for when in ("pre", "post") for mode in ("train", "test")}
+    more = {"topk_candidates": PROPOSALS} if "retinanet" in name else few | {"box_batch_size_per_image": 64}
+    if "mask" in name:
+        more["box_detections_per_img"] = MASKS
     model = getattr(detection, name)(
-        weights=None, weights_backbone=None, num_classes=CLASSES + 1, min_size=side, max_size=2 * side
+        weights=None, weights_backbone=None, num_classes=CLASSES + 1, min_size=side, max_size=2 * side, **more
     )
     batch, _ = model.eval().transform(photos())
-    enliven(model.backbone, batch.tensors, seed=3)
+    enliven(model.backbone, batch.tensors, seed=3, passes=1)
     if hasattr(model, "rpn"):
-        heads = [
-            (model.rpn.head.cls_logits, 2.0),
-            (model.rpn.head.bbox_pred, 0.2),
-            (model.roi_heads.box_predictor.cls_score, 2.0),
-            (model.roi_heads.box_predictor.bbox_pred, 0.5),
+        box, proposer = model.roi_heads.box_predictor, model.rpn.head
+        rounds = [
+            [(proposer.cls_logits, 2.0), (proposer.bbox_pred, 0.2)],
+            [(box.cls_score, 2.0), (box.bbox_pred, 0.5)],
         ]
         if "mask" in name:
-            heads.append((model.roi_heads.mask_predictor.mask_fcn_logits, 3.0))
+            rounds.append([(model.roi_heads.mask_predictor.mask_fcn_logits, 3.0)])
         for norm in (m for m in model.roi_heads.modules() if isinstance(m, nn.BatchNorm2d)):
             norm.running_var.fill_(0.5)
             norm.running_mean.normal_(std=0.1)
     else:
-        heads = [(model.head.classification_head.cls_logits, 1.0), (model.head.regression_head.bbox_reg, 0.2)]
         for layer in model.head.modules():  # born so small that nothing of the image reaches the outputs
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight)
-    for layer, spread in heads:
-        if layer.bias is not None:
+        rounds = [[(model.head.classification_head.cls_logits, 1.0), (model.head.regression_head.bbox_reg, 0.2)]]
+    for layers in rounds:
+        for layer, spread in layers:
             nn.init.zeros_(layer.bias)
-        seen: list[Tensor] = []
-        hook = layer.register_forward_hook(lambda _module, _inputs, output, seen=seen: seen.append(output.flatten()))
+            layer.register_forward_hook(_rescale(layer, spread))
         model(photos())
-        hook.remove()
-        layer.weight.mul_(spread / torch.cat(seen).std())
-        nn.init.normal_(layer.bias, std=0.1)
+        for layer, _ in layers:
+            layer._forward_hooks.clear()
+            nn.init.normal_(layer.bias, std=0.1)
     if not hasattr(model, "rpn"):
-        heads[0][0].bias.sub_(3.0)
+        rounds[0][0][0].bias.sub_(3.0)
+        rounds[0][0][0].bias[:: CLASSES + 1] = -30.0  # of the class that no object has
     return model
+
+
+def _rescale(layer: nn.Module, spread: float) -> Callable[..., Tensor]:
+    """A hook that scales the layer so that the first thing it puts out has this standard deviation."""
+    done: list[bool] = []
+
+    def hook(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+        if done:
+            return output
+        done.append(True)
+        factor = spread / output.std()
+        layer.weight.mul_(factor)
+        return output * factor
+
+    return hook
+
+
+@contextmanager
+def unfilled() -> Iterator[None]:
+    """Layers that are built inside keep whatever is in their memory, which saves seconds where weights follow anyway."""
+    names = ("kaiming_uniform_", "kaiming_normal_", "normal_", "uniform_")
+    with patch.multiple("torch.nn.init", **{name: lambda tensor, *_args, **_named: tensor for name in names}):
+        yield

@@ -98,7 +98,7 @@ def test_a_coco_file_opens_elsewhere(instances: Path, pictures: Path, tmp_path: 
         mask = read.annToMask(annotation)
         assert mask.shape == (image["height"], image["width"])
         assert mask.sum() == annotation["area"]
-        left, top, width, height = annotation["bbox"]
+        left, top, _, height = annotation["bbox"]
         rows, columns = np.nonzero(mask)
         if len(rows):  # the mask lies in its box
             assert columns.min() >= left - 1.5

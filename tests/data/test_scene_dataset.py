@@ -1,6 +1,7 @@
 """Scenes are fed as pure functions of (seed, epoch, index), past unreadable files, and through memory."""
 
 import logging
+import pickle
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -116,6 +117,12 @@ def test_a_sample_is_a_function_of_seed_epoch_and_index_only(scenes):
     assert same(first[5], wanted[0, 5])
     other = SceneDataset(split, PRE, AUGMENT, 2, train=True, task=task)
     assert sum(same(other[key], wanted[key]) for key in keys) < 5
+
+
+def test_a_dataset_travels_to_other_processes(scenes):
+    task, split = scenes
+    dataset = SceneDataset(split, PRE, AUGMENT, 1, train=True, task=task)
+    assert same(pickle.loads(pickle.dumps(dataset))[2, 4], dataset[2, 4])
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # Python 3.12 on, about torch's threads

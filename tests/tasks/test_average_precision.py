@@ -174,6 +174,19 @@ def test_tensors_and_run_lengths_give_what_arrays_give() -> None:
         assert collect([(i, size, form(t), form(f)) for i, size, t, f in scenes]).compute() == expected
 
 
+def test_run_lengths_are_those_of_pycocotools() -> None:
+    random = np.random.default_rng(0)
+    masks = [random.random(size) < p for size in ((9, 7), (7, 9), (1, 8), (8, 1), (1, 1)) for p in np.linspace(0, 1, 9)]
+    whole_columns = np.zeros((6, 7), bool)
+    whole_columns[:, [1, 2, 4, 6]] = True
+    masks += [whole_columns, whole_columns.T, ~whole_columns, *blobs(random_boxes(random, 20))]
+    for mask in masks:
+        expected = reference_masks.encode(np.asfortranarray(mask.astype(np.uint8)))
+        for form in (mask, mask.astype(np.uint8) * 7, torch.from_numpy(mask), mask.astype(np.float32)):
+            (got,) = encode_masks(form[None], mask.shape)
+            assert got["counts"] == expected["counts"]
+
+
 def test_parts_on_several_processes_are_the_whole() -> None:
     scenes = random_scenes(3)
     whole = collect(scenes)

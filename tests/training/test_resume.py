@@ -19,30 +19,7 @@ from resurge.training.recipe import Recipe
 from resurge.training.stops import TrainingInterrupted
 from resurge.training.train import train
 
-# Kills itself with a signal nothing can catch, in the middle of the batch with the given number.
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from resurge.training.objectives import OBJECTIVES
-from resurge.training.recipe import Recipe
-from resurge.training.train import train
-
-out, recipe, batch, number = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-seen = 0
-settings = Recipe.from_yaml(recipe.read_text())
-objective = OBJECTIVES[settings.task]
-losses = objective.losses
-
-def losses_until(self, net, data):
-    global seen
-    seen += 1
-    if seen == batch:
-        os.kill(os.getpid(), number)
-    return losses(self, net, data)
-
-objective.losses = losses_until
-train(settings, out, quiet=True)
-"""
+KILLED = Path(__file__).with_name("killed.py")
 
 
 def kept(folder: Path) -> dict[str, object]:
@@ -74,7 +51,7 @@ def run_killed(recipe: Recipe, out: Path, batch: int, number: int) -> subprocess
     path = out.with_suffix(".yaml")
     path.write_text(recipe.to_yaml())
     return subprocess.run(
-        [sys.executable, "-c", KILLED, str(out), str(path), str(batch), str(number)],
+        [sys.executable, str(KILLED), str(out), str(path), str(batch), str(number)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

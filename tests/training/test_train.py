@@ -63,7 +63,8 @@ def test_a_training_learns_and_leaves_a_complete_run(
     with (out / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [
-        "epoch", "step", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5", "images_per_s", "seconds",
+        "epoch", "step", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5", "images_per_s",
+        "seconds",
     ]  # fmt: skip
     assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4, 5, 6]
     assert [int(row["step"]) for row in rows] == [19 * epoch for epoch in range(1, 7)]

@@ -231,7 +231,7 @@ def subject_of_model(options: argparse.Namespace) -> tuple[Subject, Scoring]:
 
     scoring = scoring_of(task)
     _require_known(options, task, scoring)
-    how = {} if task == "classify" else {"task": task}
+    how: dict[str, Any] = {} if task == "classify" else {"task": task}
     split, classes, which = open_split(options.data, split=options.split, **how)
     model = create_model(options.model, num_classes=len(classes), task=task, head=options.head)
     report = load_weights(model, options.weights)

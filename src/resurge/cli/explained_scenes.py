@@ -13,13 +13,13 @@ from resurge.cli.options import Views
 from resurge.cli.predicting.label_maps import segment_images
 from resurge.cli.predicting.objects import SCORE, find_objects
 from resurge.data.scenes import IGNORE, Objects, Region
-from resurge.explain.overlays import draw_label_map, draw_objects, save_jpeg
+from resurge.explain.overlays import BACKGROUND, colour, draw_label_map, draw_objects, save_jpeg
 from resurge.training.run import Run
 
-SIDE = (320, 480)  # at least and at most, of the longer side of a picture, pixels
+SIDE = (288, 360)  # at least and at most, of the longer side of a picture, pixels
 
 
-def show_objects(run: Run, evaluation: Mapping[str, Any], split: Any) -> None:
+def show_objects(run: Run, evaluation: dict[str, Any], split: Any) -> None:
     """Write `explain/KIND_NNN.jpg` (what was found) and `explain/KIND_NNN_truth.jpg` of the examples of an evaluation.
 
     Each example gets the paths as `overlay` and `thumbnail`, from the run directory. Shown is what has the score that
@@ -45,16 +45,20 @@ def show_objects(run: Run, evaluation: Mapping[str, Any], split: Any) -> None:
         _save(run, entry, name, drawn, _truth(image, truth, run.classes))
 
 
-def show_label_maps(run: Run, evaluation: Mapping[str, Any], split: Any) -> None:
-    """As `show_objects`, of a segmenter, asked as the evaluation asked it."""
+def show_label_maps(run: Run, evaluation: dict[str, Any], split: Any) -> None:
+    """As `show_objects`, of a segmenter, asked as the evaluation asked it; the colours stand in `colours`."""
     views = _views(run, evaluation)
+    evaluation["colours"] = {
+        name: "#" + bytes(colour(index)).hex() for index, name in enumerate(run.classes) if name != BACKGROUND
+    }
     for name, entry in _examples(evaluation):
         image, truth = split.read(entry["index"]), split.target(entry["index"])
         (found,) = segment_images(run.model, run.preprocessing, [image], _device(run), views)
         # side by side, two maps are compared best where the same pixels are left out
         labels = np.where(truth == IGNORE, truth, found.labels)
         pictures = [
-            draw_label_map(image, values, run.classes, at_least=SIDE[0], at_most=SIDE[1]) for values in (labels, truth)
+            draw_label_map(image, values, run.classes, legend=False, at_least=SIDE[0], at_most=SIDE[1])
+            for values in (labels, truth)
         ]
         _save(run, entry, name, *pictures)
 

@@ -35,7 +35,7 @@ COMMANDS = {
     "show": Entry("resurge.cli.show", "what a network is made of and costs, stage by stage; compare several"),
     "train": Entry("resurge.cli.train", "train a network on a folder of images, or go on with a run"),
     "eval": Entry("resurge.cli.evaluate", "score a run, or a network with given weights, on labelled images"),
-    "predict": Entry("resurge.cli.predict", "what a trained run says of images: classes, objects or a class for every pixel"),
+    "predict": Entry("resurge.cli.predict", "what a trained run says of images: classes, objects, label maps"),
     "report": Entry("resurge.cli.report", "write a run's report.html anew"),
     "check-data": Entry("resurge.cli.check_data", "find what is wrong with a folder of images before training on it"),
     "convert": Entry("resurge.cli.convert", "rewrite weights in another package's layout"),

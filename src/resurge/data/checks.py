@@ -1,4 +1,4 @@
-"""What is wrong with a classification data set, file by file, and what to do about it."""
+"""What is wrong with a classification data set, file by file, and what to do about it; and how findings are shown."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from resurge.data.sources import open_data, recognise
 SEVERITIES = ("error", "warning", "info")
 
 _SHOWN = 5
+_CLASSES = 12
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,10 @@ class CheckReport:
 
     def lines(self) -> list[str]:
         """The report for a terminal: figures, then each kind once with its remedy and at most five of its cases."""
-        lines = [f"{self.source}: {self.stats['images']:,} images, {self.stats['num_classes']} classes"]
+        count = self.stats["num_classes"]
+        lines = [f"{self.source}: {self.stats['images']:,} images, {count} class{'' if count == 1 else 'es'}"]
         lines += [f"  {name}: {count:,} images" for name, count in self.stats["splits"].items()]
+        lines += self._content()
         by_kind: dict[str, list[Finding]] = defaultdict(list)
         for finding in self.findings:
             by_kind[finding.kind].append(finding)
@@ -62,6 +65,27 @@ class CheckReport:
         lines.append(", ".join(parts) if parts else "nothing wrong found")
         return lines
 
+    def _content(self) -> list[str]:
+        """What the images hold: objects and the sizes of their boxes, or pixels a class."""
+        stats, lines = self.stats, []
+        if "objects" in stats:
+            crowds = f", {stats['crowds']:,} of them crowds" if stats["crowds"] else ""
+            kind = "boxes and masks" if stats["masks"] else "boxes"
+            lines.append(f"  {stats['objects']:,} objects with {kind}{crowds}")
+            lines += [f"  objects in {part}: {_most(counts, sum(counts.values()), False)}"
+                      for part, counts in stats["classes"].items()]  # fmt: skip
+            sizes = stats["box_sizes"]
+            lines.append(f"  boxes: {sizes['small']:,} small (below 32 x 32 pixels), {sizes['medium']:,} medium, "
+                         f"{sizes['large']:,} large (from 96 x 96 on)")  # fmt: skip
+            if "quantiles" in sizes:
+                spread = ", ".join(f"{share} {side:g}" for share, side in sizes["quantiles"].items())
+                lines.append(f"  side of a box, square root of its area, in pixels: {spread}")
+        for part, counts in stats.get("pixels", {}).items():
+            total = sum(counts.values())
+            ignored = stats["ignored"][part] / max(total + stats["ignored"][part], 1)
+            lines.append(f"  pixels in {part}: {_most(counts, total, True)}; {ignored:.1%} ignored")
+        return lines
+
     def to_json(self) -> dict[str, Any]:
         """Plain values: source, ok, findings and stats."""
         findings = [
@@ -69,6 +93,16 @@ class CheckReport:
             for f in self.findings
         ]
         return {"source": self.source, "ok": self.ok, "findings": findings, "stats": self.stats}
+
+
+def _most(counts: dict[str, int], total: int, share: bool) -> str:
+    """The commonest classes with their counts, or their shares."""
+    order = sorted(counts, key=lambda name: -counts[name])
+    shown = [
+        f"{name} {counts[name] / max(total, 1):.1%}" if share else f"{name} {counts[name]:,}"
+        for name in order[:_CLASSES]
+    ]
+    return ", ".join(shown) + (f" and {len(order) - _CLASSES} more classes" if len(order) > _CLASSES else "")
 
 
 def check_classification(
@@ -103,13 +137,13 @@ def check_classification(
         if val is not None and str(val) != "test":
             entries += _table_entries(folders.user_path(val))
     with ThreadPoolExecutor(threads) as pool:
-        facts = list(pool.map(lambda entry: _examine(root, entry, max_pixels), entries))
+        facts = list(pool.map(lambda entry: examine_file(root, entry, max_pixels), entries))
     findings += unreadable(facts)
     good = [fact for fact in facts if fact.header is not None]
     findings += duplicates([(fact.digest, fact.entry) for fact in good])
     findings += oddities([(fact.entry, fact.header) for fact in facts if fact.header is not None])
     findings += balance(entries, {fact.entry for fact in good})
-    return CheckReport(str(source), _sorted(findings), _stats(entries, facts))
+    return CheckReport(str(source), sorted_findings(findings), _stats(entries, facts))
 
 
 def _folder_entries(root: Path, findings: list[Finding]) -> list[Entry]:
@@ -152,7 +186,8 @@ def _listed(listing: folders.Listing, split: str, findings: list[Finding]) -> li
     return [Entry(split, label, name) for label, files in listing.files.items() for name in files]
 
 
-def _examine(root: Path, entry: Entry, max_pixels: int) -> Facts:
+def examine_file(root: Path, entry: Entry, max_pixels: int = MAX_PIXELS) -> Facts:
+    """Decode an image: its header and a digest of its pixels, or why it cannot be read."""
     size = 0
     try:
         data = read_bytes(root / entry.name)
@@ -178,12 +213,10 @@ def _check_bundle(
             entries.append(entry)
             images.append((hashlib.blake2b(split.read(index).tobytes(), digest_size=16).digest(), entry))
     findings = duplicates(images) + balance(entries, set(entries))
-    return CheckReport(bundle.name, _sorted(findings), _stats(entries, ()))
+    return CheckReport(bundle.name, sorted_findings(findings), _stats(entries, ()))
 
 
 def _stats(entries: list[Entry], facts: Iterable[Facts]) -> dict[str, Any]:
-    facts = list(facts)
-    good = [fact.header for fact in facts if fact.header is not None]
     stats: dict[str, Any] = {
         "images": len(entries),
         "num_classes": len({entry.label for entry in entries}),
@@ -193,6 +226,14 @@ def _stats(entries: list[Entry], facts: Iterable[Facts]) -> dict[str, Any]:
             for split in dict.fromkeys(entry.split for entry in entries)
         },
     }
+    return stats | image_stats(facts)
+
+
+def image_stats(facts: Iterable[Facts]) -> dict[str, Any]:
+    """Figures of the files: how many can be read, bytes, formats, modes, sizes; {} without files."""
+    facts = list(facts)
+    good = [fact.header for fact in facts if fact.header is not None]
+    stats: dict[str, Any] = {}
     if facts:
         stats["readable"] = len(good)
         stats["bytes"] = sum(fact.size for fact in facts)
@@ -205,7 +246,8 @@ def _stats(entries: list[Entry], facts: Iterable[Facts]) -> dict[str, Any]:
     return stats
 
 
-def _sorted(findings: list[Finding]) -> tuple[Finding, ...]:
+def sorted_findings(findings: list[Finding]) -> tuple[Finding, ...]:
+    """The worst first."""
     return tuple(sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), f.kind, f.paths)))
 
 

@@ -38,7 +38,7 @@ class LabelFiles:
         """
         path = self.path(index)
         values = read_indices(path, self.max_pixels)
-        strange = unknown_values(values, self.meaning)
+        strange = unknown_values(np.bincount(values.reshape(-1)), self.meaning)
         if strange:
             message = (
                 f"has the class index {strange[0]}, but the classes have {known_range(self.meaning)}. Correct the mask "
@@ -55,10 +55,9 @@ class LabelFiles:
         return replace(self, names=tuple(self.names[i] for i in indices))
 
 
-def unknown_values(values: np.ndarray, meaning: tuple[int, ...]) -> list[int]:
-    """The values in a mask that mean nothing, ascending."""
-    found = np.flatnonzero(np.bincount(values.reshape(-1), minlength=1))
-    return [int(value) for value in found if value >= len(meaning) or meaning[value] == UNKNOWN]
+def unknown_values(counts: np.ndarray, meaning: tuple[int, ...]) -> list[int]:
+    """The values that mean nothing among those that occur, ascending; counts[v] is how often v does."""
+    return [int(value) for value in np.flatnonzero(counts) if value >= len(meaning) or meaning[value] == UNKNOWN]
 
 
 def known_range(meaning: tuple[int, ...]) -> str:

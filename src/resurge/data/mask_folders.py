@@ -34,7 +34,7 @@ _MASK_FOLDERS = ("masks", "mask", "annotations", "annotation", "labels", "label"
                  "segmentationclass", "ann", "ann_dir")  # fmt: skip
 _MASK_ENDINGS = ("_mask", "_masks", "-mask", "_label", "_labels", "_gt", "_seg", "_annotation", "_labelids", "_l")
 _PARTS = (("train", TRAIN_NAMES), ("val", VAL_NAMES), ("test", TEST_NAMES))
-_LISTS = "ImageSets/Segmentation"
+LISTS = "ImageSets/Segmentation"
 
 
 def _child(root: Path, options: tuple[str, ...]) -> str | None:
@@ -263,14 +263,14 @@ def read_voc_segmentation(root: Path) -> MaskSource:
     stems = {Path(name).stem: name for name in find_images(root, "JPEGImages")[0]}
     parts: dict[str, tuple[MaskRecord, ...]] = {}
     for part, options in (("train", ("train", "trainval")), ("val", ("val",)), ("test", ("test",))):
-        files = [root / _LISTS / f"{option}.txt" for option in options]
+        files = [root / LISTS / f"{option}.txt" for option in options]
         file = next((file for file in files if file.is_file()), None)
         if file is not None:
             lines = file.read_bytes().decode("utf-8-sig", "surrogateescape").split("\n")
             wanted = [line.strip() for line in lines if line.strip()]
             if wanted:
                 parts[part] = tuple(_voc_record(stem, stems) for stem in wanted)
-    how = f"the lists {', '.join(f'{_LISTS}/{part}.txt' for part in parts)}"
+    how = f"the lists {', '.join(f'{LISTS}/{part}.txt' for part in parts)}"
     if not parts:
         masks = find_images(root, "SegmentationClass")[0]
         parts, how = {"": tuple(_voc_record(Path(mask).stem, stems) for mask in masks)}, "the folder SegmentationClass/"

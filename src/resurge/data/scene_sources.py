@@ -28,8 +28,9 @@ MASK_FORMATS = ("voc_segmentation", "ade20k", "camvid", "pairs")
 SCENE_FORMATS = ("coco", "voc", "yolo", "nuclei", *MASK_FORMATS)
 
 _KNOWS: dict[str, Callable[[Path], object]] = {
-    "coco": find_coco, "voc": is_voc, "yolo": is_yolo, "nuclei": is_nuclei, "voc_segmentation": mask_folders.is_voc_segmentation,
-    "ade20k": mask_folders.is_ade20k, "camvid": mask_folders.is_camvid, "pairs": mask_folders.find_pairs,
+    "coco": find_coco, "voc": is_voc, "yolo": is_yolo, "nuclei": is_nuclei,
+    "voc_segmentation": mask_folders.is_voc_segmentation, "ade20k": mask_folders.is_ade20k,
+    "camvid": mask_folders.is_camvid, "pairs": mask_folders.find_pairs,
 }  # fmt: skip
 
 _READERS: dict[str, Callable[[Path, bool], ObjectSource]] = {
@@ -131,7 +132,7 @@ def open_scenes(
         return open_digit_scenes(task, val, seed)
     path = folders.user_path(source)
     found = read_scenes(path, task, format)
-    held = _given_val(found, task, val, path) if val is not None else None
+    held = given_val(found, task, val, path) if val is not None else None
     return _open(found, held, val, task, found.classes, seed, val_fraction, max_pixels)
 
 
@@ -154,11 +155,11 @@ def _open(
     if isinstance(found, MaskSource):
         maps = {part: masks(found, records) for part, records in found.parts.items() if records}
         if isinstance(held, MaskSource):
-            maps["val"] = masks(held, _only(held.parts))
+            maps["val"] = masks(held, to_validate(held.parts))
         return _bundle(found, maps, classes, val, task, seed, val_fraction, notes)
     parts = {part: objects(found, records) for part, records in found.parts.items() if records}
     if isinstance(held, ObjectSource):
-        parts["val"] = objects(held, _only(held.parts))
+        parts["val"] = objects(held, to_validate(held.parts))
     return _bundle(found, parts, classes, val, task, seed, val_fraction, notes)
 
 
@@ -167,15 +168,19 @@ def is_digits(source: str | os.PathLike[str], format: str) -> bool:
     return format == "digits" or (format == "auto" and str(source) == "digits" and not Path("digits").exists())
 
 
-def _only(parts: dict[str, tuple[AnyRecord, ...]]) -> tuple[AnyRecord, ...]:
+def to_validate(parts: dict[str, tuple[AnyRecord, ...]]) -> tuple[AnyRecord, ...]:
     """What to validate on when a data set is named with --val: its validation part, or all of it."""
     return parts.get("val") or tuple(record for records in parts.values() for record in records)
 
 
-def _given_val(
+def given_val(
     found: SceneSource, task: str, val: str | os.PathLike[str], path: Path
 ) -> ObjectSource | MaskSource | None:
-    """The other data set that --val names, or None when it names a part of `found`."""
+    """The other data set that --val names, or None when it names a part of `found`, which was read from `path`.
+
+    Raises:
+        UserError: it names neither.
+    """
     if str(val) in found.parts and str(val) in ("val", "test"):
         return None
     place = folders.user_path(val)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +59,23 @@ def open_data(
         return scene_sources.open_scenes(source, task, val, seed, val_fraction, format, max_pixels)
     kind, original = recognise(source, format)
     try:
-        return _build(kind, original, path, val, seed, val_fraction, max_pixels)
+        bundle = _build(kind, original, path, val, seed, val_fraction, max_pixels)
     except UserError as error:
-        found = scene_sources.recognise_scenes(path) if kind == "folder" else None
-        if found is None:
+        hint = _other_task(kind, path)
+        if not hint:
             raise
-        tasks = "segment" if found[0] in scene_sources.MASK_FORMATS else "detect or --task instances"
-        raise UserError(f"{error} It looks like data in the format {found[0]}, for --task {tasks}.") from error
+        raise UserError(f"{error} It {hint}.") from error
+    hint = _other_task(kind, path)
+    return replace(bundle, notes=(*bundle.notes, f"{bundle.name} {hint}")) if hint else bundle
+
+
+def _other_task(kind: str, path: Path) -> str:
+    """Which task a folder seems to be meant for, when it is not to classify; else an empty string."""
+    found = scene_sources.recognise_scenes(path) if kind == "folder" else None
+    if found is None:
+        return ""
+    tasks = "segment" if found[0] in scene_sources.MASK_FORMATS else "detect or --task instances"
+    return f"looks like data in the format {found[0]}, for --task {tasks}"
 
 
 def _build(

@@ -22,7 +22,7 @@ from resurge.data.regions import polygons
 from resurge.errors import UserError
 
 _PARTS = (("train", TRAIN_NAMES), ("val", VAL_NAMES), ("test", TEST_NAMES))
-_YAML = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _CLASSES = ("classes.txt", "obj.names", "labels/classes.txt", "labels.txt")
 
 
@@ -30,7 +30,7 @@ def find_yaml(path: Path) -> Path | None:
     """The description of a YOLO data set: the file itself, or data.yaml in a folder."""
     if path.is_file():
         return path if path.suffix.lower() in (".yaml", ".yml") else None
-    return next((path / name for name in _YAML if (path / name).is_file()), None)
+    return next((path / name for name in DESCRIPTIONS if (path / name).is_file()), None)
 
 
 def is_yolo(path: Path) -> bool:
@@ -163,11 +163,27 @@ def _images_of(document: dict[str, Any], part: str, base: Path, root: Path, desc
             found += [below(root, place / name) for name in find_images(place, "")[0]]
         else:
             lines = place.read_bytes().decode("utf-8-sig", "surrogateescape").split("\n")
-            found += [_listed(place, line.strip(), root) for line in lines if line.strip()]
+            found += [listed(place, line.strip(), root) for line in lines if line.strip()]
     return found
 
 
-def _listed(file: Path, line: str, root: Path) -> str:
+def list_files(root: Path) -> list[Path]:
+    """The text files that list images, as a data.yaml in `root` names them for its parts."""
+    description = find_yaml(root)
+    if description is None:
+        return []
+    document = _load(description)
+    found = []
+    for value in (document.get(part) for part in ("train", "val", "valid", "test")):
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, str):
+                options = [_base(root, document) / item, root / item]
+                found += [option for option in options if option.is_file()][:1]
+    return found
+
+
+def listed(file: Path, line: str, root: Path) -> str:
+    """The image that a line of such a file means, as a path below `root`."""
     for base in (file.parent, root):
         if (base / line).is_file():
             return below(root, base / line.removeprefix("./"))

@@ -160,9 +160,9 @@ def draw_label_map(
         share[index] = 0.0 if name == BACKGROUND else strength
     if ignore < 256:
         table[ignore], share[ignore] = _IGNORED, strength
-    index = np.asarray(shown)
+    at = np.asarray(shown)
     pixels = np.asarray(picture, dtype=np.float32)
-    blended = Image.fromarray(np.rint(pixels * (1 - share[index]) + table[index] * share[index]).astype(np.uint8))
+    blended = Image.fromarray(np.rint(pixels * (1 - share[at]) + table[at] * share[at]).astype(np.uint8))
     if not legend:
         return blended
     entries = [(classes[value], colour(value)) for value in known if value != ignore and classes[value] != BACKGROUND]
@@ -246,7 +246,7 @@ def _tinted(picture: Image.Image, masks: Iterable[np.ndarray], tones: Sequence[C
     for mask, tone in zip(masks, tones, strict=True):
         fitted = Image.fromarray(np.asarray(mask, dtype=bool)).resize(picture.size, Image.Resampling.NEAREST)
         inside = np.asarray(fitted, dtype=bool)
-        pixels[inside] = pixels[inside] * (1 - _TINT) + np.float32(tone) * _TINT
+        pixels[inside] = pixels[inside] * (1 - _TINT) + np.asarray(tone, dtype=np.float32) * _TINT
         lines.append((np.flatnonzero(_edge(inside, _line_width(picture))), tone))
     flat = pixels.reshape(-1, 3)
     for places, tone in lines:
@@ -293,7 +293,7 @@ def _line_width(picture: Image.Image) -> int:
 
 
 def _font_size(picture: Image.Image) -> int:
-    return max(11, round(max(picture.size) / 42))
+    return max(13, round(max(picture.size) / 42))
 
 
 def _font(picture: Image.Image) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:

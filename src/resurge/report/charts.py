@@ -16,11 +16,13 @@ WIDTH, HEIGHT = 360.0, 220.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 12.0, 34.0
 MAX_POINTS = 600
 MAX_MARKS = 150
+STYLES = 6
+"""So many lines of a chart have a colour of their own, `s1` to `s6`."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line: its name, its CSS class (`s1` or `s2`: the page gives them colours), its points (x, y)."""
+    """One line: its name, its CSS class (`s1` to `s6`: the page gives them colours), its points (x, y)."""
 
     name: str
     style: str
@@ -68,7 +70,9 @@ def reliability_chart(bins: Sequence[tuple[float, float, int]]) -> Markup | None
         return None
     axes = _Axes(0.0, 1.0, 0.0, 1.0)
     most = max(n for _, _, n in filled)
-    parts: list[Markup] = [_grid(axes, [0.0, 0.25, 0.5, 0.75, 1.0], lambda y: percent(y, 0), x_ticks=(0.0, 0.5, 1.0))]
+    parts: list[Markup] = [
+        _grid(axes, [0.0, 0.25, 0.5, 0.75, 1.0], lambda y: percent(y, 0), x_ticks=(0.0, 0.5, 1.0), x_label="confidence")
+    ]
     parts.append(tag("line", x1=axes.x(0), y1=axes.y(0), x2=axes.x(1), y2=axes.y(1), class_="diagonal"))
     for confidence, _, count in filled:
         height = (HEIGHT - TOP - BOTTOM) * 0.3 * count / most
@@ -106,6 +110,33 @@ def reliability_chart(bins: Sequence[tuple[float, float, int]]) -> Markup | None
     return tag("figure", caption, picture, class_="card")
 
 
+def precision_recall_chart(title: str, lines: Sequence[tuple[str, Sequence[float]]]) -> Markup | None:
+    """Precision over recall: a class and its precision, in 0..1, at recalls evenly from 0 to 1, for each line.
+
+    Up to STYLES classes have colours and stand in the legend. More are thin and grey, with the mean in colour, and tell
+    their name as a tooltip. None without a line.
+    """
+    if not lines:
+        return None
+    ticks = [0.0, 0.25, 0.5, 0.75, 1.0]
+    axes = _Axes(0.0, 1.0, 0.0, 1.0)
+    parts = [_grid(axes, ticks, lambda y: percent(y, 0), x_ticks=(0.0, 0.5, 1.0), x_label="recall")]
+    few = len(lines) <= STYLES
+    drawn = [(name, f"s{i}" if few else "many", values) for i, (name, values) in enumerate(lines, 1)]
+    if not few and len({len(values) for _, values in lines}) == 1:
+        mean = [sum(column) / len(lines) for column in zip(*(values for _, values in lines), strict=True)]
+        drawn.append((f"mean of {len(lines)} classes", "s1", mean))
+    for name, style, values in drawn:
+        last = len(values) - 1
+        path = " ".join(f"{axes.x(i / last):.1f},{axes.y(value):.1f}" for i, value in enumerate(values))
+        told = f"{name}: AP50 {percent(sum(values) / len(values))}"
+        parts.append(tag("polyline", tag("title", told), points=path, class_=f"line {style}"))
+    keys = [tag("span", name, class_=f"key {style}") for name, style, _ in drawn if style != "many"]
+    picture = tag("svg", parts, viewBox=f"0 0 {WIDTH:g} {HEIGHT:g}", role="img", aria_label=title)
+    caption = tag("figcaption", tag("b", title), tag("span", keys, class_="legend"))
+    return tag("figure", caption, picture, class_="card")
+
+
 @dataclass(frozen=True)
 class _Axes:
     """The map from data to drawing units."""
@@ -125,8 +156,13 @@ class _Axes:
 
 
 def _grid(
-    axes: _Axes, ticks: Sequence[float], show: Callable[[float], str], x_ticks: Sequence[float] | None = None
+    axes: _Axes,
+    ticks: Sequence[float],
+    show: Callable[[float], str],
+    x_ticks: Sequence[float] | None = None,
+    x_label: str = "epoch",
 ) -> Markup:
+    """Lines and numbers; `x_ticks` are shares, without them the x axis is of epochs."""
     parts = []
     for tick in ticks:
         y = axes.y(tick)
@@ -136,9 +172,8 @@ def _grid(
         text = percent(tick, 0) if x_ticks is not None else f"{tick:g}"
         anchor = "end" if axes.x(tick) > WIDTH - RIGHT - 8 else "middle"
         parts.append(tag("text", text, x=axes.x(tick), y=HEIGHT - BOTTOM + 15, text_anchor=anchor))
-    label = "confidence" if x_ticks is not None else "epoch"
     middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(tag("text", label, x=middle, y=HEIGHT - 4, text_anchor="middle", class_="faint"))
+    parts.append(tag("text", x_label, x=middle, y=HEIGHT - 4, text_anchor="middle", class_="faint"))
     return join(parts)
 
 

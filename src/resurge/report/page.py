@@ -3,26 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from resurge.errors import UserError, suggest
 from resurge.files import atomic_write_text
-from resurge.report import sections
+from resurge.report import classified, scenes, sections
 from resurge.report.markup import Markup, tag
 from resurge.report.run_files import RunFiles, read_run, section
 from resurge.report.style import CSS
 
-SECTIONS: tuple[tuple[str, str, Callable[[RunFiles], Markup | None]], ...] = (
-    ("curves", "Training", sections.curves),
-    ("confusion", "Confusion matrix", sections.confusion),
-    ("classes", "Classes", sections.per_class),
-    ("calibration", "Calibration", sections.calibration),
-    ("mistakes", "Most confident mistakes", sections.mistakes),
-    ("maps", "Class-activation maps", sections.activation_maps),
+Section = tuple[str, str, Callable[[RunFiles], Markup | None]]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the page of a task shows: the tiles of its headline, the largest first, and its sections in order, each
+    with its anchor and title."""
+
+    tiles: Callable[[RunFiles], list[Markup]]
+    sections: tuple[Section, ...]
+
+
+_COMMON: tuple[Section, ...] = (
     ("network", "Network", sections.network),
     ("cost", "Cost", sections.cost),
     ("recipe", "Recipe", sections.recipe),
     ("data", "Data and versions", sections.provenance),
 )
+_GALLERIES: tuple[Section, ...] = (
+    ("wrong", "Surest mistakes", scenes.wrong),
+    ("worst", "Worst images", scenes.worst),
+    ("best", "Best images", scenes.best),
+)
+
+
+def _training(*figures: tuple[str, sections.Lines]) -> Section:
+    return "curves", "Training", partial(sections.curves, figures=figures)
+
+
+_BOX = ("Box AP", (("AP", "val_box_ap"), ("AP50", "val_box_ap50")))
+_MASK = ("Mask AP", (("AP", "val_mask_ap"), ("AP50", "val_mask_ap50")))
+_OBJECTS: tuple[Section, ...] = (
+    ("precision", "Precision and recall", scenes.precision_recall),
+    ("classes", "Classes", scenes.object_classes),
+    ("sizes", "Sizes", scenes.by_size),
+    ("figures", "All figures", scenes.twelve),
+    *_GALLERIES,
+    *_COMMON,
+)
+
+LAYOUTS: dict[str, Layout] = {
+    "classify": Layout(
+        classified.tiles,
+        (
+            _training(("Top-1 accuracy", (("training", "train_top1"), ("validation", "val_top1")))),
+            ("confusion", "Confusion matrix", classified.confusion),
+            ("classes", "Classes", classified.per_class),
+            ("calibration", "Calibration", classified.calibration),
+            ("mistakes", "Most confident mistakes", classified.mistakes),
+            ("maps", "Class-activation maps", classified.activation_maps),
+            *_COMMON,
+        ),
+    ),
+    "detect": Layout(scenes.object_tiles, (_training(_BOX), *_OBJECTS)),
+    "instances": Layout(scenes.object_tiles, (_training(_MASK, _BOX), *_OBJECTS)),
+    "segment": Layout(
+        scenes.map_tiles,
+        (
+            _training(
+                ("Mean IoU", (("mean IoU", "val_miou"),)),
+                ("Pixel accuracy", (("pixel accuracy", "val_pixel_accuracy"),)),
+            ),
+            ("classes", "Classes", scenes.map_classes),
+            ("confusion", "Confusion matrix", scenes.map_confusion),
+            *_GALLERIES,
+            *_COMMON,
+        ),
+    ),
+}
 
 
 def write_report(run_dir: str | Path) -> Path:
@@ -41,8 +101,15 @@ def write_report(run_dir: str | Path) -> Path:
 
 
 def render(run: RunFiles) -> str:
-    """The HTML of the page."""
-    parts = [(name, title, body) for name, title, write in SECTIONS if (body := write(run)) is not None]
+    """The HTML of the page.
+
+    Raises:
+        UserError: the task of the run is unknown, or a file of it holds something else than it should.
+    """
+    layout = LAYOUTS.get(run.task)
+    if layout is None:
+        raise UserError(f"{run.folder} is of the task {run.task!r}, which is unknown here.{suggest(run.task, LAYOUTS)}")
+    parts = [(name, title, body) for name, title, write in layout.sections if (body := write(run)) is not None]
     name = run.folder.resolve().name or "run"
     data = section(run.model, "data").get("name")
     spec = run.model.get("spec")
@@ -53,7 +120,7 @@ def render(run: RunFiles) -> str:
         tag("h1", name),
         tag("div", tag("code", spec)) if spec else None,
         tag("div", facts, class_="sub") if facts else None,
-        sections.headline(run),
+        sections.headline(run, layout.tiles),
         tag("nav", [tag("a", title, href=f"#{anchor}") for anchor, title, _ in parts], aria_label="Sections"),
     )
     written = [tag("section", tag("h2", title), content, id=anchor) for anchor, title, content in parts]

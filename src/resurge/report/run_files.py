@@ -25,6 +25,11 @@ class RunFiles:
     cost: Mapping[str, Any] | None
 
     @property
+    def task(self) -> str:
+        """What the network was trained for; classify in runs that do not say."""
+        return str(self.model.get("task") or "classify")
+
+    @property
     def classes(self) -> list[str]:
         """The class names, in the order of the network's outputs; empty when the run names none."""
         return [str(name) for name in self.model.get("classes") or ()]
@@ -35,6 +40,11 @@ class RunFiles:
             names = self.classes
             return names[label] if 0 <= label < len(names) else f"class {label}"
         return str(label)
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns of metrics.csv, in their order."""
+        return list(dict.fromkeys(name for row in self.metrics for name in row))
 
     def column(self, name: str) -> list[tuple[float, float]]:
         """(epoch, value) for every row of metrics.csv in which `name` is a finite number."""

@@ -1,100 +1,60 @@
-"""The sections of the report: each a function from the run's files to HTML, or to None when its files are missing."""
+"""The sections that every task's report has: each a function from the run's files to HTML, or to None when its files
+are missing."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
-from resurge.report.charts import Series, line_chart, reliability_chart
+from resurge.report.charts import STYLES, Series, line_chart
 from resurge.report.markup import Markup, data_uri, duration, join, memory, percent, quantity, tag
 from resurge.report.run_files import RunFiles, items, number, section
-
-MANY_CLASSES = 30
-SHOWN_CLASSES = 15
-SHOWN_PAIRS = 10
-SHOWN_IMAGES = 24
+from resurge.report.tables import table, tile
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]], *, text_columns: int = 1) -> Markup:
-    """A table whose first `text_columns` columns are text and the others numbers, in a box that scrolls sideways."""
-
-    def style(column: int) -> str | None:
-        return None if column < text_columns else "num"
-
-    heading = tag("tr", [tag("th", name, class_=style(i), scope="col") for i, name in enumerate(head)])
-    body = [tag("tr", [tag("td", join(_child(cell)), class_=style(i)) for i, cell in enumerate(row)]) for row in rows]
-    return tag("div", tag("table", tag("thead", heading), tag("tbody", body)), class_="scroll")
-
-
-def _child(cell: object) -> str | None:
-    return cell if isinstance(cell, str) or cell is None else str(cell)
-
-
-def headline(run: RunFiles) -> Markup:
-    """The score, large, and the figures one asks for next."""
-    evaluation = run.evaluation or {}
-    scores = section(run.model, "scores")
-    top1 = number(evaluation, "top1") if "top1" in evaluation else number(scores, "top1")
-    images = _images(run)
-    tiles: list[Markup] = []
-    if math.isfinite(top1):
-        split = str(evaluation.get("split", "")) if evaluation else ""
-        under = f"of {images} {split} images".replace("  ", " ") if images else f"{split} top-1".strip()
-        interval = _wilson(top1, images) if images else None
-        below = f"95\u202f% interval {percent(interval[0])} to {percent(interval[1])}" if interval else None
-        tiles.append(_tile("Top-1 accuracy", percent(top1, 2), under, below, main=True))
-    for key, label in (("top5", "Top-5 accuracy"), ("ece", "Calibration error")):
-        value = number(evaluation if key in evaluation else scores, key)
-        if math.isfinite(value) and not (key == "top5" and len(run.classes) <= 5):
-            tiles.append(_tile(label, percent(value, 2)))
+def headline(run: RunFiles, scores: Callable[[RunFiles], list[Markup]]) -> Markup:
+    """The scores, the first one large, and the figures one asks for next."""
+    tiles = scores(run)
     parameters = number(run.model, "parameters")
     if math.isfinite(parameters):
-        tiles.append(_tile("Parameters", quantity(parameters)))
+        tiles.append(tile("Parameters", quantity(parameters)))
     macs = number(section(run.cost, "total"), "macs")
     if math.isfinite(macs):
-        tiles.append(_tile("Multiply-adds", quantity(macs), "an image"))
+        of = (run.cost or {}).get("of")
+        tiles.append(tile("Multiply-adds", quantity(macs), f"of the {of}, an image" if of else "an image"))
     seconds = run.column("seconds")
     if seconds:
-        tiles.append(_tile("Training time", duration(seconds[-1][1]), f"{len(seconds)} epochs"))
+        tiles.append(tile("Training time", duration(seconds[-1][1]), f"{len(seconds)} epochs"))
     return tag("div", tiles, class_="tiles")
 
 
-def _tile(label: str, value: str, *notes: str | None, main: bool = False) -> Markup:
-    lines = [tag("small", note) for note in notes if note]
-    return tag("div", tag("span", label), tag("strong", value), lines, class_="tile main" if main else "tile")
+Lines = Sequence[tuple[str, str]]
 
 
-def _images(run: RunFiles) -> int:
-    """How many images were evaluated: the sum of the classes' counts."""
-    counts = [
-        number(row, "n") for row in items(run.evaluation, "per_class", "evaluation.json") if isinstance(row, Mapping)
-    ]
-    return int(sum(n for n in counts if math.isfinite(n)))
+def curves(run: RunFiles, figures: Sequence[tuple[str, Lines]]) -> Markup | None:
+    """Loss and its terms, the figures, learning rate and throughput over the epochs.
 
-
-def _wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's interval of a proportion (1927): unlike share ± z·sigma it stays in 0..1 near 100 %."""
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(max(share * (1 - share), 0.0) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def curves(run: RunFiles) -> Markup | None:
-    """Loss, accuracy, learning rate and throughput over the epochs."""
+    `figures` are charts of shares in 0..1: a title, and a name and a column of metrics.csv for each line.
+    """
 
     def share(y: float) -> str:
         return percent(y, 0 if abs(100 * y - round(100 * y)) < 1e-6 else 1)
 
+    terms = [name for name in run.columns if name.startswith("train_loss_")]
+    validated = run.column("val_loss")
     charts = [
         line_chart(
-            "Loss",
-            [Series("training", "s2", run.column("train_loss")), Series("validation", "s1", run.column("val_loss"))],
+            "Loss" if validated else "Training loss",
+            [Series("training", "s2", run.column("train_loss")), Series("validation", "s1", validated)],
         ),
-        line_chart(
-            "Top-1 accuracy",
-            [Series("training", "s2", run.column("train_top1")), Series("validation", "s1", run.column("val_top1"))],
-            show=share,
+        line_chart("Loss terms", _terms(run, terms), from_zero=True) if len(terms) > 1 else None,
+        *(
+            line_chart(
+                title,
+                [Series(name, f"s{len(lines) - i}", run.column(column)) for i, (name, column) in enumerate(lines)],
+                show=share,
+            )
+            for title, lines in figures
         ),
         line_chart("Learning rate", [Series("learning rate", "s1", run.column("lr"))], from_zero=True),
         line_chart(
@@ -108,179 +68,11 @@ def curves(run: RunFiles) -> Markup | None:
     return tag("div", drawn, class_="grid charts") if drawn else None
 
 
-def confusion(run: RunFiles) -> Markup | None:
-    """The confusion matrix of up to MANY_CLASSES classes, and the pairs most often confused."""
-    matrix = _matrix(run)
-    if not matrix:
-        return None
-    names = [run.class_name(i) for i in range(len(matrix))]
-    parts: list[Markup | None] = []
-    if len(matrix) <= MANY_CLASSES:
-        parts.append(_heat_table(matrix, names))
-    pairs = sorted(
-        ((count, i, j) for i, row in enumerate(matrix) for j, count in enumerate(row) if i != j and count > 0),
-        key=lambda pair: (-pair[0], pair[1], pair[2]),
-    )
-    if pairs:
-        rows = [
-            (names[i], names[j], f"{count:g}", percent(count / (sum(matrix[i]) or 1)))
-            for count, i, j in pairs[:SHOWN_PAIRS]
-        ]
-        pairs_table = table(("Is", "Taken for", "Images", "Of its class"), rows, text_columns=2)
-        parts.append(tag("div", tag("h3", "Most confused"), pairs_table))
-    else:
-        parts.append(tag("p", "No image was taken for another class.", class_="note"))
-    return tag("div", parts, class_="split")
-
-
-def _matrix(run: RunFiles) -> list[list[float]]:
-    rows = items(run.evaluation, "confusion", "evaluation.json")
-    matrix = [
-        [float(n) for n in row]
-        for row in rows
-        if isinstance(row, list) and all(isinstance(n, int | float) and 0 <= n < 1e15 for n in row)
-    ]
-    square = len(matrix) == len(rows) and all(len(row) == len(rows) for row in matrix)
-    return matrix if square else []
-
-
-def _heat_table(matrix: Sequence[Sequence[float]], names: Sequence[str]) -> Markup:
-    """Rows are the true classes; the colour is the share of the row, so that small classes show as well."""
-    corner = tag("th", tag("span", "is ↓  taken for →"), class_="corner")
-    head = tag("tr", corner, [tag("th", tag("span", name), class_="turned", scope="col") for name in names])
-    body = []
-    for i, row in enumerate(matrix):
-        total = sum(row) or 1.0
-        cells = []
-        for j, count in enumerate(row):
-            share = count / total
-            style = "cell" + (" right" if i == j else " wrong") + (" strong" if share > 0.55 else "")
-            told = f"{names[i]} taken for {names[j]}: {count:g} of {total:g} ({percent(share)})"
-            # The square root lifts single confusions above the paper, where a linear scale would hide them.
-            level = f"--level:{100 * math.sqrt(share):.0f}%" if count else None
-            cells.append(
-                tag("td", f"{count:g}" if count else "", class_=style if count else "cell", style=level, title=told)
-            )
-        body.append(tag("tr", tag("th", names[i], scope="row"), cells))
-    grid = tag("table", tag("thead", head), tag("tbody", body), class_="heat" + (" dense" if len(names) > 15 else ""))
-    return tag("div", grid, class_="scroll")
-
-
-def per_class(run: RunFiles) -> Markup | None:
-    """Precision, recall and F1 of each class; of many classes the weakest first and the others folded away."""
-    rows = [row for row in items(run.evaluation, "per_class", "evaluation.json") if isinstance(row, Mapping)]
-    if not rows:
-        return None
-    many = len(rows) > MANY_CLASSES
-    if many:
-        rows.sort(key=lambda row: number(row, "f1") if math.isfinite(number(row, "f1")) else -1.0)
-
-    def cells(row: Mapping[str, Any]) -> list[object]:
-        count = number(row, "n")
-        measures = [_bar(number(row, key)) for key in ("precision", "recall", "f1")]
-        return [run.class_name(row.get("class", "?")), f"{count:g}" if math.isfinite(count) else "–", *measures]
-
-    head = ("Class", "Images", "Precision", "Recall", "F1")
-    if not many:
-        return table(head, [cells(row) for row in rows])
-    return join(
-        tag("p", f"The {SHOWN_CLASSES} weakest of {len(rows)} classes.", class_="note"),
-        table(head, [cells(row) for row in rows[:SHOWN_CLASSES]]),
-        tag(
-            "details",
-            tag("summary", f"The other {len(rows) - SHOWN_CLASSES} classes"),
-            table(head, [cells(row) for row in rows[SHOWN_CLASSES:]]),
-        ),
-    )
-
-
-def _bar(share: float) -> Markup:
-    if not math.isfinite(share):
-        return tag("span", "–", class_="bar")
-    return tag("span", percent(share), class_="bar", style=f"--level:{100 * min(max(share, 0.0), 1.0):.0f}%")
-
-
-def calibration(run: RunFiles) -> Markup | None:
-    """The expected calibration error and the reliability diagram."""
-    ece, nll = number(run.evaluation, "ece"), number(run.evaluation, "nll")
-    bins = [
-        (number(b, "confidence"), number(b, "accuracy"), int(number(b, "n")))
-        for b in items(run.evaluation, "reliability", "evaluation.json")
-        if isinstance(b, Mapping) and math.isfinite(number(b, "n"))
-    ]
-    chart = reliability_chart(bins)
-    if not math.isfinite(ece) and chart is None:
-        return None
-    lines = []
-    if math.isfinite(ece):
-        lines.append(
-            tag(
-                "p",
-                f"The expected calibration error is {percent(ece, 2)}: the mean distance between how sure the network "
-                "is and how often it is right, over bins of confidence, weighted by their images.",
-            )
-        )
-    if math.isfinite(nll):
-        lines.append(tag("p", f"Negative log-likelihood: {nll:.4f} nats an image."))
-    if chart is not None:
-        lines.append(
-            tag(
-                "p",
-                "Points below the dashed diagonal: surer than right. Above: more often right than sure.",
-                class_="note",
-            )
-        )
-    return tag("div", chart, tag("div", lines), class_="grid beside")
-
-
-def mistakes(run: RunFiles) -> Markup | None:
-    """The mistakes made with the most confidence, most confident first."""
-    return _gallery(run, "mistakes", by_confidence=True)
-
-
-def activation_maps(run: RunFiles) -> Markup | None:
-    """Examples with their class-activation maps: where the evidence for the predicted class lies."""
-    gallery = _gallery(run, "examples", by_confidence=False)
-    if gallery is None:
-        return None
-    note = (
-        "Warm colours mark where the evidence for the predicted class lies (class-activation maps of the last stage)."
-    )
-    return join(tag("p", note, class_="note"), gallery)
-
-
-def _gallery(run: RunFiles, key: str, *, by_confidence: bool) -> Markup | None:
-    entries = [entry for entry in items(run.evaluation, key, "evaluation.json") if isinstance(entry, Mapping)]
-    if by_confidence:
-        entries.sort(
-            key=lambda entry: -(number(entry, "confidence") if math.isfinite(number(entry, "confidence")) else -1.0)
-        )
-    cards = [_card(run, entry) for entry in entries[:SHOWN_IMAGES]]
-    if not cards:
-        return None
-    rest = len(entries) - len(cards)
-    more = tag("p", f"{rest} more stand in evaluation.json.", class_="note") if rest > 0 else None
-    return join(tag("div", cards, class_="gallery"), more)
-
-
-def _card(run: RunFiles, entry: Mapping[str, Any]) -> Markup:
-    predicted, true = run.class_name(entry.get("predicted", "?")), run.class_name(entry.get("true", "?"))
-    pictures = []
-    for key, what in (("thumbnail", "image"), ("overlay", "class-activation map")):
-        content = run.read(entry.get(key))
-        uri = data_uri(content) if content else None
-        if uri:
-            pictures.append(tag("img", src=uri, alt=f"{what} of {entry.get('id', '')}", loading="lazy"))
-    lines = [tag("b", predicted), tag("span", percent(number(entry, "confidence")), class_="num")]
-    truth = tag("div", "is ", tag("b", true), class_="truth") if predicted != true else None
-    name = entry.get("path") or entry.get("id")
-    return tag(
-        "figure",
-        tag("div", pictures, class_="pair" if len(pictures) == 2 else "pair one") if pictures else None,
-        tag(
-            "figcaption", tag("div", lines, class_="said"), truth, tag("code", name) if name not in (None, "") else None
-        ),
-    )
+def _terms(run: RunFiles, columns: Sequence[str]) -> list[Series]:
+    """A line a term; where there are more than colours, those that are larger in the last epoch."""
+    lines = [(name.removeprefix("train_loss_").replace("_", " "), run.column(name)) for name in columns]
+    kept = sorted((line for line in lines if line[1]), key=lambda line: -line[1][-1][1])[:STYLES]
+    return [Series(name, f"s{i}", points) for i, (name, points) in enumerate(kept, 1)]
 
 
 def network(run: RunFiles) -> Markup | None:
@@ -302,7 +94,11 @@ def cost(run: RunFiles) -> Markup | None:
     rows = [row for row in items(run.cost, "rows", "explain/cost.json") if isinstance(row, Mapping)]
     if not rows:
         return None
+    other, of = number(run.cost, "other_parameters"), (run.cost or {}).get("of")
     total = section(run.cost, "total")
+    if math.isfinite(other):
+        rows.append({"name": f"beside the {of}", "parameters": other})
+        total = {**total, "parameters": number(total, "parameters") + other}
     shown = [*rows, {**total, "name": "total"}] if total else rows
     cells = []
     for row in shown:
@@ -323,7 +119,13 @@ def cost(run: RunFiles) -> Markup | None:
         "what training keeps of one fp32 image."
     )
     return join(
-        tag("p", f"For one input of {given}. " if given else None, note, class_="note"),
+        tag(
+            "p",
+            f"For one input of {given}. " if given else None,
+            f"All but the parameters of the {of} alone. " if of else None,
+            note,
+            class_="note",
+        ),
         table(
             ("Stage", "Output", "Parameters", "Multiply-adds", "Activations", "Receptive field"), cells, text_columns=2
         ),

@@ -2,9 +2,11 @@
 
 CSS = """
 :root { color-scheme: light dark; --paper:#fbfbfa; --card:#ffffff; --ink:#1c2024; --soft:#5d6670; --rule:#e3e5e8;
-  --blue:#2563c9; --orange:#c8590a; --red:#c22f3d; --tint:#eef3fb; }
+  --blue:#2563c9; --orange:#c8590a; --red:#c22f3d; --tint:#eef3fb; --green:#2c8a4b; --violet:#8245c9; --rose:#c4377f;
+  --teal:#11818c; }
 @media (prefers-color-scheme: dark) { :root { --paper:#14171a; --card:#1c2024; --ink:#e6e8ea; --soft:#9aa4ae;
-  --rule:#31373d; --blue:#78a9ff; --orange:#f2a35e; --red:#ff7d86; --tint:#1f2937; } }
+  --rule:#31373d; --blue:#78a9ff; --orange:#f2a35e; --red:#ff7d86; --tint:#1f2937; --green:#6fd08c;
+  --violet:#bd95f5; --rose:#f58cc0; --teal:#5fcdd6; } }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; scroll-behavior: smooth; }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, -apple-system, "Segoe UI",
@@ -39,16 +41,26 @@ figure { margin: 0; min-width: 0; }
 .card { background: var(--card); border: 1px solid var(--rule); border-radius: 12px; padding: 12px 12px 6px; }
 .card > figcaption { display: flex; justify-content: space-between; gap: 12px; padding: 0 4px 6px; font-size:
   0.95rem; }
-.legend { display: flex; gap: 14px; font-size: 0.85rem; color: var(--soft); }
+.legend { display: flex; flex-wrap: wrap; justify-content: flex-end; gap: 2px 14px; font-size: 0.85rem;
+  color: var(--soft); }
+.legend.left { justify-content: flex-start; margin-bottom: 12px; }
+.swatch::before { content: ""; display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin: 0 6px -1px
+  0; background: var(--tone); border: 1px solid var(--rule); }
 .key::before { content: ""; display: inline-block; width: 14px; height: 3px; border-radius: 2px; margin: 0 6px 4px
   0;
   background: currentColor; vertical-align: middle; }
 .key.s1::before { background: var(--blue); } .key.s2::before { background: var(--orange); }
+.key.s3::before { background: var(--green); } .key.s4::before { background: var(--violet); }
+.key.s5::before { background: var(--rose); } .key.s6::before { background: var(--teal); }
 svg { display: block; width: 100%; height: auto; }
 svg text { fill: var(--soft); font-size: 11.5px; font-family: inherit; font-variant-numeric: tabular-nums; }
 svg .grid { stroke: var(--rule); } svg .faint { font-size: 11px; }
 svg .line { fill: none; stroke-width: 2.2; stroke-linejoin: round; stroke-linecap: round; }
 svg .line.s1 { stroke: var(--blue); } svg .line.s2 { stroke: var(--orange); }
+svg .line.s3 { stroke: var(--green); } svg .line.s4 { stroke: var(--violet); } svg .line.s5 { stroke: var(--rose); }
+svg .line.s6 { stroke: var(--teal); } svg .line.many { stroke: var(--soft); stroke-width: 1; opacity: 0.45; }
+svg .dot.s3 { fill: var(--green); } svg .dot.s4 { fill: var(--violet); } svg .dot.s5 { fill: var(--rose); }
+svg .dot.s6 { fill: var(--teal); }
 svg .dot.s1 { fill: var(--blue); } svg .dot.s2 { fill: var(--orange); } svg .hover { fill: transparent; }
 svg .diagonal { stroke: var(--soft); stroke-dasharray: 4 4; } svg .count { fill: var(--blue); opacity: 0.22; }
 .scroll { overflow-x: auto; -webkit-overflow-scrolling: touch; }
@@ -82,6 +94,9 @@ td:first-child { max-width: 22rem; overflow: hidden; text-overflow: ellipsis; }
 .gallery figure { background: var(--card); border: 1px solid var(--rule); border-radius: 12px; overflow: hidden; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; } .pair.one { grid-template-columns: 1fr; }
 .pair img { width: 100%; aspect-ratio: 1; object-fit: cover; display: block; image-rendering: auto; }
+.scenes { grid-template-columns: repeat(auto-fill, minmax(min(100%, 460px), 1fr)); }
+.scenes .pair { gap: 2px; align-items: start; } .scenes .pair img { aspect-ratio: auto; object-fit: contain; }
+.scenes .said span:first-child { color: var(--soft); }
 .gallery figcaption { padding: 8px 10px 10px; font-size: 0.9rem; line-height: 1.35; overflow-wrap: anywhere; }
 .said .num { white-space: nowrap; color: var(--soft); } .said { display: flex; justify-content: space-between; gap:
   8px; } .truth b { color: var(--red); }

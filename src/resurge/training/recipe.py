@@ -76,6 +76,9 @@ class Augmentation(Section):
     random_erasing: float = option(0.0, "probability of erasing a rectangle (Zhong et al. 2020)", low=0, high=1)
     vflip: float = option(0.0, "not classify: probability of an upside-down flip", low=0, high=1)
     rotate90: bool = option(False, "not classify: turn by a random number of quarter turns")
+    photometric: float = option(
+        0.0, "not classify: probability of each of SSD's colour changes (Liu et al. 2016)", low=0, high=1
+    )
     short_sides: tuple[int, ...] = option((), "not classify: short sides to draw from; empty: size", low=1, high=4096)
     scale_jitter: tuple[float, ...] | None = option(
         None, "not classify: resize by a random factor, from and to, and cut or pad to crop_size; null: off", above=0

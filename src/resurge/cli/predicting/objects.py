@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from resurge.cli.predicting.contract import Asked, Opened
 from resurge.cli.predicting.scenes import Pictures, limited
-from resurge.data.scenes import collate_scenes
+from resurge.data.scenes import Sample, collate_scenes
 from resurge.explain.overlays import draw_objects
 from resurge.files import atomic_write_text
 from resurge.tasks.average_precision import encode_masks
@@ -59,7 +59,7 @@ def find_objects(
     Memory is bounded by what the preprocessing makes of the images: masks are brought to the size of the image a few at
     a time and kept as run lengths.
     """
-    samples = [(preprocessing(image), {}, index) for index, image in enumerate(images)]
+    samples: list[Sample] = [(preprocessing(image), {}, index) for index, image in enumerate(images)]
     batch = collate_scenes(samples)
     with torch.inference_mode():
         detections = model(batch.images.to(device), batch.sizes)

@@ -144,5 +144,6 @@ def scene_augmentation(recipe: Recipe) -> SceneAugment:
         hflip=setting.hflip,
         vflip=setting.vflip,
         rotate90=setting.rotate90,
-        photometric=setting.color_jitter,
+        photometric=setting.photometric,
+        colour=setting.color_jitter,
     )

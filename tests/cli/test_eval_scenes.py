@@ -1,0 +1,158 @@
+"""`resurge eval` and `resurge report` for detectors, instance segmenters and semantic segmenters."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from scene_runs import DETECTOR, MODEL, SEGMENTER, write_run
+
+import resurge
+from resurge.cli import main
+from resurge.data import digit_scenes
+from resurge.data.digits import DIGITS
+from resurge.training.recipe import Recipe
+
+DRAWN = ("examples", "colours")  # what pictures add
+TASKS = ("detect", "instances", "segment")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_scenes() -> Iterator[None]:
+    """The embedded scenes, but few of them."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(digit_scenes, "COUNTS", {"train": 4, "val": 3, "test": 5})
+    digit_scenes._scenes.cache_clear()
+    yield
+    patch.undo()
+    digit_scenes._scenes.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run of each task that says it was trained on the embedded scenes."""
+    found = {}
+    for task in TASKS:
+        classes = ("background", *DIGITS) if task == "segment" else DIGITS
+        recipe = Recipe().replace({"task": task, "data": "digits", "model": MODEL})
+        found[task] = write_run(tmp_path_factory.mktemp("runs") / task, task, classes=classes, recipe=recipe.to_yaml())
+    return found
+
+
+def evaluate(*words: object) -> int:
+    return main(["eval", *map(str, words), "--device", "cpu", "--debug"])
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_eval_into_the_run_and_its_report(
+    task: str, runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(runs[task], tmp_path / "run")
+    assert evaluate(run, "--out", run, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["count"] == 5
+    assert found["task"] == task
+    kept = json.loads((run / "evaluation.json").read_text())
+    assert {key: kept[key] for key in kept if key not in DRAWN} == {
+        key: found[key] for key in found if key != "examples"
+    }
+    assert kept["examples"]["worst"]
+    for entries in kept["examples"].values():
+        for entry in entries:
+            for key in ("thumbnail", "overlay"):
+                with Image.open(run / entry[key]) as picture:
+                    assert max(picture.size) >= 288
+    costs = json.loads((run / "explain" / "cost.json").read_text())
+    assert costs["input"] == [3, 48, 48]
+    total = costs["total"]["parameters"] + costs.get("other_parameters", 0)
+    assert total == sum(p.numel() for p in resurge.load_run(run).model.parameters())
+    assert main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text()
+    assert "Worst images" in page
+    assert page.count("data:image/jpeg") >= 2 * len(kept["examples"]["worst"])
+
+
+def test_text_of_a_detector(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(runs["instances"], "--split", "val") == 0
+    text = capsys.readouterr().out
+    assert "3 images in 10 classes: the val split of digits" in text
+    lines = [line for line in text.splitlines() if line.startswith("average")]
+    assert len(lines) == 12
+    assert lines[0].split()[:5] == ["average", "precision", "0.50:0.95", "all", "100"]
+    assert "mask AP50" in text
+
+
+def test_text_of_a_segmenter_and_its_views(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(runs["segment"], "--flip", "--scales", "1,1.5", "--window", "40,40") == 0
+    text = capsys.readouterr().out
+    assert "mIoU" in text
+    assert "background" in text
+    assert evaluate(runs["segment"], "--flip", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["inference"] == {"scales": [1.0], "flip": True, "window": None}
+
+
+def test_eval_of_other_data_and_size(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(runs["detect"], "--data", "digits", "--split", "train", "--size", "64", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["count"] == 4
+    assert (found["preprocessing"]["short_side"], found["preprocessing"]["max_size"]) == (64, 128)
+    assert evaluate(runs["detect"], "--data", "digits", "--max-size", "32", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["preprocessing"]["short_side"], found["preprocessing"]["max_size"]) == (32, 32)
+
+
+@pytest.mark.parametrize("task, head", [("detect", "retinanet"), ("segment", "fcn")])
+def test_eval_of_a_network_by_name(task: str, head: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    classes = 11 if task == "segment" else 10
+    model = resurge.create_model("resnet18", classes, task=task, head=head)
+    torch.save(model.state_dict(), tmp_path / "mine.pth")
+    words = ["resnet18", "--weights", tmp_path / "mine.pth", "--data", "digits", "--task", task]
+    assert evaluate(*words, "--head", head, "--size", "48", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["count"] == 5
+    other = resurge.create_model("resnet18", 4, task=task, head=head)
+    torch.save(other.state_dict(), tmp_path / "mine.pth")
+    assert main(["eval", *map(str, words), "--head", head]) == 2
+    assert "mine.pth" in capsys.readouterr().err
+
+
+def test_data_that_was_changed_is_not_taken_for_the_training_s(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(runs["detect"], tmp_path / "run")
+    meta = json.loads((run / "model.json").read_text())
+    (run / "model.json").write_text(json.dumps(meta | {"data": {"sizes": {"train": 4, "val": 3, "test": 6}}}))
+    assert main(["eval", str(run)]) == 2
+    assert "was changed" in capsys.readouterr().err
+    (run / "recipe.yaml").unlink()
+    assert main(["eval", str(run)]) == 2
+    assert "--data" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["detect", "--crop-pct", "0.9"], "--crop-pct"),
+        (["detect", "--flip"], "--flip"),
+        (["detect", "--task", "detect"], "--task"),
+        (["segment", "--window", "8"], "height and a width"),
+        (["segment", "--flip", "maybe"], "true or false"),
+        (["resnet18", "--weights", "x", "--data", "digits", "--task", "detect", "--head", "mask_rcnn"], "instances"),
+        (["resnet18", "--weights", "x", "--data", "digits", "--task", "detct"], "'detect'"),
+    ],
+)
+def test_bad_input(words: list[str], told: str, runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    words = [str(runs[word]) if word in runs and i == 0 else word for i, word in enumerate(words)]
+    assert main(["eval", *words]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert "Traceback" not in error
+
+
+def test_tiny_settings_are_kept(runs: dict[str, Path]) -> None:
+    assert resurge.load_run(runs["detect"]).model.settings == DETECTOR
+    assert resurge.load_run(runs["segment"]).model.settings == SEGMENTER
