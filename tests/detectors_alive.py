@@ -64,7 +64,7 @@ def torchvision_detector(name: str, side: int = 128) -> nn.Module:
         model(photos())
         for layer, _ in layers:
             layer._forward_hooks.clear()
-            nn.init.normal_(layer.bias, std=0.1)
+            layer.bias.add_(0.1 * torch.randn(layer.bias.shape))
     if not hasattr(model, "rpn"):
         rounds[0][0][0].bias.sub_(3.0)
         rounds[0][0][0].bias[:: CLASSES + 1] = -30.0  # of the class that no object has
@@ -72,23 +72,25 @@ def torchvision_detector(name: str, side: int = 128) -> nn.Module:
 
 
 def _rescale(layer: nn.Module, spread: float) -> Callable[..., Tensor]:
-    """A hook that scales the layer so that the first thing it puts out has this standard deviation."""
+    """A hook that scales and shifts the layer: what it first puts out has this deviation, and no mean."""
     done: list[bool] = []
 
     def hook(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
         if done:
             return output
         done.append(True)
+        middle = output.mean([0, *range(2, output.ndim)])
         factor = spread / output.std()
         layer.weight.mul_(factor)
-        return output * factor
+        layer.bias.copy_(-middle * factor)
+        return (output - middle.reshape(-1, *[1] * (output.ndim - 2))) * factor
 
     return hook
 
 
 @contextmanager
 def unfilled() -> Iterator[None]:
-    """Layers that are built inside keep whatever is in their memory, which saves seconds where weights follow anyway."""
+    """Layers that are built inside keep whatever is in their memory: saves seconds where weights follow anyway."""
     names = ("kaiming_uniform_", "kaiming_normal_", "normal_", "uniform_")
     with patch.multiple("torch.nn.init", **{name: lambda tensor, *_args, **_named: tensor for name in names}):
         yield

@@ -12,10 +12,10 @@ SQUARE = [[2.0, 2.0, 12.0, 2.0, 12.0, 12.0, 2.0, 12.0]]
 
 
 def picture(path: Path, seed: int = 0, size: tuple[int, int] = (40, 30)) -> Path:
-    """Coloured noise of that width and height; no two seeds are alike."""
+    """Coloured noise of that width and height, in the format of the ending; no two seeds are alike."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path, format="PNG")
+    Image.fromarray(pixels).save(path)
     return path
 
 
@@ -107,4 +107,44 @@ def write_pairs(root: Path, parts=("train", "val"), count: int = 3, classes: int
             images, masks = (f"images/{part}", f"masks/{part}") if outside else (f"{part}/images", f"{part}/masks")
             picture(root / images / f"p{i}.jpg", 10 * len(part) + i)
             mask(root / masks / f"p{i}.png", values)
+    return root
+
+
+def write_camvid(root: Path, prefix: str = "/SegNet/CamVid/") -> Path:
+    """Lists of two images a part, with masks of the indices 0 to 11."""
+    for part in ("train", "val", "test"):
+        lines = []
+        for i in range(2):
+            picture(root / part / f"{i}.png", i)
+            mask(root / f"{part}annot/{i}.png", np.arange(1200).reshape(30, 40) % 12)
+            lines.append(f"{prefix}{part}/{i}.png {prefix}{part}annot/{i}.png\n")
+        (root / f"{part}.txt").write_text("".join(lines))
+    return root
+
+
+def healthy_coco(root: Path) -> Path:
+    """Three images a part, each with an object, of each class."""
+    train = coco_document([annotation(1, 10), annotation(2, 20, 7, (0, 0, 33, 30)), annotation(3, 30, 90)])
+    return write_coco(
+        root, train, coco_document([annotation(i, 10 * i, c) for i, c in ((1, 1), (2, 7), (3, 90))], 3, 5)
+    )
+
+
+def broken_coco(root: Path) -> Path:
+    """Every fault that a COCO file can have, one of each kind."""
+    crowd = {"size": [9, 9], "counts": [81]}
+    objects = [
+        annotation(1, 10), annotation(2, 20, 7), annotation(3, 30, 90), annotation(11, 10, box=(5, 5, 0, 7)),
+        annotation(12, 10, box=(60, 5, 5, 7)), annotation(13, 20, box=(30, 5, 20, 7)), annotation(14, 20, 5),
+        annotation(15, 20) | {"bbox": "none"}, annotation(16, 30, segmentation=crowd), annotation(17, 10),
+        annotation(18, 9999), annotation(19, 60, segmentation=[]),
+    ]  # fmt: skip
+    train = coco_document(objects, images=8)
+    write_coco(root, train, coco_document([annotation(1, 10), annotation(2, 20, 7)], 2, 20))
+    train["images"].append({"id": 70, "file_name": "nameless"} | {"id": "7"})
+    (root / "annotations/instances_train2017.json").write_text(json.dumps(train))
+    (root / "train2017/a3.png").unlink()
+    (root / "train2017/a4.png").write_bytes((root / "train2017/a4.png").read_bytes()[:400])
+    picture(root / "train2017/a5.png", 5, (50, 30))
+    (root / "val2017/a20.png").write_bytes((root / "train2017/a6.png").read_bytes())
     return root

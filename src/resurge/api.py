@@ -29,6 +29,7 @@ __all__ = [
     "load_weights",
 ]
 
+
 def create_backbone(model: str | Spec, in_channels: int = 3, output_stride: int = 32) -> Backbone:
     """A network without a head: (N, in_channels, H, W) -> one feature map a stage.
 

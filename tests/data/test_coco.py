@@ -121,8 +121,8 @@ def test_the_byte_where_a_file_is_cut_short(tmp_path):
     file.write_bytes(text[: len(text) // 2])
     with pytest.raises(UserError, match=rf"is cut short: .* at byte [\d,]+ of {len(text) // 2:,}\. Copy or download"):
         open_data(tmp_path, task="detect")
-    file.write_bytes(text[:300] + b"?" + text[301:])
-    with pytest.raises(UserError, match="is damaged: .* at byte 3"):
+    file.write_bytes(text.replace(b'": 10', b'"? 10', 1))
+    with pytest.raises(UserError, match=r"is damaged: .* at byte \d+ of "):
         open_data(tmp_path, task="detect")
     umlauts = json.dumps({"a": "ü" * 20}, ensure_ascii=False).encode()
     file.write_bytes(umlauts[:-1])
@@ -194,7 +194,7 @@ def test_classes_of_validation_are_matched_by_name(tmp_path):
     assert open_split(tmp_path, task="detect", classes=("x", "y", "dog"))[0].target(0).labels.tolist() == [2]
     file = tmp_path / "annotations/instances_val2017.json"
     file.write_text(json.dumps(val | {"categories": [{"id": 4, "name": "dogs"}]}))
-    with pytest.raises(UserError, match="'dogs' is not one of training's .*Did you mean 'dog'"):
+    with pytest.raises(UserError, match=r"'dogs' is not one of training's .*Did you mean 'dog'"):
         open_data(tmp_path, task="detect")
 
 
@@ -228,9 +228,9 @@ def test_nothing_to_train_on(tmp_path):
 
 def test_boxes_alone_do_not_serve_instances(tmp_path):
     write_coco(tmp_path, coco_document([annotation(1, 10, segmentation=[])]))
-    with pytest.raises(UserError, match="has boxes but no masks.*--task detect"):
+    with pytest.raises(UserError, match=r"has boxes but no masks.*--task detect"):
         open_data(tmp_path, task="instances")
-    with pytest.raises(UserError, match="no class for every pixel.*--task detect"):
+    with pytest.raises(UserError, match=r"no class for every pixel.*--task detect"):
         open_data(tmp_path, task="segment")
 
 
@@ -246,6 +246,7 @@ def test_the_real_subset(real_data: Path):
     if not folder.is_dir() or not (folder / "annotations").is_dir():
         pytest.skip("COCO_Tiny is not unpacked")
     pytest.importorskip("pycocotools")
+    from faster_coco_eval.core import mask as coco_mask
     from pycocotools.coco import COCO
 
     bundle = open_data(folder, task="instances")
@@ -266,9 +267,6 @@ def test_the_real_subset(real_data: Path):
             masks = objects.masks(entry["height"], entry["width"])
             assert len(truths) == len(objects)
             for truth, mask, area in zip(truths, masks, objects.area, strict=True):
-                run_lengths = reference.annToRLE(truth)
-                from faster_coco_eval.core import mask as coco_mask
-
-                assert (coco_mask.decode(run_lengths).astype(bool) == mask).all()
+                assert (coco_mask.decode(reference.annToRLE(truth)).astype(bool) == mask).all()
                 assert area == pytest.approx(truth["area"], rel=1e-6)
     assert np.concatenate([objects.labels for objects in bundle.train.objects]).max() == 79

@@ -67,10 +67,10 @@ def test_the_byte_where_a_file_is_cut_short(tmp_path):
     file = tmp_path / "Annotations/a.xml"
     text = file.read_text()
     file.write_text(text[:150])
-    with pytest.raises(UserError, match=r"a\.xml is cut short: .* at byte 150 of 150\."):
+    with pytest.raises(UserError, match=r"a\.xml is cut short: .* at byte 139 of 150"):
         open_data(tmp_path, task="detect")
     file.write_text(text.replace("<object>", "<object", 1))
-    with pytest.raises(UserError, match="is damaged: .* at byte"):
+    with pytest.raises(UserError, match=r"is damaged: .* at byte"):
         open_data(tmp_path, task="detect")
     file.write_text("<html></html>")
     with pytest.raises(UserError, match="its first element is <html>"):
@@ -92,9 +92,8 @@ def test_damaged_objects_and_missing_files(tmp_path):
         None, "bad-object", "unknown-category", None, "bad-object",
     ]  # fmt: skip
     (tmp_path / "JPEGImages/b.jpg").unlink()
-    (tmp_path / "Annotations/b.xml").write_text(voc_xml([("dog", 1, 1, 9, 9)], size=(0, 0)))
-    bundle_notes = open_split(tmp_path, task="detect", split="train", val_fraction=0.5)
-    assert bundle_notes
+    with pytest.raises(UserError, match="too few images"):
+        open_data(tmp_path, task="detect")
 
 
 def test_sizes_of_zero_are_read_from_the_image(tmp_path):

@@ -63,6 +63,17 @@ def test_nothing_to_draw_leaves_the_image() -> None:
     assert (np.asarray(draw_objects(grey(), none, [], ["a"], scores=[], masks=[], at_least=60)) == 120).all()
 
 
+def test_many_small_boxes_have_a_legend_instead_of_words() -> None:
+    corners = np.stack(np.meshgrid(np.arange(0, 60, 6), np.arange(0, 40, 8)), -1).reshape(-1, 2).astype(float)
+    boxes = np.concatenate([corners, corners + 4], axis=1)
+    few = draw_objects(grey(), boxes[:20], [0] * 20, ["a class"])
+    many = draw_objects(grey(), boxes, [0] * 50, ["a class"])
+    assert few.height == 40 * 7
+    assert many.height > 40 * 7
+    inside = np.asarray(many)[2 * 7, 2 * 7]
+    assert (inside == 120).all()
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1"])
 def test_any_mode_of_image(mode: str) -> None:
     assert draw_objects(grey(mode=mode), np.array([[1, 1, 9, 9]]), [0], ["a"]).mode == "RGB"

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from resurge.cli.options import Parser, whole_number
 from resurge.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def add_options(parser: Parser) -> None:
@@ -19,6 +23,11 @@ def add_options(parser: Parser) -> None:
     )
     parser.add_argument(
         "--in-channels", type=whole_number(1), default=3, metavar="N", help="channels of the images (default: 3)"
+    )
+    parser.add_argument("--task", default="classify", metavar="TASK", help="what SRC is for (default: classify)")
+    parser.add_argument("--head", metavar="HEAD", help="the task's head (default: its first)")
+    parser.add_argument(
+        "--num-classes", type=whole_number(1), metavar="N", help="of another task than classify (default: 90 or 21)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace DST when it exists")
 
@@ -34,22 +43,29 @@ def run(options: argparse.Namespace) -> int:
 
     import safetensors.torch
 
-    from resurge.api import create_model
+    from resurge.api import create_model, get_spec
     from resurge.files import atomic_write_bytes
     from resurge.weights.checkpoint import export_weights, load_weights
     from resurge.weights.layouts import module_names
 
-    model = create_model(options.model, in_channels=options.in_channels)
+    # what the published detectors and segmenters have: COCO's category numbers, and Pascal VOC's classes
+    classes = options.num_classes or {"classify": 1000, "segment": 21}.get(options.task, 90)
+
+    def build(num_classes: int) -> nn.Module:
+        return create_model(options.model, num_classes, options.in_channels, task=options.task, head=options.head)
+
+    model = build(classes)
+    spec = get_spec(options.model)
     if options.to != "resurge":
-        module_names(model.spec, options.to)  # an unknown layout is complained of before anything is downloaded
+        module_names(spec, options.to)  # an unknown layout is complained of before anything is downloaded
     report = load_weights(model, options.source, options.layout, adapt=False)
     classifier = report.mismatched.get("head.fc.weight")
     if classifier is not None:
-        model = create_model(options.model, num_classes=classifier[0][0], in_channels=options.in_channels)
+        model = build(classifier[0][0])
         report = load_weights(model, options.source, options.layout, adapt=False)
     tensors = {name: tensor.contiguous() for name, tensor in export_weights(model, options.to).items()}
     # The model's own text travels along only under our own names: it is read back as a promise about them.
-    metadata = {"format": "pt"} | ({"spec": str(model.spec)} if options.to == "resurge" else {})
+    metadata = {"format": "pt"} | ({"spec": str(spec)} if options.to == "resurge" else {})
     atomic_write_bytes(target, safetensors.torch.save(tensors, metadata=metadata))
     print(report)
     print(f"{len(tensors)} tensors written to {target} ({options.to} names)")

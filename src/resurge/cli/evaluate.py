@@ -141,14 +141,13 @@ def _images_of(run: Run, options: argparse.Namespace) -> tuple[Any, tuple[str, .
 
     if options.data is None and run.task != "classify":
         return own_scenes(run, options.split)
-    how: dict[str, Any] = {} if run.task == "classify" else {"task": run.task}
     return open_split(
         options.data if options.data is not None else own_data(run),
+        task=run.task,
         split=options.split,
         classes=run.classes,
         seed=run.recipe.seed if run.recipe else 0,
         val_fraction=run.recipe.val_fraction if run.recipe else None,
-        **how,
     )
 
 
@@ -231,8 +230,7 @@ def subject_of_model(options: argparse.Namespace) -> tuple[Subject, Scoring]:
 
     scoring = scoring_of(task)
     _require_known(options, task, scoring)
-    how: dict[str, Any] = {} if task == "classify" else {"task": task}
-    split, classes, which = open_split(options.data, split=options.split, **how)
+    split, classes, which = open_split(options.data, task=task, split=options.split)
     model = create_model(options.model, num_classes=len(classes), task=task, head=options.head)
     report = load_weights(model, options.weights)
     left = [key for key in (*report.mismatched, *report.missing) if not key.startswith("auxiliary.")]

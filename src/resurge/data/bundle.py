@@ -198,6 +198,11 @@ def hold_out(split: AnySplit, fraction: float, seed: int, num_classes: int) -> t
     """
     kept, held = stratified(split.labels, fraction, seed)
     if not held:
+        if len(set(split.labels)) < 2:
+            raise UserError(
+                f"there are too few images ({len(split)}) to hold some out for validation. Add images, or name "
+                "others with --val."
+            )
         raise UserError(
             f"no class has two images ({len(split)} images in {num_classes} classes), so none can be held out for "
             "validation. Add images, or give a validation folder with --val."

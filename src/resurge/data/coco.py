@@ -133,8 +133,7 @@ def load_coco(file: Path) -> dict[str, Any]:
         document = json.loads(text)
     except json.JSONDecodeError as error:
         at = len(text[: error.pos].encode("utf-8", "surrogateescape")) + (3 if data[:3] == b"\xef\xbb\xbf" else 0)
-        cut = at >= len(data.rstrip()) or error.msg.startswith("Unterminated")
-        what = "is cut short" if cut else "is damaged"
+        what = "is damaged" if data.rstrip().endswith(b"}") and at < len(data.rstrip()) else "is cut short"
         raise UserError(
             f"{file} {what}: {error.msg} at byte {at:,} of {len(data):,}. Copy or download it again."
         ) from error

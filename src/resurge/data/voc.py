@@ -149,7 +149,7 @@ def load_voc(file: Path) -> ElementTree.Element:
             reader.Parse(data, True)
         except expat.ExpatError as problem:
             at, reason = max(reader.ErrorByteIndex, 0), expat.ErrorString(problem.code)
-        what = "is cut short" if at >= len(data.rstrip()) else "is damaged"
+        what = "is damaged" if data.rstrip().endswith(b"</annotation>") else "is cut short"
         raise UserError(f"{file} {what}: {reason} at byte {at:,} of {len(data):,}. Copy or write it again.") from error
     if root.tag != "annotation":
         raise UserError(f"{file} is no VOC annotation: its first element is <{root.tag}>, expected <annotation>.")

@@ -234,9 +234,9 @@ def _object(
     except (ValueError, OverflowError):
         numbers, index = [], -1
     if len(numbers) != 4 and (len(numbers) < 6 or len(numbers) % 2):
-        message = f"{where}, byte {at:,}: {line[:60]!r} is neither `class cx cy w h` nor an outline of 3 points or more"
+        message = f"byte {at:,}: {line[:60]!r} is neither `class cx cy w h` nor an outline of 3 points or more"
         if not lenient:
-            raise UserError(f"{file}, {message}. Was the file cut short? Correct or remove the line.")
+            raise UserError(f"{file}, {where}, {message}. Was the file cut short? Correct or remove the line.")
         return RawObject(where, key, "", nothing, fault=Fault("bad-object", message))
     fault = None
     if index < 0 or (names and index >= len(names)):

@@ -30,6 +30,7 @@ _COUNT = 255
 _TINT = 0.45
 _PLAIN: Colour = (0, 0, 0)
 _IGNORED: Colour = (224, 224, 192)
+_CROWDED = 25  # from more boxes on, those narrower than their words go without them, and a legend stands below
 _LONGEST = 28  # letters of a class name that are shown
 
 
@@ -84,6 +85,8 @@ def draw_objects(
 ) -> Image.Image:
     """Boxes with their class, and masks where they are given, on the image in RGB.
 
+    Where there are many, small boxes have no words, and a legend of the classes stands below the image.
+
     Args:
         image: any mode and size.
         boxes: (n, 4), x1, y1, x2, y2 in pixels of `image`.
@@ -120,9 +123,14 @@ def draw_objects(
         words = [one_line(classes[int(labels[row])]), notes[row] if notes else "", score]
         texts.append((corners, "  ".join(word for word in words if word), tone))
     # The words last, so that no box crosses them.
+    unsaid = False
     for corners, text, tone in texts:
+        if len(texts) > _CROWDED and corners[2] - corners[0] < font.getlength(text):
+            unsaid = True
+            continue
         _caption(pen, corners, text, tone, font, picture)
-    return picture
+    present = sorted({int(label) for label in labels}) if unsaid else []
+    return with_legend(picture, [(classes[label], colour(label)) for label in present])
 
 
 def draw_label_map(

@@ -275,6 +275,8 @@ def _encode(mask: np.ndarray) -> Rle:
         if tall > height:  # a run that goes on at the top of the next column has not ended
             goes_on = edges[1:] == edges[:-1]
             edges = edges[~(np.append(goes_on, False) | np.append(False, goes_on))]
+    if edges.size and edges[-1] == height * width:
+        edges = edges[:-1]
     counts = np.diff(edges, prepend=0, append=height * width).tolist()
     encoded: Rle = run_lengths.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     return encoded

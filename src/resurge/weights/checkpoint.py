@@ -130,13 +130,15 @@ def load_weights(
             adapted[key] = f"{shape[1]} input channels to {wanted[1]}"
         else:
             mismatched[key] = (shape, wanted)
-    unexpected = [theirs[key] for key in found if key not in expected]
-    # Checkpoints older than PyTorch 0.4.1 do not count batches, and nothing here reads the count.
-    missing = [key for key in expected if key not in found and not key.endswith("num_batches_tracked")]
+    # Checkpoints older than PyTorch 0.4.1 and frozen norms do not count batches, and nothing here reads the count.
+    counts = "num_batches_tracked"
+    foreign = [key for key in found if key not in expected and not key.endswith(counts)]
+    unexpected = [theirs[key] for key in foreign]
+    missing = [key for key in expected if key not in found and not key.endswith(counts)]
 
     misshapen = {key: both for key, both in mismatched.items() if not _is_other_classes(key, both)}
     absent = [key for key in missing if not _may_miss(model, key, found)]
-    surplus = [theirs[key] for key in found if key not in expected and not _may_leave(model, key)]
+    surplus = [theirs[key] for key in foreign if not _may_leave(model, key)]
     if strict and (absent or surplus or misshapen):
         raise UserError(_does_not_fit(name, spec, tensors, absent, surplus, misshapen))
     if not fitting:

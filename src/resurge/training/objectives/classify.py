@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 from torchvision.transforms import v2
 
 from resurge.data.bundle import DataBundle, Split
@@ -26,9 +26,8 @@ Batch = tuple[Tensor, Tensor]
 class Classification:
     """One label an image: images (N, C, H, W), labels (N,) or, mixed, (N, K)."""
 
-    figures = ("top1", "top5")
-    train_figures = ("top1",)
-    collate = None
+    figures: ClassVar[tuple[str, ...]] = ("top1", "top5")
+    train_figures: ClassVar[tuple[str, ...]] = ("top1",)
 
     def __init__(self, recipe: Recipe, bundle: DataBundle) -> None:
         self.recipe = recipe
@@ -46,6 +45,9 @@ class Classification:
 
     def evaluation_data(self, split: Split) -> Dataset[Any]:
         return IndexedDataset(split, self.preprocessing[1], strict=True)
+
+    def collate(self, samples: Any) -> Any:
+        return default_collate(samples)
 
     # ---------------------------------------------------------------------------------------------- training
 

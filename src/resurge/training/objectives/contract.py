@@ -28,7 +28,9 @@ class Objective(Protocol):
 
     figures: ClassVar[tuple[str, ...]]
     train_figures: ClassVar[tuple[str, ...]]
-    preprocessing: tuple[Any, Any]
+
+    @property
+    def preprocessing(self) -> tuple[Any, Any]: ...
 
     def __init__(self, recipe: Recipe, bundle: DataBundle) -> None: ...
 
@@ -40,9 +42,8 @@ class Objective(Protocol):
         """Samples as a network sees them in evaluation."""
         ...
 
-    @property
-    def collate(self) -> Callable[[Any], Any] | None:
-        """From samples to a batch; None for torch's default. The first field of a batch is its images."""
+    def collate(self, samples: Any) -> Any:
+        """From samples to a batch, whose first field is its images."""
         ...
 
     def augment_batch(self, batch: Any) -> Any:

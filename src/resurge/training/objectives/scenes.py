@@ -24,8 +24,7 @@ class _Scenes:
 
     task: ClassVar[str]
     figures: ClassVar[tuple[str, ...]]
-    train_figures = ()
-    collate = staticmethod(collate_scenes)
+    train_figures: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, recipe: Recipe, bundle: DataBundle) -> None:
         self.recipe = recipe
@@ -41,6 +40,9 @@ class _Scenes:
     def evaluation_data(self, split: Any) -> Dataset[Any]:
         # the truth is read from the split, at the images' own size
         return SceneDataset(split, self.preprocessing[1], task=self.task, strict=True, targets=False)
+
+    def collate(self, samples: Any) -> SceneBatch:
+        return collate_scenes(samples)
 
     def augment_batch(self, batch: SceneBatch) -> SceneBatch:
         return batch
@@ -78,7 +80,7 @@ class Segmentation(_Scenes):
     """A class for every pixel."""
 
     task = "segment"
-    figures = ("miou", "pixel_accuracy")
+    figures: ClassVar[tuple[str, ...]] = ("miou", "pixel_accuracy")
 
     def losses(self, net: nn.Module, batch: SceneBatch) -> tuple[dict[str, Tensor], Sums]:
         height, width = batch.images.shape[-2:]
@@ -95,7 +97,7 @@ class Detection(_Scenes):
     """Boxes with classes."""
 
     task = "detect"
-    figures = ("box_ap", "box_ap50")
+    figures: ClassVar[tuple[str, ...]] = ("box_ap", "box_ap50")
 
     def losses(self, net: nn.Module, batch: SceneBatch) -> tuple[dict[str, Tensor], Sums]:
         return net.losses(batch.images, batch.targets, batch.sizes), {}  # type: ignore[operator]
@@ -105,7 +107,7 @@ class Instances(Detection):
     """Boxes and masks with classes."""
 
     task = "instances"
-    figures = ("mask_ap", "mask_ap50", "box_ap", "box_ap50")
+    figures: ClassVar[tuple[str, ...]] = ("mask_ap", "mask_ap50", "box_ap", "box_ap50")
 
 
 def few_scores(result: dict[str, Any]) -> dict[str, float | None]:
