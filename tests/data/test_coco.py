@@ -144,6 +144,8 @@ def test_the_byte_where_a_file_is_cut_short(tmp_path):
         ({"bbox": None}, "damaged object"),
         ({"bbox": [1, 2, "3", 4]}, "damaged object"),
         ({"bbox": [1, 2, float("nan"), 4]}, "damaged object"),
+        ({"bbox": [1, 2, 10**400, 4]}, "damaged object"),
+        ({"segmentation": [[1, 2, 3, 4, 5, 10**400]]}, "damaged object"),
         ({"bbox": [50, 2, 5, 5]}, "1 box outside its image was left out"),
         ({"bbox": [5, 5, -3, 4]}, "1 box without area was left out"),
         ({"segmentation": {"size": [3, 4], "counts": [12]}}, "1 mask of another size than its image was left out"),

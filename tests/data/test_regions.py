@@ -63,6 +63,7 @@ def test_packed_run_lengths_are_counted_right(mask):
         {"size": [3, 4], "counts": [-1, 13]}, {"size": [3, 4], "counts": [6, 6.0]}, {"size": [0, 4], "counts": [0]},
         {"size": [3, 4], "counts": "zzzz"}, {"size": [3, 4], "counts": "P"}, {"size": [300, 400], "counts": "24"},
         {"size": [3, 4], "counts": None}, {"size": [3, 4], "counts": "\x01"},
+        {"size": [10**9, 10**9], "counts": [10**18]},
     ],
 )  # fmt: skip
 def test_damaged_run_lengths_are_refused(value):

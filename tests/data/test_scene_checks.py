@@ -197,4 +197,4 @@ def test_the_real_camvid(real_data):
     assert report.ok
     share = {part: count / (count + sum(report.stats["pixels"][part].values()))
              for part, count in report.stats["ignored"].items()}  # fmt: skip
-    assert all(0.017 <= value <= 0.038 for value in share.values()), share
+    assert all(0.0165 <= value < 0.0385 for value in share.values()), share

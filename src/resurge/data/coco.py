@@ -6,10 +6,9 @@ The format is that of https://cocodataset.org/#format-data. Classes are the cate
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from resurge.data.findings import Finding
 from resurge.data.folders import TEST_NAMES, TRAIN_NAMES, VAL_NAMES, is_hidden
@@ -18,6 +17,7 @@ from resurge.data.regions import Polygons, RunLengths, coco_run_lengths, polygon
 from resurge.errors import UserError
 
 _NOT_OBJECTS = ("captions", "person_keypoints", "stuff", "panoptic", "image_info")
+_LIMIT = 10**9
 _NAMES = ("annotations", "_annotations", "_annotations.coco", "instances", "coco", "result", *TRAIN_NAMES, *VAL_NAMES,
           *TEST_NAMES)  # fmt: skip
 
@@ -89,6 +89,8 @@ def read_coco(path: Path, lenient: bool = False) -> ObjectSource:
     """
     files = find_coco(path)
     root = path if path.is_dir() else path.parent
+    if path.is_file() and root.name.lower() == "annotations":
+        root = root.parent
     parts: dict[str, tuple[Record, ...]] = {}
     categories: dict[str, dict[int, str]] = {}
     findings: list[Finding] = []
@@ -213,7 +215,7 @@ def _records(
 
 def _size(entry: dict[str, Any]) -> tuple[int, int] | None:
     width, height = entry.get("width"), entry.get("height")
-    if isinstance(width, (int, float)) and isinstance(height, (int, float)) and width >= 1 and height >= 1:
+    if _is_number(width) and _is_number(height) and 1 <= width < _LIMIT and 1 <= height < _LIMIT:
         return int(width), int(height)
     return None
 
@@ -237,12 +239,13 @@ def _object(entry: dict[str, Any], key: int, names: dict[int, str], size: tuple[
         box = [0, 0, 0, 0]
     x, y, width, height = (float(value) for value in box)
     area = entry.get("area")
-    known = float(area) if isinstance(area, (int, float)) and _is_number(area) and area > 0 else None
+    known = float(area) if _is_number(area) and area > 0 else None
     return RawObject(where, key, label, (x, y, x + width, y + height), crowd, region, known, fault)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether a value is a finite number; none beyond 1e9 means anything in a picture."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -_LIMIT <= value <= _LIMIT
 
 
 def _region(value: Any, size: tuple[int, int] | None) -> Polygons | RunLengths | None:

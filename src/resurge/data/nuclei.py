@@ -34,9 +34,10 @@ def _parts(path: Path) -> dict[str, str]:
 
 
 def _holds(folder: Path) -> bool:
-    """Whether one of the first subfolders is an image's."""
-    return any((folder / name / "images").is_dir() and (folder / name / "masks").is_dir()
-               for name in subfolders(folder)[:5])  # fmt: skip
+    """Whether most of the first subfolders are an image's."""
+    names = subfolders(folder)[:9]
+    whole = [(folder / name / "images").is_dir() and (folder / name / "masks").is_dir() for name in names]
+    return sum(whole) * 2 > len(names)
 
 
 def read_nuclei(path: Path, lenient: bool = False) -> ObjectSource:

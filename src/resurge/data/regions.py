@@ -122,6 +122,8 @@ def coco_run_lengths(value: dict[str, Any]) -> RunLengths:
     if not (isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)):
         raise ValueError("run lengths need a size of two whole numbers, height and width")
     height, width = size
+    if height * width >= 2**31:
+        raise ValueError(f"run lengths of {height} x {width} pixels are of no picture")
     if isinstance(counts, list):
         if not all(type(count) is int and count >= 0 for count in counts) or sum(counts) != height * width:
             raise ValueError(f"run lengths must be whole numbers that add up to {height} x {width}")

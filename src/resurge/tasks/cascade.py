@@ -113,7 +113,8 @@ class BoxHead(nn.Module):
             if stage + 1 < len(self.heads):
                 proposals = self.move(coder, offsets, proposals, sizes)
         scores = torch.stack(probabilities).mean(0) if len(probabilities) > 1 else probabilities[0]
-        boxes = self.coders[-1].decode_single(offsets, torch.cat(proposals)).reshape(len(scores), -1, 4)
+        boxes = self.coders[-1].decode_single(offsets, torch.cat(proposals))
+        boxes = boxes.reshape(len(scores), offsets.shape[1] // 4, 4)
         if boxes.shape[1] > 1:
             boxes = boxes[:, 1:]
         return [
