@@ -26,6 +26,7 @@ from resurge.explain.cost import conv_parameters, cost
 from resurge.explain.diagram import block_scene, network_scene
 from resurge.explain.scene import Text
 from resurge.weights import layouts
+from resurge.weights.checkpoint import load_weights
 
 SMALL = "resnet50 depths=(1,2,1,1) planes=(16,16,32,32) stem=conv3x3(16)"
 TRANSFORMS = ["conv3x3", "res2(4)", "sk(2)", "split(2)", "avgdown(split(2),before=true)", "conv3x3(depthwise=true)"]
@@ -43,6 +44,7 @@ def test_it_starts_as_the_plain_network_and_loads_its_weights(text: str) -> None
     plain, deformed = with_transform(text), with_transform(f"deform({text})")
     images = structured_images(3, size=24).double()
     enliven(plain.double(), images)
+    assert all(".offset." in key for key in load_weights(with_transform(f"deform({text})"), plain.state_dict()).missing)
     report = deformed.double().eval().load_state_dict(plain.state_dict(), strict=False)
     assert not report.unexpected_keys
     assert report.missing_keys

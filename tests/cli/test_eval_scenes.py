@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from scene_files import write_pairs
 from scene_runs import DETECTOR, MODEL, SEGMENTER, write_run
 
 import resurge
@@ -128,6 +129,20 @@ def test_data_that_was_changed_is_not_taken_for_the_training_s(
     (run / "recipe.yaml").unlink()
     assert main(["eval", str(run)]) == 2
     assert "--data" in capsys.readouterr().err
+
+
+def test_an_image_that_the_training_left_out_is_left_out_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_pairs(tmp_path / "data")
+    (data / "images/val/p1.jpg").write_bytes(b"no picture")
+    recipe = Recipe().replace({"task": "segment", "data": str(data), "model": MODEL})
+    classes = tuple(f"class {k}" for k in range(3))
+    run = write_run(tmp_path / "run", "segment", classes=classes, recipe=recipe.to_yaml())
+    meta = json.loads((run / "model.json").read_text())
+    (run / "model.json").write_text(json.dumps(meta | {"data": {"sizes": {"train": 3, "val": 2}}}))
+    assert evaluate(run, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["count"] == 2
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import resurge
 from resurge.arch.zoo import ALIASES, MODELS
 from resurge.cli import main
 from resurge.cli.tables import percent, table
+from resurge.tasks.settings import Segmenter
 
 
 def asked(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -117,6 +118,18 @@ def test_convert_goes_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixtu
     found = load_file(back)
     assert found.keys() == torchvisions.keys()
     assert all(torch.equal(found[name], tensor) for name, tensor in torchvisions.items())
+
+
+def test_convert_writes_nothing_that_was_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "target.safetensors"
+    words = [str(target), "--model", "resnet18", "--to", "resurge", "--task"]
+    classifier = saved(tmp_path / "classifier.pth", resurge.create_model("resnet18").state_dict())
+    assert main(["convert", classifier, *words, "detect"]) == 2
+    assert "random" in capsys.readouterr().err
+    assert not target.exists()
+    model = resurge.create_model("resnet18", 21, task="segment", head="fcn", segmenter=Segmenter(aux_weight=0))
+    asked(capsys, "convert", saved(tmp_path / "fcn.pth", model.state_dict()), *words, "segment", "--head", "fcn")
+    assert load_file(target).keys() == model.state_dict().keys()
 
 
 def test_convert_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

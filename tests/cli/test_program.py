@@ -87,6 +87,7 @@ def test_misspelt_words_get_the_nearest_real_one(
     assert main(words) == 2
     printed = capsys.readouterr()
     assert f"Did you mean {meant}?" in printed.err
+    assert "?." not in printed.err
     assert printed.err.startswith("resurge: error: ")
     assert len(printed.err.splitlines()) == 1
     assert printed.out == ""

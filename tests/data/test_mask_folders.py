@@ -25,6 +25,18 @@ def test_pairs_with_parts(tmp_path, outside):
         open_data(tmp_path, task="detect")
 
 
+def test_cityscapes(tmp_path):
+    for part in ("train", "val"):
+        for i in range(2):
+            stem = f"{part}/town/town_{i:06d}_000019"
+            picture(tmp_path / f"leftImg8bit/{stem}_leftImg8bit.png", i)
+            mask(tmp_path / f"gtFine/{stem}_gtFine_labelIds.png", 7)
+            mask(tmp_path / f"gtFine/{stem}_gtFine_labelTrainIds.png", i)
+    bundle = open_data(tmp_path, task="segment")
+    assert (bundle.num_classes, len(bundle.train), len(bundle.val)) == (2, 2, 2)
+    assert [int(bundle.val.target(i).max()) for i in range(2)] == [0, 1]
+
+
 def test_flat_pairs_and_names_from_a_file(tmp_path):
     for i in range(5):
         picture(tmp_path / f"imgs/{i}.jpg", i)

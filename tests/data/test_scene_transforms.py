@@ -395,5 +395,5 @@ def test_targets_that_do_not_fit_are_explained():
         scene_transform(EXACT, None, "segment")(picture(), objects)
     with pytest.raises(UserError, match="boxes only"):
         scene_transform(EXACT, None, "instances")(picture(), replace(objects, regions=None))
-    with pytest.raises(UserError, match=f"61 x 44.*{WIDTH} x {HEIGHT}"):
+    with pytest.raises(UserError, match=f"61 x 44.*upright, {WIDTH} x {HEIGHT}.*check-data"):
         scene_transform(EXACT, None, "segment")(picture(), np.zeros((44, 61), np.uint8))

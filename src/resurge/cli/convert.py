@@ -12,6 +12,8 @@ from resurge.errors import UserError
 if TYPE_CHECKING:
     from torch import nn
 
+    from resurge.tasks.settings import Segmenter
+
 
 def add_options(parser: Parser) -> None:
     parser.add_argument("source", metavar="SRC", help="a file, a run, hub:owner/name, catalog:NAME or pretrained")
@@ -43,19 +45,24 @@ def run(options: argparse.Namespace) -> int:
 
     import safetensors.torch
 
-    from resurge.api import create_model, get_spec
+    from resurge.api import create_model, get_spec, load_run
     from resurge.files import atomic_write_bytes
+    from resurge.tasks.settings import Segmenter
     from resurge.weights.checkpoint import export_weights, load_weights
     from resurge.weights.layouts import module_names
 
     # what the published detectors and segmenters have: COCO's category numbers, and Pascal VOC's classes
     classes = options.num_classes or {"classify": 1000, "segment": 21}.get(options.task, 90)
 
-    def build(num_classes: int) -> nn.Module:
-        return create_model(options.model, num_classes, options.in_channels, task=options.task, head=options.head)
+    def build(num_classes: int, segmenter: Segmenter | None = None) -> nn.Module:
+        return create_model(
+            options.model, num_classes, options.in_channels, task=options.task, head=options.head, segmenter=segmenter
+        )
 
-    model = build(classes)
     spec = get_spec(options.model)
+    run = Path(options.source)
+    # a run says itself what its head is built from
+    model = load_run(run).model if options.task != "classify" and (run / "model.json").is_file() else build(classes)
     if options.to != "resurge":
         module_names(spec, options.to)  # an unknown layout is complained of before anything is downloaded
     report = load_weights(model, options.source, options.layout, adapt=False)
@@ -63,6 +70,15 @@ def run(options: argparse.Namespace) -> int:
     if classifier is not None:
         model = build(classifier[0][0])
         report = load_weights(model, options.source, options.layout, adapt=False)
+    if any(key.startswith("auxiliary.") for key in report.missing):  # a segmenter without one: it gets none
+        model = build(classes, Segmenter(aux_weight=0.0))
+        report = load_weights(model, options.source, options.layout, adapt=False)
+    left = [*report.mismatched, *report.missing]
+    if left:
+        raise UserError(
+            f"{options.source} has no fitting values for {len(left)} tensors of the network, first {left[0]}, which "
+            "would be written as random as they are. Name its --task, --head and --num-classes."
+        )
     tensors = {name: tensor.contiguous() for name, tensor in export_weights(model, options.to).items()}
     # The model's own text travels along only under our own names: it is read back as a promise about them.
     metadata = {"format": "pt"} | ({"spec": str(spec)} if options.to == "resurge" else {})

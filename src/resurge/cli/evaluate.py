@@ -29,6 +29,7 @@ from resurge.tasks.settings import HEADS, TASKS, pick_head
 
 if TYPE_CHECKING:
     from resurge.cli.scoring.contract import Scoring, Subject
+    from resurge.data.bundle import DataBundle
     from resurge.training.run import Run
 
 SPLITS = ("auto", "train", "val", "test", "all")
@@ -168,9 +169,13 @@ def own_scenes(run: Run, split: str) -> tuple[Any, tuple[str, ...], str]:
             f"{recipe.data} has other classes now ({', '.join(bundle.classes[:6])}, …) than in the training "
             f"({', '.join(run.classes[:6])}, …). Pass --data."
         )
-    splits = bundle.splits()
-    sizes, trained = {name: len(part) for name, part in splits.items()}, run.meta.get("data")
+    trained = run.meta.get("data")
     wanted = trained.get("sizes") if isinstance(trained, Mapping) else None
+    if isinstance(wanted, Mapping) and dict(wanted) != _sizes(bundle):
+        from resurge.training.feeding import readable
+
+        bundle = readable(bundle)  # as the training left out what cannot be decoded
+    splits, sizes = bundle.splits(), _sizes(bundle)
     if isinstance(wanted, Mapping) and dict(wanted) != sizes:
         now, then = (", ".join(f"{count} {name}" for name, count in found.items()) for found in (sizes, wanted))
         raise UserError(f"{recipe.data} was changed: it has {now} images, and the training had {then}. Pass --data.")
@@ -178,6 +183,10 @@ def own_scenes(run: Run, split: str) -> tuple[Any, tuple[str, ...], str]:
     if name not in splits:
         raise UserError(f"{recipe.data} has no {name} split; it has {', '.join(splits)}.")
     return splits[name], bundle.classes, f"the {name} split of {bundle.name} ({bundle.how})"
+
+
+def _sizes(bundle: DataBundle[Any]) -> dict[str, int]:
+    return {name: len(part) for name, part in bundle.splits().items()}
 
 
 def own_data(run: Run) -> str | Path:

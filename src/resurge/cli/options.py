@@ -41,7 +41,8 @@ class Parser(argparse.ArgumentParser):
         return self.parse_args(arguments)
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}. `{self.prog} --help` says what it takes.")
+        end = "" if message.endswith("?") else "."
+        raise UserError(f"{message}{end} `{self.prog} --help` says what it takes.")
 
 
 def one_of(options: Iterable[str], what: str) -> Callable[[str], str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from resurge.cli.options import Parser, add_json, whole_number
 from resurge.cli.tables import print_json
+from resurge.errors import UserError
 
 if TYPE_CHECKING:
     from resurge.explain.show import Summary
@@ -67,6 +69,7 @@ def examine(model: str, options: argparse.Namespace) -> Summary:
         from resurge.weights.checkpoint import read_model_json
 
         trained = read_model_json(model)
+        _require_fields(trained, place)
     spec = get_spec(trained.get("spec", model))
     entry = entries().get(canonical_name(spec) or "")
     usual = entry.cost_size if entry else 32 if spec.stem.stride == 1 else 224
@@ -78,3 +81,13 @@ def examine(model: str, options: argparse.Namespace) -> Summary:
         num_classes=options.num_classes or len(trained.get("classes", ())) or None,
         entry=dataclasses.asdict(entry) if entry else None,
     )
+
+
+def _require_fields(trained: Mapping[str, Any], place: Path) -> None:
+    """Raises UserError when what a run says of itself is of another kind than is read from it here."""
+    kinds = {"preprocessing": dict, "classes": list, "in_channels": int}
+    for name, kind in kinds.items():
+        if name in trained and not isinstance(trained[name], kind):
+            raise UserError(
+                f"{place / 'model.json'} is damaged: {name} is {trained[name]!r}. Train or export it again."
+            )

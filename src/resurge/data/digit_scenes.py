@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from numpy.random import RandomState
 
 SIDE = 96
-COUNTS = {"train": 800, "val": 120, "test": 120}
+COUNTS = {"train": 2100, "val": 120, "test": 120}
 SEED = 2020
 
 _DIGITS_A_SCENE = (2, 4)
-_HEIGHTS = (28, 52)
-_INK = 0.33  # of the full ink, from here on a pixel belongs to the digit
-_VISIBLE = 0.75  # share of a digit's pixels that later digits must leave visible
-_CONTRAST = 70.0  # least difference of brightness between a digit and what is behind it
-_DIFFERENCE = 90.0  # least distance in RGB between the colours of two digits
+_HEIGHTS = (36, 56)
+_INK = 0.2  # of the full ink, from here on a pixel belongs to the digit
+_VISIBLE = 0.9  # share of a digit's pixels that later digits must leave visible
+_CONTRAST = 90.0  # by this much a digit is lighter than what is behind it, at least
+_DIFFERENCE = 40.0  # least distance in RGB between the colours of two digits
 
 _Y, _X = np.arange(SIDE, dtype=np.float64)[:, None], np.arange(SIDE, dtype=np.float64)[None, :]
 
@@ -152,8 +152,8 @@ def compose(digits: Split, *seed: int) -> Scene:
 
 def _background(rng: RandomState) -> np.ndarray:
     """float64 (SIDE, SIDE, 3): two colours, mixed by a smooth random field, with stripes over it."""
-    base = rng.uniform(30, 225, 3)
-    other = np.clip(base + rng.uniform(-60, 60, 3), 0, 255)
+    base = rng.uniform(10, 90, 3)
+    other = np.clip(base + rng.uniform(-40, 40, 3), 0, 255)
     grid = rng.randint(3, 8)
     field = _resized(rng.uniform(0, 1, (grid, grid)), (SIDE, SIDE))[..., None]
     turn, wave = rng.uniform(0, np.pi), rng.uniform(4, 20)
@@ -176,7 +176,7 @@ def _distract(rng: RandomState, canvas: np.ndarray) -> None:
     cover = np.clip(thickness - distance, 0, 1)
     at = cover > 0
     share = cover[at][:, None]
-    canvas[at] = canvas[at] * (1 - share) + rng.uniform(0, 255, 3) * share
+    canvas[at] = canvas[at] * (1 - share) + rng.uniform(0, 150, 3) * share
 
 
 def _enlarged(rng: RandomState, digit: np.ndarray) -> np.ndarray:
@@ -207,9 +207,9 @@ def _place(rng: RandomState, mask: np.ndarray, before: list[np.ndarray]) -> tupl
 
 
 def _colour(rng: RandomState, behind: np.ndarray, others: list[np.ndarray]) -> np.ndarray:
-    """A colour that stands out from what is behind it and from the colours of the other digits, the best of some."""
-    tried = rng.uniform(0, 255, (24, 3))
-    margin = np.abs((tried - behind) @ (0.299, 0.587, 0.114)) / _CONTRAST
+    """A colour lighter than what is behind it and unlike the colours of the other digits, the best of some."""
+    tried = rng.uniform(150, 255, (24, 3))
+    margin = (tried - behind) @ (0.299, 0.587, 0.114) / _CONTRAST
     for other in others:
         margin = np.minimum(margin, np.sqrt(np.square(tried - other).sum(1)) / _DIFFERENCE)
     fit = np.flatnonzero(margin >= 1)

@@ -16,7 +16,7 @@ import numpy as np
 
 from resurge.data.findings import Finding
 from resurge.data.folders import TEST_NAMES, TRAIN_NAMES, VAL_NAMES, find_images, subfolders
-from resurge.data.images import EXTENSIONS, UnreadableImage, ending, is_image_name
+from resurge.data.images import EXTENSIONS, UnreadableImage, ending
 from resurge.data.index_images import read_indices
 from resurge.data.label_maps import UNKNOWN, MaskRecord, MaskSource, plain_meaning
 from resurge.data.scenes import IGNORE
@@ -33,6 +33,7 @@ _IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "leftimg8bit")
 _MASK_FOLDERS = ("masks", "mask", "annotations", "annotation", "labels", "label", "gt", "gtfine", "segmentation",
                  "segmentationclass", "ann", "ann_dir")  # fmt: skip
 _MASK_ENDINGS = ("_mask", "_masks", "-mask", "_label", "_labels", "_gt", "_seg", "_annotation", "_labelids", "_l")
+_CITYSCAPES_ENDINGS = ("_gtFine_labelTrainIds", "_gtFine_labelIds", "_labelIds")  # instead of _leftImg8bit
 _PARTS = (("train", TRAIN_NAMES), ("val", VAL_NAMES), ("test", TEST_NAMES))
 LISTS = "ImageSets/Segmentation"
 
@@ -40,10 +41,6 @@ LISTS = "ImageSets/Segmentation"
 def _child(root: Path, options: tuple[str, ...]) -> str | None:
     by_lower = {name.lower(): name for name in subfolders(root)} if root.is_dir() else {}
     return next((by_lower[option] for option in options if option in by_lower), None)
-
-
-def _has_image(folder: Path) -> bool:
-    return any(is_image_name(item.name) for item in folder.iterdir() if item.is_file())
 
 
 # ----------------------------------------------------------------------------------------------------------- pairs
@@ -102,11 +99,12 @@ def _paired(root: Path, images: str, masks: str) -> tuple[tuple[MaskRecord, ...]
     records = []
     for name in find_images(root, images)[0]:
         key = _key(name, images)
-        options = [key, *(key + suffix for suffix in _MASK_ENDINGS), key.removesuffix("_leftImg8bit") + "_labelIds"]
-        by_lower = next((option for option in options if option in by_key), None)
-        if by_lower is not None:
-            used.add(by_lower)
-        records.append(MaskRecord(name, None if by_lower is None else by_key[by_lower]))
+        options = [key, *(key + suffix for suffix in _MASK_ENDINGS)]
+        options += [key.removesuffix("_leftImg8bit") + suffix for suffix in _CITYSCAPES_ENDINGS]
+        match = next((option for option in options if option in by_key), None)
+        if match is not None:
+            used.add(match)
+        records.append(MaskRecord(name, None if match is None else by_key[match]))
     return tuple(records), sorted(name for key, name in by_key.items() if key not in used)
 
 

@@ -14,7 +14,7 @@ from resurge.data.digit_scenes import open_digit_scenes
 from resurge.data.label_maps import MaskRecord, MaskSource, to_mask_split
 from resurge.data.nuclei import is_nuclei, read_nuclei
 from resurge.data.records import ObjectSource, Record, to_split
-from resurge.data.scenes import MaskSplit, ObjectSplit
+from resurge.data.scenes import SCENE_TASKS, MaskSplit, ObjectSplit
 from resurge.data.voc import is_voc, read_voc
 from resurge.data.yolo import is_yolo, read_yolo
 from resurge.errors import UserError, suggest
@@ -23,7 +23,6 @@ SceneSource = ObjectSource | MaskSource
 AnyRecord = TypeVar("AnyRecord", Record, MaskRecord)
 SceneBundle = DataBundle[ObjectSplit] | DataBundle[MaskSplit]
 
-SCENE_TASKS = ("detect", "instances", "segment")
 MASK_FORMATS = ("voc_segmentation", "ade20k", "camvid", "pairs")
 SCENE_FORMATS = ("coco", "voc", "yolo", "nuclei", *MASK_FORMATS)
 
@@ -211,7 +210,7 @@ def _bundle(
         train, held = hold_out(train, share, seed, len(classes))
         how = f"{how}; {len(held)} images ({share:g}) held out by image with seed {seed}"
     if isinstance(train, ObjectSplit) and not any(len(objects) for objects in train.objects):
-        raise UserError(f"{found.name} has no object to train on in its {len(train)} training images.")
+        raise UserError(f"{found.name} has no object to train on in its {len(train)} training images. Add some.")
     if isinstance(train, ObjectSplit) and isinstance(held, ObjectSplit):
         notes = notes + _empty_notes(train, held, classes)
     grey, side = peek(train.images)

@@ -30,16 +30,14 @@ from resurge.data.scene_preprocessing import (
     resize_factor,
     resized,
 )
-from resurge.data.scenes import IGNORE, MaskSplit, Objects, ObjectSplit, Sample
+from resurge.data.scenes import IGNORE, SCENE_TASKS, MaskSplit, Objects, ObjectSplit, Sample
 from resurge.data.seeding import mix, seeded
 from resurge.errors import UserError, suggest
 
 __all__ = [
-    "TASKS", "Geometry", "SceneAugment", "SceneDataset", "ScenePreprocessing", "SceneTransform",
+    "Geometry", "SceneAugment", "SceneDataset", "ScenePreprocessing", "SceneTransform",
     "default_scene_preprocessing", "draw_geometry", "scene_transform",
 ]  # fmt: skip
-
-TASKS = ("detect", "instances", "segment")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,8 +203,10 @@ class SceneTransform:
     """See `scene_transform`."""
 
     def __init__(self, pre: ScenePreprocessing, augment: SceneAugment | None, task: str) -> None:
-        if task not in TASKS:
-            raise UserError(f"expected a task, one of {', '.join(TASKS)}; got {task!r}.{suggest(task, TASKS)}")
+        if task not in SCENE_TASKS:
+            raise UserError(
+                f"expected a task, one of {', '.join(SCENE_TASKS)}; got {task!r}.{suggest(task, SCENE_TASKS)}"
+            )
         self.pre, self.augment, self.task = pre, augment, task
         self.colours = () if augment is None else _colours(pre, augment)
 
@@ -290,7 +290,10 @@ def _colours(pre: ScenePreprocessing, augment: SceneAugment) -> tuple[Any, ...]:
 def _same_size(what: str, shape: Sequence[int], width: int, height: int) -> None:
     if tuple(shape) != (height, width):
         got = " x ".join(str(side) for side in reversed(shape))
-        raise UserError(f"a {what} has {got} pixels (width x height) and its image {width} x {height}.")
+        raise UserError(
+            f"a {what} has {got} pixels (width x height) and its image, turned upright, {width} x {height}. Make it "
+            "again at the image's size, or remove it; `resurge check-data` finds all such."
+        )
 
 
 class SceneDataset(Dataset[Sample]):
@@ -336,4 +339,4 @@ class SceneDataset(Dataset[Sample]):
         except UnreadableImage:
             raise
         except UserError as error:
-            raise UserError(f"{self.split.ids[index]}: {error}") from error
+            raise UnreadableImage("corrupt", self.split.ids[index], str(error)) from error

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from resurge.data.bundle import Images
 
 IGNORE = 255
+SCENE_TASKS = ("detect", "instances", "segment")
 
 
 class Region(Protocol):

@@ -20,6 +20,7 @@ from resurge.data.scenes import IGNORE, MaskSplit, ObjectSplit, Sample, SceneBat
 from resurge.errors import UserError
 from resurge.tasks.average_precision import AveragePrecision, Matches, encode_masks, f1, match
 from resurge.tasks.iou import LabelMapScores, scores_of
+from resurge.tasks.sliding import predict_probabilities
 from resurge.training.evaluate import autocast, evaluating, pick_device
 
 EXAMPLES = 12
@@ -66,7 +67,6 @@ class SceneScores:
         self.classes = tuple(classes)
         self.inference: dict[str, Any] = {"scales": tuple(scales), "flip": flip, "window": window}
         self.examples = examples
-        self._plain = tuple(scales) == (1.0,) and not flip and window is None
         self._truth: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {}
         self.reset()
 
@@ -160,22 +160,14 @@ class SceneScores:
         for row, (height, width) in enumerate(batch.sizes):
             by_size.setdefault((height, width), []).append(row)
         for (height, width), rows in by_size.items():
-            values = self._predict(model, batch.images[rows, :, :height, :width])
+            values = class_values(model, batch.images[rows, :, :height, :width], **self.inference)
             if values.shape[1] != len(self.classes):
                 raise UserError(
                     f"the model tells {values.shape[1]} classes apart, but the data has {len(self.classes)}."
                 )
             for row, value in zip(rows, values, strict=True):
                 index = int(batch.indices[row])
-                self._add_map(value, split.target(index), split, index)
-
-    def _predict(self, model: nn.Module, images: Tensor) -> Tensor:
-        """(N, K, h, w): logits, or the logarithm of averaged probabilities."""
-        if self._plain:
-            return model(images).float()
-        from resurge.tasks.sliding import predict_probabilities
-
-        return predict_probabilities(model, images, **self.inference).float().clamp(min=1e-12).log()
+                self._add_map(value, _same_size(split, index), split, index)
 
     def _add_map(self, values: Tensor, truth: np.ndarray, split: MaskSplit, index: int) -> None:
         predicted, confidence = enlarged_classes(values, (truth.shape[0], truth.shape[1]))
@@ -277,6 +269,16 @@ def evaluate_scenes(
     return scores.compute()
 
 
+def class_values(
+    model: nn.Module, images: Tensor, scales: Sequence[float] = (1.0,), flip: bool = False, window: Any = None
+) -> Tensor:
+    """(N, C, h, w) -> (N, K, h, w) for `enlarged_classes`: logits, or the logarithm of the probabilities averaged over
+    several views; see `resurge.tasks.sliding.predict_probabilities`."""
+    if tuple(scales) == (1.0,) and not flip and window is None:
+        return model(images).float()
+    return predict_probabilities(model, images, scales=scales, flip=flip, window=window).float().clamp(min=1e-12).log()
+
+
 def enlarged_classes(values: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """The most probable class of every pixel of the image, and its probability.
 
@@ -306,6 +308,18 @@ def enlarged_classes(values: Tensor, size: tuple[int, int]) -> tuple[Tensor, Ten
 
 
 # ------------------------------------------------------------------------------------------------------------ helpers
+
+
+def _same_size(split: MaskSplit, index: int) -> np.ndarray:
+    """The label map of an image, (H, W) uint8. Raises UserError when the image has another size."""
+    truth = split.target(index)
+    image = split.read(index)
+    if truth.shape != (image.height, image.width):
+        raise UserError(
+            f"{split.id(index)}: the image has {image.width} x {image.height} pixels and its label map "
+            f"{truth.shape[1]} x {truth.shape[0]}. `resurge check-data` lists all such files."
+        )
+    return truth
 
 
 def _own_size(batch: SceneBatch, row: int, split: ObjectSplit, index: int) -> tuple[int, int]:

@@ -23,6 +23,8 @@ from resurge.training.recipe import Recipe
 from resurge.training.schedule import Length, lr_factor
 from resurge.training.stops import TrainingDiverged
 
+CHECKPOINT_FORMAT = 2  # 1 had the sums of the epoch in one tensor
+
 
 @dataclass
 class Position:
@@ -207,7 +209,7 @@ class Training(L.LightningModule):
         checkpoint.pop("loops", None)
         checkpoint["epoch"], checkpoint["global_step"] = self.position.epoch, self.position.step
         checkpoint["resurge"] = {
-            "format": 1,
+            "format": CHECKPOINT_FORMAT,
             "position": asdict(self.position),
             "best": dict(self.best),
             "since_best": self.since_best,

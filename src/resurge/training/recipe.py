@@ -132,7 +132,7 @@ class Regularization(Section):
     drop_block: float = option(0.0, "DropBlock in the last two stages (Ghiasi et al. 2018)", low=0, below=1)
     zero_init_last: bool = option(True, "the last gamma of every block starts at 0")
     class_weights: tuple[float, ...] | str = option(
-        "none", "none, auto (inverse frequency) or one number a class, in the order of the class names", low=0
+        "none", "classify, segment: none, auto (by frequency) or one number a class, in their order", low=0
     )
 
 
@@ -204,6 +204,7 @@ class Recipe:
     def __post_init__(self) -> None:
         check(self)
         pick_head(self.task, self.head)
+        _check_heeded(self)
         _check_together(self)
 
     def override(self, assignments: Iterable[str]) -> Recipe:
@@ -283,6 +284,35 @@ def _check_together(recipe: Recipe) -> None:
     weights = recipe.regularization.class_weights
     if isinstance(weights, str) and weights not in ("none", "auto"):
         raise UserError(f"class_weights takes none, auto or a list of numbers, not {weights!r}.")
+
+
+# Fields that only a classifier's training heeds, and those that only the other tasks' do.
+_ONLY_CLASSIFY = (
+    "augmentation.pad_crop", "augmentation.affine_degrees", "augmentation.affine_translate",
+    "augmentation.affine_scale", "augmentation.affine_shear", "augmentation.auto_augment",
+    "augmentation.random_erasing", "optimization.balanced_sampling", "regularization.label_smoothing",
+    "regularization.mixup", "regularization.cutmix", "regularization.dropout",
+)  # fmt: skip
+_NOT_CLASSIFY = (
+    "images.max_size", "augmentation.vflip", "augmentation.rotate90", "augmentation.photometric",
+    "augmentation.short_sides", "augmentation.scale_jitter", "augmentation.crop_size",
+)  # fmt: skip
+
+
+def _check_heeded(recipe: Recipe) -> None:
+    """A field that the task does not look at is a mistake when it is set.
+
+    Raises:
+        UserError: names it.
+    """
+    idle: tuple[str, ...] = _NOT_CLASSIFY if recipe.task == "classify" else _ONLY_CLASSIFY
+    if recipe.task in ("detect", "instances"):
+        idle += ("regularization.class_weights",)
+    for path in idle:
+        group, _, name = path.partition(".")
+        section = getattr(recipe, group)
+        if getattr(section, name) != getattr(type(section)(), name):
+            raise UserError(f"{name} has no effect on the task {recipe.task}. Leave it out.")
 
 
 def list_recipes() -> list[str]:

@@ -87,7 +87,13 @@ def load_run(folder: str | os.PathLike[str], device: str | torch.device = "cpu")
         ) from None
     if meta.get("norm") in ("frozen", "group"):
         convert_norm(model, meta["norm"])
-    load_weights(model, root, layout="resurge", adapt=False)
+    report = load_weights(model, root, layout="resurge", adapt=False)
+    if report.missing or report.mismatched:
+        lost = (*report.missing, *report.mismatched)
+        raise UserError(
+            f"the weights in {root} are not those model.json speaks of: {lost[0]} is missing or misshapen, "
+            f"{len(lost)} tensors in all. Train or export it again."
+        )
     return Run(root, task, model.eval().to(device), spec, classes, preprocessing, meta, _recipe_of(root))
 
 

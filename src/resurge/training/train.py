@@ -29,7 +29,7 @@ from resurge.training.checkpoints import AtomicCheckpointIO, link_or_copy, read_
 from resurge.training.evaluate import pick_device, write_evaluation
 from resurge.training.feeding import Feed, pick_workers, readable
 from resurge.training.keeper import Keeper, Recorder, StopSignal
-from resurge.training.module import Training
+from resurge.training.module import CHECKPOINT_FORMAT, Training
 from resurge.training.objectives import Objective, objective_of
 from resurge.training.progress import Progress
 from resurge.training.recipe import Recipe
@@ -217,6 +217,8 @@ def _built(recipe: Recipe, channels: int, classes: int, dropout: float = 0.0) ->
 def _position(path: Path, module: Training) -> int:
     """The step a checkpoint stands at, after a look at whether it belongs to this training."""
     content = read_checkpoint(path)
+    if content["resurge"].get("format") != CHECKPOINT_FORMAT:
+        raise UserError(f"{path} is of another version of resurge. Resume it with that version, or start anew.")
     state = content["state_dict"]
     own = module.state_dict()
     different = [name for name in own if name not in state or state[name].shape != own[name].shape]

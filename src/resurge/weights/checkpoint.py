@@ -30,6 +30,7 @@ WEIGHTS_FILE = "model.safetensors"
 JSON_FILE = "model.json"
 CLASSIFIER = ("head.fc.weight", "head.fc.bias")
 HEADS = ("head.", "fpn.", "auxiliary.")  # how the names begin of what stands on a backbone
+OFFSET = ".conv.offset."  # in the names of what bends a `DeformableConv2d`; zero at first
 NOT_LEARNED = ("running_mean", "running_var", "num_batches_tracked")
 
 Shapes = tuple[tuple[int, ...], tuple[int, ...]]
@@ -301,9 +302,11 @@ def _layout_of(tensors: Mapping[str, Tensor], spec: Spec) -> str:
 def _may_miss(model: nn.Module, key: str, found: Mapping[str, Tensor]) -> bool:
     """Whether the source need not have this tensor of the model.
 
-    A backbone, with or without a classifier, is all that is needed for a model of another task; and an auxiliary head
-    is of use in training alone.
+    A backbone, with or without a classifier, is all that is needed for a model of another task; an auxiliary head is of
+    use in training alone; and a deformable network starts as the plain one, of which it takes the weights.
     """
+    if OFFSET in key:
+        return not any(OFFSET in other for other in found)
     if isinstance(model, Backbone) or not hasattr(model, "head_name") or key.startswith("backbone."):
         return False
     return key.startswith("auxiliary.") or all(other.startswith("backbone.") or other in CLASSIFIER for other in found)

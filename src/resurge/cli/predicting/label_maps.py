@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,7 @@ from resurge.cli.predicting.scenes import Pictures, limited
 from resurge.errors import UserError
 from resurge.explain.heat import save_png
 from resurge.explain.overlays import draw_label_map, index_image
-from resurge.tasks.sliding import predict_probabilities
-from resurge.training.evaluate_scenes import enlarged_classes
+from resurge.training.evaluate_scenes import class_values, enlarged_classes
 
 
 @dataclass(frozen=True)
@@ -49,19 +48,10 @@ def segment_images(
     with torch.inference_mode():
         for rows in by_size.values():
             batch = torch.stack([tensors[row] for row in rows]).to(device)
-            values.update(zip(rows, _log_probabilities(model, batch, views), strict=True))
+            values.update(zip(rows, class_values(model, batch, **asdict(views)), strict=True))
         for index, image in enumerate(images):
             labels, confidence = enlarged_classes(values.pop(index), (image.height, image.width))
             yield LabelMap(labels.to(torch.uint8).cpu().numpy(), float(confidence.mean()), tensors[index])
-
-
-def _log_probabilities(model: nn.Module, images: Tensor, views: Views) -> Tensor:
-    """(N, K, h, w): what `enlarged_classes` takes, as the scores of an evaluation are computed."""
-    if views.plain:
-        logits: Tensor = model(images)
-        return logits.float()
-    found = predict_probabilities(model, images, scales=views.scales, flip=views.flip, window=views.window)
-    return found.float().clamp(min=1e-12).log()
 
 
 class Segmenting:

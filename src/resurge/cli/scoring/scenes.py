@@ -12,23 +12,9 @@ from resurge.cli.predicting.scenes import limited
 from resurge.cli.scoring.contract import Progress, Subject, changed
 from resurge.cli.tables import percent, table
 from resurge.data.scene_preprocessing import ScenePreprocessing
+from resurge.report.scenes import FIGURES
 from resurge.training.evaluate_scenes import evaluate_scenes
 
-# COCO's twelve figures: key, measure, overlap, size of the objects, detections an image
-FIGURES = (
-    ("ap", "average precision", "0.50:0.95", "all", "100"),
-    ("ap50", "average precision", "0.50", "all", "100"),
-    ("ap75", "average precision", "0.75", "all", "100"),
-    ("ap_small", "average precision", "0.50:0.95", "small", "100"),
-    ("ap_medium", "average precision", "0.50:0.95", "medium", "100"),
-    ("ap_large", "average precision", "0.50:0.95", "large", "100"),
-    ("ar_1", "average recall", "0.50:0.95", "all", "1"),
-    ("ar_10", "average recall", "0.50:0.95", "all", "10"),
-    ("ar_100", "average recall", "0.50:0.95", "all", "100"),
-    ("ar_small", "average recall", "0.50:0.95", "small", "100"),
-    ("ar_medium", "average recall", "0.50:0.95", "medium", "100"),
-    ("ar_large", "average recall", "0.50:0.95", "large", "100"),
-)
 # A confusion matrix with more classes than this is wider than a terminal; --json has it all the same.
 WIDEST_MATRIX = 12
 
@@ -82,7 +68,7 @@ class Objects(_Scenes):
     def text(self, scores: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
         kinds = [kind for kind in ("box", "mask") if kind in scores]
         figures = [
-            (measure, overlap, size, most, *(percent(scores[kind][key]) or "–" for kind in kinds))
+            (measure.lower(), overlap, size, most, *(percent(scores[kind][key]) or "–" for kind in kinds))
             for key, measure, overlap, size, most in FIGURES
         ]
         rows = []

@@ -131,8 +131,18 @@ def _class_weights(recipe: Recipe, bundle: DataBundle) -> Tensor | None:
     wanted = recipe.regularization.class_weights
     if wanted == "none":
         return None
-    if isinstance(wanted, str):
+    if wanted == "auto":
         return class_weights(bundle.train.labels, bundle.num_classes)
+    return given_class_weights(recipe, bundle)
+
+
+def given_class_weights(recipe: Recipe, bundle: DataBundle) -> Tensor:
+    """The recipe's own list, (K,).
+
+    Raises:
+        UserError: it has another number of classes.
+    """
+    wanted = recipe.regularization.class_weights
     if len(wanted) != bundle.num_classes:
         raise UserError(f"class_weights has {len(wanted)} numbers, but the data has {bundle.num_classes} classes.")
     return torch.tensor(wanted)

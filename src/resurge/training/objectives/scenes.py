@@ -13,8 +13,10 @@ from torch.utils.data import Dataset
 
 from resurge.data.bundle import DataBundle
 from resurge.data.scene_transforms import SceneAugment, SceneDataset, ScenePreprocessing, default_scene_preprocessing
-from resurge.data.scenes import IGNORE, SceneBatch, collate_scenes
+from resurge.data.scenes import IGNORE, MaskSplit, SceneBatch, collate_scenes
+from resurge.errors import UserError
 from resurge.training.evaluate_scenes import SceneScores, evaluate_scenes
+from resurge.training.objectives.classify import given_class_weights
 from resurge.training.objectives.contract import Gather, Sums
 from resurge.training.recipe import Recipe
 
@@ -82,6 +84,15 @@ class Segmentation(_Scenes):
     task = "segment"
     figures: ClassVar[tuple[str, ...]] = ("miou", "pixel_accuracy")
 
+    def __init__(self, recipe: Recipe, bundle: DataBundle) -> None:
+        super().__init__(recipe, bundle)
+        wanted = recipe.regularization.class_weights
+        self._class_weights: Tensor | None = None
+        if wanted == "auto":
+            self._class_weights = median_frequency_weights(bundle.train, bundle.num_classes)
+        elif wanted != "none":
+            self._class_weights = given_class_weights(recipe, bundle)
+
     def losses(self, net: nn.Module, batch: SceneBatch) -> tuple[dict[str, Tensor], Sums]:
         height, width = batch.images.shape[-2:]
         masks = torch.stack(
@@ -90,7 +101,8 @@ class Segmentation(_Scenes):
                 for mask in (target["mask"] for target in batch.targets)
             ]
         )
-        return net.losses(batch.images, masks), {}  # type: ignore[operator]
+        weights = None if self._class_weights is None else self._class_weights.to(masks.device)
+        return net.losses(batch.images, masks, weights), {}  # type: ignore[operator]
 
 
 class Detection(_Scenes):
@@ -108,6 +120,26 @@ class Instances(Detection):
 
     task = "instances"
     figures: ClassVar[tuple[str, ...]] = ("mask_ap", "mask_ap50", "box_ap", "box_ap50")
+
+
+def median_frequency_weights(split: MaskSplit, num_classes: int) -> Tensor:
+    """float32 (num_classes,): the median of the classes' frequencies, divided by the class's (Eigen and Fergus 2015,
+    arXiv:1411.4734, section 6.3.2). A frequency is over the pixels of the images that have the class; one that no image
+    has weighs nothing. Reads every label map once."""
+    pixels, present = torch.zeros(num_classes, dtype=torch.float64), torch.zeros(num_classes, dtype=torch.float64)
+    for index in range(len(split)):
+        try:
+            labels = torch.from_numpy(split.target(index)).flatten().long()
+        except UserError:
+            continue  # training replaces it when its turn comes, and says so
+        counts = torch.bincount(labels[labels != IGNORE], minlength=num_classes)[:num_classes].double()
+        pixels += counts
+        present += (counts > 0) * labels.numel()
+    frequency = pixels / present.clamp(min=1)
+    known = frequency > 0
+    if not bool(known.any()):
+        raise UserError("the label maps hold ignored pixels only, so class_weights=auto has nothing to go by.")
+    return torch.where(known, frequency[known].median() / frequency.clamp(min=1e-12), 0.0).float()
 
 
 def few_scores(result: dict[str, Any]) -> dict[str, float | None]:
