@@ -210,10 +210,13 @@ def test_when_nothing_can_be_read_that_is_an_error(objects, folder):
         SceneDataset(objects, PRE)[0]
 
 
-def test_a_label_map_of_another_size_is_an_error_that_names_the_image(maps, folder):
+def test_a_label_map_of_another_size_is_named_and_replaced(maps, folder):
     Image.new("L", (WIDTH, HEIGHT + 1)).save(folder / "m3.png")
     with pytest.raises(UserError, match=r"3\.png: .*40 x 31.*40 x 30"):
-        SceneDataset(maps, PRE, task="segment")[3]
+        SceneDataset(maps, PRE, task="segment", strict=True)[3]
+    data = SceneDataset(maps, PRE, task="segment")
+    assert data[3][2] == 4
+    assert list(data.replaced) == ["3.png"]
 
 
 # ------------------------------------------------------------------------------------------- verify and cache
