@@ -106,13 +106,11 @@ class ArrayMaps:
 
 
 @dataclass(frozen=True)
-class ObjectSplit:
-    """Images with objects. `ids[i]` names image i for good; `image_ids[i]` is its number (COCO's where it has one)."""
+class _SceneImages:
+    """What scenes of both kinds have: `ids[i]` names image i for good."""
 
     ids: tuple[str, ...]
     images: Images
-    objects: tuple[Objects, ...]
-    image_ids: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -132,6 +130,14 @@ class ObjectSplit:
         """Image `index`, upright, mode "L" or "RGB". Raises UnreadableImage."""
         return self.images.read(index, draft_size)
 
+
+@dataclass(frozen=True)
+class ObjectSplit(_SceneImages):
+    """Images with objects. `image_ids[i]` is the number of image i (COCO's where it has one)."""
+
+    objects: tuple[Objects, ...]
+    image_ids: tuple[int, ...]
+
     def target(self, index: int) -> Objects:
         return self.objects[index]
 
@@ -146,30 +152,10 @@ class ObjectSplit:
 
 
 @dataclass(frozen=True)
-class MaskSplit:
-    """Images with a class for every pixel. `ids[i]` names image i for good."""
+class MaskSplit(_SceneImages):
+    """Images with a class for every pixel."""
 
-    ids: tuple[str, ...]
-    images: Images
     maps: LabelMaps
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def labels(self) -> tuple[int, ...]:
-        """As in `ObjectSplit`."""
-        return (0,) * len(self.ids)
-
-    def id(self, index: int) -> str:
-        return self.ids[index]
-
-    def path(self, index: int) -> Path | None:
-        return self.images.path(index)
-
-    def read(self, index: int, draft_size: int | None = None) -> Image.Image:
-        """Image `index`, upright, mode "L" or "RGB". Raises UnreadableImage."""
-        return self.images.read(index, draft_size)
 
     def target(self, index: int) -> np.ndarray:
         """uint8 (H, W): class indices, and IGNORE. Raises UnreadableImage or UserError."""

@@ -39,7 +39,8 @@ class PreparedScenes(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        index = key[1] if isinstance(key, tuple) else key  # (epoch, index), as samplers of a training ask
         image = self.split.read(index)
         return self.preprocessing(image), {"original": torch.tensor([image.height, image.width])}, index
 
@@ -167,7 +168,7 @@ class SceneScores:
                 )
             for row, value in zip(rows, values, strict=True):
                 index = int(batch.indices[row])
-                self._add_map(value, _same_size(split, index), split, index)
+                self._add_map(value, _same_size(batch, row, split, index), split, index)
 
     def _add_map(self, values: Tensor, truth: np.ndarray, split: MaskSplit, index: int) -> None:
         predicted, confidence = enlarged_classes(values, (truth.shape[0], truth.shape[1]))
@@ -310,19 +311,19 @@ def enlarged_classes(values: Tensor, size: tuple[int, int]) -> tuple[Tensor, Ten
 # ------------------------------------------------------------------------------------------------------------ helpers
 
 
-def _same_size(split: MaskSplit, index: int) -> np.ndarray:
+def _same_size(batch: SceneBatch, row: int, split: MaskSplit, index: int) -> np.ndarray:
     """The label map of an image, (H, W) uint8. Raises UserError when the image has another size."""
     truth = split.target(index)
-    image = split.read(index)
-    if truth.shape != (image.height, image.width):
+    height, width = _own_size(batch, row, split, index)
+    if truth.shape != (height, width):
         raise UserError(
-            f"{split.id(index)}: the image has {image.width} x {image.height} pixels and its label map "
+            f"{split.id(index)}: the image has {width} x {height} pixels and its label map "
             f"{truth.shape[1]} x {truth.shape[0]}. `resurge check-data` lists all such files."
         )
     return truth
 
 
-def _own_size(batch: SceneBatch, row: int, split: ObjectSplit, index: int) -> tuple[int, int]:
+def _own_size(batch: SceneBatch, row: int, split: Scenes, index: int) -> tuple[int, int]:
     """(height, width) of the upright image, from the batch if it says, else from the file's header."""
     told = batch.targets[row].get("original")
     if told is not None:

@@ -15,7 +15,7 @@ from resurge.data.bundle import DataBundle
 from resurge.data.scene_transforms import SceneAugment, SceneDataset, ScenePreprocessing, default_scene_preprocessing
 from resurge.data.scenes import IGNORE, MaskSplit, SceneBatch, collate_scenes
 from resurge.errors import UserError
-from resurge.training.evaluate_scenes import SceneScores, evaluate_scenes
+from resurge.training.evaluate_scenes import PreparedScenes, SceneScores, evaluate_scenes
 from resurge.training.objectives.classify import given_class_weights
 from resurge.training.objectives.contract import Gather, Sums
 from resurge.training.recipe import Recipe
@@ -41,7 +41,7 @@ class _Scenes:
 
     def evaluation_data(self, split: Any) -> Dataset[Any]:
         # the truth is read from the split, at the images' own size
-        return SceneDataset(split, self.preprocessing[1], task=self.task, strict=True, targets=False)
+        return PreparedScenes(split, self.preprocessing[1])
 
     def collate(self, samples: Any) -> SceneBatch:
         return collate_scenes(samples)
