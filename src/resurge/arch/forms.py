@@ -4,7 +4,7 @@ Every function takes built layers and returns new ones with copied weights; noth
 give the same output up to the rounding of floating point. `docs/family.md` has the equation of each equality.
 
     to_separate, to_early, to_grouped           the three forms of a ResNeXt block
-    to_dense, to_groups                         a grouped convolution and its block-diagonal dense one
+    to_dense, to_groups, merge_groups           a grouped convolution and its block-diagonal dense or coarser one
     to_cardinality_major, to_radix_major        the two orders of split attention's channels
     gate_as_attention, attention_as_gate        squeeze-and-excitation is split attention of radix 1
     selective_as_split, split_as_selective      selective kernels and split attention
@@ -64,12 +64,25 @@ def to_dense(conv: nn.Conv2d) -> nn.Conv2d:
 
     g times the parameters, all the new ones zero; a depthwise convolution becomes a diagonal.
     """
+    return merge_groups(conv, 1)
+
+
+def merge_groups(conv: nn.Conv2d, groups: int) -> nn.Conv2d:
+    """A grouped convolution in fewer groups: neighbouring ones become one, block-diagonal inside.
+
+    Raises:
+        UserError: its groups cannot be put together to `groups`.
+    """
+    if groups < 1 or conv.groups % groups:
+        raise UserError(f"{conv.groups} groups cannot be put together to {groups}; expected a divisor.")
     rows = conv.out_channels // conv.groups
     columns = conv.in_channels // conv.groups
-    weight = conv.weight.new_zeros(conv.out_channels, conv.in_channels, *conv.kernel_size)
+    merged = conv.groups // groups
+    weight = conv.weight.new_zeros(conv.out_channels, conv.in_channels // groups, *conv.kernel_size)
     for k, block in enumerate(conv.weight.detach().chunk(conv.groups)):
-        weight[k * rows : (k + 1) * rows, k * columns : (k + 1) * columns] = block
-    return conv_like(conv, weight, groups=1, bias=conv.bias)
+        inner = k % merged
+        weight[k * rows : (k + 1) * rows, inner * columns : (inner + 1) * columns] = block
+    return conv_like(conv, weight, groups=groups, bias=conv.bias)
 
 
 def to_groups(conv: nn.Conv2d, groups: int) -> nn.Conv2d:

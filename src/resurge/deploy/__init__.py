@@ -1,0 +1,1 @@
+"""From a trained network to what production runs: exact rewriting, export, prediction, serving."""

@@ -1,0 +1,1 @@
+"""The rewriting passes, by what they rewrite. `resurge.deploy.rewrite.PASSES` lists and orders them."""

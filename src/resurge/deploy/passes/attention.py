@@ -1,0 +1,220 @@
+"""Attention over branches in the forms that runtimes and caches like.
+
+Legend: u_r the maps of the R branches, s = sum_r pool(u_r) their pooled sum, g = relu(fc1(s)) with the norm folded.
+
+    R = 2      softmax(z)_0 = sigmoid(z_0 - z_1), so with fc2' = fc2_0 - fc2_1 (weights and biases)
+               y = u_1 + sigmoid(fc2'(g)) * (u_0 - u_1)
+    R = 1      y = sigmoid(fc2(g)) * u_0
+    else       y = sum_r softmax(z)_r * u_r, the softmax over the third of four dimensions
+
+The weights are constant over a channel, so an average pool behind the weighted sum is the weighted sum of average
+pools.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from resurge.arch.blocks import Residual
+from resurge.arch.layers import BranchAttention, ConvNormAct, global_pool
+from resurge.arch.slicing import conv_like
+from resurge.arch.transforms import PooledTransform, SelectiveKernelConv, SplitAttentionConv
+from resurge.deploy.passes.cutting import by_outputs, is_plain
+from resurge.deploy.passes.tidying import row
+from resurge.deploy.passes.walking import replace_each
+
+# ------------------------------------------------------------------------------------------------ where maps come from
+
+
+class Chunked(nn.Module):
+    """One layer whose output is cut into R maps: (N, C', H, W) -> R times (N, C, h, w)."""
+
+    def __init__(self, layer: nn.Module, parts: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.parts = parts
+
+    def forward(self, x: Tensor) -> Sequence[Tensor]:
+        return self.layer(x).chunk(self.parts, dim=1)
+
+
+class Parallel(nn.Module):
+    """R layers side by side, each on the whole input."""
+
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Sequence[Tensor]:
+        return [layer(x) for layer in self.layers]
+
+
+class Channels(nn.Module):
+    """Run `index` of `parts` equal runs of channels."""
+
+    def __init__(self, index: int, parts: int) -> None:
+        super().__init__()
+        self.index = index
+        self.parts = parts
+
+    def forward(self, x: Tensor) -> Tensor:
+        width = x.shape[1] // self.parts
+        return x[:, self.index * width : (self.index + 1) * width]
+
+
+# ------------------------------------------------------------------------------------------------------- the attention
+
+
+class PairWeights(nn.Module):
+    """(N, C, 1, 1), the pooled sum of two maps -> the weight of the first, (N, C, 1, 1)."""
+
+    def __init__(self, squeeze: nn.Module, difference: nn.Conv2d) -> None:
+        super().__init__()
+        self.squeeze = squeeze
+        self.difference = difference
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        return self.difference(self.squeeze(pooled)).sigmoid()
+
+
+class RunWeights(nn.Module):
+    """(N, C, 1, 1), the pooled sum of R maps -> R weights (N, C, 1, 1) that sum to one; of one map, a sigmoid."""
+
+    def __init__(self, squeeze: nn.Module, excite: nn.Conv2d, branches: int) -> None:
+        super().__init__()
+        self.squeeze = squeeze
+        self.excite = excite
+        self.branches = branches
+
+    def forward(self, pooled: Tensor) -> Sequence[Tensor]:
+        z = self.excite(self.squeeze(pooled))
+        if self.branches == 1:
+            return [z.sigmoid()]
+        runs = torch.stack(z.flatten(1).chunk(self.branches, dim=1), dim=2).softmax(dim=2)
+        return [weight[..., None] for weight in runs.split(1, dim=2)]
+
+
+class Mixed(nn.Module):
+    """The weighted sum of the maps of `source`, pooled one by one before it where `pool` does something."""
+
+    def __init__(self, source: Chunked | Parallel, weights: PairWeights | RunWeights, pool: nn.Module) -> None:
+        super().__init__()
+        self.source = source
+        self.weights = weights
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.source(x)
+        pooled = global_pool(maps[0])
+        for u in maps[1:]:
+            pooled = pooled + global_pool(u)
+        weights = self.weights(pooled)
+        maps = [self.pool(u) for u in maps]
+        if isinstance(self.weights, PairWeights):
+            return torch.lerp(maps[1], maps[0], weights) if _eager() else maps[1] + weights * (maps[0] - maps[1])
+        mixed = maps[0] * weights[0]
+        for u, weight in zip(maps[1:], weights[1:], strict=True):
+            mixed = mixed + u * weight
+        return mixed
+
+
+def _eager() -> bool:
+    # one pass over memory; an exporter would write lerp out with a weight of its own
+    return not torch.compiler.is_compiling()
+
+
+def flat_attention(model: nn.Module) -> nn.Module:
+    """Split attention and selective kernels with weights of four dimensions, and two branches by one sigmoid."""
+    return replace_each(model, (SplitAttentionConv, SelectiveKernelConv), _mixed)
+
+
+def _mixed(module: nn.Module) -> nn.Module:
+    source: Chunked | Parallel
+    if isinstance(module, SplitAttentionConv):
+        attention = module.attention
+        source = Chunked(module.split, attention.branches)
+    elif isinstance(module, SelectiveKernelConv):
+        attention = module.attention
+        parts = attention.branches
+        layers: list[nn.Module] = list(module.branches)
+        if module.split_input:
+            layers = [nn.Sequential(Channels(i, parts), layer) for i, layer in enumerate(layers)]
+        source = Parallel(layers)
+    else:
+        return module
+    return Mixed(source, _weights(attention), nn.Identity())
+
+
+def _weights(attention: BranchAttention) -> PairWeights | RunWeights:
+    squeeze = row([attention.fc1, attention.norm, attention.act])
+    # From cardinality-major, (K, R, C/K), to the order of the maps, (R, K, C/K).
+    excite, (k, r) = attention.fc2, (attention.groups, attention.branches)
+    weight = excite.weight.unflatten(0, (k, r, -1))
+    bias = None if excite.bias is None else excite.bias.unflatten(0, (k, r, -1))
+    if r == 2:
+        # a difference of floats is best taken in double precision
+        less = (weight[:, 0].double() - weight[:, 1].double()).to(weight.dtype).flatten(0, 1)
+        shift = None if bias is None else (bias[:, 0].double() - bias[:, 1].double()).to(bias.dtype).flatten(0, 1)
+        return PairWeights(squeeze, conv_like(excite, less, groups=k, bias=shift))
+    if k > 1:
+        # Groups are runs of the outputs, and the order of the maps takes a group apart: r layers in k groups are one
+        # dense layer, on a map of a single pixel.
+        dense = weight.new_zeros(r, k, weight.shape[2], k, weight.shape[3], 1, 1)
+        for group in range(k):
+            dense[:, group, :, group] = weight[group]
+        weight = dense.flatten(3, 4).flatten(0, 2)
+    else:
+        weight = weight.flatten(0, 2)
+    turned = None if bias is None else bias.transpose(0, 1).flatten()
+    return RunWeights(squeeze, conv_like(excite, weight, groups=1, bias=turned), r)
+
+
+def pool_before_mix(model: nn.Module) -> nn.Module:
+    """An average pool behind a weighted sum moves before it; the attention still sees the maps as they were."""
+    return replace_each(model, PooledTransform, _pooled_first)
+
+
+def _pooled_first(module: nn.Module) -> nn.Module:
+    if not isinstance(module, PooledTransform):
+        return module
+    inner = module.inner
+    if isinstance(module.pool, nn.Identity):
+        return inner
+    if isinstance(inner, Mixed) and isinstance(module.pool, nn.AvgPool2d) and not module.before:
+        return Mixed(inner.source, inner.weights, row([inner.pool, module.pool]))
+    return row([module.pool, inner] if module.before else [inner, module.pool])
+
+
+def separate_splits(model: nn.Module) -> nn.Module:
+    """A convolution for each split, and before it a reduction for each, instead of slices of one wide map."""
+    model = replace_each(model, Mixed, _split_source)
+    return replace_each(model, Residual, _reduce_each)
+
+
+def _split_source(module: nn.Module) -> nn.Module:
+    if not isinstance(module, Mixed) or not isinstance(module.source, Chunked):
+        return module
+    layer, parts = module.source.layer, module.source.parts
+    if not isinstance(layer, ConvNormAct) or not is_plain(layer) or layer.conv.groups % parts:
+        return module
+    layers = [nn.Sequential(Channels(r, parts), conv) for r, conv in enumerate(by_outputs(layer, parts))]
+    return Mixed(Parallel(layers), module.weights, module.pool)
+
+
+def _reduce_each(block: nn.Module) -> nn.Module:
+    """The slices at the head of the parallel layers become reductions of their own."""
+    if not isinstance(block, Residual) or not isinstance(block.transform, Mixed):
+        return block
+    source, reduce = block.transform.source, block.reduce
+    if not isinstance(source, Parallel) or not isinstance(reduce, ConvNormAct) or not is_plain(reduce):
+        return block
+    rows = list(source.layers)
+    if not all(isinstance(each, nn.Sequential) and isinstance(each[0], Channels) for each in rows):
+        return block
+    pieces = by_outputs(reduce, len(rows))
+    source.layers = nn.ModuleList(row([piece, *each[1:]]) for piece, each in zip(pieces, rows, strict=True))  # type: ignore[index]
+    block.reduce = nn.Identity()
+    return block

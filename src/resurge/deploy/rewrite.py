@@ -1,0 +1,139 @@
+"""Exact rewriting for inference: the same function of the image, written so that it runs faster.
+
+A trained network carries what only training needs, and its layers stand in the form that is best to learn in. Each
+`Pass` changes one of these things and nothing about what the network computes, up to the rounding of floating point:
+
+    model = rewrite(trained)                    # every pass that is always worth it, in order
+    certificate = certify(trained, model, images)
+
+The passes work on any model of this project (a backbone, a classifier, a segmenter, a detector), and on whatever
+weights were loaded into one. docs/performance.md has the equation of each.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resurge.deploy.passes.attention import flat_attention, pool_before_mix, separate_splits
+from resurge.deploy.passes.chains import separate_pieces
+from resurge.deploy.passes.folding import fold_norms
+from resurge.deploy.passes.squeezing import early_squeeze
+from resurge.deploy.passes.tidying import tidy
+from resurge.errors import UserError, suggest
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A rewriting by name.
+
+    apply: takes a model in evaluation mode that it may change, and returns the rewritten one.
+    always: it never costs anything; the others are forms between which `optimize` chooses by measuring.
+    """
+
+    name: str
+    summary: str
+    apply: Callable[[nn.Module], nn.Module]
+    always: bool = True
+
+
+PASSES: dict[str, Pass] = {
+    each.name: each
+    for each in (
+        Pass("fold_norms", "batch normalisation becomes part of the convolution or linear layer before it", fold_norms),
+        Pass("flat_attention", "two branches are weighted by a sigmoid, more by a flat softmax", flat_attention),
+        Pass("early_squeeze", "squeeze-and-excitation pools the narrow map before the expansion", early_squeeze),
+        Pass("pool_before_mix", "branches are pooled, then weighted, on a quarter of the pixels", pool_before_mix),
+        Pass("separate_splits", "a reduction and a convolution a split instead of slices", separate_splits, False),
+        Pass("separate_pieces", "a reduction for each piece of a Res2 block instead of slices", separate_pieces, False),
+        Pass("tidy", "dropout, drop path and identities go; a convolution and its activation are a row", tidy),
+    )
+}
+"""All passes, in the order in which they are applied."""
+
+ALWAYS = tuple(name for name, each in PASSES.items() if each.always)
+
+
+def rewrite(model: nn.Module, passes: Sequence[str] | None = None) -> nn.Module:
+    """The same function in another form: a new module in evaluation mode, whose weights take no gradients.
+
+    Args:
+        model: any model of this project; it stays as it is.
+        passes: names from `PASSES`; None for those that are always worth it. They are applied in the order of `PASSES`.
+
+    Raises:
+        UserError: there is no such pass.
+    """
+    names = ALWAYS if passes is None else tuple(passes)
+    for name in names:
+        if name not in PASSES:
+            raise UserError(f"unknown pass {name!r}; there are {', '.join(PASSES)}.{suggest(name, PASSES)}")
+    plain = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    new = copy.deepcopy(plain).eval().requires_grad_(False)
+    with torch.no_grad():
+        for name, each in PASSES.items():
+            if name in names:
+                new = each.apply(new)
+    return new.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How far two forms of a model are apart on some images.
+
+    images: how many. difference: the largest, in the unit of the output. relative: the same, as a share of the largest
+    output. agreement: share of decisions (the largest class of an image, of a pixel) that are the same; None where the
+    outputs are not classes.
+    """
+
+    images: int
+    difference: float
+    relative: float
+    agreement: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@torch.no_grad()
+def certify(before: nn.Module, after: nn.Module, images: Tensor, *, batch_size: int = 8) -> Certificate:
+    """Compare two forms of a model on images (N, C, H, W), a few at a time.
+
+    Of a detector the levels of its pyramid are compared, since which boxes are kept is a matter of thresholds.
+
+    Raises:
+        UserError: there are no images, or the forms put out different shapes.
+    """
+    if not len(images):
+        raise UserError("a certificate needs at least one image.")
+    largest = peak = 0.0
+    same = decisions = 0
+    for few in images.split(batch_size):
+        old, new = list(_outputs(before, few)), list(_outputs(after, few))
+        if [x.shape for x in old] != [x.shape for x in new]:
+            shapes = [tuple(x.shape) for x in old], [tuple(x.shape) for x in new]
+            raise UserError(f"the two forms put out different shapes, {shapes[0]} and {shapes[1]}.")
+        for x, y in zip(old, new, strict=True):
+            largest = max(largest, float((x.double() - y.double()).abs().max()))
+            peak = max(peak, float(x.abs().max()))
+        if len(old) == 1 and old[0].shape[1] > 1:
+            agreed = old[0].argmax(1) == new[0].argmax(1)
+            same, decisions = same + int(agreed.sum()), decisions + agreed.numel()
+    agreement = same / decisions if decisions else None
+    return Certificate(len(images), largest, largest / max(peak, torch.finfo(torch.float64).tiny), agreement)
+
+
+def _outputs(model: nn.Module, images: Tensor) -> Iterator[Tensor]:
+    """What of a model's output is a smooth function of the images."""
+    pyramid = getattr(model, "fpn", None)
+    found: Any = model(images) if pyramid is None else pyramid(model.get_submodule("backbone")(images))
+    if isinstance(found, Tensor):
+        yield found
+    else:
+        yield from found.values() if isinstance(found, Mapping) else found
