@@ -14,12 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
-import platform
-import statistics
-import time
-from collections.abc import Callable
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +22,8 @@ import numpy as np
 from pycocotools import mask as reference_masks
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from side_by_side import RATIO_HEAD, Rows, machine, race, ratio_cells
 
-from resurge.files import atomic_write_text
 from resurge.tasks.average_precision import FIGURES, AveragePrecision, encode_masks
 
 SIZE = (240, 320)
@@ -116,12 +111,6 @@ def reference(scenes: list[Scene], kind: str, classes: int) -> list[float]:
     return list(map(float, evaluation.stats))
 
 
-def seconds(run: Callable[..., Any], *arguments: Any) -> float:
-    begin = time.perf_counter()
-    run(*arguments)
-    return time.perf_counter() - begin
-
-
 def compare(form: str, classes: int, images: int, detections: int, rounds: int) -> dict[str, Any]:
     """One row: the ratio of one form of output with one number of classes."""
     kind = "box" if form == "boxes" else "mask"
@@ -130,24 +119,16 @@ def compare(form: str, classes: int, images: int, detections: int, rounds: int) 
     difference = float(np.abs(np.array(ours(*work)) - np.array(reference(*work))).max())
     if difference > 1e-9:
         raise SystemExit(f"{form}: the figures differ by {difference:.1e}; nothing was timed.")
-    times: list[tuple[float, float]] = []
-    for i in range(rounds):
-        if i % 2:
-            theirs, own = seconds(reference, *work), seconds(ours, *work)
-        else:
-            own, theirs = seconds(ours, *work), seconds(reference, *work)
-        times.append((own, theirs))
-    low, middle, high = statistics.quantiles([theirs / own for own, theirs in times], n=4)
+    timed = race(partial(ours, *work), partial(reference, *work), rounds)
     return {
         "output": form,
         "classes": classes,
         "images": images,
         "detections": detections,
         "rounds": rounds,
-        "ratio": round(middle, 2),
-        "quartiles": [round(low, 2), round(high, 2)],
-        "seconds": round(statistics.median(own for own, _ in times), 4),
-        "peer_seconds": round(statistics.median(theirs for _, theirs in times), 4),
+        **timed.ratio(digits=2),
+        "seconds": round(timed.seconds, 4),
+        "peer_seconds": round(timed.their_seconds, 4),
         "difference": difference,
     }
 
@@ -160,26 +141,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", type=Path, default=RESULT, help="where the rows are written")
     args = parser.parse_args()
-    rows = []
-    print(f"{'output':<14}{'classes':>7}{'ratio':>9}  {'quartiles':<18}{'seconds':>8}{'pycocotools':>13}")
+    rows = Rows(args.json, machine("numpy", "pycocotools", "faster-coco-eval"))
+    print(f"{'output':<14}{'classes':>7}{RATIO_HEAD}{'seconds':>8}{'pycocotools':>13}")
     for form in ("boxes", "masks", "run lengths"):
         for classes in args.classes:
             row = compare(form, classes, args.images, args.detections, args.rounds)
-            rows.append(row)
-            low, high = row["quartiles"]
-            print(
-                f"{form:<14}{classes:>7}{row['ratio']:>8.2f}x  {f'{low:.2f} to {high:.2f}':<18}"
-                f"{row['seconds']:>8.3f}{row['peer_seconds']:>13.3f}",
-                flush=True,
-            )
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "pycocotools": version("pycocotools"),
-        "faster-coco-eval": version("faster-coco-eval"),
-    }
-    atomic_write_text(args.json, json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
+            rows.add(row, f"{form:<14}{classes:>7}{ratio_cells(row)}{row['seconds']:>8.3f}{row['peer_seconds']:>13.3f}")
 
 
 if __name__ == "__main__":

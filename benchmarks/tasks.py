@@ -1,28 +1,29 @@
 """Detectors and segmenters against torchvision's own: same weights, same images, fp32, interleaved rounds.
 
     python benchmarks/tasks.py                        # the table of docs/results and the README
-    python benchmarks/tasks.py --heads faster_rcnn --size 480 --rounds 15 --json tasks.json
+    python benchmarks/tasks.py --only faster_rcnn --size 480 --rounds 15 --json tasks.json
+    python benchmarks/tasks.py --only mask_rcnn:train deeplabv3:test
 
 A round runs ours and torchvision's once each, the order alternating; the figure is the median over rounds of the ratio
 torchvision's time / ours (above 1: ours is faster), with the quartiles beside it. `train` is one step, forward and
 backward; `test` is from images to boxes, masks or logits. Before timing, the outputs of the two are compared. Memory is
-the peak of a fresh process that does one step, above what it held before the network was built.
+the peak of a fresh process during its second step, above what it held before the network was built; both sides have the
+same weights there too, since the number of proposals depends on them, and the proposals take most of the memory.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import copy
 import multiprocessing
-import platform
-import statistics
-import time
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
+from safetensors.torch import load_file, save_file
+from side_by_side import RATIO_HEAD, Race, Rows, machine, race, ratio_cells
 from torch import Tensor, nn
 from torchvision.models.detection import fasterrcnn_resnet50_fpn, maskrcnn_resnet50_fpn
 from torchvision.models.segmentation import deeplabv3_resnet50
@@ -31,8 +32,10 @@ import resurge
 from resurge.tasks.settings import Detector, Segmenter
 
 CLASSES = 20
+MODES = ("train", "test")
 TASKS = {"faster_rcnn": "detect", "mask_rcnn": "instances", "deeplabv3": "segment"}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 Step = Callable[[], Any]
 
 
@@ -121,12 +124,6 @@ def their_step(model: nn.Module, head: str, mode: str, images: Tensor, targets: 
     return train if mode == "train" else test
 
 
-def seconds(step: Step) -> float:
-    begin = time.perf_counter()
-    step()
-    return time.perf_counter() - begin
-
-
 def difference(ours: Any, theirs: Any) -> float:
     """The largest difference of logits, or of boxes in pixels, relative to the largest value."""
     pairs = [(ours, theirs)] if isinstance(ours, Tensor) else [
@@ -153,113 +150,129 @@ def enliven(theirs: nn.Module, images: Tensor, targets: Any, head: str) -> None:
             theirs.roi_heads.box_predictor.cls_score.weight.mul_(30)
 
 
-def compare(head: str, mode: str, layout_name: str, batch: int, size: int, rounds: int) -> dict[str, Any]:
-    """One row: the ratio of one network in one mode, and what it was measured on."""
-    layout = getattr(torch, {"contiguous": "contiguous_format"}.get(layout_name, layout_name))
+def build_pair(head: str, batch: int, size: int) -> tuple[nn.Module, nn.Module]:
+    """(ours, theirs) with the same weights, which find something in these scenes."""
     images, targets = scenes(batch, size)
     theirs = build_theirs(head, size)
     enliven(theirs, images, targets, head)
     ours = build_ours(head)
     resurge.load_weights(ours, theirs.state_dict(), layout="torchvision")
-    ours, theirs = (model.to(memory_format=layout).eval() for model in (ours, theirs))
-    own_test, their_test = (
-        step(model, head, "test", images, targets, layout) for step, model in ((our_step, ours), (their_step, theirs))
-    )
-    apart = difference(own_test(), their_test())
+    return ours, theirs
+
+
+def compare(
+    pair: tuple[nn.Module, nn.Module], head: str, mode: str, layout: torch.memory_format, batch: int, size: int,
+    rounds: int,
+) -> tuple[Race, float]:  # fmt: skip
+    """The rounds of one network in one mode, and how far the outputs of the two are apart."""
+    images, targets = scenes(batch, size)
+    # copies: training changes the running statistics, and with dropout not of both sides alike
+    ours, theirs = (copy.deepcopy(model).to(memory_format=layout).eval() for model in pair)
+
+    def steps(mode: str) -> tuple[Step, Step]:
+        arguments = (head, mode, images, targets, layout)
+        return our_step(ours, *arguments), their_step(theirs, *arguments)
+
+    own, their = steps("test")
+    apart = difference(own(), their())
     if apart > 1e-3:
         raise SystemExit(f"{head}: the outputs differ by {apart:.1e}; nothing was timed.")
     for model in (ours, theirs):
         model.train(mode == "train")
-    own, their = (
-        step(model, head, mode, images, targets, layout) for step, model in ((our_step, ours), (their_step, theirs))
-    )
-    for step in (own, their):
-        step()
-    times: list[tuple[float, float]] = []
-    for i in range(rounds):
-        if i % 2:
-            theirs_, own_ = seconds(their), seconds(own)
-        else:
-            own_, theirs_ = seconds(own), seconds(their)
-        times.append((own_, theirs_))
-    ratios = [theirs_ / own_ for own_, theirs_ in times]
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    return {
-        "head": head,
-        "mode": mode,
-        "layout": layout_name,
-        "batch": batch,
-        "size": size,
-        "ratio": round(middle, 3),
-        "quartiles": [round(low, 3), round(high, 3)],
-        "seconds": round(statistics.median(own_ for own_, _ in times), 3),
-        "their_seconds": round(statistics.median(their_ for _, their_ in times), 3),
-        "output_difference": apart,
-    }
+    return race(*steps(mode), rounds, warm_up=1), apart
 
 
-def peak_memory(who: str, head: str, mode: str, layout_name: str, batch: int, size: int) -> float:
-    """MiB that one step adds to a fresh process, at its peak."""
-    layout = getattr(torch, {"contiguous": "contiguous_format"}.get(layout_name, layout_name))
+def peak_memory(
+    who: str, head: str, mode: str, layout_name: str, batch: int, size: int, weights: str | None = None
+) -> float | None:
+    """MiB that the network and a step of it add to this process, at the peak of the step; None where it is not known.
+
+    The network may be loaded from a file. Reading it, and what a first step sets up, is not counted.
+    """
+    layout = LAYOUTS[layout_name]
     images, targets = scenes(batch, size)
-    before = high_water()
+    _ = resurge.create_model  # imports what it needs, which is not counted
+    before = status("VmRSS")
     model = build_ours(head) if who == "ours" else build_theirs(head, size)
+    if weights is not None:
+        model.load_state_dict(load_file(weights))
     model = model.to(memory_format=layout).train(mode == "train")
     step = (our_step if who == "ours" else their_step)(model, head, mode, images, targets, layout)
     step()
-    return (high_water() - before) / 1024
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+    except OSError:
+        return None
+    step()
+    peak = status("VmHWM")
+    return None if before is None or peak is None else (peak - before) / 1024
 
 
-def high_water() -> int:
-    """KiB: the most memory this process has held. getrusage's figure would include the parent's, from the fork."""
-    with Path("/proc/self/status").open() as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+def status(name: str) -> int | None:
+    """KiB: a figure of this process as Linux counts it. getrusage's peak would include the parent's, from the fork."""
+    file = Path("/proc/self/status")
+    lines = file.read_text().splitlines() if file.is_file() else []
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), None)
 
 
-def _in_fresh_process(*arguments: Any) -> float:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(peak_memory, arguments)
+def peaks(
+    pair: tuple[nn.Module, nn.Module], head: str, mode: str, layout_name: str, batch: int, size: int
+) -> list[int | None]:
+    """Peak memory of ours and theirs, MiB, each in a process of its own."""
+    found: list[int | None] = []
+    for who, model in zip(("ours", "theirs"), pair, strict=True):
+        with tempfile.TemporaryDirectory() as folder, multiprocessing.get_context("spawn").Pool(1) as pool:
+            file = f"{folder}/weights.safetensors"
+            save_file({name: value.contiguous() for name, value in model.state_dict().items()}, file)
+            peak = pool.apply(peak_memory, (who, head, mode, layout_name, batch, size, file))
+            found.append(None if peak is None else round(peak))
+    return found
+
+
+def chosen(word: str) -> tuple[str, str | None]:
+    """An argparse `type`: HEAD or HEAD:MODE."""
+    head, _, mode = word.partition(":")
+    if head not in TASKS or mode not in ("", *MODES):
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(TASKS)}, perhaps with :train or :test")
+    return head, mode or None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--heads", nargs="+", default=list(TASKS), choices=list(TASKS))
-    parser.add_argument("--modes", nargs="+", default=["train", "test"], choices=["train", "test"])
-    parser.add_argument("--layouts", nargs="+", default=["contiguous"], choices=["contiguous", "channels_last"])
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--size", type=int, default=320)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--json", help="also write the rows to this file")
-    args = parser.parse_args()
-    rows = []
-    print(
-        f"{'head':<13}{'mode':<7}{'layout':<15}{'ratio':>7}  {'quartiles':<15}"
-        f"{'s':>7}{'theirs':>8}{'MiB':>7}{'theirs':>8}"
+    parser.add_argument(
+        "--only", nargs="+", type=chosen, metavar="HEAD[:MODE]", help=f"of {', '.join(TASKS)}; train or test"
     )
-    for head in args.heads:
-        for mode in args.modes:
-            for layout in args.layouts:
-                row = compare(head, mode, layout, args.batch, args.size, args.rounds)
-                for key, who in (("peak_mib", "ours"), ("their_peak_mib", "theirs")):
-                    row[key] = round(_in_fresh_process(who, head, mode, layout, args.batch, args.size))
-                rows.append(row)
-                low, high = row["quartiles"]
-                print(
-                    f"{head:<13}{mode:<7}{layout:<15}{row['ratio']:>6.2f}x  {f'{low:.2f} to {high:.2f}':<15}"
-                    f"{row['seconds']:>7.2f}{row['their_seconds']:>8.2f}{row['peak_mib']:>7}{row['their_peak_mib']:>8}",
-                    flush=True,
-                )
-    if args.json:
-        from resurge.files import atomic_write_text
-
-        machine = {
-            "processor": platform.processor() or platform.machine(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "capability": torch.backends.cpu.get_cpu_capability(),
-        }
-        atomic_write_text(args.json, json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
+    parser.add_argument("--layouts", nargs="+", default=["contiguous"], choices=list(LAYOUTS))
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--size", type=int, default=320, help="side of the images, pixels")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--json", type=Path, help="also write the rows to this file, after each")
+    args = parser.parse_args()
+    wanted = args.only or [(head, None) for head in TASKS]
+    rows = Rows(args.json, machine("torch", "torchvision"))
+    print(f"{'head':<13}{'mode':<7}{'layout':<14}{RATIO_HEAD}{'s':>7}{'theirs':>8}{'MiB':>7}{'theirs':>8}")
+    for head in TASKS:
+        modes = [mode for mode in MODES if (head, None) in wanted or (head, mode) in wanted]
+        pair = build_pair(head, args.batch, args.size) if modes else None
+        for mode, name in ((mode, name) for mode in modes for name in args.layouts):
+            timed, apart = compare(pair, head, mode, LAYOUTS[name], args.batch, args.size, args.rounds)
+            own, their = peaks(pair, head, mode, name, args.batch, args.size)
+            row = {
+                "head": head,
+                "mode": mode,
+                "layout": name,
+                "batch": args.batch,
+                "size": args.size,
+                "rounds": args.rounds,
+                **timed.ratio(),
+                "seconds": round(timed.seconds, 3),
+                "their_seconds": round(timed.their_seconds, 3),
+                "peak_mib": own,
+                "their_peak_mib": their,
+                "output_difference": apart,
+            }
+            cells = f"{row['seconds']:>7.2f}{row['their_seconds']:>8.2f}{own or '?':>7}{their or '?':>8}"
+            rows.add(row, f"{head:<13}{mode:<7}{name:<14}{ratio_cells(row)}{cells}")
 
 
 if __name__ == "__main__":

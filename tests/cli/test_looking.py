@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from scene_runs import CLASSES, write_run
 from torch import Tensor
 from two_classes import write_images
 
@@ -15,7 +16,7 @@ import resurge
 from resurge.arch.zoo import ALIASES, MODELS
 from resurge.cli import main
 from resurge.cli.tables import percent, table
-from resurge.tasks.settings import Segmenter
+from resurge.tasks.settings import HEADS, Segmenter
 
 
 def asked(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -71,6 +72,57 @@ def test_show_compares(capsys: pytest.CaptureFixture[str]) -> None:
     assert head.split() == ["resnet18", "seresnet18", "resnet34"]
     found = json.loads(asked(capsys, "show", "resnet18", "--compare", "seresnet18", "--size", "64", "--json"))
     assert [one["name"] for one in found] == ["resnet18", "seresnet18"]
+
+
+@pytest.mark.parametrize("task", ["detect", "instances", "segment"])
+def test_show_of_a_run_says_its_task_and_counts_its_parts(
+    task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "run", task)
+    described = json.loads((run / "model.json").read_text())
+    described["scores"] = {"val_box_ap": 0.25, "box_ap50": None, "epoch": 7, "split": "val"}
+    (run / "model.json").write_text(json.dumps(described))
+    network = resurge.load_run(run).model
+    parts = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
+    found = json.loads(asked(capsys, "show", str(run), "--json"))
+    head, scores = HEADS[task][0], described["scores"]
+    total = {**parts, "total": described["parameters"]}
+    assert found["run"] == {
+        "task": task, "head": head, "classes": list(CLASSES), "parameters": total, "scores": scores,
+    }  # fmt: skip
+    assert set(parts) == ({"backbone", "head", "auxiliary"} if task == "segment" else {"backbone", "fpn", "head"})
+    assert (found["cost"]["input"], found["published"], found["weights"]) == ([3, 48, 48], None, [])
+    counted = found["cost"]["total"]["parameters"]
+    if task == "segment":
+        assert counted == described["parameters"]
+        assert found["cost"]["rows"][-1]["shape"] == [3, 48, 48]
+        assert found["cost"]["rows"][-2]["shape"][1:] == [3, 3]  # dilated: stride 16
+    else:
+        assert (found["cost"]["of"], counted) == ("backbone", parts["backbone"])
+        assert found["cost"]["other_parameters"] == parts["fpn"] + parts["head"]
+    text = asked(capsys, "show", str(run))
+    for line in (f"{task}, with the head {head}", "3: disc, ", f"= backbone {parts['backbone']:,} + ",
+                 "val_box_ap 25.00 %, box_ap50 undefined, epoch 7, split val"):  # fmt: skip
+        assert line in text
+    assert ("the backbone alone" in text) == (task != "segment")
+    assert "ImageNet" not in text
+    beside = asked(capsys, "show", "resnet18", "--compare", str(run), "--size", "64")
+    rows = {line.split()[0]: line.split()[1:] for line in beside.splitlines()[1:]}
+    assert rows["task"] == ["classify", task]
+    assert rows["parameters"] == ["11,689,512", f"{described['parameters']:,}"]
+    asked(capsys, "show", str(run), "--diagram", str(tmp_path / "net.svg"))
+    assert "linear" not in (tmp_path / "net.svg").read_text()
+
+
+def test_show_of_a_classifier_s_run_has_its_scores(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    described = json.loads((trained / "model.json").read_text())
+    found = json.loads(asked(capsys, "show", str(trained), "--json"))
+    assert found["run"]["scores"] == described["scores"]
+    assert found["run"]["parameters"]["total"] == found["cost"]["total"]["parameters"] == described["parameters"]
+    assert found["run"]["head"] == "linear"
+    assert json.loads(asked(capsys, "show", "resnet18", "--json"))["run"] is None
+    asked(capsys, "show", str(trained), "--diagram", str(trained.parent / "net.svg"))
+    assert "8 → 2" in (trained.parent / "net.svg").read_text()
 
 
 @pytest.mark.parametrize("suffix", ["svg", "png"])

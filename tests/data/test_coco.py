@@ -228,6 +228,42 @@ def test_nothing_to_train_on(tmp_path):
         open_data(write_coco(tmp_path, coco_document([]), coco_document([], 1)), task="detect")
 
 
+def test_parts_without_images_or_categories(tmp_path):
+    empty, good = coco_document([], 0), coco_document([annotation(1, 10), annotation(2, 20), annotation(3, 30)])
+    data = write_coco(tmp_path / "no-images", empty, good)
+    message = r"no-images has no images to train on: its training part lists none .*Expected at least two; add"
+    with pytest.raises(UserError, match=message):
+        open_data(data, task="detect")
+    with pytest.raises(UserError, match="has no images to train on: it lists none"):
+        open_data(data / "annotations/instances_train2017.json", task="detect")
+    data = write_coco(tmp_path / "no-categories", good | {"categories": []}, good)
+    message = r"no-categories has no classes: the list of categories is empty .*Expected an entry with an id and a name"
+    with pytest.raises(UserError, match=message):
+        open_data(data, task="detect")
+    data = write_coco(tmp_path / "no-validation", good, empty)
+    assert "the val part of no-validation lists no images and is left out" in open_data(data, task="detect").notes
+    with pytest.raises(UserError, match=r"the val part .* lists no images"):
+        open_split(data, task="detect", split="val")
+    with pytest.raises(UserError, match="given with --val, lists no images"):
+        open_data(data, task="detect", val=data / "annotations/instances_val2017.json")
+
+
+@pytest.mark.parametrize("encoding, name", [
+    ("utf-16", "UTF-16"), ("utf-16-be", "UTF-16-BE"), ("utf-16-le", "UTF-16-LE"), ("utf-32", "UTF-32")
+])  # fmt: skip
+def test_another_encoding_is_named(tmp_path, encoding, name):
+    write_coco(tmp_path, coco_document([annotation(1, 10)]))
+    file = tmp_path / "annotations/instances_train2017.json"
+    text = file.read_text().encode(encoding)
+    for content in (text, text[: len(text) // 2]):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match=rf"json is in {name}, and JSON is read in UTF-8\. Save it again in UTF-8"):
+            open_data(tmp_path, task="detect")
+    file.write_bytes(bytes(100))  # what a disk that was full leaves
+    with pytest.raises(UserError, match=r"at byte 0 of 100\. Copy or download"):
+        open_data(tmp_path, task="detect")
+
+
 def test_boxes_alone_do_not_serve_instances(tmp_path):
     write_coco(tmp_path, coco_document([annotation(1, 10, segmentation=[])]))
     with pytest.raises(UserError, match=r"has boxes but no masks.*--task detect"):

@@ -159,13 +159,6 @@ def test_evaluation_is_the_preprocessing_with_its_target(objects, maps):
     assert target["mask"].unique().tolist() == [0, 1]
 
 
-def test_targets_can_be_left_out(objects, folder):
-    spoil(folder, "m7.png")
-    image, target, index = SceneDataset(objects, PRE, task="instances", strict=True, targets=False)[7]
-    assert (target, index) == ({}, 7)
-    assert torch.equal(image, PRE(objects.read(7)))
-
-
 def test_an_epoch_without_any_object_is_fed(objects):
     split = objects.select(range(0, COUNT, 3))
     dataset = SceneDataset(split, PRE, AUGMENT, 0, train=True, task="instances")

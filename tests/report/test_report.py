@@ -225,3 +225,11 @@ def test_importing_and_writing_needs_no_torch(run_dir: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_run_older_than_the_tasks_is_a_classifiers(run_dir: Path) -> None:
+    whole = write_report(run_dir).read_text()
+    content = json.loads((run_dir / "model.json").read_text())
+    del content["task"]
+    (run_dir / "model.json").write_text(json.dumps(content))
+    assert write_report(run_dir).read_text() == whole

@@ -162,3 +162,13 @@ def test_the_cost_of_the_backbone_is_said_to_be_that(task: str, scene_run: Path)
     text = Page(write_report(scene_run)).text
     assert ("of the backbone, an image" in text) == (task != "segment")
     assert ("beside the backbone" in text) == (task != "segment")
+
+
+def test_a_run_that_does_not_say_its_task_is_not_taken_for_a_classifier(scene_run: Path) -> None:
+    content = json.loads((scene_run / "model.json").read_text())
+    del content["task"]
+    for lacking in ((), ("head",), ("head", "preprocessing")):
+        left = {key: value for key, value in content.items() if key not in lacking}
+        (scene_run / "model.json").write_text(json.dumps(left))
+        with pytest.raises(UserError, match=r"model\.json does not say its task.*Write \"task\": \"detect\""):
+            write_report(scene_run)

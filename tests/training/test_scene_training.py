@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
-from tiny_scenes import write_coco, write_pairs
+from tiny_scenes import SIDE, write_coco, write_pairs
 
 from resurge.errors import UserError
 from resurge.tasks.settings import HEADS
@@ -122,6 +123,23 @@ def test_a_term_of_the_loss_that_is_not_a_number_is_named(
     monkeypatch.setattr(OBJECTIVES["detect"], "losses", poisoned)
     with pytest.raises(TrainingDiverged, match="its term loss_box"):
         train(small("detect", coco), tmp_path, quiet=True)
+
+
+@pytest.mark.parametrize("crop", ["[16,16]", "null"])
+def test_label_maps_of_nothing_but_ignored_pixels_are_counted_once(
+    crop: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = write_pairs(tmp_path / "data")
+    maps = sorted((data / "masks" / "train").iterdir())
+    for path in maps[1:3]:
+        Image.new("L", (SIDE, SIDE), 255).save(path)
+    corner = Image.new("L", (SIDE, SIDE), 255)  # most crops of it are ignored, but there is something to learn
+    corner.putpixel((0, 0), 1)
+    corner.save(maps[4])
+    train(small("segment", data, f"crop_size={crop}"), tmp_path / "run", quiet=True)
+    (said,) = [record.getMessage() for record in caplog.records if "ignored" in record.getMessage()]
+    assert said.startswith("of 8 training images 2 have nothing but ignored pixels in their label maps")
+    assert "images/train/2.png, images/train/3.png; label them" in said
 
 
 @pytest.mark.parametrize("head", [*HEADS["detect"], *HEADS["instances"]])

@@ -18,10 +18,12 @@ from alive import enliven, structured_images
 from torch import nn
 
 from resurge.arch.backbone import Backbone
+from resurge.arch.text import parse_spec
 from resurge.arch.zoo import get_spec
 from resurge.errors import UserError
 from resurge.tasks.classify import ClassificationModel
-from resurge.weights.checkpoint import adapt_input, export_weights, load_weights, read_model_json, save_model
+from resurge.weights.checkpoint import adapt_input, export_weights, load_weights, save_model
+from resurge.weights.model_json import read_model_json
 from resurge.weights.reading import read_checkpoint
 
 SPEC = get_spec("resnet18").but(depths=(1, 1, 1, 1), planes=(8, 8, 16, 16))
@@ -342,6 +344,35 @@ def test_run_of_another_architecture_is_refused_even_where_the_shapes_fit(tmp_pa
     other = ClassificationModel(Backbone(get_spec("resnet50a").but(depths=(1, 1, 1, 1))), 3)
     with pytest.raises(UserError, match="holds weights of 'resnet50 depths"):
         load_weights(other, tmp_path)
+
+
+def test_a_deformable_network_starts_from_the_plain_one(trained, tmp_path):
+    save_model(tmp_path, trained, {})
+    bent = small(transform=parse_spec("resnet18 transform=deform(conv3x3)").transform)
+    report = load_weights(bent, tmp_path)
+    offsets = [key for key in bent.state_dict() if ".offset." in key]
+    assert list(report.missing) == offsets != []
+    assert f"{len(offsets)} of the missing are offsets, missing by design" in str(report)
+    loaded = bent.state_dict()
+    assert not any(loaded[key].any() for key in offsets)
+    assert all(torch.equal(value, loaded[key]) for key, value in trained.state_dict().items())
+    save_model(tmp_path / "bent", bent, {})
+    assert not load_weights(small(transform=bent.backbone.spec.transform), tmp_path / "bent").notes
+    for other in ("avgdown(conv3x3)", "deform(avgdown(conv3x3))", "deform(conv3x3(depthwise=true))"):
+        with pytest.raises(UserError, match="but the model is"):
+            load_weights(small(transform=parse_spec(f"resnet18 transform={other}").transform), tmp_path)
+    with pytest.raises(UserError, match="but the model is"):
+        load_weights(small(), tmp_path / "bent")
+
+
+def test_published_weights_serve_the_deformable_network(monkeypatch):
+    def fetched(source, cache_dir):
+        raise UserError(f"to be fetched: {source.location}")
+
+    monkeypatch.setattr("resurge.weights.checkpoint.fetch", fetched)
+    for text in ("resnet50", "resnet50 transform=deform(conv3x3)"):
+        with pytest.raises(UserError, match=r"to be fetched: .*resnet50"), torch.device("meta"):
+            load_weights(Backbone(parse_spec(text)), "pretrained")
 
 
 @pytest.mark.parametrize(

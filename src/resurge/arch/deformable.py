@@ -33,6 +33,11 @@ class Deform:
         return built
 
 
+def undeformed(transform: Transform) -> Transform:
+    """The transform without the `Deform` around it, if there is one."""
+    return undeformed(transform.inner) if isinstance(transform, Deform) else transform
+
+
 class OffsetConv2d(nn.Conv2d):
     """The convolution that says where and how strongly a `DeformableConv2d` samples: born zero, and kept in float32."""
 

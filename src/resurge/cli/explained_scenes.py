@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
-from resurge.cli.options import Views
-from resurge.cli.predicting.label_maps import segment_images
-from resurge.cli.predicting.objects import SCORE, find_objects
+from resurge.cli.predicting.objects import SCORE
 from resurge.data.scenes import IGNORE, Objects, Region
+from resurge.deploy.answers import Found, LabelMap
+from resurge.deploy.predictor import Predictor
+from resurge.deploy.views import Views
 from resurge.explain.overlays import BACKGROUND, colour, draw_label_map, draw_objects, save_jpeg
 from resurge.training.run import Run
 
@@ -28,10 +28,12 @@ def show_objects(run: Run, evaluation: dict[str, Any], split: Any) -> None:
     Raises:
         UserError: an image cannot be read, or a file cannot be written.
     """
+    predictor = Predictor.of_run(run)
     for name, entry in _examples(evaluation):
         image, truth = split.read(entry["index"]), split.target(entry["index"])
         least = min(SCORE, float(entry.get("weight", SCORE)))
-        (found,) = find_objects(run.model, run.preprocessing, [image], _device(run), least)
+        (found,) = predictor.predict([image], score=least)
+        assert isinstance(found, Found)
         drawn = draw_objects(
             image,
             found.boxes,
@@ -47,15 +49,16 @@ def show_objects(run: Run, evaluation: dict[str, Any], split: Any) -> None:
 
 def show_label_maps(run: Run, evaluation: dict[str, Any], split: Any) -> None:
     """As `show_objects`, of a segmenter, asked as the evaluation asked it; the colours stand in `colours`."""
-    views = _views(run, evaluation)
+    views, predictor = _views(run, evaluation), Predictor.of_run(run)
     evaluation["colours"] = {
         name: "#" + bytes(colour(index)).hex() for index, name in enumerate(run.classes) if name != BACKGROUND
     }
     for name, entry in _examples(evaluation):
         image, truth = split.read(entry["index"]), split.target(entry["index"])
-        (found,) = segment_images(run.model, run.preprocessing, [image], _device(run), views)
+        (found,) = predictor.predict([image], views=views)
+        assert isinstance(found, LabelMap)
         # side by side, two maps are compared best where the same pixels are left out
-        labels = np.where(truth == IGNORE, truth, found.labels)
+        labels = np.where(truth == IGNORE, truth, found.classes)
         pictures = [
             draw_label_map(image, values, run.classes, legend=False, at_least=SIDE[0], at_most=SIDE[1])
             for values in (labels, truth)
@@ -99,7 +102,3 @@ def _save(run: Run, entry: dict[str, Any], name: str, found: Image.Image, truth:
     entry["overlay"], entry["thumbnail"] = f"explain/{name}.jpg", f"explain/{name}_truth.jpg"
     save_jpeg(found, run.folder / entry["overlay"])
     save_jpeg(truth, run.folder / entry["thumbnail"])
-
-
-def _device(run: Run) -> torch.device:
-    return next(run.model.parameters()).device

@@ -6,7 +6,6 @@ import argparse
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from resurge.errors import UserError, suggest
@@ -142,39 +141,6 @@ def height_and_width(word: str) -> tuple[int, int] | None:
     if len(sides) != 2:
         raise argparse.ArgumentTypeError(f"expected a height and a width such as 512,512, got {word!r}")
     return sides[0], sides[1]
-
-
-@dataclass(frozen=True)
-class Views:
-    """How a segmenter is asked; see `resurge.tasks.sliding.predict_probabilities`."""
-
-    scales: tuple[float, ...] = (1.0,)
-    flip: bool = False
-    window: tuple[int, int] | None = None
-
-    @property
-    def plain(self) -> bool:
-        """Whether one forward pass of the whole image is all."""
-        return self == Views()
-
-    @staticmethod
-    def of_recipe(recipe: Any) -> Views:
-        """What a run's recipe tests with; plain where there is none."""
-        if recipe is None:
-            return Views()
-        window = recipe.testing.test_window
-        sides = None if window is None else (window[0], window[1])
-        return Views(tuple(recipe.testing.test_scales), recipe.testing.test_flip, sides)
-
-    @staticmethod
-    def of(options: argparse.Namespace, recipe: Any) -> Views:
-        """What the command line says, otherwise a run's recipe (None: there is none)."""
-        own = Views.of_recipe(recipe)
-        return Views(
-            own.scales if options.scales is None else options.scales,
-            own.flip if options.flip is None else options.flip,
-            own.window if options.window is None else options.window[0],
-        )
 
 
 def add_views(parser: Parser) -> None:

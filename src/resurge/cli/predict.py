@@ -1,4 +1,4 @@
-"""`resurge predict RUN images-or-folders…`: what a trained network says of images."""
+"""`resurge predict RUN|EXPORT images-or-folders…`: what a trained network says of images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PARTICULAR = ("top", "score", "overlays", "coco_json", "max_size", "scales", "fl
 
 
 def add_options(parser: Parser) -> None:
-    parser.add_argument("run", metavar="RUN", help="a folder that `resurge train` wrote")
+    parser.add_argument("run", metavar="RUN|EXPORT", help="a folder that `resurge train` or `resurge export` wrote")
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files, or folders that are searched for them")
     add_json(parser)
     parser.add_argument("--csv", action="store_true", help="print CSV")
@@ -40,6 +40,8 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--overlays", metavar="DIR", help="not classifiers: write each image with what was found on it")
     add_max_size(parser)
     add_device(parser)
+    about = "threads of the arithmetic (default: the runtime's)"
+    parser.add_argument("--threads", type=whole_number(1), metavar="N", help=about)
     add_batch_size(parser, "32 for a classifier, else 1")
     only = parser.add_argument_group("classifiers only")
     only.add_argument("--top", type=whole_number(1), metavar="K", help="classes an image (default: 1)")
@@ -58,16 +60,17 @@ def run(options: argparse.Namespace) -> int:
     _keep_apart(options, files)
     from resurge.cli.predicting import predicting_of
     from resurge.cli.predicting.contract import Asked
-    from resurge.training.evaluate import pick_device
-    from resurge.training.run import load_run
+    from resurge.deploy.predictor import Predictor
 
-    device = pick_device(options.device)
-    trained = load_run(options.run, device)
-    kind = predicting_of(trained.task)
-    _require_known(options, trained.task, kind)
-    style = _style(options, to_file=trained.task != "segment")
-    predicting = kind(Asked(trained, options, device))
-    to_file = options.out is not None and trained.task != "segment"
+    predictor = Predictor(options.run, options.device, options.threads)
+    for note in predictor.notes:
+        print(f"resurge: {note}", file=sys.stderr)
+    task = predictor.task
+    kind = predicting_of(task)
+    _require_known(options, task, kind)
+    style = _style(options, to_file=task != "segment")
+    predicting = kind(Asked(predictor, options))
+    to_file = options.out is not None and task != "segment"
     writer = Writer(style, predicting, live=not to_file)
     skipped = 0
     for opened, answer in answers(predicting, files, options.batch_size or kind.batch_size):

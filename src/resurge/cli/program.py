@@ -38,6 +38,8 @@ COMMANDS = {
     "predict": Entry("resurge.cli.predict", "what a trained run says of images: classes, objects, label maps"),
     "report": Entry("resurge.cli.report", "write a run's report.html anew"),
     "check-data": Entry("resurge.cli.check_data", "find what is wrong with a folder of images before training on it"),
+    "export": Entry("resurge.cli.export", "write what production runs: ONNX, OpenVINO or torch, down to int8"),
+    "serve": Entry("resurge.cli.serve", "answer images over HTTP with a run or an export; a page to try it in"),
     "convert": Entry("resurge.cli.convert", "rewrite weights in another package's layout"),
 }
 

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from resurge.cli.options import Parser, add_json, whole_number
 from resurge.cli.tables import print_json
 from resurge.errors import UserError
+from resurge.tasks.settings import pick_head
 
 if TYPE_CHECKING:
+    from resurge.arch.spec import Spec
     from resurge.explain.show import Summary
 
 
@@ -36,13 +38,12 @@ def add_options(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from resurge.explain.show import compare, write_diagrams
+    from resurge.explain.show import compare
 
     shown = [examine(model, options) for model in (options.model, *options.compare)]
     written: list[Path] = []
     if options.diagram:  # first: what cannot be written is complained of before a long table
-        _, height, width = shown[0].costs.input
-        written = write_diagrams(shown[0].spec, options.diagram, size=(height, width))
+        written = _draw(shown[0], options.diagram)
     if options.json:
         found = [summary.to_json() for summary in shown]
         print_json(found if options.compare else found[0])
@@ -63,29 +64,95 @@ def examine(model: str, options: argparse.Namespace) -> Summary:
     from resurge.explain.show import summarize
     from resurge.weights.catalog import entries
 
-    trained = {}
     place = Path(model) if len(model) < LONGEST_PATH else Path()
     if (place / "model.json").is_file() or (len(place.parts) > 1 and place.is_dir()):
-        from resurge.weights.checkpoint import read_model_json
-
-        trained = read_model_json(model)
-        _require_fields(trained, place)
-    spec = get_spec(trained.get("spec", model))
+        return _examine_run(place, options)
+    spec = get_spec(model)
     entry = entries().get(canonical_name(spec) or "")
-    usual = entry.cost_size if entry else 32 if spec.stem.stride == 1 else 224
-    size = options.size or trained.get("preprocessing", {}).get("size") or usual
+    size = options.size or (entry.cost_size if entry else _usual_size(spec))
     return summarize(
         spec,
         size=(size, size),
-        in_channels=options.in_channels or trained.get("in_channels") or 3,
-        num_classes=options.num_classes or len(trained.get("classes", ())) or None,
+        in_channels=options.in_channels or 3,
+        num_classes=options.num_classes,
         entry=dataclasses.asdict(entry) if entry else None,
+    )
+
+
+def _examine_run(place: Path, options: argparse.Namespace) -> Summary:
+    """The same of a run directory, with what it says of its training."""
+    import torch
+
+    from resurge.arch.backbone import backbone_of
+    from resurge.arch.surgery import convert_norm
+    from resurge.arch.zoo import canonical_name, get_spec
+    from resurge.explain.cost import cost
+    from resurge.explain.show import BACKBONE_ONLY, Summary, Trained, default_classes
+    from resurge.tasks.build import build_task_model
+    from resurge.training.run import read_settings
+    from resurge.weights.catalog import entries
+    from resurge.weights.model_json import read_model_json
+
+    told = read_model_json(place)
+    _require_fields(told, place)
+    task, classes = told.get("task", "classify"), tuple(map(str, told.get("classes", ())))
+    head, spec = pick_head(task, told.get("head")), get_spec(told["spec"])
+    count = options.num_classes or len(classes) or (default_classes(spec) if task == "classify" else 1)
+    channels = options.in_channels or told.get("in_channels", 3)
+    side = options.size or _side(told.get("preprocessing", {})) or _usual_size(spec)
+    with torch.device("meta"):
+        network = build_task_model(task, spec, count, channels, head, **read_settings(task, told))
+        if told.get("norm") in ("frozen", "group"):
+            convert_norm(network, told["norm"])
+    parts = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
+    backbone = backbone_of(network)
+    counted = backbone if task in BACKBONE_ONLY else network
+    entry = entries().get(canonical_name(spec) or "") if task == "classify" else None
+    return Summary(
+        spec,
+        cost(counted, (side, side)),
+        dataclasses.asdict(entry) if entry else None,
+        Trained(task, head, classes, {name: own for name, own in parts.items() if own}, told.get("scores", {})),
+        backbone.output_stride,
+    )
+
+
+def _side(preprocessing: Mapping[str, Any]) -> int | None:
+    """Side of the images that a run's network sees: of a square one, or the shorter of a scene's."""
+    sides = [preprocessing.get(name) for name in ("size", "short_side")]
+    return next((side for side in sides if type(side) is int and side > 0), None)
+
+
+def _usual_size(spec: Spec) -> int:
+    return 32 if spec.stem.stride == 1 else 224
+
+
+def _draw(shown: Summary, path: str) -> list[Path]:
+    from resurge.explain.show import write_diagrams
+
+    channels, height, width = shown.costs.input
+    classifier = shown.run is None or shown.run.task == "classify"
+    return write_diagrams(
+        shown.spec,
+        path,
+        size=(height, width),
+        in_channels=channels,
+        num_classes=shown.costs.rows[-1].shape[0] if classifier else None,
+        output_stride=shown.output_stride,
+        classifier=classifier,
     )
 
 
 def _require_fields(trained: Mapping[str, Any], place: Path) -> None:
     """Raises UserError when what a run says of itself is of another kind than is read from it here."""
-    kinds = {"preprocessing": dict, "classes": list, "in_channels": int}
+    kinds = {
+        "preprocessing": dict,
+        "classes": list,
+        "in_channels": int,
+        "task": str,
+        "head_settings": dict,
+        "scores": dict,
+    }
     for name, kind in kinds.items():
         if name in trained and not isinstance(trained[name], kind):
             raise UserError(

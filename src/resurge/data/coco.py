@@ -134,6 +134,12 @@ def load_coco(file: Path) -> dict[str, Any]:
     try:
         document = json.loads(text)
     except json.JSONDecodeError as error:
+        encoding = _other_encoding(data)
+        if encoding is not None:
+            raise UserError(
+                f"{file} is in {encoding}, and JSON is read in UTF-8. Save it again in UTF-8, or convert it: "
+                f"iconv -f {encoding} -t UTF-8."
+            ) from error
         at = len(text[: error.pos].encode("utf-8", "surrogateescape")) + (3 if data[:3] == b"\xef\xbb\xbf" else 0)
         what = "is damaged" if data.rstrip().endswith(b"}") and at < len(data.rstrip()) else "is cut short"
         raise UserError(
@@ -151,6 +157,14 @@ def load_coco(file: Path) -> dict[str, Any]:
             "Expected an object with images, annotations and categories."
         )
     return document
+
+
+def _other_encoding(data: bytes) -> str | None:
+    """UTF-16 or UTF-32, with the order of its bytes, if that is what makes JSON of these bytes; else None."""
+    found = json.detect_encoding(data)
+    if found.startswith("utf-8"):
+        return None
+    return found.upper() if data.decode(found, "replace").lstrip("\ufeff \t\r\n")[:1] in ("{", "[") else None
 
 
 def category_names(document: dict[str, Any], file: Path, findings: list[Finding]) -> dict[int, str]:

@@ -1,17 +1,23 @@
-"""From a picture to the tensor a network sees: the one definition for evaluation, prediction and export."""
+"""From a picture to the tensor a network sees: the one definition for evaluation, prediction and export.
+
+Importing this imports no torch, and `array` needs none: what an export is given is made without it.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
 
-from resurge.data.bundle import DataBundle, Split
 from resurge.errors import UserError, suggest
+
+if TYPE_CHECKING:
+    import torch
+
+    from resurge.data.bundle import DataBundle, Split
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -57,19 +63,39 @@ class Values:
         mode = "L" if self.channels == 1 else "RGB"
         return image if image.mode == mode else image.convert(mode)
 
+    def fit(self, image: Image.Image) -> Image.Image:
+        """The picture that goes to the network: its colours and its size."""
+        raise NotImplementedError
+
+    def array(self, image: Image.Image) -> np.ndarray:
+        """float32 (channels, h, w): to the bit what calling gives as a tensor, without torch."""
+        values = np.asarray(self.fit(image), dtype=np.uint8)
+        planes = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
+        found = planes.astype(np.float32, order="C")
+        found /= np.float32(255)
+        found -= np.asarray(self.mean, dtype=np.float32)[:, None, None]
+        found /= np.asarray(self.std, dtype=np.float32)[:, None, None]
+        return found
+
     def to_tensor(self, image: Image.Image) -> torch.Tensor:
         """uint8 (channels, H, W)."""
+        import torch
+
         values = torch.from_numpy(np.array(image, dtype=np.uint8))
         return values[None] if values.ndim == 2 else values.permute(2, 0, 1).contiguous()
 
     def normalise(self, values: torch.Tensor) -> torch.Tensor:
         """uint8 (..., channels, H, W) to float32 of that shape: (v / 255 - mean) / std."""
+        import torch
+
         mean = torch.tensor(self.mean).view(-1, 1, 1)
         std = torch.tensor(self.std).view(-1, 1, 1)
         return values.float().div_(255).sub_(mean).div_(std)
 
     def denormalise(self, values: torch.Tensor) -> torch.Tensor:
         """The inverse of `normalise`: float (..., channels, H, W) to float in 0..1, clipped."""
+        import torch
+
         mean = torch.tensor(self.mean, device=values.device).view(-1, 1, 1)
         std = torch.tensor(self.std, device=values.device).view(-1, 1, 1)
         return (values * std + mean).clamp(0, 1)

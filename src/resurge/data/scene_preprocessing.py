@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from PIL import Image
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
-from resurge.data.bundle import DataBundle
 from resurge.data.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -20,6 +16,11 @@ from resurge.data.preprocessing import (
     channel_statistics,
 )
 from resurge.errors import UserError, suggest
+
+if TYPE_CHECKING:
+    import torch
+
+    from resurge.data.bundle import DataBundle
 
 KIND = "scene"
 """What a stored ScenePreprocessing says it is, so that one for classification is not taken for it."""
@@ -75,7 +76,7 @@ class ScenePreprocessing(Values):
         height, width = size
         if image.size == (width, height):
             return image
-        return F.resize(image, [height, width], interpolation=InterpolationMode(self.interpolation), antialias=True)
+        return image.resize((width, height), INTERPOLATION[self.interpolation])
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that `from_json` turns back into an equal ScenePreprocessing."""

@@ -139,7 +139,12 @@ def _open(
     found: SceneSource, held: SceneSource | None, val: str | os.PathLike[str] | None, task: str,
     classes: tuple[str, ...], seed: int, val_fraction: float | None, max_pixels: int,
 ) -> SceneBundle:  # fmt: skip
-    notes: list[str] = []
+    _require_training(found, classes)
+    notes = [
+        f"the {part} part of {found.name} lists no images and is left out"
+        for part, records in found.parts.items()
+        if part in ("val", "test") and not records
+    ]
 
     def masks(source: MaskSource, records: Sequence[MaskRecord]) -> MaskSplit:
         split, left_out = to_mask_split(source, records, classes, max_pixels)
@@ -154,12 +159,45 @@ def _open(
     if isinstance(found, MaskSource):
         maps = {part: masks(found, records) for part, records in found.parts.items() if records}
         if isinstance(held, MaskSource):
-            maps["val"] = masks(held, to_validate(held.parts))
+            maps["val"] = masks(held, _listed(held))
         return _bundle(found, maps, classes, val, task, seed, val_fraction, notes)
     parts = {part: objects(found, records) for part, records in found.parts.items() if records}
     if isinstance(held, ObjectSource):
-        parts["val"] = objects(held, to_validate(held.parts))
+        parts["val"] = objects(held, _listed(held))
     return _bundle(found, parts, classes, val, task, seed, val_fraction, notes)
+
+
+def _require_training(found: SceneSource, classes: Sequence[str]) -> None:
+    """Raises UserError when there is no training part, no image in it, or no class."""
+    images = len(found.parts.get("train", found.parts.get("", ())))
+    if not images and ("train" in found.parts or "" in found.parts):
+        came = f"{'its training part' if 'train' in found.parts else 'it'} lists none ({found.how})"
+        raise UserError(f"{found.name} has no images to train on: {came}. Expected at least two; add their entries.")
+    if not images:
+        has = " and ".join(part for part, records in found.parts.items() if records) or "nothing"
+        raise UserError(f"{found.name} has no images to train on: {found.how} hold {has} only. Add a training part.")
+    if not classes and found.format == "coco":
+        raise UserError(
+            f"{found.name} has no classes: the list of categories is empty ({found.how}). Expected an entry with an id "
+            "and a name for each class; export the annotations again with them."
+        )
+    if not classes:
+        raise UserError(f"{found.name} has no object to train on in its {images} training images. Add some.")
+
+
+def _listed(source: SceneSource) -> tuple[Any, ...]:
+    """What to validate on of the data set that --val names.
+
+    Raises:
+        UserError: it lists no image.
+    """
+    parts: dict[str, tuple[Any, ...]] = dict(source.parts)
+    records = to_validate(parts)
+    if not records:
+        raise UserError(
+            f"{source.name}, given with --val, lists no images ({source.how}). Add their entries, or leave out --val."
+        )
+    return records
 
 
 def is_digits(source: str | os.PathLike[str], format: str) -> bool:
@@ -194,10 +232,7 @@ def _bundle(
     found: SceneSource, parts: dict[str, AnySplit], classes: tuple[str, ...], val: str | os.PathLike[str] | None,
     task: str, seed: int, val_fraction: float | None, notes: list[str],
 ) -> DataBundle[AnySplit]:  # fmt: skip
-    train = parts.get("train", parts.get(""))
-    if train is None:
-        has = ", ".join(part for part in parts) or "nothing"
-        raise UserError(f"{found.name} has no images to train on: {found.how} hold {has}. Add a training part.")
+    train = parts["train" if "train" in parts else ""]
     test, how = parts.get("test"), found.how
     if val is not None and str(val) == "test" and test is not None:
         held, test, how = test, None, f"{how}; validating on the test part"
@@ -251,6 +286,8 @@ def open_scene_split(
         if part in found.parts and not (part == "train" and "val" not in found.parts):
             names = tuple(classes) if classes is not None else found.classes
             what = f"the {part or 'whole'} part of {found.name} ({found.how})"
+            if not found.parts[part]:
+                raise UserError(f"{what} lists no images. Add their entries, or evaluate on other data.")
             if isinstance(found, MaskSource):
                 return to_mask_split(found, found.parts[part], names, max_pixels)[0], names, what
             return to_split(found, found.parts[part], names, task == "instances", max_pixels)[0], names, what

@@ -302,15 +302,14 @@ class SceneDataset(Dataset[Sample]):
 
     With `train` the augmentation runs with torch's CPU generator seeded by (seed, epoch, index), and the generator is
     put back after it; without, there is none. An image, mask or label map that cannot be read is replaced by the next
-    image that can; every such image is logged once and counted in `replaced`. With `strict` it raises instead. Without
-    `targets` the target is empty, and no masks are decoded.
+    image that can; every such image is logged once and counted in `replaced`. With `strict` it raises instead.
     """
 
     def __init__(
         self, split: ObjectSplit | MaskSplit, pre: ScenePreprocessing, augment: SceneAugment | None = None,
-        seed: int = 0, train: bool = False, task: str = "detect", *, strict: bool = False, targets: bool = True,
+        seed: int = 0, train: bool = False, task: str = "detect", *, strict: bool = False,
     ) -> None:  # fmt: skip
-        self.split, self.seed, self.train, self.strict, self.targets = split, seed, train, strict, targets
+        self.split, self.seed, self.train, self.strict = split, seed, train, strict
         self.transform = scene_transform(pre, augment if train else None, task)
         self.replaced: dict[str, str] = {}
 
@@ -328,8 +327,6 @@ class SceneDataset(Dataset[Sample]):
     def _sample(self, index: int, seed: int) -> Sample:
         # Never at a fraction of the size as IndexedDataset may: boxes are in pixels of the whole image.
         image = self.split.read(index)
-        if not self.targets:
-            return self.transform.pre(image), {}, index
         target = self.split.target(index)
         try:
             if not self.train:

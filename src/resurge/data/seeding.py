@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 _MASK = (1 << 64) - 1
 
@@ -33,6 +35,8 @@ def seeded(seed: int) -> Iterator[None]:
     Touches the CPU generator only: `torch.manual_seed` would also reseed the accelerators, whose state a data loader
     in the main process must not disturb.
     """
+    import torch
+
     generator = torch.default_generator
     state = generator.get_state()
     generator.manual_seed(seed)
@@ -44,4 +48,6 @@ def seeded(seed: int) -> Iterator[None]:
 
 def generator(*values: int) -> torch.Generator:
     """A fresh CPU generator seeded with `mix(*values)`."""
+    import torch
+
     return torch.Generator().manual_seed(mix(*values))

@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +94,7 @@ def optimize(
         other = rewrite(moved, [*chosen, name])
         if _same_layers(best, other):
             continue
-        choice = trial.pick(
-            name, _signature(best), {"as it is": lambda best=best: best, name: lambda other=other: other}
-        )
+        choice = trial.pick(name, _signature(best), {"as it is": partial(_given, best), name: partial(_given, other)})
         choices.append(choice)
         if choice.form == name:
             chosen.append(name)
@@ -103,6 +102,10 @@ def optimize(
     best, groups = _choose_groups(best, example, trial)
     known.save()
     return Optimized(best, certify(moved, best, example), (*choices, *groups))
+
+
+def _given(model: nn.Module) -> nn.Module:
+    return model
 
 
 # ----------------------------------------------------------------------------------------------------------- measuring

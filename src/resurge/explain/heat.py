@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 from resurge.errors import UserError
 from resurge.files import atomic_write_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # From dark violet over red to pale yellow; lightness rises all along, so that it reads in grey as well.
 SCALE = np.array(
@@ -45,7 +48,7 @@ def overlay(image: Image.Image, heat: Tensor | np.ndarray, strength: float = 0.7
     Raises:
         UserError: the heat map is not two-dimensional.
     """
-    values = heat.detach().float().cpu().numpy() if isinstance(heat, Tensor) else np.asarray(heat, dtype=np.float32)
+    values = np.asarray(heat, dtype=np.float32) if isinstance(heat, np.ndarray) else heat.detach().float().cpu().numpy()
     if values.ndim != 2 or values.size == 0:
         raise UserError(f"a heat map has two dimensions, height and width; got shape {tuple(values.shape)}.")
     values = np.clip(np.nan_to_num(values.astype(np.float32)), 0.0, 1.0)

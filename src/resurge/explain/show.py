@@ -14,10 +14,54 @@ from resurge.errors import UserError
 from resurge.explain.cost import CostReport, cost
 from resurge.explain.diagram import block_scene, network_scene
 
+SHOWN_CLASSES = 10
+SHARES = ("top1", "top5", "ece", "ap", "ap50", "miou", "accuracy")  # how the names of scores in 0..1 end
+BACKBONE_ONLY = ("detect", "instances")
+"""Tasks whose cost beyond the backbone depends on what is in the image."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run directory says of its network.
+
+    Attributes:
+        task, head: as `resurge.tasks.settings` has them.
+        classes: their names.
+        parameters: weights and biases of each part, in order, such as backbone, fpn and head.
+        scores: as model.json has them.
+    """
+
+    task: str
+    head: str
+    classes: tuple[str, ...]
+    parameters: Mapping[str, int]
+    scores: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        parts = {**self.parameters, "total": sum(self.parameters.values())}
+        found = {"task": self.task, "head": self.head, "classes": list(self.classes)}
+        return {**found, "parameters": parts, "scores": dict(self.scores)}
+
+    def to_rows(self) -> list[list[str]]:
+        """A fact a row: its name, and what it is."""
+        shown = ", ".join(self.classes[:SHOWN_CLASSES]) + (", …" if len(self.classes) > SHOWN_CLASSES else "")
+        parts = " + ".join(f"{name} {count:,}" for name, count in self.parameters.items())
+        rows = [
+            ["task", f"{self.task}, with the head {self.head}"],
+            ["classes", f"{len(self.classes)}: {shown}"],
+            ["parameters", f"{sum(self.parameters.values()):,} = {parts}"],
+        ]
+        if self.scores:
+            rows.append(["scores", ", ".join(f"{name} {_result(name, value)}" for name, value in self.scores.items())])
+        return rows
+
 
 @dataclass(frozen=True)
 class Summary:
-    """A network, what it costs, and what is published of it.
+    """A network, what it costs, what is published of it, and what a run that was trained with it says.
+
+    `costs` are those of the backbone alone where the run is of a task in `BACKBONE_ONLY`. `output_stride` is that of
+    the backbone as it was built.
 
     `entry` is the catalogue's entry as plain values (`dataclasses.asdict`): top1, top1_source, top1_size, sources, each
     with kind, location, label, licence, top1 and size. None for a network of one's own; any key may be missing.
@@ -26,21 +70,35 @@ class Summary:
     spec: Spec
     costs: CostReport
     entry: Mapping[str, Any] | None = None
+    run: Trained | None = None
+    output_stride: int = 32
 
     @property
     def name(self) -> str:
         return canonical_name(self.spec) or format_spec(self.spec)
 
+    @property
+    def of_backbone(self) -> bool:
+        """Whether the costs leave out pyramid and heads."""
+        return self.run is not None and self.run.task in BACKBONE_ONLY
+
+    @property
+    def parameters(self) -> int:
+        """Of the whole network."""
+        return self.costs.parameters if self.run is None else sum(self.run.parameters.values())
+
     def to_json(self) -> dict[str, Any]:
-        """Plain values: name, text, spec, aliases, cost, published score, weights."""
+        """Plain values: name, text, spec, aliases, cost, published score, weights, and the run or None."""
+        other = {"of": "backbone", "other_parameters": self.parameters - self.costs.parameters}
         return {
             "name": canonical_name(self.spec),
             "text": format_spec(self.spec),
             "aliases": self._aliases(),
             "spec": spec_to_json(self.spec),
-            "cost": self.costs.to_json(),
+            "cost": self.costs.to_json() | (other if self.of_backbone else {}),
             "published": self._published(),
             "weights": self._weights(),
+            "run": None if self.run is None else self.run.to_json(),
         }
 
     def to_text(self) -> str:
@@ -49,10 +107,13 @@ class Summary:
         aliases = self._aliases()
         if aliases:
             head.append(f"also called {', '.join(aliases)}")
+        if self.run is not None:
+            head += ["", *_columns(self.run.to_rows())]
         lines = [*head, "", *_axes(self.spec), ""]
         channels, height, width = self.costs.input
-        lines.append(f"for one input of {channels} x {height} x {width}:")
-        lines += _columns(_cost_cells(self.costs), right=(2, 3, 4, 5))
+        alone = ", the backbone alone" if self.of_backbone else ""
+        lines.append(f"for one input of {channels} x {height} x {width}{alone}:")
+        lines += _columns(_cost_cells(self.costs, "backbone" if self.of_backbone else "total"), right=(2, 3, 4, 5))
         published = self._published()
         if published:
             lines += [
@@ -115,11 +176,14 @@ def compare(summaries: Sequence[Summary]) -> str:
         raise UserError("there is nothing to compare: name at least one model.")
     rows: list[list[str]] = [["", *(summary.name for summary in summaries)]]
     rows += [[name, *values] for name, values in _differences([summary.spec for summary in summaries])]
+    if any(summary.run is not None and summary.run.task != "classify" for summary in summaries):
+        rows.append(["task", *(summary.run.task if summary.run else "classify" for summary in summaries)])
+        rows.append(["head", *(summary.run.head if summary.run else "linear" for summary in summaries)])
     figures = (
         ("input", lambda s: " x ".join(map(str, s.costs.input))),
-        ("parameters", lambda s: f"{s.costs.parameters:,}"),
-        ("multiply-adds", lambda s: _big(s.costs.macs)),
-        ("activations", lambda s: _mebibytes(s.costs.activation_bytes)),
+        ("parameters", lambda s: f"{s.parameters:,}"),
+        ("multiply-adds", lambda s: _big(s.costs.macs) + (" (backbone)" if s.of_backbone else "")),
+        ("activations", lambda s: _mebibytes(s.costs.activation_bytes) + (" (backbone)" if s.of_backbone else "")),
         ("receptive field", lambda s: f"{s.costs.receptive_field}"),
         ("published top-1", lambda s: f"{published['top1']} %" if (published := s._published()) else "-"),
         ("files of weights", lambda s: f"{len(s._weights())}"),
@@ -134,17 +198,30 @@ def compare(summaries: Sequence[Summary]) -> str:
     return "\n".join(_columns(rows, right=tuple(range(1, len(summaries) + 1)))) + "\n"
 
 
-def write_diagrams(model: str | Spec, path: str | Path, *, size: tuple[int, int] = (224, 224)) -> list[Path]:
+def write_diagrams(
+    model: str | Spec,
+    path: str | Path,
+    *,
+    size: tuple[int, int] = (224, 224),
+    in_channels: int = 3,
+    num_classes: int | None = None,
+    output_stride: int = 32,
+    classifier: bool = True,
+) -> list[Path]:
     """Draw the network into `path` (.svg or .png) and the blocks of each stage beside it, `NAME_stage1.svg` and so on.
+
+    `num_classes` None takes that of the published figures; without `classifier` the backbone alone is drawn.
 
     Raises:
         UserError: no such model, another suffix, or a file cannot be written.
     """
     spec, target = get_spec(model), Path(path)
-    written = [network_scene(spec, size=size, num_classes=default_classes(spec)).save(target)]
+    classes = (num_classes or default_classes(spec)) if classifier else None
+    how: dict[str, Any] = {"size": size, "in_channels": in_channels, "output_stride": output_stride}
+    written = [network_scene(spec, num_classes=classes, **how).save(target)]
     for stage in range(1, len(spec.depths) + 1):
         beside = target.with_name(f"{target.stem}_stage{stage}{target.suffix}")
-        written.append(block_scene(spec, stage, size=size).save(beside))
+        written.append(block_scene(spec, stage, **how).save(beside))
     return written
 
 
@@ -180,7 +257,7 @@ def _differences(specs: Sequence[Spec]) -> list[tuple[str, list[str]]]:
     return rows
 
 
-def _cost_cells(costs: CostReport) -> list[list[str]]:
+def _cost_cells(costs: CostReport, whole: str = "total") -> list[list[str]]:
     cells = [["", "output", "parameters", "multiply-adds", "activations", "receptive field"]]
     for row in costs.rows:
         cells.append(
@@ -193,7 +270,7 @@ def _cost_cells(costs: CostReport) -> list[list[str]]:
                 "" if row.receptive_field is None else str(row.receptive_field),
             ]
         )
-    total = ["total", "", f"{costs.parameters:,}", _big(costs.macs), _mebibytes(costs.activation_bytes), ""]
+    total = [whole, "", f"{costs.parameters:,}", _big(costs.macs), _mebibytes(costs.activation_bytes), ""]
     return [*cells, total]
 
 
@@ -215,6 +292,13 @@ def _columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[s
 
 def _big(value: float) -> str:
     return f"{value / 1e9:.3f} G" if value >= 1e8 else f"{value / 1e6:.3f} M"
+
+
+def _result(name: str, value: Any) -> str:
+    """A score as text: a share in per cent, another number as it is."""
+    if isinstance(value, float) and name.endswith(SHARES):
+        return f"{100 * value:.2f} %"
+    return "undefined" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _mebibytes(value: float) -> str:

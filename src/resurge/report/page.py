@@ -104,7 +104,7 @@ def render(run: RunFiles) -> str:
     """The HTML of the page.
 
     Raises:
-        UserError: the task of the run is unknown, or a file of it holds something else than it should.
+        UserError: the task of the run is unknown or missing, or a file of it holds something else than it should.
     """
     layout = LAYOUTS.get(run.task)
     if layout is None:

@@ -26,8 +26,20 @@ class RunFiles:
 
     @property
     def task(self) -> str:
-        """What the network was trained for; classify in runs that do not say."""
-        return str(self.model.get("task") or "classify")
+        """What the network was trained for; classify in runs that do not say, which are older than the other tasks.
+
+        Raises:
+            UserError: a run of another task does not say which.
+        """
+        told = self.model.get("task")
+        scored = (self.evaluation or {}).get("task") not in (None, "classify")
+        scenes = "head" in self.model or section(self.model, "preprocessing").get("kind") == "scene"
+        if told is None and (scored or scenes):
+            raise UserError(
+                f"{self.folder / 'model.json'} does not say its task, and the run is no classifier's: it has a head, "
+                'or a preprocessing or scores of scenes. Write "task": "detect" (or instances, or segment) into it.'
+            )
+        return "classify" if told is None else str(told)
 
     @property
     def classes(self) -> list[str]:

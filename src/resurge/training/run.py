@@ -35,7 +35,8 @@ from resurge.options import replaced, to_plain
 from resurge.tasks.build import build_task_model
 from resurge.tasks.settings import TASKS, Detector, Segmenter
 from resurge.training.recipe import Machine, Recipe
-from resurge.weights.checkpoint import load_weights, read_model_json, save_model
+from resurge.weights.checkpoint import load_weights, save_model
+from resurge.weights.model_json import read_model_json
 
 LAST = Path("checkpoints", "last.ckpt")
 BEST = Path("checkpoints", "best.ckpt")
@@ -72,6 +73,10 @@ def load_run(folder: str | os.PathLike[str], device: str | torch.device = "cpu")
     if not (root / "model.json").is_file() and (root / "recipe.yaml").is_file():
         raise UserError(f"the training in {root} did not finish. Go on with: resurge train --resume {root}")
     meta = read_model_json(root)
+    if "export" in meta:
+        raise UserError(
+            f"{root} is an export, which can only answer: resurge predict, resurge serve. Give the run it was made of."
+        )
     task = str(meta.get("task", "classify"))
     if task not in TASKS:
         raise UserError(f"{root / 'model.json'} is of the task {task!r}, which is unknown here.{suggest(task, TASKS)}")
@@ -79,7 +84,7 @@ def load_run(folder: str | os.PathLike[str], device: str | torch.device = "cpu")
         spec = get_spec(meta["spec"])
         classes = tuple(str(name) for name in meta["classes"])
         preprocessing = read_preprocessing(task, meta["preprocessing"])
-        settings = _read_settings(task, meta)
+        settings = read_settings(task, meta)
         model = build_task_model(task, spec, len(classes), int(meta["in_channels"]), meta.get("head"), **settings)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
@@ -106,8 +111,12 @@ def read_preprocessing(task: str, values: Mapping[str, Any]) -> Preprocessing | 
     return (Preprocessing if task == "classify" else ScenePreprocessing).from_json(dict(values))
 
 
-def _read_settings(task: str, meta: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers of the head, as `build_task_model` takes them."""
+def read_settings(task: str, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of the head that model.json has, as `build_task_model` takes them.
+
+    Raises:
+        UserError: a field is unknown or has a value that cannot be.
+    """
     plain = meta.get("head_settings") or {}
     if task == "segment":
         return {"segmenter": replaced(Segmenter(), plain, "model.json")}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from resurge.arch.backbone import Backbone, backbone_of
+from resurge.arch.deformable import undeformed
 from resurge.arch.spec import Spec
 from resurge.arch.text import parse_spec, spec_to_json
 from resurge.arch.zoo import MODELS, canonical_name
@@ -23,11 +24,10 @@ from resurge.weights import detect_layout as detectors
 from resurge.weights import segment_layout as segmenters
 from resurge.weights.catalog import entries, fetch, names_with_parameters, pretrained_source
 from resurge.weights.layouts import OWN, Value, detect_layout, from_resurge, to_resurge
+from resurge.weights.model_json import FORMAT, JSON_FILE, read_model_json
 from resurge.weights.reading import Checkpoint, read_checkpoint, unwrap
 
-FORMAT = 1
 WEIGHTS_FILE = "model.safetensors"
-JSON_FILE = "model.json"
 CLASSIFIER = ("head.fc.weight", "head.fc.bias")
 HEADS = ("head.", "fpn.", "auxiliary.")  # how the names begin of what stands on a backbone
 OFFSET = ".conv.offset."  # in the names of what bends a `DeformableConv2d`; zero at first
@@ -89,7 +89,7 @@ def load_weights(
             backbone is loaded and the rest keeps its values.
         source: a file (`.safetensors`, `.pth`, `.pt`, `.th`, `.bin`), a run directory, a state dict,
             `hub:owner/name`, an http(s) address, `catalog:NAME`, or `pretrained` (the catalogue's weights of the
-            model's own name).
+            model's own name). A deformable network also takes those of the plain one; its offsets stay as they are.
         layout: one of `resurge.weights.layouts.LAYOUTS`, or "auto".
         strict: a tensor that is missing, unexpected or misshapen is an error, except a last layer for another number
             of classes, which is skipped and reported. Otherwise whatever fits is loaded.
@@ -103,7 +103,7 @@ def load_weights(
     spec = backbone_of(model).spec
     name, checkpoint, source_layout = _read(source, spec, cache_dir)
     stated = checkpoint.metadata.get("spec")
-    if strict and stated and parse_spec(stated) != spec:
+    if strict and stated and parse_spec(stated) not in (spec, _plain(spec)):
         raise UserError(f"{name} holds weights of {stated!r}, but the model is {str(spec)!r}: use --model {stated!r}.")
 
     tensors = _without_model(checkpoint.tensors)
@@ -148,6 +148,9 @@ def load_weights(
     notes = [f"taken from {wrapper!r}" for wrapper in checkpoint.wrappers]
     if eps_free:
         notes.append(f"{len(eps_free)} variances lowered by {detectors.EPS}: trained without an eps")
+    offsets = sum(OFFSET in key for key in missing)
+    if offsets and not any(OFFSET in key for key in found):
+        notes.append(f"{offsets} of the missing are offsets, missing by design: the source is not deformable")
     return LoadReport(
         source=name,
         layout=layout,
@@ -213,28 +216,9 @@ def save_model(directory: str | os.PathLike[str], model: nn.Module, meta: Mappin
     atomic_write_bytes(directory / JSON_FILE, text.encode("utf-8", "backslashreplace"))
 
 
-def read_model_json(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a run directory's `model.json`.
-
-    Raises:
-        UserError: it is missing, damaged, or written by a newer version.
-    """
-    path = Path(directory) / JSON_FILE
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"expected a run directory with {JSON_FILE}, but {path} does not exist.") from error
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged or was cut short ({error}). Train or export it again.") from error
-    if not isinstance(described, dict) or not isinstance(described.get("spec"), str):
-        raise UserError(f"{path} does not describe a model: it must be an object with a 'spec'.")
-    if described.get("format") != FORMAT:
-        raise UserError(
-            f"{path} is of format {described.get('format')!r}; this version of resurge reads {FORMAT}. Update resurge."
-        )
-    return described
+def _plain(spec: Spec) -> Spec:
+    """The spec without the deformable convolutions around its transform, whose weights it may start from."""
+    return spec.but(transform=undeformed(spec.transform))
 
 
 def _uncompiled(model: nn.Module) -> nn.Module:
@@ -251,7 +235,7 @@ def _read(
         return "the state dict", unwrap(source, "the state dict"), "auto"
     text = os.fspath(source)
     if text == "pretrained":
-        known = canonical_name(spec)
+        known = canonical_name(_plain(spec))
         if known is None:
             raise UserError(f"{str(spec)!r} is no named model, so no weights of it are published; pass --weights FILE.")
         text = f"catalog:{known}"

@@ -9,10 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-import torch
 from PIL import Image
 
-from resurge.training.run import Run
+from resurge.deploy.predictor import Predictor
 
 
 class Opened(NamedTuple):
@@ -25,9 +24,8 @@ class Opened(NamedTuple):
 class Asked(NamedTuple):
     """What a task's class is made from."""
 
-    run: Run
+    predictor: Predictor
     options: argparse.Namespace
-    device: torch.device
 
 
 class Predicting(Protocol):

@@ -7,7 +7,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
 from resurge.cli.predicting.contract import Asked, Opened
@@ -30,13 +29,12 @@ class Pictures:
     """The pictures asked for by --overlays and --explain, a file of each for an image."""
 
     def __init__(self, asked: Asked, options: argparse.Namespace) -> None:
-        self.run = asked.run
         self.folder = Path(options.overlays) if options.overlays else None
         self.names = Names()
-        self.explained = Explanations(asked.run, Path(options.explain)) if options.explain else None
+        self.explained = Explanations(asked.predictor, Path(options.explain)) if options.explain else None
 
-    def write(self, opened: Opened, picture: Image.Image | None, tensor: torch.Tensor) -> None:
-        """Write what was asked for. `picture` is the overlay, `tensor` (C, h, w) what the network saw.
+    def write(self, opened: Opened, picture: Image.Image | None) -> None:
+        """Write what was asked for. `picture` is the overlay.
 
         Raises:
             UserError: a file cannot be written.
@@ -44,7 +42,7 @@ class Pictures:
         if self.folder is not None and picture is not None:
             save_png(picture, self.folder / self.names.of(opened.path))
         if self.explained is not None:
-            self.explained.write(opened.path, opened.image, tensor)
+            self.explained.write(opened.path, opened.image)
 
     def finish(self) -> None:
         if self.explained is not None:

@@ -7,11 +7,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from resurge.cli.options import Views
 from resurge.cli.predicting.scenes import limited
 from resurge.cli.scoring.contract import Progress, Subject, changed
 from resurge.cli.tables import percent, table
 from resurge.data.scene_preprocessing import ScenePreprocessing
+from resurge.deploy.views import Views
 from resurge.report.scenes import FIGURES
 from resurge.training.evaluate_scenes import evaluate_scenes
 
@@ -95,7 +95,7 @@ class LabelMaps(_Scenes):
         return ScenePreprocessing(520, 1333)  # what torchvision's segmenters were trained with
 
     def score(self, subject: Subject, options: argparse.Namespace, progress: Progress | None) -> dict[str, Any]:
-        views = Views.of(options, subject.run.recipe if subject.run else None)
+        views = Views.of(options, Views.of_recipe(subject.run.recipe if subject.run else None))
         scores = self._scores(subject, options, progress, **dataclasses.asdict(views))
         return {"inference": dataclasses.asdict(views), **scores}
 

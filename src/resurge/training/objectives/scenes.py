@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
@@ -19,6 +20,8 @@ from resurge.training.evaluate_scenes import PreparedScenes, SceneScores, evalua
 from resurge.training.objectives.classify import given_class_weights
 from resurge.training.objectives.contract import Gather, Sums
 from resurge.training.recipe import Recipe
+
+log = logging.getLogger(__name__)
 
 
 class _Scenes:
@@ -92,6 +95,9 @@ class Segmentation(_Scenes):
             self._class_weights = median_frequency_weights(bundle.train, bundle.num_classes)
         elif wanted != "none":
             self._class_weights = given_class_weights(recipe, bundle)
+        self._train = bundle.train
+        self._ignored: dict[int, bool] = {}  # of training images with a view of ignored pixels only: is all of it so
+        self._warned = False
 
     def losses(self, net: nn.Module, batch: SceneBatch) -> tuple[dict[str, Tensor], Sums]:
         height, width = batch.images.shape[-2:]
@@ -101,8 +107,36 @@ class Segmentation(_Scenes):
                 for mask in (target["mask"] for target in batch.targets)
             ]
         )
+        if not self._warned:
+            self._watch(batch.indices, (masks == IGNORE).flatten(1).all(1))
         weights = None if self._class_weights is None else self._class_weights.to(masks.device)
         return net.losses(batch.images, masks, weights), {}  # type: ignore[operator]
+
+    def validated(self, reduce: Callable[[Tensor], Tensor], gather: Gather) -> dict[str, float]:
+        if not self._warned:
+            found = [index for one in gather(self._ignored) for index, ignored in one.items() if ignored]
+            self._warn(sorted(set(found)))
+        return super().validated(reduce, gather)
+
+    def _watch(self, indices: Tensor, blank: Tensor) -> None:
+        """Look at the whole label maps of images that showed nothing but ignored pixels: a crop may, and be right."""
+        for index in indices.to(blank.device)[blank].tolist():
+            if index not in self._ignored:
+                self._ignored[index] = _is_ignored(self._train, index)
+
+    def _warn(self, indices: list[int]) -> None:
+        """Say once, in one process, which training images teach nothing."""
+        first = not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
+        self._warned = bool(indices)
+        if indices and first:
+            log.warning(
+                "of %d training images %d have nothing but ignored pixels in their label maps and teach nothing: %s%s; "
+                "label them, or remove the images",
+                len(self._train),
+                len(indices),
+                ", ".join(self._train.ids[index] for index in indices[:3]),
+                ", …" if len(indices) > 3 else "",
+            )
 
 
 class Detection(_Scenes):
@@ -140,6 +174,14 @@ def median_frequency_weights(split: MaskSplit, num_classes: int) -> Tensor:
     if not bool(known.any()):
         raise UserError("the label maps hold ignored pixels only, so class_weights=auto has nothing to go by.")
     return torch.where(known, frequency[known].median() / frequency.clamp(min=1e-12), 0.0).float()
+
+
+def _is_ignored(split: MaskSplit, index: int) -> bool:
+    """Whether no pixel of a label map counts."""
+    try:
+        return bool((split.target(index) == IGNORE).all())
+    except UserError:
+        return False
 
 
 def few_scores(result: dict[str, Any]) -> dict[str, float | None]:

@@ -1,0 +1,149 @@
+"""`resurge serve EXPORT|RUN`: an HTTP server for one model."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resurge.cli.options import Parser, add_device, number, whole_number
+from resurge.errors import UserError
+
+if TYPE_CHECKING:
+    from resurge.deploy.serve.limits import Limits
+
+TOKEN = "RESURGE_TOKEN"
+
+# Options that are fields of Limits under the same name; not given, they are None.
+GIVEN = (
+    "max_batch", "max_delay", "queue", "timeout", "read_timeout", "grace", "max_bytes", "max_pixels", "max_side",
+    "max_images",
+)  # fmt: skip
+
+
+def seconds(word: str) -> float:
+    """An argparse `type`: a time above 0."""
+    found = number(word)
+    if found <= 0:
+        raise argparse.ArgumentTypeError(f"expected seconds above 0, got {word!r}")
+    return found
+
+
+def milliseconds(word: str) -> float:
+    """An argparse `type`: a time of 0 or more, in milliseconds; the value is in seconds."""
+    found = number(word)
+    if found < 0:
+        raise argparse.ArgumentTypeError(f"expected milliseconds, 0 or more, got {word!r}")
+    return found / 1000
+
+
+def add_options(parser: Parser) -> None:
+    parser.add_argument("model", metavar="EXPORT|RUN", help="a folder of `resurge export`, or of `resurge train`")
+    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="default: 127.0.0.1, this machine only")
+    about = "default: 8000; 0 takes a free one"
+    parser.add_argument("--port", type=whole_number(0, 65535), default=8000, metavar="N", help=about)
+    about = f"clients have to send what stands in FILE as a bearer token (default: the variable {TOKEN}, if set)"
+    parser.add_argument("--token-file", metavar="FILE", help=about)
+    about = "a name by which a server on 127.0.0.1 may be asked, besides localhost; may be repeated"
+    parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help=about)
+    add_device(parser)
+    about = "threads of the model (default: chosen by its runtime)"
+    parser.add_argument("--threads", type=whole_number(1), metavar="N", help=about)
+    about = "threads that decode images (default: one a processor, 4 at most)"
+    parser.add_argument("--workers", type=whole_number(1, 64), metavar="N", help=about)
+    group = parser.add_argument_group("limits")
+    about = "images the model is given at a time (default: 8 for a classifier, else 1)"
+    group.add_argument("--max-batch", type=whole_number(1), metavar="N", help=about)
+    about = "how long an idle model waits for images that are being decoded (default: 5)"
+    group.add_argument("--max-delay-ms", dest="max_delay", type=milliseconds, metavar="X", help=about)
+    about = "images accepted and not answered yet; more are refused with 503 (default: 64)"
+    group.add_argument("--queue", type=whole_number(1), metavar="N", help=about)
+    about = "seconds from a request to its answer; later it is 504 (default: 30)"
+    group.add_argument("--timeout", type=seconds, metavar="X", help=about)
+    about = "seconds a client has to send its request (default: 20)"
+    group.add_argument("--read-timeout", type=seconds, metavar="X", help=about)
+    about = "seconds to finish what was accepted, after SIGTERM or Ctrl-C (default: 30)"
+    group.add_argument("--grace", type=seconds, metavar="X", help=about)
+    group.add_argument("--max-bytes", type=whole_number(1), metavar="N", help="of a request (default: 20,000,000)")
+    group.add_argument("--max-pixels", type=whole_number(1), metavar="N", help="of an image (default: 40,000,000)")
+    about = "pixels on a side of an image (default: 20,000)"
+    group.add_argument("--max-side", type=whole_number(1), metavar="N", help=about)
+    group.add_argument("--max-images", type=whole_number(1), metavar="N", help="in a request (default: 16)")
+    parser.epilog = (
+        "The page is at /, the description of the routes at /docs. Ends with 0 after SIGTERM or Ctrl-C, when what was\n"
+        "accepted is answered."
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    if not Path(options.model).is_dir():
+        raise UserError(f"{options.model} is no folder. Expected one of `resurge export` or `resurge train`.")
+    token = read_token(options.token_file)
+    try:
+        from resurge.deploy.serve.running import LOOPBACK, Server, bind, is_local
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{error.name} is not installed. Install what serve needs: pip install 'resurge[app]'"
+        ) from error
+    from resurge.deploy.serve.loading import loader, task_of
+    from resurge.deploy.serve.service import Service
+
+    limits = limits_of(options, task_of(Path(options.model)))
+    service = Service(loader(options.model, options.device, options.threads), limits)
+    with bind(options.host, options.port) as listener:
+        host, port = listener.getsockname()[:2]
+        local = is_local(listener)
+        if not local and token is None:
+            print(
+                f"resurge: warning: everybody who can reach {host} can use this server. Give --token-file, or "
+                "--host 127.0.0.1.",
+                file=sys.stderr,
+            )
+        hosts = LOOPBACK | {name.lower() for name in options.allow_host} if local else None
+        shown = f"[{host}]" if ":" in host else host
+        print(f"serving {options.model} at http://{shown}:{port}", flush=True)
+        Server(service, token=token, hosts=hosts).run_on(listener)
+    print("ended; all that was accepted is answered." if not service.accepted else "ended.", flush=True)
+    return 0
+
+
+def limits_of(options: argparse.Namespace, task: str) -> Limits:
+    """The limits the command line gives, the defaults otherwise.
+
+    Raises:
+        UserError: two of them do not go together.
+    """
+    from resurge.deploy.serve.limits import Limits
+
+    given = {name: getattr(options, name) for name in GIVEN if getattr(options, name) is not None}
+    if options.workers is not None:
+        given["decoders"] = options.workers
+    if task != "classify":  # what is found in an image may depend on what it is padded to beside another one
+        given.setdefault("max_batch", 1)
+    if "queue" in given and "max_images" not in given:
+        given["max_images"] = min(Limits.max_images, given["queue"])
+    return Limits(**given)
+
+
+def read_token(path: str | None) -> str | None:
+    """The token in a file, or that of the environment, or None.
+
+    Raises:
+        UserError: the file cannot be read, or what stands there is no token.
+    """
+    if path is None:
+        token, place = os.environ.get(TOKEN), f"the variable {TOKEN}"
+        if token is None:
+            return None
+    else:
+        place = path
+        try:
+            token = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"--token-file {path} cannot be read ({error}).") from error
+    token = token.strip()
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise UserError(f"expected a token in {place}: a line of visible ASCII signs without spaces.")
+    return token

@@ -1,0 +1,218 @@
+"""What runs an exported network: one small class a format. Only the format that is asked for imports its runtime.
+
+What each makes of a precision:
+
+| | fp32 | bf16 | fp16 | int8 |
+|---|---|---|---|---|
+| openvino | as it says | arithmetic in bf16 | weights stored in fp16; arithmetic too where the CPU has it | as quantised; the rest as OpenVINO likes |
+| onnx | as it says | not exported: ONNX Runtime has no bf16 convolution on a CPU | stored; a CPU computes in fp32 | as quantised, the rest in fp32 |
+| torch | as it says | arithmetic in bf16 | arithmetic in fp16 | not exported |
+
+Where a processor lacks the arithmetic the engine computes in fp32 and says so in `notes`.
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+
+from resurge.deploy.folder import Export
+from resurge.errors import UserError
+
+INPUT = "images"
+
+
+class Engine(Protocol):
+    """A loaded network.
+
+    Attributes:
+        format: onnx, openvino, torch, or run.
+        precision: what it computes in: fp32, bf16, fp16 or int8.
+        notes: what is other than was asked for, in sentences.
+    """
+
+    format: str
+    precision: str
+    notes: tuple[str, ...]
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """float32 (N, C, H, W) -> the outputs by name: `logits`, or `classes` and `confidence`. Any thread may call.
+
+        Raises:
+            UserError: the runtime cannot take images of this shape.
+        """
+        ...
+
+
+def open_engine(export: Export, device: str = "auto", threads: int | None = None) -> Engine:
+    """The engine of an export, loaded.
+
+    Args:
+        device: auto or cpu; cuda where the runtime has it.
+        threads: of the arithmetic; None leaves it to the runtime, which takes a thread a physical core.
+
+    Raises:
+        UserError: the runtime is not installed, does not have the device, or cannot read the file.
+    """
+    kinds: Mapping[str, Any] = {"onnx": OnnxEngine, "openvino": OpenVinoEngine, "torch": ProgramEngine}
+    engine: Engine = kinds[export.format](export, device, threads)
+    return engine
+
+
+def need(name: str) -> ModuleType:
+    """A module of the extra `export`.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    import importlib
+
+    try:
+        with warnings.catch_warnings():  # a runtime's own, about other packages
+            warnings.simplefilter("ignore")
+            return importlib.import_module(name)
+    except ImportError as error:
+        package = name.partition(".")[0]
+        raise UserError(
+            f"{package} is needed and cannot be imported ({error}): pip install 'resurge[export]'"
+        ) from None
+
+
+class OpenVinoEngine:
+    """OpenVINO, on the processor."""
+
+    format = "openvino"
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, export: Export, device: str, threads: int | None) -> None:
+        if device not in ("auto", "cpu"):
+            raise UserError(f"an openvino export runs on the processor; expected --device cpu or auto, got {device!r}.")
+        openvino = need("openvino")
+        core = openvino.Core()
+        able = set(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+        self.precision = export.precision
+        if self.precision in ("bf16", "fp16") and self.precision.upper() not in able:
+            self.notes = (f"this processor has no {self.precision} arithmetic: OpenVINO computes in fp32.",)
+            self.precision = "fp32"
+        settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        hint = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}.get(self.precision)
+        if hint is not None:  # without it OpenVINO takes bf16 wherever the processor has it
+            settings["INFERENCE_PRECISION_HINT"] = hint
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        try:
+            self._model = core.compile_model(core.read_model(export.file), "CPU", settings)
+        except RuntimeError as error:
+            raise _unreadable(export.file, error) from error
+        self._names = [output.get_any_name() for output in self._model.outputs]
+        self._lock = threading.Lock()  # a compiled model has one request for all who call it
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        try:
+            with self._lock:
+                found = self._model([np.ascontiguousarray(images)])
+                return {name: np.array(found[index]) for index, name in enumerate(self._names)}
+        except RuntimeError as error:
+            raise _refused(images, error) from error
+
+
+class OnnxEngine:
+    """ONNX Runtime, on the processor or a CUDA device."""
+
+    format = "onnx"
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, export: Export, device: str, threads: int | None) -> None:
+        runtime = need("onnxruntime")
+        self.precision = export.precision
+        options = runtime.SessionOptions()
+        options.log_severity_level = 3  # its warnings are about graphs, which are no affair of who predicts
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        provider = self._provider(runtime, device)
+        if self.precision == "fp16" and provider == "CPUExecutionProvider":
+            self.notes = ("ONNX Runtime computes fp16 convolutions in fp32 on a processor; the weights are fp16.",)
+        try:
+            self._session = runtime.InferenceSession(str(export.file), options, providers=[provider])
+        except Exception as error:  # its exceptions have no common base but this one
+            raise _unreadable(export.file, error) from error
+        self._names = [output.name for output in self._session.get_outputs()]
+
+    @staticmethod
+    def _provider(runtime: ModuleType, device: str) -> Any:
+        kind, _, number = device.partition(":")
+        if kind in ("auto", "cpu"):
+            return "CPUExecutionProvider"
+        if kind == "cuda" and "CUDAExecutionProvider" in runtime.get_available_providers():
+            return ("CUDAExecutionProvider", {"device_id": int(number or 0)})
+        raise UserError(f"the installed ONNX Runtime has no {device!r} device. Use --device cpu.")
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        try:
+            found = self._session.run(None, {INPUT: np.ascontiguousarray(images)})
+        except Exception as error:
+            raise _refused(images, error) from error
+        return dict(zip(self._names, found, strict=True))
+
+
+class ProgramEngine:
+    """A program of torch.export, in torch."""
+
+    format = "torch"
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, export: Export, device: str, threads: int | None) -> None:
+        import torch
+
+        from resurge.training.evaluate import pick_device
+
+        self.precision = export.precision
+        self._device = pick_device(device)
+        if threads is not None:
+            torch.set_num_threads(threads)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                program = torch.export.load(export.file)
+                if self._device.type != "cpu":
+                    from torch.export.passes import move_to_device_pass
+
+                    program = move_to_device_pass(program, str(self._device))
+                self._module = program.module()
+        except Exception as error:  # zip, pickle, JSON and version errors, all of different kinds
+            raise _unreadable(export.file, error) from error
+        self._names = list(export.meta["export"]["outputs"])
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        import torch
+
+        batch = torch.from_numpy(np.ascontiguousarray(images)).to(self._device, memory_format=torch.channels_last)
+        try:
+            with torch.inference_mode():
+                found = self._module(batch)
+        except (RuntimeError, AssertionError) as error:
+            raise _refused(images, error) from error
+        values = found if isinstance(found, (tuple, list)) else (found,)
+        return {name: value.cpu().numpy() for name, value in zip(self._names, values, strict=True)}
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"{path} cannot be loaded ({_first_line(error)}). It may be of a newer version of its runtime than the one "
+        "installed: update the runtime (pip install -U 'resurge[export]') or export again."
+    )
+
+
+def _refused(images: np.ndarray, error: Exception) -> UserError:
+    return UserError(f"the exported network cannot take images of shape {images.shape} ({_first_line(error)}).")
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__

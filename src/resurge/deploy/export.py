@@ -1,0 +1,323 @@
+"""`export`: from a trained run to a folder that answers without it, in one of three formats and four precisions.
+
+The network is rewritten (`resurge.deploy.rewrite`), converted, compared with the run on pictures, and run once on its
+own in a fresh process. All of that happens in a folder beside the one asked for, which is renamed when all is well.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resurge.deploy.convert import (
+    TYPES,
+    Deployed,
+    output_names,
+    trace,
+    write_onnx,
+    write_openvino,
+    write_program,
+)
+from resurge.deploy.engines import Engine, need, open_engine
+from resurge.deploy.folder import CERTIFICATE, FILES, FORMATS, PRECISIONS, described, is_export, read_export
+from resurge.deploy.live import Live
+from resurge.deploy.material import Material, gather
+from resurge.deploy.measure import Comparison, compare
+from resurge.deploy.rewrite import rewrite
+from resurge.deploy.selftest import run_apart
+from resurge.errors import UserError, suggest
+from resurge.files import atomic_write_text
+from resurge.training.run import Run, load_run
+from resurge.weights.model_json import JSON_FILE
+
+MAX_DROP = 0.5
+IMAGES = 500
+# Largest difference of a logit, as a share of the largest logit, that the self-test lets pass between two processes on
+# one machine: none but that of arithmetic whose order may differ.
+APART = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 2e-2, "int8": 5e-2}
+RUNTIMES = {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino"), "torch": ("torch",)}
+REFUSED = {
+    (
+        "onnx",
+        "bf16",
+    ): "ONNX Runtime has no bf16 convolution on a processor. Use --format openvino or torch for bf16, or "
+    "--precision fp16 or int8 for onnx.",
+    ("torch", "int8"): "a torch program is not quantised here. Use --format openvino or onnx for int8.",
+}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be made.
+
+    format: onnx, openvino or torch. precision: fp32, bf16, fp16 or int8; see `resurge.deploy.engines`. decide: of a
+    segmenter: put out the class of every pixel in place of logits. calibrate: pictures for int8 and for the
+    comparison, as `gather` takes them. images: how many to compare on, at most. max_drop: points of accuracy that int8
+    may lose.
+    """
+
+    format: str = "onnx"
+    precision: str = "fp32"
+    decide: bool = False
+    calibrate: str | None = None
+    images: int = IMAGES
+    max_drop: float = MAX_DROP
+
+
+def export(
+    source: Run | str | os.PathLike[str], out: str | os.PathLike[str], format: str = "onnx", precision: str = "fp32",
+    *, calibrate: str | None = None, max_drop: float = MAX_DROP, images: int = IMAGES, decide: bool = False,
+    force: bool = False, overwrite: bool = False, say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:  # fmt: skip
+    """Write an export folder; returns its certificate.
+
+    Args:
+        source: a run, or its folder.
+        out: the folder to make.
+        format, precision, calibrate, images, decide: see `Wanted`.
+        max_drop: an export that loses more points than this is refused, unless `force`.
+        overwrite: replace an export that is there.
+        say: is told what is being done, a line at a time.
+
+    Raises:
+        UserError: the format or the precision is unknown or they do not go together, a package is not installed, `out`
+            is taken or cannot be written, the network cannot be converted, or too much is lost. Nothing is left then.
+    """
+    wanted = Wanted(format, precision, decide, calibrate, images, max_drop)
+    check(wanted)
+    target = Path(out)
+    _require_free(target, overwrite)
+    run = source if isinstance(source, Run) else load_run(source)
+    _require_possible(run, wanted)
+    with _beside(target, overwrite) as folder:
+        return _made(run, wanted, folder, force, say)
+
+
+def check(wanted: Wanted) -> None:
+    """Raises UserError for what can be refused before anything is loaded."""
+    for word, known, what in ((wanted.format, FORMATS, "format"), (wanted.precision, PRECISIONS, "precision")):
+        if word not in known:
+            raise UserError(f"unknown {what} {word!r}; it is one of {', '.join(known)}.{suggest(word, known)}")
+    reason = REFUSED.get((wanted.format, wanted.precision))
+    if reason is not None:
+        raise UserError(f"{wanted.format} with {wanted.precision} cannot be made: {reason}")
+    for name in RUNTIMES[wanted.format]:
+        need(name)
+    if wanted.format != "torch":
+        need("onnxscript")
+    if wanted.precision == "int8":
+        need("nncf")
+
+
+def _require_possible(run: Run, wanted: Wanted) -> None:
+    if run.task in ("detect", "instances"):
+        raise UserError(
+            f"{run.folder} is of the task {run.task}, and detectors cannot be exported yet: their proposals have no "
+            "fixed number. `resurge predict` and `resurge serve` take the run itself."
+        )
+    if wanted.decide and run.task != "segment":
+        raise UserError(f"{run.folder} is of the task {run.task}; only a segmenter puts out a class for every pixel.")
+
+
+def _made(run: Run, wanted: Wanted, folder: Path, force: bool, say: Callable[[str], None]) -> dict[str, Any]:
+    material = gather(run, wanted.calibrate)
+    if wanted.precision == "int8" and not material.real:
+        raise UserError(
+            "int8 is calibrated on pictures, and the data of the run are not where they were. Name some like those it "
+            "will see: --calibrate DIR (a few hundred are enough)."
+        )
+    say(f"tracing {run.spec}")
+    made = _convert(run, wanted, folder)
+    notes = _notes(run)
+    _write_json(folder, run, wanted, made)
+    original = Live(run)
+    batches = list(material.measured.few(wanted.images).batches(run.preprocessing))
+    if wanted.precision == "int8":
+        from resurge.deploy.quantize import quantize_folder
+
+        say(f"calibrating on {material.calibrated_on}")
+        made |= quantize_folder(folder, wanted, material, run.preprocessing, original.run, batches, say)
+        _write_json(folder, run, wanted, made)
+    say(f"comparing on {sum(len(batch.images) for batch in batches)} of the {material.measured_on}")
+    engine = open_engine(read_export(folder), "cpu")
+    comparison = compare(original.run, engine.run, batches)
+    _judge(comparison, wanted, force)
+    say("running it on its own")
+    alone = _alone(run, folder, engine, wanted)
+    certificate = _certificate(folder, comparison, material, alone, made, (*notes, *engine.notes))
+    atomic_write_text(folder / CERTIFICATE, json.dumps(certificate, indent=2, ensure_ascii=False) + "\n")
+    return certificate
+
+
+def _convert(run: Run, wanted: Wanted, folder: Path) -> dict[str, Any]:
+    """Write the network's files; int8 begins as fp32. Returns what is to be said of them."""
+    # OpenVINO is told its arithmetic when a model is loaded; the other two have it in their files.
+    kind = TYPES.get(wanted.precision) if wanted.format != "openvino" else None
+    network = Deployed(rewrite(run.model), **({} if kind is None else {"kind": kind}), decide=wanted.decide)
+    names = output_names(wanted.decide)
+    program = trace(network, int(run.meta["in_channels"]))
+    said: dict[str, Any] = {"outputs": list(names)}
+    if wanted.format == "torch":
+        write_program(program, folder)
+        return said
+    said["nodes"] = write_onnx(program, folder, names)
+    if wanted.format == "openvino":
+        onnx_file = folder / FILES["onnx"][0]
+        write_openvino(onnx_file, folder, halve=wanted.precision == "fp16")
+        onnx_file.unlink()
+    return said
+
+
+def _notes(run: Run) -> tuple[str, ...]:
+    notes = []
+    if run.meta.get("random_weights"):
+        notes.append("the weights are random: this export answers nothing of use")
+    testing = getattr(run.recipe, "testing", None)
+    if run.task == "segment" and testing is not None:
+        views = (tuple(testing.test_scales), testing.test_flip, testing.test_window)
+        if views != ((1.0,), False, None):
+            notes.append("the run tests with several views of an image; the export gives one forward pass")
+    return tuple(notes)
+
+
+def _write_json(folder: Path, run: Run, wanted: Wanted, made: dict[str, Any]) -> None:
+    told = {
+        "format": wanted.format,
+        "precision": wanted.precision,
+        **made,
+        "files": {name: described(folder / name) for name in FILES[wanted.format]},
+        "made_with": _versions(wanted),
+    }
+    text = json.dumps({**run.meta, "export": told}, indent=2, ensure_ascii=False) + "\n"
+    atomic_write_text(folder / JSON_FILE, text)
+
+
+def _versions(wanted: Wanted) -> dict[str, str]:
+    names = ["resurge", "torch", *RUNTIMES[wanted.format], *(["nncf"] if wanted.precision == "int8" else [])]
+    found = {"python": platform.python_version()}
+    for name in dict.fromkeys(names):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def _judge(found: Comparison, wanted: Wanted, force: bool) -> None:
+    """Raises UserError when too much is lost."""
+    if found.drop > wanted.max_drop and not force:
+        before_after = found.to_json().get("accuracy")
+        told = (
+            f"accuracy falls from {100 * before_after['before']:.2f} % to {100 * before_after['after']:.2f} %"
+            if before_after
+            else f"only {100 * found.agreement:.2f} % of the decisions stay as they were"
+        )
+        raise UserError(
+            f"the {wanted.precision} export loses {found.drop:.2f} points, more than --max-drop {wanted.max_drop:g}: "
+            f"{told}, on {found.images} images. Calibrate on more pictures, take another precision, or --force it."
+        )
+
+
+def _alone(run: Run, folder: Path, engine: Engine, wanted: Wanted) -> dict[str, Any]:
+    """The self-test: a fresh process answers as this one, for one image and for three, at two sizes."""
+    seen, channels = run.preprocessing, int(run.meta["in_channels"])
+    side = getattr(seen, "size", None) or min(getattr(seen, "short_side", None) or 256, 512)
+    noise = np.random.default_rng(0)
+    shapes = {"speed_1": (1, side, side), "speed_8": (8, side, side), "other": (3, side + 37, side + 10)}
+    questions = {
+        name: noise.standard_normal((count, channels, high, wide)).astype(np.float32)
+        for name, (count, high, wide) in shapes.items()
+    }
+    expected = {name: next(iter(engine.run(images).values())) for name, images in questions.items()}
+    said = run_apart(folder, questions, expected)
+    if wanted.decide:  # where two classes are equally likely, rounding decides
+        return said
+    for name, difference in said["difference"].items():
+        peak = max(float(np.abs(expected[name]).max()), 1e-6)
+        if not difference <= APART[wanted.precision] * peak:
+            raise UserError(
+                f"the exported network answers otherwise when run on its own: {difference:.3g} apart, with answers up "
+                f"to {peak:.3g}. The runtime may be faulty; update it: pip install -U 'resurge[export]'"
+            )
+    return said
+
+
+def _certificate(
+    folder: Path, found: Comparison, material: Material, alone: dict[str, Any], made: dict[str, Any],
+    notes: tuple[str, ...],
+) -> dict[str, Any]:  # fmt: skip
+    return {
+        **found.to_json(),
+        "drop_points": found.drop,
+        "compared_on": material.measured_on,
+        "bytes": sum(path.stat().st_size for path in folder.iterdir() if path.name.startswith("model.")),
+        **{key: made[key] for key in ("nodes", "int8") if key in made},
+        "images_per_second": alone["speed"],
+        "seconds_to_load": alone["seconds_to_load"],
+        "machine": {"processor": _processor(), "cores": os.cpu_count()},
+        "notes": list(dict.fromkeys(notes)),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+# --------------------------------------------------------------------------------------------------------- the folder
+
+
+def _require_free(target: Path, overwrite: bool) -> None:
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise UserError(f"{target} is a file. Name a folder that is not there yet with --out.")
+    if any(target.iterdir()) and not (overwrite and is_export(target)):
+        what = "an export" if is_export(target) else "a folder with other files in it"
+        hint = "Pass --overwrite to replace it" if what == "an export" else "Name another one"
+        raise UserError(f"{target} is there already, {what}. {hint}.")
+
+
+@contextmanager
+def _beside(target: Path, overwrite: bool) -> Iterator[Path]:
+    """A new folder beside `target` that takes its place when the block ends well, and is removed otherwise."""
+    temporary: Path | None = None
+    try:
+        target.absolute().parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=target.absolute().parent, prefix=f".{target.name}.", suffix=".tmp"))
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o777 & ~umask)  # mkdtemp makes it private
+        _require_free(target, overwrite)  # it may have been made meanwhile
+        if target.exists():
+            with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=f".{target.name}.") as old:
+                target.rename(Path(old, "old"))
+                temporary.rename(target)
+        else:
+            temporary.rename(target)
+        temporary = None
+    except OSError as error:
+        raise UserError(
+            f"cannot write {target}: {error.strerror or error}. Choose another place with --out."
+        ) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+__all__ = ["Wanted", "check", "export"]

@@ -1,0 +1,114 @@
+"""The export folder: what `resurge export` leaves, and what an engine starts from. Imports no torch.
+
+model.onnx, model.xml and model.bin, or model.pt2    the network
+model.json          task, classes, preprocessing, spec text, hashes, versions; `export` says what the network's file is
+certificate.json    how far it is from what it was made of, and how it was measured
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resurge.errors import UserError, suggest
+from resurge.weights.model_json import JSON_FILE, read_model_json
+
+CERTIFICATE = "certificate.json"
+FILES = {"onnx": ("model.onnx",), "openvino": ("model.xml", "model.bin"), "torch": ("model.pt2",)}
+"""The files of each format; the first is the one to open."""
+FORMATS = tuple(FILES)
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+
+
+@dataclass(frozen=True)
+class Export:
+    """An export folder whose files are what they were when it was written. `meta` is the content of model.json."""
+
+    folder: Path
+    meta: Mapping[str, Any]
+
+    @property
+    def format(self) -> str:
+        return str(self.meta["export"]["format"])
+
+    @property
+    def precision(self) -> str:
+        return str(self.meta["export"]["precision"])
+
+    @property
+    def file(self) -> Path:
+        """The file to open."""
+        return self.folder / FILES[self.format][0]
+
+
+def is_export(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder has the model.json of an export.
+
+    Raises:
+        UserError: it has a model.json that is damaged.
+    """
+    path = Path(folder) / JSON_FILE
+    return path.is_file() and "export" in read_model_json(folder)
+
+
+def read_export(folder: str | os.PathLike[str]) -> Export:
+    """Read an export folder and check its files against their hashes.
+
+    Raises:
+        UserError: it is no export, or one of its files is missing, damaged or another than the one that was exported.
+    """
+    root = Path(folder)
+    meta = read_model_json(root)
+    told = meta.get("export")
+    path = root / JSON_FILE
+    if not isinstance(told, dict):
+        raise UserError(f"{path} is of a run, not of an export. Make one with: resurge export {root} --out FOLDER")
+    format, precision = told.get("format"), told.get("precision")
+    if format not in FORMATS or precision not in PRECISIONS:
+        raise UserError(
+            f"{path} is of the format {format!r} and the precision {precision!r}; this version of resurge reads "
+            f"{', '.join(FORMATS)} in {', '.join(PRECISIONS)}.{suggest(str(format), FORMATS)}"
+        )
+    fields = {"task": str, "classes": list, "preprocessing": dict}
+    wrong = [name for name, kind in fields.items() if not isinstance(meta.get(name), kind)]
+    if wrong or not isinstance(told.get("files"), dict):
+        raise UserError(f"{path} is damaged: {(wrong or ['export.files'])[0]} is not what it should be. Export again.")
+    for name in FILES[format]:
+        _check_file(root / name, told["files"].get(name))
+    return Export(root, meta)
+
+
+def described(path: Path) -> dict[str, Any]:
+    """Size and hash of a file, as model.json states them."""
+    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _check_file(path: Path, stated: Any) -> None:
+    if not isinstance(stated, dict) or not isinstance(stated.get("sha256"), str):
+        raise UserError(f"{path.parent / JSON_FILE} is damaged: it has no hash of {path.name}. Export again.")
+    try:
+        size = path.stat().st_size
+        if size != stated.get("bytes"):
+            raise UserError(
+                f"{path} has {size:,} bytes, but {stated.get('bytes'):,} were exported: it was cut short or changed. "
+                "Copy it again or export again."
+            )
+        if sha256(path) != stated["sha256"]:
+            raise UserError(
+                f"{path} is not the file that was exported: its SHA-256 is another. Copy it again or export again."
+            )
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}. Copy it again or export again.") from error

@@ -1,0 +1,97 @@
+"""How far an exported network is from the one it was made of, on pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Run = Callable[[np.ndarray], dict[str, np.ndarray]]
+"""float32 (N, C, H, W) -> outputs by name, as an `Engine` runs."""
+
+
+@dataclass
+class Comparison:
+    """Sums over images: of the largest difference, of decisions that agree, of right answers.
+
+    decided, agreed: decisions (an image's class, a pixel's) and those that are the same before and after.
+    labelled, right_before, right_after: decisions whose right answer is known, and how many were right.
+    """
+
+    images: int = 0
+    difference: float | None = None
+    peak: float = 0.0
+    decided: int = 0
+    agreed: int = 0
+    labelled: int = 0
+    right_before: int = 0
+    right_after: int = 0
+
+    def add(self, before: dict[str, np.ndarray], after: dict[str, np.ndarray], truth: np.ndarray | None) -> None:
+        """Take in the outputs for some images. truth: the right classes, of the shape of the decisions; 255 in a label
+        map, and -1, are not counted."""
+        self.images += len(before["logits"])
+        self.peak = max(self.peak, float(np.abs(before["logits"]).max()))
+        if "logits" in after:
+            apart = float(np.abs(before["logits"].astype(np.float64) - after["logits"]).max())
+            self.difference = apart if self.difference is None else max(self.difference, apart)
+        old, new = decisions(before), decisions(after)
+        self.decided += old.size
+        self.agreed += int((old == new).sum())
+        if truth is not None:
+            known = (truth >= 0) & ((truth != 255) | (truth.ndim == 1))
+            self.labelled += int(known.sum())
+            self.right_before += int(((old == truth) & known).sum())
+            self.right_after += int(((new == truth) & known).sum())
+
+    @property
+    def agreement(self) -> float:
+        """Share of decisions that are the same."""
+        return self.agreed / max(self.decided, 1)
+
+    @property
+    def drop(self) -> float:
+        """What is lost, in points: of accuracy where the right answers are known, else of agreement."""
+        if not self.labelled:
+            return 100 * (1 - self.agreement)
+        return 100 * (self.right_before - self.right_after) / self.labelled
+
+    def to_json(self) -> dict[str, Any]:
+        """As certificate.json states it."""
+        said: dict[str, Any] = {
+            "images": self.images,
+            "difference": self.difference,
+            "relative": None if self.difference is None else self.difference / max(self.peak, 1e-30),
+            "agreement": self.agreement,
+        }
+        if self.labelled:
+            said["accuracy"] = {
+                "labelled": self.labelled,
+                "before": self.right_before / self.labelled,
+                "after": self.right_after / self.labelled,
+            }
+        return said
+
+
+def decisions(outputs: dict[str, np.ndarray]) -> np.ndarray:
+    """The classes: (N,) or (N, H, W)."""
+    found: np.ndarray = outputs["classes"] if "classes" in outputs else outputs["logits"].argmax(1)
+    return found
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images float32 (N, C, H, W) of one size, and the right classes (N,) where they are known, else None."""
+
+    images: np.ndarray
+    truth: np.ndarray | None = field(default=None)
+
+
+def compare(before: Run, after: Run, batches: Sequence[Batch] | Any) -> Comparison:
+    """Both networks on all batches."""
+    found = Comparison()
+    for batch in batches:
+        found.add(before(batch.images), after(batch.images), batch.truth)
+    return found

@@ -1,0 +1,74 @@
+"""The limits of the server, each with a default that an ordinary machine stands."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from resurge.errors import UserError
+
+ASPECT = 100
+"""A picture's longer side has at most this many times the pixels of its shorter one. A preprocessing that brings the
+shorter side to a fixed size would make gigabytes of a line of pixels."""
+
+CONNECTIONS = 512
+"""Open at a time; below the usual 1024 files of a process."""
+
+LINGER = 5.0
+"""Seconds in which a client that was refused early may go on sending before its connection is cut."""
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Sizes are bytes, pixels and images; times are seconds.
+
+    Attributes:
+        max_bytes: of the body of a request.
+        max_pixels: of an image, by its header, before any pixel is decoded.
+        max_side: the longer side of an image.
+        max_images: in a request.
+        max_batch: images the model is given at a time.
+        max_delay: how long an idle model waits for more images that are being decoded.
+        queue: images that are accepted and not answered yet, those being decoded or predicted included.
+        timeout: from the last byte of a request to its answer.
+        read_timeout: for a client to send its request, and to take its answer.
+        grace: for what was accepted to be finished after SIGTERM.
+        decoders: threads that decode images.
+    """
+
+    max_bytes: int = 20_000_000
+    max_pixels: int = 40_000_000
+    max_side: int = 20_000
+    max_images: int = 16
+    max_batch: int = 8
+    max_delay: float = 0.005
+    queue: int = 64
+    timeout: float = 30.0
+    read_timeout: float = 20.0
+    grace: float = 30.0
+    decoders: int = max(1, min(4, _processors()))
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            least = 0 if name in ("max_delay", "grace") else 1 if isinstance(value, int) else 1e-3
+            if not least <= value < float("inf"):
+                raise UserError(f"{name}: expected {least} or more, got {value}.")
+        if self.max_images > self.queue:
+            raise UserError(
+                f"a request of max_images={self.max_images} would never fit into queue={self.queue}. Lower the former "
+                "or raise the latter."
+            )
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Of all bodies that are being read or wait to be decoded."""
+        return 8 * self.max_bytes
+
+    @property
+    def decoded_pixels(self) -> int:
+        """Of all pictures that are decoded and not answered yet; three bytes a pixel."""
+        return 4 * self.max_pixels

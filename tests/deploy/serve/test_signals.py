@@ -1,0 +1,59 @@
+"""The command as a process: it ends when it is told to, with 0, and not before what it accepted is answered."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from serving import picture, until
+
+PROGRAM = """\
+import sys, time
+from serving import FakePredictor
+from resurge.cli import main
+from resurge.deploy.serve import loading
+from resurge.deploy.serve.service import Loaded
+class Slow(FakePredictor):
+    def predict(self, images, *, score=0.0):
+        time.sleep(1)
+        return super().predict(images)
+loading.loader = lambda *arguments: lambda: Loaded(Slow())
+sys.exit(main(["serve", sys.argv[1], "--port", "0"]))
+"""
+
+
+@contextmanager
+def process(folder: Path) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    (folder / "model.json").write_text(json.dumps({"task": "classify"}))
+    command = [sys.executable, "-c", PROGRAM, str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as running:
+        try:
+            line = running.stdout.readline()
+            assert line.startswith("serving"), running.stderr.read()
+            with httpx.Client(base_url=line.split()[-1], timeout=60, verify=False) as client:
+                until(lambda: client.get("/readyz").status_code == 200, 60)
+                yield running, client
+        finally:
+            running.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_was_accepted_is_answered(tmp_path: Path, number: int) -> None:
+    with process(tmp_path) as (running, client), ThreadPoolExecutor(1) as one:
+        answer = one.submit(client.post, "/predict", content=picture())
+        until(lambda: "resurge_queue_images 1.0" in client.get("/metrics").text)
+        running.send_signal(number)
+        assert answer.result().status_code == 200
+        assert running.wait(60) == 0
+        assert running.stderr.read() == ""

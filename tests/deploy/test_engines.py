@@ -1,0 +1,151 @@
+"""What is wrong with an export is said before anything is predicted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_exports import pictures, write_classifier
+
+from resurge.deploy import engines
+from resurge.deploy.export import export
+from resurge.deploy.folder import read_export
+from resurge.deploy.predictor import Predictor
+from resurge.errors import UserError
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+openvino = pytest.importorskip("openvino")
+pytestmark = pytest.mark.filterwarnings("ignore")  # the exporters and runtimes warn of themselves
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("made")
+    run = write_classifier(root / "run")
+    export(run, root / "onnx", "onnx")
+    export(run, root / "openvino", "openvino", "bf16", max_drop=100)
+    return {"onnx": root / "onnx", "openvino": root / "openvino", "run": run}
+
+
+@pytest.fixture
+def copy(made: dict[str, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made["onnx"], tmp_path / "copy"))
+
+
+def test_a_file_cut_short_or_changed(copy: Path) -> None:
+    path = copy / "model.onnx"
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="cut short"):
+        Predictor(copy)
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(UserError, match="SHA-256"):
+        Predictor(copy)
+    path.unlink()
+    with pytest.raises(UserError, match="cannot read"):
+        Predictor(copy)
+
+
+def change(folder: Path, **fields: Any) -> None:
+    path = folder / "model.json"
+    meta = json.loads(path.read_text())
+    for name, value in fields.items():
+        place = meta["export"] if name in meta["export"] else meta
+        place[name] = value
+    path.write_text(json.dumps(meta))
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_a_file_that_is_no_network(format: str, made: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(made[format], tmp_path / "copy"))
+    files = json.loads((folder / "model.json").read_text())["export"]["files"]
+    name = next(iter(files))
+    (folder / name).write_bytes(b"<nothing/>")
+    from resurge.deploy.folder import described
+
+    change(folder, files={**files, name: described(folder / name)})
+    with pytest.raises(UserError, match="cannot be loaded"):
+        Predictor(folder)
+
+
+@pytest.mark.parametrize(
+    "fields, told",
+    [
+        ({"format": "tflite"}, "'tflite'"),
+        ({"precision": "int4"}, "'int4'"),
+        ({"files": {}}, "no hash"),
+        ({"files": None}, "damaged"),
+        ({"classes": None}, "classes"),
+        ({"preprocessing": {"size": "big"}}, "damaged"),
+        ({"preprocessing": {}}, "size"),
+    ],
+)
+def test_a_damaged_description(fields: dict[str, Any], told: str, copy: Path) -> None:
+    change(copy, **fields)
+    with pytest.raises(UserError, match=told):
+        Predictor(copy)
+
+
+def test_a_run_is_no_export(made: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match="resurge export"):
+        read_export(made["run"])
+
+
+@pytest.mark.parametrize("format, module", [("onnx", "onnxruntime"), ("openvino", "openvino")])
+def test_a_missing_runtime_names_the_extra(
+    format: str, module: str, made: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=rf"{module} is needed.*pip install 'resurge\[export\]'"):
+        Predictor(made[format])
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_a_device_that_is_not_there(format: str, made: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match="cpu"):
+        Predictor(made[format], device="mps")
+
+
+def test_a_processor_without_bf16(made: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    class Core:
+        def __init__(self) -> None:
+            self.real = openvino.Core()
+
+        def get_property(self, *_: str) -> list[str]:
+            return ["FP32", "INT8"]
+
+        def read_model(self, path: Path) -> Any:
+            return self.real.read_model(path)
+
+        def compile_model(self, model: Any, device: str, settings: dict[str, Any]) -> Any:
+            asked.append(settings)
+            return self.real.compile_model(model, device, settings)
+
+    monkeypatch.setattr(engines, "need", lambda name: SimpleNamespace(Core=Core))
+    predictor = Predictor(made["openvino"])
+    assert predictor.precision == "fp32"
+    assert "no bf16" in predictor.notes[0]
+    assert asked[0]["INFERENCE_PRECISION_HINT"] == "f32"
+
+
+def test_images_that_do_not_fit(made: dict[str, Path]) -> None:
+    for format in ("onnx", "openvino"):
+        with pytest.raises(UserError, match="cannot take images of shape"):
+            Predictor(made[format]).engine.run(np.zeros((1, 2, 32, 32), dtype=np.float32))
+
+
+def test_bf16_is_near_fp32(made: dict[str, Path]) -> None:
+    images = pictures(8)
+    whole, half = (Predictor(made[name]).predict(images) for name in ("run", "openvino"))
+    for mine, theirs in zip(half, whole, strict=True):
+        assert abs(float(mine.scores[0]) - float(theirs.scores[0])) < 0.1
