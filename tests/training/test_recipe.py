@@ -82,6 +82,13 @@ def test_wrong_values_are_named(assignment: str, message: str) -> None:
         Recipe().override([assignment])
 
 
+def test_the_size_of_the_images_as_they_are() -> None:
+    assert Recipe(task="segment").override(["size=0", "eval_size=0"]).images.size == 0
+    for field in ("size", "eval_size"):
+        with pytest.raises(UserError, match="is for detectors and segmenters"):
+            Recipe().override([f"{field}=0"])
+
+
 @pytest.mark.parametrize("text", ["[1, 2]", "a: [", "just text"])
 def test_a_file_that_is_no_recipe(text: str) -> None:
     with pytest.raises(UserError, match="my file"):

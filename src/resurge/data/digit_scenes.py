@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from numpy.random import RandomState
 
 SIDE = 96
-COUNTS = {"train": 2100, "val": 120, "test": 120}
+COUNTS = {"train": 1900, "val": 120, "test": 120}
 SEED = 2020
 
-_DIGITS_A_SCENE = (2, 4)
-_HEIGHTS = (36, 56)
+_DIGITS_A_SCENE = (2, 3)
+_HEIGHTS = (52, 72)
 _INK = 0.2  # of the full ink, from here on a pixel belongs to the digit
 _VISIBLE = 0.9  # share of a digit's pixels that later digits must leave visible
 _CONTRAST = 90.0  # by this much a digit is lighter than what is behind it, at least
@@ -116,7 +116,7 @@ def compose(digits: Split, *seed: int) -> Scene:
     # NumPy promises that the legacy RandomState stream never changes.
     rng = np.random.RandomState(mix(*seed) & 0xFFFFFFFF)
     canvas = _background(rng)
-    for _ in range(rng.randint(2, 7)):
+    for _ in range(rng.randint(1, 5)):
         _distract(rng, canvas)
     wanted = rng.randint(_DIGITS_A_SCENE[0], _DIGITS_A_SCENE[1] + 1)
     labels: list[int] = []

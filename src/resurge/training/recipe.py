@@ -31,11 +31,12 @@ class Images(Section):
 
     size: int | None = option(
         None,
-        "classify: side of the square training crop, pixels; else: the image's short side; null: the data's usual one",
-        low=1,
+        "classify: side of the square training crop, pixels; else: the image's short side, 0 for the image as it is; "
+        "null: the data's usual one",
+        low=0,
         high=4096,
     )
-    eval_size: int | None = option(None, "the same in evaluation; null: as in training", low=1, high=4096)
+    eval_size: int | None = option(None, "the same in evaluation; null: as in training", low=0, high=4096)
     max_size: int | None = option(
         None, "not classify: longest side after resizing, pixels, which bounds the memory; null: 5/3 of size", low=1
     )
@@ -305,6 +306,8 @@ def _check_heeded(recipe: Recipe) -> None:
     Raises:
         UserError: names it.
     """
+    if recipe.task == "classify" and 0 in (recipe.images.size, recipe.images.eval_size):
+        raise UserError("size 0, the image as it is, is for detectors and segmenters; a classifier's images share one.")
     idle: tuple[str, ...] = _NOT_CLASSIFY if recipe.task == "classify" else _ONLY_CLASSIFY
     if recipe.task in ("detect", "instances"):
         idle += ("regularization.class_weights",)
