@@ -211,6 +211,18 @@ def test_a_network_by_name_needs_weights(tmp_path: Path, capsys: pytest.CaptureF
     assert "random" in certificate["notes"][0]
 
 
+@pytest.mark.parametrize(
+    "format, precision", [("torch", "bf16"), ("torch", "fp16"), ("onnx", "fp16"), ("openvino", "fp16")]
+)
+def test_half_precision(format: str, precision: str, run: Path, tmp_path: Path) -> None:
+    for name in NEEDS[format]:
+        pytest.importorskip(name)
+    certificate = export(run, tmp_path / "out", format, precision, max_drop=15)
+    assert 1e-6 < certificate["relative"] < 0.1
+    whole = sum(path.stat().st_size for path in run.glob("*.safetensors"))
+    assert certificate["bytes"] < 0.9 * whole or format != "openvino"
+
+
 @pytest.mark.parametrize("decide", [False, True])
 def test_a_segmenter(decide: bool, segmenter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in NEEDS["onnx"]:
