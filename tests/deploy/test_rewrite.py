@@ -63,11 +63,13 @@ def has(model: nn.Module, *kinds: type[nn.Module]) -> bool:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("passes", ["always", "all", *PASSES])
+@pytest.mark.parametrize("passes", ["always", "all", "joint", *PASSES])
 def test_the_function_stays(name, passes):
     model, images = alive(name)
     before = copy.deepcopy(model.state_dict())
-    chosen = {"always": ALWAYS, "all": tuple(PASSES)}.get(passes, ("fold_norms", passes))
+    before_it = ("fold_norms", "flat_attention", *(("joint_pool",) if passes == "absorb_mix" else ()))
+    everything = tuple(name for name in PASSES if name != "absorb_mix")
+    chosen = {"always": ALWAYS, "all": everything, "joint": (*ALWAYS, "absorb_mix")}.get(passes, (*before_it, passes))
     rewritten = rewrite(model, chosen)
     certificate = certify(model, rewritten, images, batch_size=2)
     assert certificate.relative < EXACT
@@ -79,7 +81,7 @@ def test_the_function_stays(name, passes):
 
 
 def test_what_is_rewritten():
-    everything = list(PASSES)
+    everything = [name for name in PASSES if name != "absorb_mix"]
 
     def left(name: str, *kinds: type[nn.Module]) -> bool:
         return has(rewrite(alive(name)[0], everything), *kinds)
@@ -89,6 +91,7 @@ def test_what_is_rewritten():
     assert not left("dropping", nn.BatchNorm2d)
     assert not left("split, radix 2", SplitAttentionConv, BranchAttention, PooledTransform, Channels, Chunked)
     assert left("split, radix 2", Mixed, PairWeights)
+    assert has(rewrite(alive("split, radix 2")[0], (*ALWAYS, "absorb_mix")), attention.Scaled)
     assert not left("selective", SelectiveKernelConv, BranchAttention)
     assert not left("squeeze", SqueezeExciteGate)
     assert left("squeeze", GatedExpand)
@@ -99,7 +102,7 @@ def test_what_is_rewritten():
 
 
 def test_the_default_leaves_what_is_to_be_measured():
-    assert ALWAYS == ("fold_norms", "flat_attention", "early_squeeze", "pool_before_mix", "tidy")
+    assert ALWAYS == ("fold_norms", "flat_attention", "early_squeeze", "pool_before_mix", "joint_pool", "tidy")
     assert has(rewrite(alive("res2")[0]), Res2Conv)
     assert has(rewrite(alive("split, radix 2")[0]), Chunked)
 
@@ -209,6 +212,26 @@ def test_splits_in_another_order_are_found_out(monkeypatch):
     # reversing both the reductions and the convolutions would be right again but for their weights in the attention
     certificate = certify(model, rewrite(model, ("fold_norms", "flat_attention", "separate_splits")), images)
     assert certificate.relative > 1e3 * EXACT
+
+
+def test_weights_for_one_branch_only_are_found_out(monkeypatch):
+    right = attention.torch.cat
+
+    def halved(tensors, dim=0):
+        joined = right(tensors, dim=dim)
+        return joined * 0.5 if dim == 1 else joined
+
+    monkeypatch.setattr(attention.torch, "cat", halved)
+    rejected("split, radix 2", ("fold_norms", "flat_attention", "joint_pool"))
+
+
+def test_a_sum_that_is_absorbed_wrongly_is_found_out(monkeypatch):
+    def forward(self, x):
+        u = self.layer(x)
+        return self.pool(u) * (1 - self.excite(self.squeeze(u.mean((2, 3), keepdim=True))).sigmoid())
+
+    monkeypatch.setattr(attention.Scaled, "forward", forward)
+    rejected("split, radix 2", ("fold_norms", "flat_attention", "joint_pool", "absorb_mix"))
 
 
 def test_pieces_in_another_order_are_found_out(monkeypatch):

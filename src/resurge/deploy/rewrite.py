@@ -20,7 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from resurge.deploy.passes.attention import flat_attention, pool_before_mix, separate_splits
+from resurge.deploy.passes.attention import (
+    absorb_mix,
+    flat_attention,
+    joint_pool,
+    pool_before_mix,
+    separate_splits,
+)
 from resurge.deploy.passes.chains import separate_pieces
 from resurge.deploy.passes.folding import fold_norms
 from resurge.deploy.passes.squeezing import early_squeeze
@@ -50,6 +56,8 @@ PASSES: dict[str, Pass] = {
         Pass("early_squeeze", "squeeze-and-excitation pools the narrow map before the expansion", early_squeeze),
         Pass("pool_before_mix", "branches are pooled, then weighted, on a quarter of the pixels", pool_before_mix),
         Pass("separate_splits", "a reduction and a convolution a split instead of slices", separate_splits, False),
+        Pass("joint_pool", "branches that come from one layer are pooled by one mean", joint_pool),
+        Pass("absorb_mix", "the sum of two weighted branches is taken by the expansion behind it", absorb_mix, False),
         Pass("separate_pieces", "a reduction for each piece of a Res2 block instead of slices", separate_pieces, False),
         Pass("tidy", "dropout, drop path and identities go; a convolution and its activation are a row", tidy),
     )

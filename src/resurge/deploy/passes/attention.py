@@ -98,19 +98,29 @@ class RunWeights(nn.Module):
 
 
 class Mixed(nn.Module):
-    """The weighted sum of the maps of `source`, pooled one by one before it where `pool` does something."""
+    """The weighted sum of the maps of `source`, pooled one by one before it where `pool` does something.
+
+    With `joint`, the weights are made from the pooled maps behind each other, (N, R C, 1, 1), instead of their sum.
+    """
 
     def __init__(self, source: Chunked | Parallel, weights: PairWeights | RunWeights, pool: nn.Module) -> None:
         super().__init__()
         self.source = source
         self.weights = weights
         self.pool = pool
+        self.joint = False
 
     def forward(self, x: Tensor) -> Tensor:
-        maps = self.source(x)
-        pooled = global_pool(maps[0])
-        for u in maps[1:]:
-            pooled = pooled + global_pool(u)
+        maps: Sequence[Tensor]
+        if self.joint and isinstance(self.source, Chunked):
+            u = self.source.layer(x)
+            pooled = global_pool(u)
+            maps = u.chunk(self.source.parts, dim=1)
+        else:
+            maps = self.source(x)
+            pooled = global_pool(maps[0])
+            for u in maps[1:]:
+                pooled = pooled + global_pool(u)
         weights = self.weights(pooled)
         maps = [self.pool(u) for u in maps]
         if isinstance(self.weights, PairWeights):
@@ -217,4 +227,73 @@ def _reduce_each(block: nn.Module) -> nn.Module:
     pieces = by_outputs(reduce, len(rows))
     source.layers = nn.ModuleList(row([piece, *each[1:]]) for piece, each in zip(pieces, rows, strict=True))  # type: ignore[index]
     block.reduce = nn.Identity()
+    return block
+
+
+# ---------------------------------------------------------------------------------------------------- on joint branches
+
+
+def joint_pool(model: nn.Module) -> nn.Module:
+    """Branches that come from one layer are pooled by one mean: fc1(sum_r pool(u_r)) = [fc1 ... fc1] pool(u)."""
+    return replace_each(model, Mixed, _joined)
+
+
+def _joined(module: nn.Module) -> nn.Module:
+    if not isinstance(module, Mixed) or not isinstance(module.source, Chunked) or module.joint:
+        return module
+    first, rest = _first_conv(module.weights.squeeze)
+    if first is None or first.groups > 1:  # groups are runs of the channels of one branch
+        return module
+    wide = conv_like(first, torch.cat([first.weight] * module.source.parts, dim=1), groups=1, bias=first.bias)
+    module.weights.squeeze = row([wide, *rest])
+    module.joint = True
+    return module
+
+
+def _first_conv(squeeze: nn.Module) -> tuple[nn.Conv2d | None, list[nn.Module]]:
+    layers = list(squeeze) if isinstance(squeeze, nn.Sequential) else [squeeze]
+    return (layers[0], layers[1:]) if type(layers[0]) is nn.Conv2d else (None, layers)
+
+
+class Scaled(nn.Module):
+    """The maps of two branches behind each other, each scaled by its weight: (N, cin, H, W) -> (N, 2 C, h, w).
+
+    excite: both weights at once, since 1 - sigmoid(z) = sigmoid(-z).
+    """
+
+    def __init__(self, layer: nn.Module, squeeze: nn.Module, excite: nn.Conv2d, pool: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+        self.squeeze = squeeze
+        self.excite = excite
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        u = self.layer(x)
+        weights = self.excite(self.squeeze(global_pool(u))).sigmoid()
+        y: Tensor = self.pool(u) * weights
+        return y
+
+
+def absorb_mix(model: nn.Module) -> nn.Module:
+    """The sum of two weighted branches is taken by the expansion behind it: W (a u_0 + b u_1) = [W W] [a u_0; b u_1].
+
+    More products, but one multiplication of the map in place of a slice, a difference, a product and a sum.
+    """
+    return replace_each(model, Residual, _absorbed)
+
+
+def _absorbed(block: nn.Module) -> nn.Module:
+    if not isinstance(block, Residual) or not isinstance(block.transform, Mixed):
+        return block
+    mixed, expand = block.transform, block.expand
+    if not (mixed.joint and isinstance(mixed.weights, PairWeights) and isinstance(mixed.source, Chunked)):
+        return block
+    if not isinstance(expand, ConvNormAct) or not is_plain(expand) or expand.conv.groups > 1:
+        return block
+    half, conv = mixed.weights.difference, expand.conv
+    bias = None if half.bias is None else torch.cat([half.bias, -half.bias])
+    excite = conv_like(half, torch.cat([half.weight, -half.weight]), groups=half.groups, bias=bias)
+    block.transform = Scaled(mixed.source.layer, mixed.weights.squeeze, excite, mixed.pool)
+    expand.conv = conv_like(conv, torch.cat([conv.weight, conv.weight], dim=1), groups=1, bias=conv.bias)
     return block
