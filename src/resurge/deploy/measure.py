@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from resurge.errors import UserError
+
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 """float32 (N, C, H, W) -> outputs by name, as an `Engine` runs."""
 
@@ -30,8 +32,14 @@ class Comparison:
     right_after: int = 0
 
     def add(self, before: dict[str, np.ndarray], after: dict[str, np.ndarray], truth: np.ndarray | None) -> None:
-        """Take in the outputs for some images. truth: the right classes, of the shape of the decisions; 255 in a label
-        map, and -1, are not counted."""
+        """Take in the outputs for some images. truth: the right classes, of the shape of the decisions; -1 is not
+        counted."""
+        for name, values in after.items():
+            if not np.isfinite(values).all():
+                raise UserError(
+                    f"the exported network puts out {name} that are not finite numbers. Use another --precision: fp16 "
+                    "overflows beyond 65504."
+                )
         self.images += len(before["logits"])
         self.peak = max(self.peak, float(np.abs(before["logits"]).max()))
         if "logits" in after:
@@ -41,7 +49,7 @@ class Comparison:
         self.decided += old.size
         self.agreed += int((old == new).sum())
         if truth is not None:
-            known = (truth >= 0) & ((truth != 255) | (truth.ndim == 1))
+            known = truth >= 0
             self.labelled += int(known.sum())
             self.right_before += int(((old == truth) & known).sum())
             self.right_after += int(((new == truth) & known).sum())

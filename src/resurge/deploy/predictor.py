@@ -170,7 +170,7 @@ def _label_map(outputs: Mapping[str, np.ndarray], image: Image.Image) -> LabelMa
     labels = outputs["classes"].astype(np.uint8)
     if labels.shape != size:
         labels = np.asarray(Image.fromarray(labels).resize((size[1], size[0]), Image.Resampling.NEAREST))
-    return LabelMap(labels, float(outputs["confidence"].mean(dtype=np.float64)))
+    return LabelMap(labels, float(_finite(outputs["confidence"]).mean(dtype=np.float64)))
 
 
 __all__ = ["Answer", "Classified", "Found", "LabelMap", "Predictor", "Views"]

@@ -21,7 +21,9 @@ def replace_each(
         if id(module) in done:
             return done[id(module)]
         kept.append(module)
-        for name, child in list(module.named_children()):
+        for name, child in list(module._modules.items()):  # named_children() leaves out the second name of a child
+            if child is None:
+                continue
             new = visit(child)
             if new is not child:
                 setattr(module, name, new)
