@@ -58,7 +58,7 @@ def test_scenes_vary():
     objects = bundle.train.objects
     counts = np.bincount(np.concatenate([one.labels for one in objects]), minlength=10)
     assert counts.min() > 0.7 * counts.mean()
-    assert {len(one) for one in objects} == {2, 3, 4}
+    assert {len(one) for one in objects} == {2, 3}
     sides = np.concatenate([one.boxes[:, 3] - one.boxes[:, 1] for one in objects])
     assert sides.max() > 1.4 * np.median(np.sort(sides)[:100])
     touching = sum(

@@ -170,6 +170,7 @@ class ProgramEngine:
     def __init__(self, export: Export, device: str, threads: int | None) -> None:
         import torch
 
+        from resurge.deploy.archive import vetted
         from resurge.training.evaluate import pick_device
 
         self.precision = export.precision
@@ -179,13 +180,15 @@ class ProgramEngine:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                program = torch.export.load(export.file)
+                program = torch.export.load(vetted(export.file))
                 if self._device.type != "cpu":
                     from torch.export.passes import move_to_device_pass
 
                     program = move_to_device_pass(program, str(self._device))
                 self._module = program.module()
-        except Exception as error:  # zip, pickle, JSON and version errors, all of different kinds
+        except UserError:
+            raise
+        except Exception as error:  # version errors and others, all of different kinds
             raise _unreadable(export.file, error) from error
         self._names = list(export.meta["export"]["outputs"])
 

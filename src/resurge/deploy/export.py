@@ -199,7 +199,9 @@ def _write_json(folder: Path, run: Run, wanted: Wanted, made: dict[str, Any]) ->
         "files": {name: described(folder / name) for name in FILES[wanted.format]},
         "made_with": _versions(wanted),
     }
-    text = json.dumps({**run.meta, "export": told}, indent=2, ensure_ascii=False) + "\n"
+    # where the data lay on the machine of the training is of no use elsewhere, and nobody's business there
+    data = {key: value for key, value in dict(run.meta.get("data") or {}).items() if key != "source"}
+    text = json.dumps({**run.meta, "data": data, "export": told}, indent=2, ensure_ascii=False) + "\n"
     atomic_write_text(folder / JSON_FILE, text)
 
 
@@ -295,29 +297,47 @@ def _require_free(target: Path, overwrite: bool) -> None:
 @contextmanager
 def _beside(target: Path, overwrite: bool) -> Iterator[Path]:
     """A new folder beside `target` that takes its place when the block ends well, and is removed otherwise."""
-    temporary: Path | None = None
+    parent = target.absolute().parent
+    with _writing(target):
+        parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{target.name}.", suffix=".tmp"))
     try:
-        target.absolute().parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=target.absolute().parent, prefix=f".{target.name}.", suffix=".tmp"))
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)  # mkdtemp makes it private
         _require_free(target, overwrite)  # it may have been made meanwhile
-        if target.exists():
-            with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=f".{target.name}.") as old:
-                target.rename(Path(old, "old"))
-                temporary.rename(target)
-        else:
+        with _writing(target):
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o777 & ~umask)  # mkdtemp makes it private
+            _swap(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _swap(temporary: Path, target: Path) -> None:
+    """Rename, and what stood there goes only when the new one stands."""
+    if not target.exists():
+        temporary.rename(target)
+        return
+    old = Path(tempfile.mkdtemp(dir=temporary.parent, prefix=f".{target.name}.", suffix=".old"))
+    try:
+        target.rename(old / "old")
+        try:
             temporary.rename(target)
-        temporary = None
+        except OSError:
+            (old / "old").rename(target)
+            raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(
             f"cannot write {target}: {error.strerror or error}. Choose another place with --out."
         ) from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 __all__ = ["Wanted", "check", "export"]

@@ -98,24 +98,32 @@ def gather(run: Run, source: str | None) -> Material:
 def _opened(run: Run, source: str) -> Material:
     folder = Path(source)
     try:
-        bundle = open_data(source, task=run.task, seed=int(dict(run.meta.get("data") or {}).get("seed") or 0))
+        bundle = open_data(source, task=run.task, **_taken_apart(run, source))
     except UserError:
         images, _ = find_images(folder, "") if folder.is_dir() else ([], [])
         if not images:
             raise
         files = Pictures(_Files(tuple(folder / name for name in images)), tuple(range(len(images))))
-        name = f"images of {source}"
+        name = f"images of {folder.name}"
         return Material(files, name, files, name, real=True)
     measured, name = next(
         (split, name) for split, name in ((bundle.test, "test"), (bundle.val, "val"), (bundle.train, "train")) if split
     )
     return Material(
         _pictures(bundle.train or measured, None),
-        f"{'train' if bundle.train else name} images of {source}",
+        f"{'train' if bundle.train else name} images of {folder.name}",
         _pictures(measured, _relabelled(run, bundle, measured)),
-        f"{name} images of {source}",
+        f"{name} images of {folder.name}",
         real=True,
     )
+
+
+def _taken_apart(run: Run, source: str) -> dict[str, Any]:
+    """How the training took this data apart, so that what is measured on was not trained on."""
+    recipe = run.recipe
+    if recipe is None or Path(recipe.data).absolute() != Path(source).absolute():
+        return {"seed": int(dict(run.meta.get("data") or {}).get("seed") or 0)}
+    return {"seed": recipe.seed, "val": recipe.val, "val_fraction": recipe.val_fraction}
 
 
 def _pictures(split: Any, labels: tuple[int, ...] | None) -> Pictures:
