@@ -16,13 +16,12 @@ from resurge.arch.forms import (
     EarlyConcatenation,
     SeparateBranches,
     to_cardinality_major,
-    to_dense,
     to_early,
     to_grouped,
-    to_groups,
     to_radix_major,
     to_separate,
 )
+from resurge.arch.grouped import to_dense, to_groups
 from resurge.arch.surgery import convert_norm, set_drop_block
 from resurge.arch.zoo import get_spec
 from resurge.errors import UserError

@@ -4,11 +4,12 @@ Every function takes built layers and returns new ones with copied weights; noth
 give the same output up to the rounding of floating point. `docs/family.md` has the equation of each equality.
 
     to_separate, to_early, to_grouped           the three forms of a ResNeXt block
-    to_dense, to_groups, merge_groups           a grouped convolution and its block-diagonal dense or coarser one
     to_cardinality_major, to_radix_major        the two orders of split attention's channels
     gate_as_attention, attention_as_gate        squeeze-and-excitation is split attention of radix 1
     selective_as_split, split_as_selective      selective kernels and split attention
     res2_as_chain                               Res2 as a row of ordinary convolutions
+
+Grouped convolutions and their dense forms are in `resurge.arch.grouped`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from resurge.arch.blocks import Residual
 from resurge.arch.gates import SqueezeExciteGate
+from resurge.arch.grouped import to_dense
 from resurge.arch.layers import BranchAttention, ConvNormAct, global_pool
 from resurge.arch.slicing import (
     PER_CHANNEL,
@@ -54,58 +56,6 @@ def _rebuilt(block: Residual, *, reduce: nn.Module, transform: nn.Module, expand
         if next(module.children(), None) is not None:  # the leaves keep their own mode, a frozen norm for example
             module.training = block.training
     return new
-
-
-# ------------------------------------------------------------------------------- grouped and block-diagonal dense
-
-
-def to_dense(conv: nn.Conv2d) -> nn.Conv2d:
-    """A grouped convolution as a dense one whose weight is block-diagonal over channels.
-
-    g times the parameters, all the new ones zero; a depthwise convolution becomes a diagonal.
-    """
-    return merge_groups(conv, 1)
-
-
-def merge_groups(conv: nn.Conv2d, groups: int) -> nn.Conv2d:
-    """A grouped convolution in fewer groups: neighbouring ones become one, block-diagonal inside.
-
-    Raises:
-        UserError: its groups cannot be put together to `groups`.
-    """
-    if groups < 1 or conv.groups % groups:
-        raise UserError(f"{conv.groups} groups cannot be put together to {groups}; expected a divisor.")
-    rows = conv.out_channels // conv.groups
-    columns = conv.in_channels // conv.groups
-    merged = conv.groups // groups
-    weight = conv.weight.new_zeros(conv.out_channels, conv.in_channels // groups, *conv.kernel_size)
-    for k, block in enumerate(conv.weight.detach().chunk(conv.groups)):
-        inner = k % merged
-        weight[k * rows : (k + 1) * rows, inner * columns : (inner + 1) * columns] = block
-    return conv_like(conv, weight, groups=groups, bias=conv.bias)
-
-
-def to_groups(conv: nn.Conv2d, groups: int) -> nn.Conv2d:
-    """A dense convolution with a block-diagonal weight as a grouped one.
-
-    Raises:
-        UserError: the channels cannot be divided into `groups`, or a weight off the diagonal is not zero.
-    """
-    if conv.groups != 1 or conv.out_channels % groups or conv.in_channels % groups:
-        raise UserError(
-            f"expected a dense convolution whose channels divide into {groups} groups, got {conv.in_channels} -> "
-            f"{conv.out_channels} channels in {conv.groups} groups."
-        )
-    rows, columns = conv.out_channels // groups, conv.in_channels // groups
-    weight = torch.cat([conv.weight[k * rows : (k + 1) * rows, k * columns : (k + 1) * columns] for k in range(groups)])
-    grouped = conv_like(conv, weight, groups=groups, bias=conv.bias)
-    rest = (to_dense(grouped).weight - conv.weight).abs().max().item()
-    if rest > 0:
-        raise UserError(
-            f"this convolution is not {groups} groups: a weight of {rest:.3g} joins channels of different groups. "
-            "Only a block-diagonal weight can be written in groups without changing the output."
-        )
-    return grouped
 
 
 # ------------------------------------------------------------------------------- the three forms of a ResNeXt block

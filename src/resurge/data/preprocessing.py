@@ -6,6 +6,7 @@ Importing this imports no torch, and `array` needs none: what an export is given
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ INTERPOLATION = {
 _MAX_ASPECT = 16
 
 
-class Values:
+class Values(ABC):
     """What is done to pixel values whatever is done to sides: colours, and (v / 255 - mean) / std a channel.
 
     For frozen dataclasses with these three fields; they call `check_values` when they are made.
@@ -63,9 +64,9 @@ class Values:
         mode = "L" if self.channels == 1 else "RGB"
         return image if image.mode == mode else image.convert(mode)
 
+    @abstractmethod
     def fit(self, image: Image.Image) -> Image.Image:
         """The picture that goes to the network: its colours and its size."""
-        raise NotImplementedError
 
     def array(self, image: Image.Image) -> np.ndarray:
         """float32 (channels, h, w): to the bit what calling gives as a tensor, without torch."""

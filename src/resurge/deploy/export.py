@@ -36,6 +36,7 @@ from resurge.deploy.material import Material, gather
 from resurge.deploy.measure import Comparison, compare
 from resurge.deploy.rewrite import rewrite
 from resurge.deploy.selftest import run_apart
+from resurge.deploy.views import Views
 from resurge.errors import UserError, suggest
 from resurge.files import atomic_write_text
 from resurge.training.run import Run, load_run
@@ -48,11 +49,10 @@ IMAGES = 500
 APART = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 2e-2, "int8": 5e-2}
 RUNTIMES = {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino"), "torch": ("torch",)}
 REFUSED = {
-    (
-        "onnx",
-        "bf16",
-    ): "ONNX Runtime has no bf16 convolution on a processor. Use --format openvino or torch for bf16, or "
-    "--precision fp16 or int8 for onnx.",
+    ("onnx", "bf16"): (
+        "ONNX Runtime has no bf16 convolution on a processor. Use --format openvino or torch for bf16, or --precision "
+        "fp16 or int8 for onnx."
+    ),
     ("torch", "int8"): "a torch program is not quantised here. Use --format openvino or onnx for int8.",
 }
 
@@ -183,11 +183,8 @@ def _notes(run: Run) -> tuple[str, ...]:
     notes = []
     if run.meta.get("random_weights"):
         notes.append("the weights are random: this export answers nothing of use")
-    testing = getattr(run.recipe, "testing", None)
-    if run.task == "segment" and testing is not None:
-        views = (tuple(testing.test_scales), testing.test_flip, testing.test_window)
-        if views != ((1.0,), False, None):
-            notes.append("the run tests with several views of an image; the export gives one forward pass")
+    if run.task == "segment" and not Views.of_recipe(run.recipe).plain:
+        notes.append("the run tests with several views of an image; the export gives one forward pass")
     return tuple(notes)
 
 

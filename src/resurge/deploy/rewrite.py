@@ -39,7 +39,7 @@ class Pass:
     """A rewriting by name.
 
     apply: takes a model in evaluation mode that it may change, and returns the rewritten one.
-    always: it never costs anything; the others are forms between which `optimize` chooses by measuring.
+    always: meant to cost nothing in any runtime; the others are forms between which `optimize` chooses by measuring.
     """
 
     name: str

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from resurge.arch.forms import merge_groups
+from resurge.arch.grouped import merge_groups
 from resurge.deploy.passes.walking import replace_each
 
 WIDEST = 64
