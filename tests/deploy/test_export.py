@@ -240,9 +240,3 @@ def test_a_segmenter(decide: bool, segmenter: Path, tmp_path: Path, capsys: pyte
     assert "one forward pass" in capsys.readouterr().err
     assert main(["predict", str(tmp_path / "out"), str(tmp_path / "a.png"), "--explain", str(tmp_path / "x")]) == 2
     assert "is an export" in capsys.readouterr().err
-
-
-def test_detectors_are_refused(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "detector", "detect")
-    with pytest.raises(UserError, match="detectors cannot be exported"):
-        export(run, tmp_path / "out", "torch")

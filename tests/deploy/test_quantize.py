@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +42,24 @@ def test_int8(format: str, run: Path, images: Path, tmp_path: Path) -> None:
     assert predictor.precision == "int8"
     for mine, theirs in zip(predictor.predict(pictures(6)), Predictor(run, "cpu").predict(pictures(6)), strict=True):
         assert np.abs(np.sort(mine.scores) - np.sort(theirs.scores)).max() < 0.35
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="alternative signal stacks as Linux has them")
+def test_ctrl_c_after_quantising_reaches_its_handler(run: Path, images: Path, tmp_path: Path) -> None:
+    """OpenVINO and NNCF left a signal stack behind that was no longer there: the process ended with a fault."""
+    program = """
+import os, signal, sys, time
+from resurge.deploy.export import export
+export(sys.argv[1], sys.argv[2], "openvino", "int8", calibrate=sys.argv[3], max_drop=100)
+stack = bytearray(1 << 20)  # what was given back is used again
+signal.signal(signal.SIGINT, lambda *_: sys.exit(7))
+os.kill(os.getpid(), signal.SIGINT)
+time.sleep(60)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(run), str(tmp_path / "out"), str(images)], capture_output=True, timeout=200
+    )
+    assert done.returncode == 7, done.stderr.decode()
 
 
 def test_layers_that_hurt_are_kept(run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,12 +29,15 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--calibrate", metavar="DIR", help=about)
     about = "points of accuracy (without labels: of decisions that stay) an export may lose (default: 0.5)"
     parser.add_argument("--max-drop", type=number, default=0.5, metavar="X", help=about)
-    about = "pictures to compare on, at most (default: 500)"
-    parser.add_argument("--images", type=whole_number(1), default=500, metavar="N", help=about)
+    about = "pictures to compare on, at most (default: 500; of a detector 50)"
+    parser.add_argument("--images", type=whole_number(1), metavar="N", help=about)
     parser.add_argument("--force", action="store_true", help="keep an export that loses more than --max-drop")
     parser.add_argument("--overwrite", action="store_true", help="replace an export that is there")
     about = "segmenters only: the network itself puts out the class of every pixel, in place of logits"
     parser.add_argument("--classes-out", dest="decide", action="store_true", help=about)
+    about = "detectors only: the network puts out its candidates before threshold and suppression; `predict` and "
+    about += "`serve` do the rest"
+    parser.add_argument("--raw", action="store_true", help=about)
     add_json(parser)
     group = parser.add_argument_group("a network instead of a run")
     group.add_argument("--weights", metavar="FILE", help=f"what `load_weights` takes, pretrained, or {RANDOM}")
@@ -66,6 +69,7 @@ def run(options: argparse.Namespace) -> int:
         max_drop=options.max_drop,
         images=options.images,
         decide=options.decide,
+        raw=options.raw,
         force=options.force,
         overwrite=options.overwrite,
         say=lambda line: print(f"resurge: {line} …", file=sys.stderr),
@@ -128,10 +132,15 @@ def _text(options: argparse.Namespace, found: dict[str, Any]) -> str:
     lines.append(f"  compared on       {found['images']} of the {found['compared_on']}")
     if found["difference"] is not None:
         lines.append(f"  difference        {found['difference']:.3g} ({100 * found['relative']:.2g} % of the peak)")
-    lines.append(f"  same decisions    {100 * found['agreement']:.2f} %")
+    if "objects" in found:
+        objects = found["objects"]
+        told = f"  same objects      {100 * found['agreement']:.2f} % of {objects['before']} with a score from "
+        lines.append(f"{told}{objects['score_from']}, at most {objects['box_difference']:.3g} pixels apart")
+    else:
+        lines.append(f"  same decisions    {100 * found['agreement']:.2f} %")
     if "accuracy" in found:
         before, after = (100 * found["accuracy"][key] for key in ("before", "after"))
-        lines.append(f"  accuracy          {before:.2f} % before, {after:.2f} % after")
+        lines.append(f"  {found['accuracy'].get('of', 'accuracy'):<17} {before:.2f} % before, {after:.2f} % after")
     speeds = ", ".join(f"{speed:.1f} at batch {batch}" for batch, speed in found["images_per_second"].items())
     lines.append(f"  images a second   {speeds}; {found['seconds_to_load']:.1f} s to load")
     if "int8" in found and found["int8"].get("kept"):

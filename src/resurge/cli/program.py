@@ -40,6 +40,7 @@ COMMANDS = {
     "check-data": Entry("resurge.cli.check_data", "find what is wrong with a folder of images before training on it"),
     "export": Entry("resurge.cli.export", "write what production runs: ONNX, OpenVINO or torch, down to int8"),
     "serve": Entry("resurge.cli.serve", "answer images over HTTP with a run or an export; a page to try it in"),
+    "bench": Entry("resurge.cli.bench", "how fast networks run here, beside timm's in the same runtime and precision"),
     "convert": Entry("resurge.cli.convert", "rewrite weights in another package's layout"),
 }
 

@@ -101,11 +101,16 @@ def run(options: argparse.Namespace) -> int:
                 "--host 127.0.0.1.",
                 file=sys.stderr,
             )
-        hosts = LOOPBACK | {name.lower() for name in options.allow_host} if local else None
+        # reached from elsewhere it has names that are not known here; those that are given are the ones then
+        names = {name.lower() for name in options.allow_host}
+        hosts = LOOPBACK | names | {options.host.lower()} if local or names else None
         shown = f"[{host}]" if ":" in host else host
         print(f"serving {options.model} at http://{shown}:{port}", flush=True)
         Server(service, token=token, hosts=hosts).run_on(listener)
     print("ended; all that was accepted is answered." if not service.accepted else "ended.", flush=True)
+    if service.working:  # its thread cannot be stopped, and Python would wait for it
+        print("resurge: the model did not come back; its process ends without it.", file=sys.stderr, flush=True)
+        os._exit(1)
     return 0
 
 

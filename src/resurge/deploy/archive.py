@@ -28,7 +28,7 @@ _GRAPH = "models/model.json"
 _EXAMPLES = "data/sample_inputs/model.pt"  # pickled, but the restricted unpickler reads it
 
 _OPERATOR = re.compile(
-    r"torch\.ops\.(aten|prims|torchvision)\.\w+(\.\w+)?|torch\.sym_\w+|_operator\.[a-z]\w*|math\.[a-z]\w*"
+    r"torch\.ops\.(aten|prims|torchvision|resurge)\.\w+(\.\w+)?|torch\.sym_\w+|_operator\.[a-z]\w*|math\.[a-z]\w*"
 )
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _SYMBOL = re.compile(r"[su]\d+")
@@ -50,6 +50,7 @@ _FUNCTIONS = frozenset(
     }
 )
 _FUNCTIONS |= {"Eq", "Ne", "Le", "Lt", "Ge", "Gt", "And", "Or", "Not", "True", "False", "Integer", "oo", "int_oo"}
+_FUNCTIONS |= {"GreaterThan", "LessThan", "StrictGreaterThan", "StrictLessThan", "Equality", "Unequality"}
 _FUNCTIONS |= {"ToFloat", "TruncToInt", "FloorToInt", "CeilToInt", "IntTrueDiv", "FloatTrueDiv", "PowByNatural"}
 _DECLARED = re.compile(r"Symbol\('([su]\d+)'(, \w+=(True|False))*\)")
 _EXPRESSION = re.compile(r"[\w\s+\-*/%(),<>=!&|~.]*")

@@ -15,9 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from resurge.deploy.engines import INPUT, need
+from resurge.deploy.detection_ops import onnx_table
+from resurge.deploy.engines import INPUT, SIZES, need
 from resurge.deploy.folder import FILES
+from resurge.deploy.grid_means import TraceablePyramidPooling
+from resurge.deploy.onnx_graph import ceil_pools, join_slices
 from resurge.errors import UserError
+from resurge.tasks.segment import PyramidPoolingHead
 
 # Traced with more than one image and with sides that differ: a size of 1, or two that are equal, would be taken for
 # what they always are. No side of an inner map may come down to 1 either.
@@ -38,6 +42,9 @@ class Deployed(nn.Module):
 
     def __init__(self, model: nn.Module, kind: torch.dtype = torch.float32, decide: bool = False) -> None:
         super().__init__()
+        head = getattr(model, "head", None)
+        if isinstance(head, PyramidPoolingHead):
+            model.head = TraceablePyramidPooling(head)
         self.model = model.to(kind)
         self.kind = kind
         self.decide = decide
@@ -58,18 +65,24 @@ def output_names(decide: bool) -> tuple[str, ...]:
     return ("classes", "confidence") if decide else ("logits",)
 
 
-def trace(model: nn.Module, channels: int) -> Any:
+def trace(model: nn.Module, channels: int, sizes: bool = False) -> Any:
     """The network as a program of torch.export, with batch, height and width open.
+
+    Args:
+        sizes: it takes the size of each image as well, as a detector does.
 
     Raises:
         UserError: the network has a part whose work depends on the size of the image in a way that cannot be traced.
     """
     open_ = torch.export.Dim.DYNAMIC
     batch, height, width = EXAMPLE
-    example = torch.zeros(batch, channels, height, width)
+    example: tuple[Tensor, ...] = (torch.zeros(batch, channels, height, width),)
+    dynamic: tuple[dict[int, Any], ...] = ({0: open_, 2: open_, 3: open_},)
+    if sizes:
+        example, dynamic = (*example, torch.tensor([[height, width]] * batch)), (*dynamic, {0: open_})
     try:
         with quiet(), torch.no_grad():
-            program = torch.export.export(model.eval(), (example,), dynamic_shapes=({0: open_, 2: open_, 3: open_},))
+            program = torch.export.export(model.eval(), example, dynamic_shapes=dynamic)
     except Exception as error:  # torch raises many kinds, none of them documented
         raise UserError(f"torch.export cannot trace this network: {_first(error)}") from error
     fixed = [name for name, at in zip(DIMENSIONS, (0, 2, 3), strict=True) if isinstance(_shape(program)[at], int)]
@@ -94,8 +107,11 @@ def write_program(program: Any, folder: Path) -> None:
         torch.export.save(program, folder / FILES["torch"][0])
 
 
-def write_onnx(program: Any, folder: Path, outputs: tuple[str, ...]) -> int:
+def write_onnx(program: Any, folder: Path, outputs: tuple[str, ...], sizes: bool = False) -> int:
     """Write the ONNX file, checked by ONNX's own checker; returns its number of nodes.
+
+    Args:
+        sizes: as in `trace`.
 
     Raises:
         UserError: onnx or onnxscript is not installed, or the network has an operator that ONNX does not know.
@@ -108,9 +124,10 @@ def write_onnx(program: Any, folder: Path, outputs: tuple[str, ...]) -> int:
             found = torch.onnx.export(
                 program,
                 dynamo=True,
-                input_names=[INPUT],
+                input_names=[INPUT, SIZES] if sizes else [INPUT],
                 output_names=list(outputs),
                 opset_version=OPSET,
+                custom_translation_table=onnx_table() if sizes else None,
                 optimize=True,
                 verbose=False,
             )
@@ -119,6 +136,8 @@ def write_onnx(program: Any, folder: Path, outputs: tuple[str, ...]) -> int:
     except Exception as error:
         raise UserError(f"this network cannot be written as ONNX: {_first(error)}") from error
     model = onnx.load(path)
+    ceil_pools(model.graph)
+    join_slices(model.graph)
     _name_dimensions(model.graph)
     _clean(model)
     onnx.save(model, path)

@@ -13,7 +13,7 @@ Where a processor lacks the arithmetic the engine computes in fp32 and says so i
 
 from __future__ import annotations
 
-import threading
+import functools
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,9 +23,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from resurge.deploy.folder import Export
+from resurge.deploy.shapes import CompiledShapes
 from resurge.errors import UserError
 
 INPUT = "images"
+SIZES = "sizes"
+"""A detector's second input: int64 (N, 2), height and width of each image without its padding."""
 
 
 class Engine(Protocol):
@@ -41,8 +44,11 @@ class Engine(Protocol):
     precision: str
     notes: tuple[str, ...]
 
-    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def run(self, images: np.ndarray, sizes: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """float32 (N, C, H, W) -> the outputs by name: `logits`, or `classes` and `confidence`. Any thread may call.
+
+        Of a detector: `boxes`, `scores`, `labels`, `masks`; see `resurge.deploy.detection_answers`. Only it looks at
+        the `sizes` (N, 2) that the images have without their padding; None: they have none.
 
         Raises:
             UserError: the runtime cannot take images of this shape.
@@ -84,6 +90,23 @@ def need(name: str) -> ModuleType:
         ) from None
 
 
+def openvino_core() -> Any:
+    """The one OpenVINO core of this process.
+
+    Its processor plugin gives the thread an alternative signal stack and takes it away when the last core ends. One
+    core that never ends leaves no signal, Ctrl-C for example, without a stack.
+
+    Raises:
+        UserError: OpenVINO is not installed.
+    """
+    return _made_once(need("openvino").Core)
+
+
+@functools.cache
+def _made_once(kind: Any) -> Any:
+    return kind()
+
+
 class OpenVinoEngine:
     """OpenVINO, on the processor."""
 
@@ -93,8 +116,7 @@ class OpenVinoEngine:
     def __init__(self, export: Export, device: str, threads: int | None) -> None:
         if device not in ("auto", "cpu"):
             raise UserError(f"an openvino export runs on the processor; expected --device cpu or auto, got {device!r}.")
-        openvino = need("openvino")
-        core = openvino.Core()
+        core = openvino_core()
         able = set(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         self.precision = export.precision
         if self.precision in ("bf16", "fp16") and self.precision.upper() not in able:
@@ -107,19 +129,30 @@ class OpenVinoEngine:
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
         try:
-            self._model = core.compile_model(core.read_model(export.file), "CPU", settings)
+            self._shapes = CompiledShapes(
+                core.read_model(export.file),
+                lambda model: core.compile_model(model, "CPU", settings),
+                always_fixed=self.precision == "int8",
+                expected=_expected(export),
+            )
         except RuntimeError as error:
             raise _unreadable(export.file, error) from error
-        self._names = [output.get_any_name() for output in self._model.outputs]
-        self._lock = threading.Lock()  # a compiled model has one request for all who call it
 
-    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        self._inputs = _inputs(export)
+
+    def run(self, images: np.ndarray, sizes: np.ndarray | None = None) -> dict[str, np.ndarray]:
         try:
-            with self._lock:
-                found = self._model([np.ascontiguousarray(images)])
-                return {name: np.array(found[index]) for index, name in enumerate(self._names)}
+            return self._shapes(_fed(self._inputs, images, sizes))
         except RuntimeError as error:
             raise _refused(images, error) from error
+
+
+def _expected(export: Export) -> tuple[int, int, int] | None:
+    """The shape (C, H, W) of every image that preprocessing makes, where there is one."""
+    side, channels = export.meta["preprocessing"].get("size"), export.meta.get("in_channels")
+    if export.meta["task"] != "classify" or not isinstance(side, int) or not isinstance(channels, int):
+        return None
+    return (channels, side, side)
 
 
 class OnnxEngine:
@@ -143,6 +176,7 @@ class OnnxEngine:
         except Exception as error:  # its exceptions have no common base but this one
             raise _unreadable(export.file, error) from error
         self._names = [output.name for output in self._session.get_outputs()]
+        self._inputs = _inputs(export)
 
     @staticmethod
     def _provider(runtime: ModuleType, device: str) -> Any:
@@ -153,9 +187,9 @@ class OnnxEngine:
             return ("CUDAExecutionProvider", {"device_id": int(number or 0)})
         raise UserError(f"the installed ONNX Runtime has no {device!r} device. Use --device cpu.")
 
-    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def run(self, images: np.ndarray, sizes: np.ndarray | None = None) -> dict[str, np.ndarray]:
         try:
-            found = self._session.run(None, {INPUT: np.ascontiguousarray(images)})
+            found = self._session.run(None, _fed(self._inputs, images, sizes))
         except Exception as error:
             raise _refused(images, error) from error
         return dict(zip(self._names, found, strict=True))
@@ -170,6 +204,7 @@ class ProgramEngine:
     def __init__(self, export: Export, device: str, threads: int | None) -> None:
         import torch
 
+        from resurge.deploy import detection_ops  # noqa: F401  registers the operators of a detector
         from resurge.deploy.archive import vetted
         from resurge.training.evaluate import pick_device
 
@@ -191,18 +226,33 @@ class ProgramEngine:
         except Exception as error:  # version errors and others, all of different kinds
             raise _unreadable(export.file, error) from error
         self._names = list(export.meta["export"]["outputs"])
+        self._inputs = _inputs(export)
 
-    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def run(self, images: np.ndarray, sizes: np.ndarray | None = None) -> dict[str, np.ndarray]:
         import torch
 
-        batch = torch.from_numpy(np.ascontiguousarray(images)).to(self._device, memory_format=torch.channels_last)
+        given = [torch.from_numpy(array).to(self._device) for array in _fed(self._inputs, images, sizes).values()]
+        given[0] = given[0].to(memory_format=torch.channels_last)
         try:
             with torch.inference_mode():
-                found = self._module(batch)
+                found = self._module(*given)
         except (RuntimeError, AssertionError) as error:
             raise _refused(images, error) from error
         values = found if isinstance(found, (tuple, list)) else (found,)
         return {name: value.cpu().numpy() for name, value in zip(self._names, values, strict=True)}
+
+
+def _inputs(export: Export) -> tuple[str, ...]:
+    return (INPUT, SIZES) if export.meta["task"] in ("detect", "instances") else (INPUT,)
+
+
+def _fed(names: tuple[str, ...], images: np.ndarray, sizes: np.ndarray | None) -> dict[str, np.ndarray]:
+    """What goes into the network, by name."""
+    fed = {INPUT: np.ascontiguousarray(images)}
+    if SIZES in names:
+        whole = np.full((len(images), 2), images.shape[2:], dtype=np.int64)
+        fed[SIZES] = whole if sizes is None else np.ascontiguousarray(sizes, dtype=np.int64)
+    return fed
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:

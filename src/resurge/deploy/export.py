@@ -9,17 +9,16 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from resurge.deploy import detection_export as finders
 from resurge.deploy.convert import (
     TYPES,
     Deployed,
@@ -29,13 +28,15 @@ from resurge.deploy.convert import (
     write_openvino,
     write_program,
 )
+from resurge.deploy.detection_measure import ObjectComparison
 from resurge.deploy.engines import Engine, need, open_engine
-from resurge.deploy.folder import CERTIFICATE, FILES, FORMATS, PRECISIONS, described, is_export, read_export
+from resurge.deploy.folder import CERTIFICATE, FILES, FORMATS, PRECISIONS, described, read_export
+from resurge.deploy.forms import rewritten_for
 from resurge.deploy.live import Live
 from resurge.deploy.material import Material, gather
 from resurge.deploy.measure import Comparison, compare
-from resurge.deploy.rewrite import rewrite
-from resurge.deploy.selftest import run_apart
+from resurge.deploy.place import beside, require_free
+from resurge.deploy.selftest import run_apart, telling
 from resurge.deploy.views import Views
 from resurge.errors import UserError, suggest
 from resurge.files import atomic_write_text
@@ -62,30 +63,31 @@ class Wanted:
     """What is to be made.
 
     format: onnx, openvino or torch. precision: fp32, bf16, fp16 or int8; see `resurge.deploy.engines`. decide: of a
-    segmenter: put out the class of every pixel in place of logits. calibrate: pictures for int8 and for the
-    comparison, as `gather` takes them. images: how many to compare on, at most. max_drop: points of accuracy that int8
-    may lose.
+    segmenter: put out the class of every pixel in place of logits. raw: of a detector: put out the candidates before
+    threshold and suppression. calibrate: pictures for int8 and for the comparison, as `gather` takes them. images: how
+    many to compare on, at most; None for 500, of a detector 50. max_drop: points of accuracy that may be lost.
     """
 
     format: str = "onnx"
     precision: str = "fp32"
     decide: bool = False
+    raw: bool = False
     calibrate: str | None = None
-    images: int = IMAGES
+    images: int | None = None
     max_drop: float = MAX_DROP
 
 
 def export(
     source: Run | str | os.PathLike[str], out: str | os.PathLike[str], format: str = "onnx", precision: str = "fp32",
-    *, calibrate: str | None = None, max_drop: float = MAX_DROP, images: int = IMAGES, decide: bool = False,
-    force: bool = False, overwrite: bool = False, say: Callable[[str], None] = lambda line: None,
+    *, calibrate: str | None = None, max_drop: float = MAX_DROP, images: int | None = None, decide: bool = False,
+    raw: bool = False, force: bool = False, overwrite: bool = False, say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:  # fmt: skip
     """Write an export folder; returns its certificate.
 
     Args:
         source: a run, or its folder.
         out: the folder to make.
-        format, precision, calibrate, images, decide: see `Wanted`.
+        format, precision, calibrate, images, decide, raw: see `Wanted`.
         max_drop: an export that loses more points than this is refused, unless `force`.
         overwrite: replace an export that is there.
         say: is told what is being done, a line at a time.
@@ -94,13 +96,13 @@ def export(
         UserError: the format or the precision is unknown or they do not go together, a package is not installed, `out`
             is taken or cannot be written, the network cannot be converted, or too much is lost. Nothing is left then.
     """
-    wanted = Wanted(format, precision, decide, calibrate, images, max_drop)
+    wanted = Wanted(format, precision, decide, raw, calibrate, images, max_drop)
     check(wanted)
     target = Path(out)
-    _require_free(target, overwrite)
+    require_free(target, overwrite)
     run = source if isinstance(source, Run) else load_run(source)
     _require_possible(run, wanted)
-    with _beside(target, overwrite) as folder:
+    with beside(target, overwrite) as folder:
         return _made(run, wanted, folder, force, say)
 
 
@@ -121,11 +123,7 @@ def check(wanted: Wanted) -> None:
 
 
 def _require_possible(run: Run, wanted: Wanted) -> None:
-    if run.task in ("detect", "instances"):
-        raise UserError(
-            f"{run.folder} is of the task {run.task}, and detectors cannot be exported yet: their proposals have no "
-            "fixed number. `resurge predict` and `resurge serve` take the run itself."
-        )
+    finders.require_possible(run, wanted.precision, wanted.raw)
     if wanted.decide and run.task != "segment":
         raise UserError(f"{run.folder} is of the task {run.task}; only a segmenter puts out a class for every pixel.")
 
@@ -141,8 +139,23 @@ def _made(run: Run, wanted: Wanted, folder: Path, force: bool, say: Callable[[st
     made = _convert(run, wanted, folder)
     notes = _notes(run)
     _write_json(folder, run, wanted, made)
+    comparison: Comparison | ObjectComparison
+    if run.task in finders.TASKS:
+        comparison, engine, alone = _judged_objects(run, wanted, material, made, folder, force, say)
+    else:
+        comparison, engine, alone = _judged(run, wanted, material, made, folder, force, say)
+    certificate = _certificate(folder, comparison, material, alone, made, (*notes, *engine.notes))
+    atomic_write_text(folder / CERTIFICATE, json.dumps(certificate, indent=2, ensure_ascii=False) + "\n")
+    return certificate
+
+
+def _judged(
+    run: Run, wanted: Wanted, material: Material, made: dict[str, Any], folder: Path, force: bool,
+    say: Callable[[str], None],
+) -> tuple[Comparison, Engine, dict[str, Any]]:  # fmt: skip
+    """A classifier or segmenter: quantised where that is wanted, compared with the run, run on its own."""
     original = Live(run)
-    batches = list(material.measured.few(wanted.images).batches(run.preprocessing))
+    batches = list(material.measured.few(wanted.images or IMAGES).batches(run.preprocessing))
     if wanted.precision == "int8":
         from resurge.deploy.quantize import quantize_folder
 
@@ -154,24 +167,40 @@ def _made(run: Run, wanted: Wanted, folder: Path, force: bool, say: Callable[[st
     comparison = compare(original.run, engine.run, batches)
     _judge(comparison, wanted, force)
     say("running it on its own")
-    alone = _alone(run, folder, engine, wanted)
-    certificate = _certificate(folder, comparison, material, alone, made, (*notes, *engine.notes))
-    atomic_write_text(folder / CERTIFICATE, json.dumps(certificate, indent=2, ensure_ascii=False) + "\n")
-    return certificate
+    return comparison, engine, _alone(folder, engine, wanted, _questions(run))
+
+
+def _judged_objects(
+    run: Run, wanted: Wanted, material: Material, made: dict[str, Any], folder: Path, force: bool,
+    say: Callable[[str], None],
+) -> tuple[ObjectComparison, Engine, dict[str, Any]]:  # fmt: skip
+    """The same for a detector."""
+    count = wanted.images or finders.IMAGES
+    say(f"comparing on {min(count, len(material.measured))} of the {material.measured_on}")
+    engine = open_engine(read_export(folder), "cpu")
+    comparison, batch = finders.compared(run, Live(run), engine, made, material, count)
+    _judge(comparison, wanted, force)
+    say("running it on its own")
+    return comparison, engine, _alone(folder, engine, wanted, *finders.questions(batch))
 
 
 def _convert(run: Run, wanted: Wanted, folder: Path) -> dict[str, Any]:
     """Write the network's files; int8 begins as fp32. Returns what is to be said of them."""
     # OpenVINO is told its arithmetic when a model is loaded; the other two have it in their files.
     kind = TYPES.get(wanted.precision) if wanted.format != "openvino" else None
-    network = Deployed(rewrite(run.model), **({} if kind is None else {"kind": kind}), decide=wanted.decide)
-    names = output_names(wanted.decide)
-    program = trace(network, int(run.meta["in_channels"]))
-    said: dict[str, Any] = {"outputs": list(names)}
+    kind = torch.float32 if kind is None else kind
+    network: torch.nn.Module
+    model = rewritten_for(run.model, wanted.format, wanted.precision)
+    finds = run.task in finders.TASKS
+    if finds:
+        network, said = finders.deployed(run, model, kind, wanted.raw)
+    else:
+        network, said = Deployed(model, kind, wanted.decide), {"outputs": output_names(wanted.decide)}
+    program = trace(network, int(run.meta["in_channels"]), finds)
     if wanted.format == "torch":
         write_program(program, folder)
         return said
-    said["nodes"] = write_onnx(program, folder, names)
+    said["nodes"] = write_onnx(program, folder, tuple(said["outputs"]), finds)
     if wanted.format == "openvino":
         onnx_file = folder / FILES["onnx"][0]
         write_openvino(onnx_file, folder, halve=wanted.precision == "fp16")
@@ -213,12 +242,13 @@ def _versions(wanted: Wanted) -> dict[str, str]:
     return found
 
 
-def _judge(found: Comparison, wanted: Wanted, force: bool) -> None:
+def _judge(found: Comparison | ObjectComparison, wanted: Wanted, force: bool) -> None:
     """Raises UserError when too much is lost."""
     if found.drop > wanted.max_drop and not force:
         before_after = found.to_json().get("accuracy")
+        measure = (before_after or {}).get("of", "accuracy")
         told = (
-            f"accuracy falls from {100 * before_after['before']:.2f} % to {100 * before_after['after']:.2f} %"
+            f"{measure} falls from {100 * before_after['before']:.2f} % to {100 * before_after['after']:.2f} %"
             if before_after
             else f"only {100 * found.agreement:.2f} % of the decisions stay as they were"
         )
@@ -228,18 +258,27 @@ def _judge(found: Comparison, wanted: Wanted, force: bool) -> None:
         )
 
 
-def _alone(run: Run, folder: Path, engine: Engine, wanted: Wanted) -> dict[str, Any]:
-    """The self-test: a fresh process answers as this one, for one image and for three, at two sizes."""
+def _questions(run: Run) -> dict[str, np.ndarray]:
+    """One image, eight, and three of another size."""
     seen, channels = run.preprocessing, int(run.meta["in_channels"])
     side = getattr(seen, "size", None) or min(getattr(seen, "short_side", None) or 256, 512)
     noise = np.random.default_rng(0)
     shapes = {"speed_1": (1, side, side), "speed_8": (8, side, side), "other": (3, side + 37, side + 10)}
-    questions = {
+    return {
         name: noise.standard_normal((count, channels, high, wide)).astype(np.float32)
         for name, (count, high, wide) in shapes.items()
     }
-    expected = {name: next(iter(engine.run(images).values())) for name, images in questions.items()}
-    said = run_apart(folder, questions, expected)
+
+
+def _alone(
+    folder: Path, engine: Engine, wanted: Wanted, questions: dict[str, np.ndarray],
+    sizes: dict[str, np.ndarray] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The self-test: a fresh process answers as this one."""
+    expected = {
+        name: telling(engine.run(images, None if sizes is None else sizes[name])) for name, images in questions.items()
+    }
+    said = run_apart(folder, questions, expected, sizes)
     if wanted.decide:  # where two classes are equally likely, rounding decides
         return said
     for name, difference in said["difference"].items():
@@ -253,7 +292,7 @@ def _alone(run: Run, folder: Path, engine: Engine, wanted: Wanted) -> dict[str, 
 
 
 def _certificate(
-    folder: Path, found: Comparison, material: Material, alone: dict[str, Any], made: dict[str, Any],
+    folder: Path, found: Comparison | ObjectComparison, material: Material, alone: dict[str, Any], made: dict[str, Any],
     notes: tuple[str, ...],
 ) -> dict[str, Any]:  # fmt: skip
     return {
@@ -275,66 +314,6 @@ def _processor() -> str:
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-# --------------------------------------------------------------------------------------------------------- the folder
-
-
-def _require_free(target: Path, overwrite: bool) -> None:
-    if not target.exists():
-        return
-    if not target.is_dir():
-        raise UserError(f"{target} is a file. Name a folder that is not there yet with --out.")
-    if any(target.iterdir()) and not (overwrite and is_export(target)):
-        what = "an export" if is_export(target) else "a folder with other files in it"
-        hint = "Pass --overwrite to replace it" if what == "an export" else "Name another one"
-        raise UserError(f"{target} is there already, {what}. {hint}.")
-
-
-@contextmanager
-def _beside(target: Path, overwrite: bool) -> Iterator[Path]:
-    """A new folder beside `target` that takes its place when the block ends well, and is removed otherwise."""
-    parent = target.absolute().parent
-    with _writing(target):
-        parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{target.name}.", suffix=".tmp"))
-    try:
-        yield temporary
-        _require_free(target, overwrite)  # it may have been made meanwhile
-        with _writing(target):
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o777 & ~umask)  # mkdtemp makes it private
-            _swap(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _swap(temporary: Path, target: Path) -> None:
-    """Rename, and what stood there goes only when the new one stands."""
-    if not target.exists():
-        temporary.rename(target)
-        return
-    old = Path(tempfile.mkdtemp(dir=temporary.parent, prefix=f".{target.name}.", suffix=".old"))
-    try:
-        target.rename(old / "old")
-        try:
-            temporary.rename(target)
-        except OSError:
-            (old / "old").rename(target)
-            raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def _writing(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"cannot write {target}: {error.strerror or error}. Choose another place with --out."
-        ) from error
 
 
 __all__ = ["Wanted", "check", "export"]

@@ -32,15 +32,28 @@ class Live:
         self.run_ = run
         self.device = next(run.model.parameters()).device
 
-    def run(self, images: np.ndarray, views: Views = Views()) -> dict[str, np.ndarray]:
+    def run(self, images: np.ndarray, sizes: np.ndarray | None = None, views: Views = Views()) -> dict[str, np.ndarray]:
         """float32 (N, C, H, W) -> logits: (N, K) of a classifier, (N, K, H, W) of a segmenter, float32.
 
-        With several views, the logarithms of a segmenter's averaged probabilities come in their place.
+        Of a detector see `objects`; `sizes` are there because every engine takes them. With several views, the
+        logarithms of a segmenter's averaged probabilities come in the place of logits.
         """
         batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
         with torch.inference_mode():
             values = class_values(self.run_.model, batch, **asdict(views))
         return {"logits": values.cpu().numpy()}
+
+    def objects(self, images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
+        """What an export of this detector puts out; see `resurge.deploy.detection_answers`."""
+        batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
+        with torch.inference_mode():
+            detections = self.run_.model(batch, [(int(height), int(width)) for height, width in sizes])
+        most = max([len(found["scores"]) for found in detections] + [1])
+        return {
+            name: np.stack([_filled(found[name].cpu().numpy(), most, -1 if name == "labels" else 0)
+                            for found in detections])
+            for name in detections[0]
+        }  # fmt: skip
 
     def find(self, images: Sequence[Image.Image], preprocessing: Any, score: float) -> Iterator[Found]:
         """The objects in each image with at least this score, of a detector.
@@ -56,6 +69,14 @@ class Live:
             size = (images[row].height, images[row].width)
             with torch.inference_mode():
                 yield _at_own_size(self.run_.model, found, batch.sizes[row], size, score)
+
+
+def _filled(values: np.ndarray, count: int, rest: int) -> np.ndarray:
+    """(n, ...) -> (count, ...); masks lose their axis of one channel."""
+    values = values[:, 0] if values.ndim == 4 else values
+    result = np.full((count, *values.shape[1:]), rest, dtype=values.dtype)
+    result[: len(values)] = values
+    return result
 
 
 def _at_own_size(

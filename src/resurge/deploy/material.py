@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,13 @@ _GENERATED = "generated patterns"
 
 @dataclass(frozen=True)
 class Pictures:
-    """A number of pictures, read when they are asked for. labels: class indices of the run, or None."""
+    """A number of pictures, read when they are asked for. labels: class indices of the run, or None. classes: what the
+    labels of objects in the split mean; none where it has no objects."""
 
     split: Any  # has read(index) -> Image
     indices: tuple[int, ...]
     labels: tuple[int, ...] | None = None
+    classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -38,7 +40,7 @@ class Pictures:
             return self
         rows = [round(i * (len(self) - 1) / max(count - 1, 1)) for i in range(count)]
         labels = None if self.labels is None else tuple(self.labels[row] for row in rows)
-        return Pictures(self.split, tuple(self.indices[row] for row in rows), labels)
+        return replace(self, indices=tuple(self.indices[row] for row in rows), labels=labels)
 
     def batches(self, preprocessing: Any, size: int = BATCH) -> Iterator[Batch]:
         """What the network is given of them; images that cannot be read are passed over."""
@@ -112,7 +114,7 @@ def _opened(run: Run, source: str) -> Material:
     return Material(
         _pictures(bundle.train or measured, None),
         f"{'train' if bundle.train else name} images of {folder.name}",
-        _pictures(measured, _relabelled(run, bundle, measured)),
+        _pictures(measured, _relabelled(run, bundle, measured), _object_classes(run, bundle)),
         f"{name} images of {folder.name}",
         real=True,
     )
@@ -126,8 +128,12 @@ def _taken_apart(run: Run, source: str) -> dict[str, Any]:
     return {"seed": recipe.seed, "val": recipe.val, "val_fraction": recipe.val_fraction}
 
 
-def _pictures(split: Any, labels: tuple[int, ...] | None) -> Pictures:
-    return Pictures(split, tuple(range(len(split))), labels)
+def _pictures(split: Any, labels: tuple[int, ...] | None, classes: tuple[str, ...] = ()) -> Pictures:
+    return Pictures(split, tuple(range(len(split))), labels, classes)
+
+
+def _object_classes(run: Run, bundle: Any) -> tuple[str, ...]:
+    return tuple(bundle.classes) if run.task in ("detect", "instances") else ()
 
 
 def _relabelled(run: Run, bundle: Any, split: Any) -> tuple[int, ...] | None:

@@ -16,6 +16,7 @@ from PIL import Image
 from resurge.data.preprocessing import Preprocessing
 from resurge.data.scene_preprocessing import ScenePreprocessing
 from resurge.deploy.answers import Answer, Classified, Found, LabelMap
+from resurge.deploy.detection_answers import Suppression, batched, found_in
 from resurge.deploy.engines import Engine, open_engine
 from resurge.deploy.folder import Export, is_export, read_export
 from resurge.deploy.views import Views
@@ -100,6 +101,8 @@ class Predictor:
             return self._classified(images)
         if self.task == "segment":
             return self._segmented(images, self.views if views is None else views)
+        if self.run is None:
+            return self._detected(images, score)
         return list(self._live().find(images, self.preprocessing, score))
 
     def _classified(self, images: Sequence[Image.Image]) -> list[Answer]:
@@ -121,8 +124,19 @@ class Predictor:
                 found[row] = _label_map(own, images[row])
         return [found[index] for index in range(len(images))]
 
+    def _detected(self, images: Sequence[Image.Image], score: float) -> list[Answer]:
+        batch, sizes = batched([self.preprocessing.array(image) for image in images])
+        outputs = self.engine.run(batch, sizes)
+        suppression = Suppression.of(self.meta["export"])
+        if suppression is not None:
+            outputs = suppression(outputs)
+        return [
+            found_in(outputs, row, (int(sizes[row, 0]), int(sizes[row, 1])), (image.height, image.width), score)
+            for row, image in enumerate(images)
+        ]
+
     def _asked(self, batch: np.ndarray, views: Views) -> dict[str, np.ndarray]:
-        return self.engine.run(batch) if views.plain else self._live().run(batch, views)
+        return self.engine.run(batch) if views.plain else self._live().run(batch, views=views)
 
     def _live(self) -> Live:
         from resurge.deploy.live import Live

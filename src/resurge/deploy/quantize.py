@@ -8,9 +8,11 @@ are ranked by what they lose and put back one after the other until it does not.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,16 +22,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resurge.deploy.convert import quiet, save_openvino
-from resurge.deploy.engines import INPUT, need
+from resurge.deploy.engines import INPUT, need, openvino_core
 from resurge.deploy.folder import FILES
 from resurge.deploy.material import Material
 from resurge.deploy.measure import Batch, Comparison, Run
+from resurge.deploy.shapes import CompiledShapes
 
 if TYPE_CHECKING:
     from resurge.deploy.export import Wanted
 
 CALIBRATION = 300  # pictures, NNCF's own default
 _RANKED = 100  # pictures that layers are ranked by
+# What only moves numbers about: an input that comes through it is as quantised as what goes in.
+_MOVES = (
+    "MaxPool", "Slice", "StridedSlice", "Split", "VariadicSplit", "Reshape", "Flatten", "Transpose", "Squeeze",
+)  # fmt: skip
 _WEIGHTED = ("Conv", "Gemm", "MatMul", "Convolution", "GroupConvolution")
 
 
@@ -54,7 +61,7 @@ def quantize_folder(
     calibration = nncf.Dataset(arrays, kind.question)
     target = {"target_device": nncf.TargetDevice.CPU, "subset_size": len(arrays)}
     told = [(batch, original(batch.images)) for batch in batches]
-    with _silent(nncf), quiet():
+    with _silent(nncf), quiet(), _signal_stack_kept():
         quantized = nncf.quantize(kind.model, calibration, **target)
         drop = _compared(kind.runner(quantized), told).drop
         if drop > wanted.max_drop:
@@ -92,26 +99,26 @@ class _OpenVino:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.core = need("openvino").Core()
+        self.core = openvino_core()
         self.model = self.core.read_model(folder / FILES["openvino"][0])
 
     def question(self, images: np.ndarray) -> Any:
         return images
 
     def runner(self, model: Any) -> Run:
-        compiled = model if hasattr(model, "create_infer_request") else self.core.compile_model(model, "CPU")
-        names = [output.get_any_name() for output in compiled.outputs]
-
-        def run(images: np.ndarray) -> dict[str, np.ndarray]:
-            found = compiled([images])
-            return {name: np.array(found[index]) for index, name in enumerate(names)}
-
-        return run
+        if hasattr(model, "create_infer_request"):  # NNCF's accuracy control compiles for itself
+            names = [output.get_any_name() for output in model.outputs]
+            return lambda images: dict(zip(names, map(np.array, model([images]).values()), strict=True))
+        shapes = CompiledShapes(model, lambda each: self.core.compile_model(each, "CPU"), always_fixed=True)
+        return lambda images: shapes({INPUT: images})
 
     def layers(self, model: Any) -> tuple[int, list[str]]:
+        def before(op: Any) -> Any:
+            found = op.input_value(0).get_node()
+            return before(found) if found.get_type_name() in _MOVES else found
+
         ops = [op for op in model.get_ops() if op.get_type_name() in _WEIGHTED]
-        inputs = [(op.get_friendly_name(), op.input_value(0).get_node().get_type_name()) for op in ops]
-        return len(ops), [name for name, before in inputs if before != "FakeQuantize"]
+        return len(ops), [op.get_friendly_name() for op in ops if before(op).get_type_name() != "FakeQuantize"]
 
     def save(self, model: Any) -> None:
         # The model that was read still looks into its file, which therefore may be replaced but not overwritten.
@@ -140,9 +147,16 @@ class _Onnx:
         return lambda images: dict(zip(names, session.run(None, {INPUT: images}), strict=True))
 
     def layers(self, model: Any) -> tuple[int, list[str]]:
-        by_output = {name: node.op_type for node in model.graph.node for name in node.output}
+        by_output = {name: node for node in model.graph.node for name in node.output}
+
+        def before(node: Any) -> str | None:
+            found = by_output.get(node.input[0])
+            if found is None:
+                return None
+            return before(found) if found.op_type in _MOVES else str(found.op_type)
+
         nodes = [node for node in model.graph.node if node.op_type in _WEIGHTED]
-        return len(nodes), [node.name for node in nodes if by_output.get(node.input[0]) != "DequantizeLinear"]
+        return len(nodes), [node.name for node in nodes if before(node) != "DequantizeLinear"]
 
     def save(self, model: Any) -> None:
         self.onnx.save(model, self.path)
@@ -160,3 +174,29 @@ def _silent(nncf: Any) -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+class _SignalStack(ctypes.Structure):
+    """`stack_t` of sigaltstack(2) on Linux."""
+
+    _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@contextmanager
+def _signal_stack_kept() -> Iterator[None]:
+    """Leave this thread the alternative signal stack that it came with.
+
+    NNCF makes OpenVINO cores and drops them in another order than it made them. Each brings its own signal stack and
+    puts back the one before it, which by then may be gone: the next signal would end the process.
+    """
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    set_stack = ctypes.CDLL(None, use_errno=True).sigaltstack
+    before = _SignalStack()
+    known = set_stack(None, ctypes.byref(before)) == 0
+    try:
+        yield
+    finally:
+        if known:
+            set_stack(ctypes.byref(before), None)

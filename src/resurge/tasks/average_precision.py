@@ -16,6 +16,8 @@ from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval.core import mask as run_lengths
 from torch import Tensor
 
+from resurge.tasks.run_lengths import Rle, encode_mask
+
 KINDS = {"box": "bbox", "mask": "segm"}
 FIGURES = (
     "ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large",
@@ -28,7 +30,6 @@ _AREAS = ("all", "small", "medium", "large")
 _MOST = len(_LIMITS) - 1
 _AT_50, _AT_75 = 0, 5  # places of the IoUs 0.5 and 0.75 among 0.5, 0.55, ..., 0.95
 
-Rle = dict[str, Any]
 Record = dict[str, Any]
 
 
@@ -248,38 +249,12 @@ def encode_masks(masks: Any, size: tuple[int, int]) -> list[Rle]:
         if masks.ndim != 3 or tuple(masks.shape[1:]) != size:
             raise ValueError(f"expected masks (n, {size[0]}, {size[1]}); got {tuple(masks.shape)}")
         # one at a time: the encoder wants columns first, which copies
-        return [_encode(_array(mask)) for mask in masks]
-    encoded = [_encode(_array(mask)) if isinstance(mask, (Tensor, np.ndarray)) else mask for mask in masks]
+        return [encode_mask(_array(mask)) for mask in masks]
+    encoded = [encode_mask(_array(mask)) if isinstance(mask, (Tensor, np.ndarray)) else mask for mask in masks]
     for mask in encoded:
         if tuple(mask["size"]) != size:
             raise ValueError(f"expected masks of {size[0]} x {size[1]}; got one of {mask['size']}")
     return [run_lengths.frPyObjects(m, *size) if isinstance(m["counts"], list) else m for m in encoded]
-
-
-def _encode(mask: np.ndarray) -> Rle:
-    """COCO counts down the columns. Only the part that holds the object is turned round: turning a whole image takes
-    longer than all else."""
-    height, width = mask.shape
-    mask = mask if mask.dtype == bool else mask != 0
-    rows = np.flatnonzero(mask.any(axis=1))
-    edges = np.zeros(0, dtype=np.int64)  # where a run of the object begins or has ended
-    if rows.size:
-        top, bottom = int(rows[0]), int(rows[-1]) + 1
-        columns = np.flatnonzero(mask[top:bottom].any(axis=0))
-        left, right = int(columns[0]), int(columns[-1]) + 1
-        tall = bottom - top + 1  # a pixel of background under every column ends its last run
-        flat = np.zeros((right - left) * tall + 1, dtype=bool)
-        flat[1:].reshape(right - left, tall)[:, :-1] = mask[top:bottom, left:right].T
-        column, row = np.divmod(np.flatnonzero(flat[1:] != flat[:-1]), tall)
-        edges = (column + left) * height + row + top
-        if tall > height:  # a run that goes on at the top of the next column has not ended
-            goes_on = edges[1:] == edges[:-1]
-            edges = edges[~(np.append(goes_on, False) | np.append(False, goes_on))]
-    if edges.size and edges[-1] == height * width:
-        edges = edges[:-1]
-    counts = np.diff(edges, prepend=0, append=height * width).tolist()
-    encoded: Rle = run_lengths.frPyObjects({"size": [height, width], "counts": counts}, height, width)
-    return encoded
 
 
 # ------------------------------------------------------------------------------------------------------------ helpers

@@ -23,18 +23,20 @@ from resurge.cli import main
 from resurge.deploy.serve import loading
 from resurge.deploy.serve.service import Loaded
 class Slow(FakePredictor):
+    warm = False
     def predict(self, images, *, score=0.0):
-        time.sleep(1)
+        time.sleep(float(sys.argv[2]) if self.warm else 0)
+        self.warm = True
         return super().predict(images)
 loading.loader = lambda *arguments: lambda: Loaded(Slow())
-sys.exit(main(["serve", sys.argv[1], "--port", "0"]))
+sys.exit(main(["serve", sys.argv[1], "--port", "0", *sys.argv[3:]]))
 """
 
 
 @contextmanager
-def process(folder: Path) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+def process(folder: Path, *options: str, seconds: int = 1) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
     (folder / "model.json").write_text(json.dumps({"task": "classify"}))
-    command = [sys.executable, "-c", PROGRAM, str(folder)]
+    command = [sys.executable, "-c", PROGRAM, str(folder), str(seconds), *options]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as running:
@@ -57,3 +59,13 @@ def test_what_was_accepted_is_answered(tmp_path: Path, number: int) -> None:
         assert answer.result().status_code == 200
         assert running.wait(60) == 0
         assert running.stderr.read() == ""
+
+
+def test_a_model_that_hangs_does_not_outlive_its_server(tmp_path: Path) -> None:
+    with process(tmp_path, "--grace", "0.5", seconds=600) as (running, client), ThreadPoolExecutor(1) as one:
+        answer = one.submit(client.post, "/predict", content=picture())
+        until(lambda: "resurge_queue_images 1.0" in client.get("/metrics").text)
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(60) == 1
+        assert "did not come back" in running.stderr.read()
+        assert answer.exception() is not None or answer.result().status_code >= 500

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -81,22 +82,25 @@ class Batcher:
         waiting = _Waiting(image, score, loop.create_future(), loop.time())
         self._waiting.append(waiting)
         self._came.set()
-        return await waiting.answer
+        try:
+            return await waiting.answer
+        except asyncio.CancelledError:
+            with contextlib.suppress(ValueError):  # the model may have it already
+                self._waiting.remove(waiting)  # while the model hangs nothing else would let go of the picture
+            raise
 
     async def run(self) -> None:
         """Serve until cancelled."""
         while True:
             batch = await self._collect()
             began = self._began = time.monotonic()
-            try:
-                outcomes = await asyncio.get_running_loop().run_in_executor(
-                    self._executor,
-                    self._outcomes,
-                    [entry.image for entry in batch],
-                    min(entry.score for entry in batch),
-                )
-            finally:
-                self._began = None
+            outcomes = await asyncio.get_running_loop().run_in_executor(
+                self._executor,
+                self._outcomes,
+                [entry.image for entry in batch],
+                min(entry.score for entry in batch),
+            )
+            self._began = None  # not when this is cancelled: then the model still works
             self._observe(len(batch), time.monotonic() - began)
             for entry, outcome in zip(batch, outcomes, strict=True):
                 if entry.answer.done():  # nobody waits for it any more

@@ -23,18 +23,18 @@ log = logging.getLogger("resurge.serve")
 
 
 def task_of(folder: Path) -> str:
-    """The task that `model.json` names, without loading anything.
+    """The task that `model.json` names, without loading anything; a run that names none classifies.
 
     Raises:
         UserError: there is no readable `model.json` in the folder.
     """
     path = folder / "model.json"
     try:
-        task = json.loads(path.read_text(encoding="utf-8"))["task"]
+        task = json.loads(path.read_text(encoding="utf-8")).get("task", "classify")
     except FileNotFoundError:
         message = f"{folder} has no model.json. Expected what `resurge export` or a finished `resurge train` wrote."
         raise UserError(message) from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error!r}). Export or train the model anew.") from error
     return str(task)
 

@@ -142,6 +142,11 @@ class Service:
         return self._batcher.busy_for > self.limits.timeout
 
     @property
+    def working(self) -> bool:
+        """Whether the model has a batch."""
+        return self._batcher.busy_for > 0
+
+    @property
     def loaded(self) -> Loaded:
         """The model.
 
@@ -159,12 +164,15 @@ class Service:
         """A place in the queue for one image, kept for the block; `Ticket.take` asks for more.
 
         Raises:
-            Refused: 503, the queue is full, or the server is starting or draining.
+            Refused: 503, the queue is full, the server is starting or draining, or the model hangs.
         """
         if self.state == "draining":
             message = "the server is shutting down. Ask another one, or try again later."
             raise Refused(503, "draining", message, {"Retry-After": "5"})
         _ = self.loaded
+        if self.stuck:  # what is taken in now would wait for nothing
+            message = f"the model has worked on one batch for more than {self.limits.timeout:g} seconds."
+            raise Refused(503, "stuck", message, {"Retry-After": "30"})
         ticket = Ticket(self)
         ticket.take(1)
         try:

@@ -1,0 +1,76 @@
+"""What is to be measured. Imports no torch, so that the command line knows the words at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+RUNTIMES = ("eager", "compile", "onnx", "openvino")
+PRECISIONS = ("fp32", "bf16", "int8")
+AGAINST = ("timm", "torchvision", "none")
+YARDSTICK = "resnet50d"
+
+IMPOSSIBLE = {
+    ("onnx", "bf16"): "ONNX Runtime has no bf16 convolution on a processor",
+    ("eager", "int8"): "int8 is made for OpenVINO and ONNX Runtime",
+    ("compile", "int8"): "int8 is made for OpenVINO and ONNX Runtime",
+}
+"""Runtimes and precisions that do not go together, and why."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement of a network: in what it runs, in which precision, how many images at a time."""
+
+    runtime: str
+    precision: str
+    batch: int
+
+    def __str__(self) -> str:
+        return f"{self.runtime} {self.precision} batch {self.batch}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `Bench` measures, and how.
+
+    runtimes, precisions, batches: every combination that is possible is measured.
+    size: side of the images, pixels; None for what each network is made for.
+    against: timm, torchvision or none.
+    rounds: in each, everything that is compared runs in turn.
+    threads: of the arithmetic, for all; None for as many as torch takes by itself.
+    device: cpu, or cuda for eager and compile.
+    pictures: a folder that int8 is calibrated on; None for patterns (a run: the data it was trained on).
+    calibration: pictures for int8, at most; the same for both sides.
+    latencies: single runs at batch 1 that percentiles are taken from, at least.
+    yardstick: the network that efficiency is counted against; None for no efficiency.
+    """
+
+    runtimes: tuple[str, ...] = ("eager", "onnx", "openvino")
+    precisions: tuple[str, ...] = ("fp32",)
+    batches: tuple[int, ...] = (1, 8)
+    size: int | None = None
+    against: str = "timm"
+    rounds: int = 11
+    threads: int | None = None
+    device: str = "cpu"
+    pictures: str | None = None
+    calibration: int = 32
+    latencies: int = 100
+    yardstick: str | None = YARDSTICK
+
+    def cells(self) -> Iterator[Cell]:
+        """What can be measured, a batch size and a precision after the other."""
+        for batch in self.batches:
+            for precision in self.precisions:
+                for runtime in self.runtimes:
+                    if (runtime, precision) not in IMPOSSIBLE:
+                        yield Cell(runtime, precision, batch)
+
+    def left_out(self) -> list[str]:
+        """What was asked for and cannot be, in sentences."""
+        return [
+            f"{runtime} in {precision} is left out: {reason}."
+            for (runtime, precision), reason in IMPOSSIBLE.items()
+            if runtime in self.runtimes and precision in self.precisions
+        ]

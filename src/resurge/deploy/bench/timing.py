@@ -1,0 +1,132 @@
+"""Times of several things that are run in turn, and what is said of them.
+
+A machine is never the same from one second to the next. What is compared therefore runs in *interleaved rounds*: in
+each round every contestant runs, the one that begins being another each time, and a ratio is taken within the round.
+The figure is the median of these ratios, with their quartiles beside it.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Clock = Callable[[], float]
+
+SLOT = 0.1  # seconds that a turn should last: one run of a small network is too short to be told from noise
+MOST = 50  # runs in a turn, whatever they last
+PAUSE = 0.01  # seconds before a turn, in which the threads of the one before stop waiting for more
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Median over the rounds, and the quartiles."""
+
+    median: float
+    low: float
+    high: float
+
+    def to_json(self, digits: int = 3) -> dict[str, Any]:
+        """`ratio` and `quartiles`."""
+        return {"ratio": round(self.median, digits), "quartiles": [round(self.low, digits), round(self.high, digits)]}
+
+
+@dataclass(frozen=True)
+class Race:
+    """Seconds of single runs: for each contestant a tuple a round, in the order in which they were run."""
+
+    times: Mapping[str, tuple[tuple[float, ...], ...]]
+
+    def by_round(self, name: str) -> tuple[float, ...]:
+        """Seconds of one run, the mean of each round."""
+        return tuple(statistics.fmean(each) for each in self.times[name])
+
+    def seconds(self, name: str) -> float:
+        """Seconds of one run, the median over the rounds."""
+        return statistics.median(self.by_round(name))
+
+    def ratio(self, over: str, under: str) -> Ratio:
+        """Time of `over` / time of `under`: above 1, `under` is the faster one."""
+        found = [a / b for a, b in zip(self.by_round(over), self.by_round(under), strict=True)]
+        low, middle, high = statistics.quantiles(found, n=4) if len(found) > 1 else found * 3
+        return Ratio(middle, low, high)
+
+    def single(self, name: str) -> tuple[float, ...]:
+        """Seconds of every run."""
+        return tuple(value for each in self.times[name] for value in each)
+
+    def fastest(self, names: Sequence[str]) -> str:
+        """The contestant with the shortest median."""
+        return min(names, key=self.seconds)
+
+
+def race(
+    runs: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    *,
+    warm_up: int = 1,
+    slot: float = 0.0,
+    pause: float = 0.0,
+    clock: Clock = time.perf_counter,
+) -> Race:
+    """Run everything in turn.
+
+    Args:
+        runs: what to run, by name.
+        rounds: how often each has its turn; the first one of a round is another in each.
+        warm_up: runs of each before the first round, not counted.
+        slot: seconds a turn should last; what takes less is run several times in its turn, after one more that is not
+            counted: it finds in the caches what the one before left there.
+        pause: seconds of rest before a turn.
+    """
+    for run in runs.values():
+        for _ in range(warm_up):
+            run()
+    many = {name: _repeats(run, slot, clock) for name, run in runs.items()}
+    names = list(runs)
+    times: dict[str, list[tuple[float, ...]]] = {name: [] for name in names}
+    for turn in range(rounds):
+        first = turn % len(names)
+        for name in (*names[first:], *names[:first]):
+            if pause:
+                time.sleep(pause)
+            if many[name] > 1:
+                runs[name]()
+            times[name].append(tuple(seconds(runs[name], clock) for _ in range(many[name])))
+    return Race({name: tuple(each) for name, each in times.items()})
+
+
+def seconds(run: Callable[[], Any], clock: Clock = time.perf_counter) -> float:
+    """What one call takes."""
+    begin = clock()
+    run()
+    return clock() - begin
+
+
+def _repeats(run: Callable[[], Any], slot: float, clock: Clock) -> int:
+    if not slot:
+        return 1
+    once = seconds(run, clock)
+    return max(1, min(MOST, math.ceil(slot / once))) if once else MOST
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The value below which so many per cent lie, linear between neighbours.
+
+    >>> percentile([1, 2, 3, 4, 5], 50)
+    3.0
+    """
+    ordered = sorted(values)
+    place = (len(ordered) - 1) * percent / 100
+    low = math.floor(place)
+    high = min(low + 1, len(ordered) - 1)
+    return float(ordered[low] + (ordered[high] - ordered[low]) * (place - low))
+
+
+def latencies(values: Sequence[float]) -> dict[str, Any]:
+    """Milliseconds: median, 90th and 99th percentile of single runs, and how many runs they are of."""
+    said: dict[str, Any] = {f"p{percent}": round(1000 * percentile(values, percent), 2) for percent in (50, 90, 99)}
+    return {**said, "runs": len(values)}
