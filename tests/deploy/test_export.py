@@ -112,15 +112,15 @@ def test_nothing_of_this_machine_is_in_an_export(format: str, exported: Callable
 
 
 def test_a_wrong_network_is_not_exported(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rewrite = exporting.rewrite
+    rewritten_for = exporting.rewritten_for
 
-    def wrong(model: nn.Module) -> nn.Module:
-        new = rewrite(model)
+    def wrong(model: nn.Module, format: str, precision: str) -> nn.Module:
+        new = rewritten_for(model, format, precision)
         with torch.no_grad():
             new.get_parameter("head.fc.weight").copy_(new.get_parameter("head.fc.weight").flip(0))
         return new
 
-    monkeypatch.setattr(exporting, "rewrite", wrong)
+    monkeypatch.setattr(exporting, "rewritten_for", wrong)
     with pytest.raises(UserError, match=r"loses .* points, more than --max-drop"):
         export(run, tmp_path / "out", "torch")
     assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from torch.nn import functional as F
 
 from resurge.deploy.convert import Deployed, trace, write_onnx, write_openvino, write_program
 from resurge.deploy.engines import Engine, open_engine
-from resurge.deploy.export import export
 from resurge.deploy.folder import Export
 from resurge.deploy.grid_means import grid_means
 from resurge.deploy.rewrite import rewrite
@@ -51,10 +49,3 @@ def test_every_format(head: str, tmp_path: Path) -> None:
             found = engine.run(images.numpy())["logits"]
             assert np.abs(found - expected.numpy()).max() < 1e-4 * expected.abs().max(), (format, size)
         assert_alive(expected)
-
-
-def test_by_the_command(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", "segment", head="pspnet")
-    certificate = export(run, tmp_path / "out", "torch", images=3)
-    assert certificate["agreement"] > 0.999
-    assert json.loads((tmp_path / "out" / "model.json").read_text())["export"]["outputs"] == ["logits"]

@@ -32,6 +32,7 @@ from resurge.deploy.detection_measure import ObjectComparison
 from resurge.deploy.engines import Engine, need, open_engine
 from resurge.deploy.folder import CERTIFICATE, FILES, FORMATS, PRECISIONS, described, read_export
 from resurge.deploy.forms import rewritten_for
+from resurge.deploy.host import processor
 from resurge.deploy.live import Live
 from resurge.deploy.material import Material, gather
 from resurge.deploy.measure import Comparison, compare
@@ -303,17 +304,9 @@ def _certificate(
         **{key: made[key] for key in ("nodes", "int8") if key in made},
         "images_per_second": alone["speed"],
         "seconds_to_load": alone["seconds_to_load"],
-        "machine": {"processor": _processor(), "cores": os.cpu_count()},
+        "machine": {"processor": processor(), "cores": os.cpu_count()},
         "notes": list(dict.fromkeys(notes)),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 __all__ = ["Wanted", "check", "export"]

@@ -61,7 +61,7 @@ def quantize_folder(
     calibration = nncf.Dataset(arrays, kind.question)
     target = {"target_device": nncf.TargetDevice.CPU, "subset_size": len(arrays)}
     told = [(batch, original(batch.images)) for batch in batches]
-    with _silent(nncf), quiet(), _signal_stack_kept():
+    with _silent(), quiet(), _signal_stack_kept():
         quantized = nncf.quantize(kind.model, calibration, **target)
         drop = _compared(kind.runner(quantized), told).drop
         if drop > wanted.max_drop:
@@ -164,11 +164,11 @@ class _Onnx:
 
 
 @contextmanager
-def _silent(nncf: Any) -> Iterator[None]:
+def _silent() -> Iterator[None]:
     """Without NNCF's log and progress bars, which go to standard output."""
     logger = logging.getLogger("nncf")
     level = logger.level
-    nncf.set_log_level(logging.ERROR)
+    logger.setLevel(logging.ERROR)  # `nncf.set_log_level` changes the handlers of everybody's log
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield

@@ -10,12 +10,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from resurge.deploy.host import processor
 from resurge.files import atomic_write_text
 
 
 def machine(*packages: str) -> dict[str, Any]:
     """The processor, and the versions of Python and of those packages that are installed; of torch how it computes."""
-    found: dict[str, Any] = {"processor": _processor(), "python": platform.python_version()}
+    found: dict[str, Any] = {"processor": processor(), "python": platform.python_version()}
     for name in packages:
         try:
             found[name] = metadata.version(name)
@@ -28,14 +29,6 @@ def machine(*packages: str) -> dict[str, Any]:
         if torch.cuda.is_available():
             found["gpu"] = torch.cuda.get_device_name()
     return found
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 @dataclass
