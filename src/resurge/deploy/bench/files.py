@@ -19,8 +19,9 @@ from resurge.deploy.convert import OPSET, Deployed, output_names, quiet, trace, 
 from resurge.deploy.engines import INPUT, need
 from resurge.deploy.export import Wanted
 from resurge.deploy.folder import FILES, Export
-from resurge.deploy.forms import FORMS, rewritten_for
+from resurge.deploy.forms import FORMS
 from resurge.deploy.quantize import quantize_folder
+from resurge.deploy.rewrite import ALWAYS, rewrite
 from resurge.errors import UserError
 
 Say = Callable[[str], None]
@@ -39,15 +40,18 @@ class Files:
     say: Say = lambda line: None
     _made: dict[tuple[str, str, str], Path] = field(default_factory=dict)
 
-    def ours(self, subject: Subject, format: str, precision: str) -> Export:
+    def ours(self, subject: Subject, format: str, precision: str, form: tuple[str, ...] | None = None) -> Export:
         """A network of this project as an export of it, which is what `resurge export` would make.
 
         bf16 of OpenVINO is the same file as fp32: it is told its arithmetic when it is loaded.
+
+        form: passes beside those that are always applied; None for what `FORMS` says.
         """
         run = subject.run
         assert run is not None
-        form = "ours " + " ".join(FORMS.get((format, precision), ()))
-        folder = self._folder(subject, form, format, precision, lambda: _write_ours(subject, format, precision))
+        more = FORMS.get((format, precision), ()) if form is None else form
+        side = " ".join(("ours", *more))
+        folder = self._folder(subject, side, format, precision, lambda: _write_ours(subject, more))
         meta = {
             **run.meta,
             "preprocessing": {**run.meta["preprocessing"], "size": subject.size},
@@ -102,10 +106,10 @@ def _nothing(images: np.ndarray) -> dict[str, np.ndarray]:
     raise AssertionError("no pictures to compare on were given")
 
 
-def _write_ours(subject: Subject, format: str, precision: str) -> Callable[[Path], Any]:
+def _write_ours(subject: Subject, form: tuple[str, ...]) -> Callable[[Path], Any]:
     def write(folder: Path) -> None:
         assert subject.run is not None
-        model = rewritten_for(subject.run.model, format, precision)
+        model = rewrite(subject.run.model, (*ALWAYS, *form))
         write_onnx(trace(Deployed(model), subject.channels), folder, output_names(False))
 
     return write

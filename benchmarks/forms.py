@@ -1,0 +1,83 @@
+"""Which of the equivalent forms of a network is fastest in a runtime: what `resurge.deploy.forms` is decided by.
+
+    python benchmarks/forms.py                                          # resnest50 in OpenVINO, in each precision
+    python benchmarks/forms.py resnest50 --precision int8 --batch 8 --rounds 21 --json forms.json
+
+The forms run in turn, as `resurge bench` runs its contestants; the ratio is the time of the form in which every pass
+that costs nothing is applied, over that of the form with one more. Above 1 the additional pass is worth it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resurge.deploy.bench.contestants import Job, in_engine
+from resurge.deploy.bench.files import Files
+from resurge.deploy.bench.record import Rows, machine
+from resurge.deploy.bench.settings import Cell
+from resurge.deploy.bench.subjects import Subject, open_subject
+from resurge.deploy.bench.timing import PAUSE, SLOT, race
+from resurge.deploy.rewrite import PASSES
+
+MORE = tuple(name for name, each in PASSES.items() if not each.always)
+PLAIN = "as it is"
+
+
+def main() -> None:
+    options = _options()
+    torch.set_num_threads(options.threads)
+    rows = Rows(options.json, machine("torch", "openvino", "onnxruntime", "nncf"))
+    print(f"{'network':<20}{'runtime':<10}{'precision':<10}{'batch':>5}  {'form':<18}{'ratio':>7}  quartiles")
+    for name in options.networks:
+        subject = open_subject(name, options.size)
+        with tempfile.TemporaryDirectory() as place:
+            for precision in options.precision.split(","):
+                cell = Cell(options.runtime, precision, options.batch)
+                for row in measured(subject, cell, Files(Path(place)), options):
+                    low, high = row["quartiles"]
+                    rows.add(
+                        row,
+                        f"{name:<20}{cell.runtime:<10}{precision:<10}{cell.batch:>5}  {row['form']:<18}"
+                        f"{row['ratio']:>6.2f}x  {low:.2f} to {high:.2f}",
+                    )
+
+
+def measured(subject: Subject, cell: Cell, files: Files, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for each form that differs from the plain one."""
+    job = Job(cell, subject.images(cell.batch, options.pictures), options.threads, torch.device("cpu"))
+    runs = {}
+    for form in (PLAIN, *options.forms.split(",")):
+        more = () if form == PLAIN else (form,)
+        runs[form] = in_engine(form, files.ours(subject, cell.runtime, cell.precision, more), job).run
+    raced = race(runs, options.rounds, slot=SLOT, pause=PAUSE)
+    said = {"network": subject.name, "runtime": cell.runtime, "precision": cell.precision, "batch": cell.batch,
+            "size": options.size, "threads": options.threads, "rounds": options.rounds}  # fmt: skip
+    return [
+        {**said, "form": form, **raced.ratio(PLAIN, form).to_json(),
+         "images_per_s": round(cell.batch / raced.seconds(form), 2)}
+        for form in runs if form != PLAIN
+    ]  # fmt: skip
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("networks", nargs="*", default=["resnest50"], help="names or spec texts")
+    parser.add_argument("--runtime", default="openvino", choices=("openvino", "onnx"))
+    parser.add_argument("--precision", default="fp32,bf16,int8", help="with commas between")
+    parser.add_argument("--forms", default="separate_splits,absorb_mix", help=f"of {', '.join(MORE)}")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--size", type=int, default=224, help="pixels on a side")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--pictures", help="a folder of photos; generated patterns otherwise")
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
