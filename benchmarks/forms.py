@@ -36,9 +36,10 @@ def main() -> None:
     for name in options.networks:
         subject = open_subject(name, options.size)
         with tempfile.TemporaryDirectory() as place:
+            files = Files(Path(place))
             for precision in options.precision.split(","):
                 cell = Cell(options.runtime, precision, options.batch)
-                for row in measured(subject, cell, Files(Path(place)), options):
+                for row in measured(subject, cell, files, options):
                     low, high = row["quartiles"]
                     rows.add(
                         row,

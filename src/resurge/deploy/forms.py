@@ -1,6 +1,7 @@
 """The form of a network for a runtime: which of the equivalent ones ran fastest where it was measured.
 
-What was measured stands in docs/performance.md. `resurge.deploy.optimize` measures on the machine it runs on.
+What was measured stands in docs/performance.md; `benchmarks/forms.py` measures it again. `resurge.deploy.optimize` does
+so on the machine it runs on, for PyTorch.
 """
 
 from __future__ import annotations
@@ -9,13 +10,9 @@ from torch import nn
 
 from resurge.deploy.rewrite import ALWAYS, rewrite
 
+# dense convolutions of their own need no reordering of channels and no copies of slices
 FORMS: dict[tuple[str, str], tuple[str, ...]] = {
-    # dense convolutions of their own need no reordering of channels and no copies of slices
-    ("openvino", "fp32"): ("separate_splits",),
-    ("openvino", "bf16"): ("separate_splits",),
-    # products are cheap in 8 bits, and every operation between two convolutions is not
-    ("openvino", "int8"): ("absorb_mix",),
-    ("onnx", "int8"): ("absorb_mix",),
+    ("openvino", precision): ("separate_splits",) for precision in ("fp32", "bf16", "int8")
 }
 """Passes beside `ALWAYS`, by format and precision."""
 

@@ -224,9 +224,13 @@ def _awake(model: nn.Module, side: int) -> nn.Module:
         norm.weight.uniform_(0.7, 1.3)
         norm.bias.normal_(std=0.3)
         norm.momentum = None  # a plain average
+    # Attention sees one number an image and channel: of few images its statistics would be those of chance, and an
+    # image that is unlike them would be blown up, rounding and all.
+    side, count = min(side, 128), 32
     y, x = torch.linspace(-3, 3, side)[:, None], torch.linspace(-3, 3, side)
-    slopes = torch.randn(4, 3, 2, 1, 1)
-    images = torch.sin(slopes[:, :, 0] * x + slopes[:, :, 1] * y) + 0.5 * torch.randn(4, 3, side, side)
+    slopes = torch.randn(count, 3, 2, 1, 1) * torch.rand(count, 1, 1, 1, 1) * 4
+    images = torch.sin(slopes[:, :, 0] * x + slopes[:, :, 1] * y) * torch.rand(count, 1, 1, 1) * 2
+    images = images + torch.randn(count, 3, 1, 1) + torch.randn(count, 3, side, side) * torch.rand(count, 1, 1, 1)
     model.train()(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
