@@ -103,8 +103,8 @@ def run(options: argparse.Namespace) -> int:
             )
         # reached from elsewhere it has names that are not known here; those that are given are the ones then
         names = {name.lower() for name in options.allow_host}
-        hosts = LOOPBACK | names | {options.host.lower()} if local or names else None
-        shown = f"[{host}]" if ":" in host else host
+        shown = f"[{host}]" if ":" in host else host  # as a Host header has it, too
+        hosts = LOOPBACK | names | {options.host.lower(), shown} if local or names else None
         print(f"serving {options.model} at http://{shown}:{port}", flush=True)
         Server(service, token=token, hosts=hosts).run_on(listener)
     print("ended; all that was accepted is answered." if not service.accepted else "ended.", flush=True)

@@ -188,8 +188,8 @@ def _judged_objects(
 def _convert(run: Run, wanted: Wanted, folder: Path) -> dict[str, Any]:
     """Write the network's files; int8 begins as fp32. Returns what is to be said of them."""
     # OpenVINO is told its arithmetic when a model is loaded; the other two have it in their files.
-    kind = TYPES.get(wanted.precision) if wanted.format != "openvino" else None
-    kind = torch.float32 if kind is None else kind
+    stored = wanted.precision if wanted.format != "openvino" else "fp32"
+    kind = TYPES.get(stored, torch.float32)
     network: torch.nn.Module
     model = rewritten_for(run.model, wanted.format, wanted.precision)
     finds = run.task in finders.TASKS
