@@ -2,9 +2,11 @@
 
     python benchmarks/forms.py                                          # resnest50 in OpenVINO, in each precision
     python benchmarks/forms.py resnest50 --precision int8 --batch 8 --rounds 21 --json forms.json
+    python benchmarks/forms.py skresnext50_32x4d --forms groups_of_16,separate_splits+groups_of_16
 
 The forms run in turn, as `resurge bench` runs its contestants; the ratio is the time of the form in which every pass
-that costs nothing is applied, over that of the form with one more. Above 1 the additional pass is worth it.
+that costs nothing is applied, over that of the form with more passes. Above 1 they are worth it. A pass that changes
+nothing about a network is left out.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from resurge.deploy.bench.record import Rows, machine
 from resurge.deploy.bench.settings import Cell
 from resurge.deploy.bench.subjects import Subject, open_subject
 from resurge.deploy.bench.timing import PAUSE, SLOT, race
-from resurge.deploy.rewrite import PASSES
+from resurge.deploy.rewrite import ALWAYS, PASSES, rewrite
 
 MORE = tuple(name for name, each in PASSES.items() if not each.always)
 PLAIN = "as it is"
@@ -32,7 +34,7 @@ def main() -> None:
     options = _options()
     torch.set_num_threads(options.threads)
     rows = Rows(options.json, machine("torch", "openvino", "onnxruntime", "nncf"))
-    print(f"{'network':<20}{'runtime':<10}{'precision':<10}{'batch':>5}  {'form':<18}{'ratio':>7}  quartiles")
+    print(f"{'network':<20}{'runtime':<10}{'precision':<10}{'batch':>5}  {'form':<32}{'ratio':>7}  quartiles")
     for name in options.networks:
         subject = open_subject(name, options.size)
         with tempfile.TemporaryDirectory() as place:
@@ -43,7 +45,7 @@ def main() -> None:
                     low, high = row["quartiles"]
                     rows.add(
                         row,
-                        f"{name:<20}{cell.runtime:<10}{precision:<10}{cell.batch:>5}  {row['form']:<18}"
+                        f"{name:<20}{cell.runtime:<10}{precision:<10}{cell.batch:>5}  {row['form']:<32}"
                         f"{row['ratio']:>6.2f}x  {low:.2f} to {high:.2f}",
                     )
 
@@ -51,9 +53,15 @@ def main() -> None:
 def measured(subject: Subject, cell: Cell, files: Files, options: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for each form that differs from the plain one."""
     job = Job(cell, subject.images(cell.batch, options.pictures), options.threads, torch.device("cpu"))
+    assert subject.run is not None
     runs = {}
+    seen = set()
     for form in (PLAIN, *options.forms.split(",")):
-        more = () if form == PLAIN else (form,)
+        more = () if form == PLAIN else tuple(form.split("+"))
+        layers = str(rewrite(subject.run.model, (*ALWAYS, *more)))
+        if layers in seen:
+            continue
+        seen.add(layers)
         runs[form] = in_engine(form, files.ours(subject, cell.runtime, cell.precision, more), job).run
     raced = race(runs, options.rounds, slot=SLOT, pause=PAUSE)
     said = {"network": subject.name, "runtime": cell.runtime, "precision": cell.precision, "batch": cell.batch,
@@ -70,7 +78,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("networks", nargs="*", default=["resnest50"], help="names or spec texts")
     parser.add_argument("--runtime", default="openvino", choices=("openvino", "onnx"))
     parser.add_argument("--precision", default="fp32,bf16,int8", help="with commas between")
-    parser.add_argument("--forms", default="separate_splits,absorb_mix", help=f"of {', '.join(MORE)}")
+    parser.add_argument("--forms", default="separate_splits,absorb_mix", help=f"of {', '.join(MORE)}; A+B: both")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--size", type=int, default=224, help="pixels on a side")
     parser.add_argument("--rounds", type=int, default=15)

@@ -90,7 +90,7 @@ def optimize(
     chosen = list(ALWAYS)
     best = rewrite(moved, chosen)
     choices: list[Choice] = []
-    for name in (name for name, each in PASSES.items() if not each.always):
+    for name in (name for name, each in PASSES.items() if not each.always and not each.by_layer):
         other = rewrite(moved, [*chosen, name])
         if _same_layers(best, other):
             continue

@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from resurge.deploy.passes.attention import (
 )
 from resurge.deploy.passes.chains import separate_pieces
 from resurge.deploy.passes.folding import fold_norms
+from resurge.deploy.passes.grouping import groups_of
 from resurge.deploy.passes.squeezing import early_squeeze
 from resurge.deploy.passes.tidying import tidy
 from resurge.errors import UserError, suggest
@@ -39,13 +41,15 @@ class Pass:
     """A rewriting by name.
 
     apply: takes a model in evaluation mode that it may change, and returns the rewritten one.
-    always: meant to cost nothing in any runtime; the others are forms between which `optimize` chooses by measuring.
+    always: meant to cost nothing in any runtime; the others are forms between which is chosen by measuring.
+    by_layer: `optimize` makes this choice for each layer of its own instead of once for the network.
     """
 
     name: str
     summary: str
     apply: Callable[[nn.Module], nn.Module]
     always: bool = True
+    by_layer: bool = False
 
 
 PASSES: dict[str, Pass] = {
@@ -59,6 +63,16 @@ PASSES: dict[str, Pass] = {
         Pass("joint_pool", "branches that come from one layer are pooled by one mean", joint_pool),
         Pass("absorb_mix", "the sum of two weighted branches is taken by the expansion behind it", absorb_mix, False),
         Pass("separate_pieces", "a reduction for each piece of a Res2 block instead of slices", separate_pieces, False),
+        *(
+            Pass(
+                f"groups_of_{width}",
+                f"no group of a convolution is narrower than {width} channels, some products are with zero",
+                partial(groups_of, width),
+                False,
+                by_layer=True,
+            )
+            for width in (16, 32, 64)
+        ),
         Pass("tidy", "dropout, drop path and identities go; a convolution and its activation are a row", tidy),
     )
 }

@@ -27,6 +27,21 @@ def group_counts(conv: nn.Conv2d) -> tuple[int, ...]:
     return (conv.groups, *(count for count, width in widths if width <= WIDEST))
 
 
+def groups_of(width: int, model: nn.Module) -> nn.Module:
+    """Every grouped convolution in the finest groups of at least `width` channels; depthwise ones stay as they are.
+
+    Depthwise convolutions have kernels of their own in every runtime.
+    """
+
+    def pick(conv: nn.Conv2d) -> int:
+        if conv.groups == conv.in_channels:
+            return conv.groups
+        finer = (n for n in range(conv.groups, 1, -1) if conv.groups % n == 0)
+        return next((n for n in finer if min(conv.in_channels, conv.out_channels) // n >= width), 1)
+
+    return regroup(model, pick)
+
+
 def regroup(model: nn.Module, pick: Callable[[nn.Conv2d], int]) -> nn.Module:
     """Every grouped convolution in as many groups as `pick` says."""
 

@@ -1,0 +1,103 @@
+"""Where the time of a network goes in OpenVINO, by kind of layer and layer by layer.
+
+    python benchmarks/layers.py resnest50 skresnext50_32x4d --precision int8 --form groups_of_16
+    python benchmarks/layers.py resnest50 --peer                     # timm's network of the same name
+
+OpenVINO's own counters, the median over runs. Counting costs a little, so the sum is more than a run without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+from resurge.deploy.bench.contestants import Job
+from resurge.deploy.bench.files import Files
+from resurge.deploy.bench.peers import Peer, peer_of
+from resurge.deploy.bench.record import Rows, machine
+from resurge.deploy.bench.settings import Cell
+from resurge.deploy.bench.subjects import Subject, open_subject
+from resurge.deploy.engines import openvino_core
+
+
+def main() -> None:
+    options = _options()
+    rows = Rows(options.json, machine("openvino")) if options.json else None
+    for name in options.networks:
+        subject = open_subject(name, options.size)
+        with tempfile.TemporaryDirectory() as place:
+            path = _file(subject, Files(Path(place)), options)
+            counted = _counted(path, subject, options)
+        whole = sum(seconds for _, _, seconds in counted)
+        side = "timm" if options.peer else " ".join(("ours", *options.form))
+        print(
+            f"\n{name}, {side}, {options.precision}, batch {options.batch}: {1000 * whole:.1f} ms, "
+            f"{len(counted)} layers"
+        )
+        kinds: dict[str, list[float]] = defaultdict(list)
+        for kind, _, seconds in counted:
+            kinds[kind].append(seconds)
+        shares = sorted(((sum(each) / whole, kind, len(each)) for kind, each in kinds.items()), reverse=True)
+        for share, kind, count in shares:
+            if share >= 0.005:
+                print(f"  {share:>6.1%}  {count:>4}  {kind}")
+        for kind, layer, seconds in sorted(counted, key=lambda each: -each[2])[: options.layers]:
+            print(f"    {1000 * seconds:>7.2f} ms  {kind:<44}  {layer}")
+        if rows is not None:
+            rows.add(
+                {"network": name, "side": side, "precision": options.precision, "batch": options.batch,
+                 "ms": round(1000 * whole, 2),
+                 "kinds": [{"kind": kind, "layers": count, "share": round(share, 4)} for share, kind, count in shares]},
+                "",
+            )  # fmt: skip
+
+
+def _file(subject: Subject, files: Files, options: argparse.Namespace) -> Path:
+    if not options.peer:
+        return files.ours(subject, "openvino", options.precision, tuple(options.form) or None).file
+    peer = peer_of(subject, "timm")
+    if not isinstance(peer, Peer):
+        raise SystemExit(f"error: {peer}")
+    return files.peer(subject, peer.net, "openvino", options.precision)
+
+
+def _counted(path: Path, subject: Subject, options: argparse.Namespace) -> list[tuple[str, str, float]]:
+    """(kind, name, seconds) of every layer that takes time."""
+    core = openvino_core()
+    settings = {"PERF_COUNT": True, "INFERENCE_NUM_THREADS": options.threads, "PERFORMANCE_HINT": "LATENCY"}
+    hint = {"fp32": "f32", "bf16": "bf16"}.get(options.precision)
+    if hint is not None:
+        settings["INFERENCE_PRECISION_HINT"] = hint
+    model = core.read_model(path)
+    job = Job(Cell("openvino", options.precision, options.batch), subject.images(options.batch), options.threads, None)  # type: ignore[arg-type]
+    model.reshape(list(job.images.shape))
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    runs: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for _ in range(options.rounds):
+        request.infer([job.images])
+        for each in request.profiling_info:
+            runs[f"{each.node_type} {each.exec_type}", each.node_name].append(each.real_time.total_seconds())
+    found = [(kind, name, statistics.median(times)) for (kind, name), times in runs.items()]
+    return [each for each in found if each[2] > 0]
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("networks", nargs="*", default=["resnest50"], help="names or spec texts")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "int8"))
+    parser.add_argument("--form", nargs="*", default=[], help="passes beside those that are always applied")
+    parser.add_argument("--peer", action="store_true", help="timm's network")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--size", type=int, default=224, help="pixels on a side")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--layers", type=int, default=15, help="of the slowest layers, how many to list")
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
