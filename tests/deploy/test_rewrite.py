@@ -16,7 +16,7 @@ from resurge.arch.transforms import PooledTransform, Res2Conv, SelectiveKernelCo
 from resurge.deploy.passes import attention, folding, squeezing
 from resurge.deploy.passes.attention import Channels, Chunked, Mixed, PairWeights
 from resurge.deploy.passes.chains import PieceByPiece
-from resurge.deploy.passes.grouping import group_counts, regroup
+from resurge.deploy.passes.grouping import group_counts, groups_of, regroup
 from resurge.deploy.passes.squeezing import GatedExpand
 from resurge.deploy.rewrite import ALWAYS, PASSES, Certificate, certify, rewrite
 from resurge.errors import UserError
@@ -225,6 +225,13 @@ def test_weights_for_one_branch_only_are_found_out(monkeypatch):
     rejected("split, radix 2", ("fold_norms", "flat_attention", "joint_pool"))
 
 
+def test_a_kernel_with_the_branches_swapped_is_found_out(monkeypatch):
+    right = attention.mix_pair
+    monkeypatch.setattr(attention, "mix_pair", lambda first, second, logits: right(second, first, logits))
+    rejected("split, radix 2", ("flat_attention", "fused_mix"))
+    rejected("selective", ("flat_attention", "fused_mix"))
+
+
 def test_a_sum_that_is_absorbed_wrongly_is_found_out(monkeypatch):
     def forward(self, x):
         u = self.layer(x)
@@ -268,6 +275,18 @@ def test_groups_put_together_wrongly_are_found_out():
         if isinstance(layer, nn.Conv2d) and layer.groups == 2:
             layer.weight.data = layer.weight.data.flip(1)
     assert certify(plain, wrong, images).relative > 1e3 * EXACT
+
+
+def test_groups_of_a_width():
+    def groups(width, *conv, **more):
+        return groups_of(width, nn.Conv2d(*conv, 3, **more)).groups
+
+    assert groups(16, 128, 128, groups=32) == 8
+    assert groups(16, 24, 24, groups=6) == 1
+    assert groups(16, 96, 192, groups=6) == 6
+    assert groups(32, 48, 48, groups=4) == 1
+    assert groups(16, 64, 64, groups=64) == 64, "depthwise convolutions have kernels of their own"
+    assert groups(16, 64, 64) == 1
 
 
 def test_the_groups_worth_trying():

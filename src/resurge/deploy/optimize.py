@@ -90,7 +90,8 @@ def optimize(
     chosen = list(ALWAYS)
     best = rewrite(moved, chosen)
     choices: list[Choice] = []
-    for name in (name for name, each in PASSES.items() if not each.always and not each.by_layer):
+    kinds = ("measured", "cuda") if place.type == "cuda" else ("measured",)
+    for name in (name for name, each in PASSES.items() if each.when in kinds):
         other = rewrite(moved, [*chosen, name])
         if _same_layers(best, other):
             continue

@@ -16,7 +16,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from resurge.deploy.passes.attention import (
     absorb_mix,
     flat_attention,
+    fused_mix,
     joint_pool,
     pool_before_mix,
     separate_splits,
@@ -41,15 +42,14 @@ class Pass:
     """A rewriting by name.
 
     apply: takes a model in evaluation mode that it may change, and returns the rewritten one.
-    always: meant to cost nothing in any runtime; the others are forms between which is chosen by measuring.
-    by_layer: `optimize` makes this choice for each layer of its own instead of once for the network.
+    when: `always` is meant to cost nothing in any runtime. The others are forms between which is chosen by measuring:
+    `measured` once for a network, `layer` for each layer of its own, `cuda` once for a network on a GPU.
     """
 
     name: str
     summary: str
     apply: Callable[[nn.Module], nn.Module]
-    always: bool = True
-    by_layer: bool = False
+    when: Literal["always", "measured", "layer", "cuda"] = "always"
 
 
 PASSES: dict[str, Pass] = {
@@ -59,17 +59,24 @@ PASSES: dict[str, Pass] = {
         Pass("flat_attention", "two branches are weighted by a sigmoid, more by a flat softmax", flat_attention),
         Pass("early_squeeze", "squeeze-and-excitation pools the narrow map before the expansion", early_squeeze),
         Pass("pool_before_mix", "branches are pooled, then weighted, on a quarter of the pixels", pool_before_mix),
-        Pass("separate_splits", "a reduction and a convolution a split instead of slices", separate_splits, False),
+        Pass("separate_splits", "a reduction and a convolution a split instead of slices", separate_splits, "measured"),
         Pass("joint_pool", "branches that come from one layer are pooled by one mean", joint_pool),
-        Pass("absorb_mix", "the sum of two weighted branches is taken by the expansion behind it", absorb_mix, False),
-        Pass("separate_pieces", "a reduction for each piece of a Res2 block instead of slices", separate_pieces, False),
+        Pass(
+            "absorb_mix", "the sum of two weighted branches is taken by the expansion behind it", absorb_mix, "measured"
+        ),
+        Pass("fused_mix", "the weighted sum of two branches is one kernel on a GPU", fused_mix, "cuda"),
+        Pass(
+            "separate_pieces",
+            "a reduction for each piece of a Res2 block instead of slices",
+            separate_pieces,
+            "measured",
+        ),
         *(
             Pass(
                 f"groups_of_{width}",
                 f"no group of a convolution is narrower than {width} channels, some products are with zero",
                 partial(groups_of, width),
-                False,
-                by_layer=True,
+                "layer",
             )
             for width in (16, 32, 64)
         ),
@@ -78,7 +85,7 @@ PASSES: dict[str, Pass] = {
 }
 """All passes, in the order in which they are applied."""
 
-ALWAYS = tuple(name for name, each in PASSES.items() if each.always)
+ALWAYS = tuple(name for name, each in PASSES.items() if each.when == "always")
 
 
 def rewrite(model: nn.Module, passes: Sequence[str] | None = None) -> nn.Module:

@@ -18,6 +18,7 @@ from resurge.deploy.bench.files import Files, Say
 from resurge.deploy.bench.peers import Peer, peer_of, require, settings_of
 from resurge.deploy.bench.settings import AGAINST, IMPOSSIBLE, PRECISIONS, RUNTIMES, Cell, Settings
 from resurge.deploy.bench.subjects import Subject, open_subject
+from resurge.deploy.bench.traffic import bandwidth, traffic
 from resurge.deploy.engines import need
 from resurge.errors import UserError, suggest
 from resurge.training.evaluate import pick_device
@@ -48,6 +49,7 @@ class Bench:
         self._peers: dict[str, Peer | str] = {}
         self._yardsticks: dict[int, Subject] = {}
         self._images: dict[tuple[str, int], np.ndarray] = {}
+        self._bandwidth: float | None = None
 
     def __enter__(self) -> Bench:
         self._before = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
@@ -159,9 +161,24 @@ class Bench:
         }
         if cell.batch == 1:
             row |= self._latencies(raced, {"": ("ours", own), **({"peer_": (best, others[best])} if best else {})})
+        if job.device.type != "cpu" and subject.run is not None:
+            row |= self._floor(subject, cell, raced.seconds("ours"))
         if cell.runtime == "compile":
             torch._dynamo.reset()  # it compiles a function anew a few times only, then gives up without a word
         return row
+
+    def _floor(self, subject: Subject, cell: Cell, seconds: float) -> Row:
+        """The bytes that a run must move, and the share of its time in which the device could have moved them."""
+        assert subject.run is not None
+        if self._bandwidth is None:
+            self._bandwidth = bandwidth(self.device)
+        images = (cell.batch, subject.channels, subject.size, subject.size)
+        moved = traffic(subject.run.model, images, {"fp32": 4, "bf16": 2}[cell.precision])
+        return {
+            "floor_bytes": moved,
+            "bandwidth_bytes_per_s": round(self._bandwidth),
+            "floor_share": round(moved / self._bandwidth / seconds, 3),
+        }
 
     def _peers_ready(
         self, subject: Subject, job: Job, expected: np.ndarray | None, compared: dict[str, Compared]

@@ -22,6 +22,7 @@ from resurge.arch.blocks import Residual
 from resurge.arch.layers import BranchAttention, ConvNormAct, global_pool
 from resurge.arch.slicing import conv_like
 from resurge.arch.transforms import PooledTransform, SelectiveKernelConv, SplitAttentionConv
+from resurge.deploy.kernels import mix_pair
 from resurge.deploy.passes.cutting import by_outputs, is_plain
 from resurge.deploy.passes.tidying import row
 from resurge.deploy.passes.walking import replace_each
@@ -69,15 +70,19 @@ class Channels(nn.Module):
 
 
 class PairWeights(nn.Module):
-    """(N, C, 1, 1), the pooled sum of two maps -> the weight of the first, (N, C, 1, 1)."""
+    """(N, C, 1, 1), the pooled sum of two maps -> the weight of the first, (N, C, 1, 1): the sigmoid of `logits`."""
 
     def __init__(self, squeeze: nn.Module, difference: nn.Conv2d) -> None:
         super().__init__()
         self.squeeze = squeeze
         self.difference = difference
 
+    def logits(self, pooled: Tensor) -> Tensor:
+        z: Tensor = self.difference(self.squeeze(pooled))
+        return z
+
     def forward(self, pooled: Tensor) -> Tensor:
-        return self.difference(self.squeeze(pooled)).sigmoid()
+        return self.logits(pooled).sigmoid()
 
 
 class RunWeights(nn.Module):
@@ -121,8 +126,11 @@ class Mixed(nn.Module):
             pooled = global_pool(maps[0])
             for u in maps[1:]:
                 pooled = pooled + global_pool(u)
+        return self.mix([self.pool(u) for u in maps], pooled)
+
+    def mix(self, maps: Sequence[Tensor], pooled: Tensor) -> Tensor:
+        """The weighted sum of maps (N, C, H, W), the weights from what was pooled."""
         weights = self.weights(pooled)
-        maps = [self.pool(u) for u in maps]
         if isinstance(self.weights, PairWeights):
             return torch.lerp(maps[1], maps[0], weights) if _eager() else maps[1] + weights * (maps[0] - maps[1])
         mixed = maps[0] * weights[0]
@@ -253,6 +261,27 @@ def _joined(module: nn.Module) -> nn.Module:
 def _first_conv(squeeze: nn.Module) -> tuple[nn.Conv2d | None, list[nn.Module]]:
     layers = list(squeeze) if isinstance(squeeze, nn.Sequential) else [squeeze]
     return (layers[0], layers[1:]) if type(layers[0]) is nn.Conv2d else (None, layers)
+
+
+class FusedMixed(Mixed):
+    """`Mixed` of two branches whose sigmoid and sum are one kernel on a GPU."""
+
+    def mix(self, maps: Sequence[Tensor], pooled: Tensor) -> Tensor:
+        assert isinstance(self.weights, PairWeights)
+        return mix_pair(maps[0], maps[1], self.weights.logits(pooled))
+
+
+def fused_mix(model: nn.Module) -> nn.Module:
+    """The sigmoid and the weighted sum of two branches become one kernel; see `resurge.deploy.kernels`."""
+    return replace_each(model, Mixed, _fused)
+
+
+def _fused(module: nn.Module) -> nn.Module:
+    if not isinstance(module, Mixed) or not isinstance(module.weights, PairWeights):
+        return module
+    fused = FusedMixed(module.source, module.weights, module.pool)
+    fused.joint = module.joint
+    return fused
 
 
 class Scaled(nn.Module):
