@@ -6,7 +6,7 @@
 Each export is made by `resurge export`, as a user would, and then asked by a process that has the export only; the
 pictures are the data the run was trained on (its test part where there is one), or those of `--images`. What is
 refused is a row too, with the reason. Classifiers and segmenters: share of the decisions (an image's class, a pixel's)
-that are the run's, and the largest difference of a probability. Detectors: objects from a score of 0.3 that the other
+that are the run's, and the largest difference of a probability (of a segmenter: of an image's mean confidence). Detectors: objects from a score of 0.3 that the other
 has too, as `certificate.json` counts them.
 """
 
@@ -75,7 +75,7 @@ def _exported(
         ended = subprocess.run(command, capture_output=True, text=True)
         seconds = round(time.perf_counter() - begin, 1)
         if ended.returncode:
-            reason = (ended.stderr.strip().splitlines() or ["no reason given"])[-1].removeprefix("error: ")
+            reason = (ended.stderr.strip().splitlines() or ["no reason given"])[-1].removeprefix("resurge: error: ")
             return {"seconds": seconds, "refused": reason, "summary": f"refused: {reason}"}
         size = sum(path.stat().st_size for path in out.iterdir()) / 1e6
         # a process of its own: nothing of the run is in its memory

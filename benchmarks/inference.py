@@ -1,13 +1,13 @@
 """The family against timm, in every runtime and precision: speed, efficiency, and what was aimed at.
 
-    python benchmarks/inference.py                            # the table of the README, row by row; goes on
+    python benchmarks/inference.py                            # the table of docs/performance.md, row by row; goes on
     python benchmarks/inference.py --only resnest50:int8:8    # a part of it: network, precision, batch
     python benchmarks/inference.py --fresh --rounds 15        # everything anew
     python benchmarks/inference.py --photos imagenette/ --run runs/photos    # also: are the decisions the same?
 
 The code is that of `resurge bench`; docs/performance.md says what the columns mean. Beside the rows of each runtime
-there are two more for each network, precision and batch: `best`, our fastest runtime against timm's fastest at the same
-precision, and, in bf16, `plain`, our fastest runtime against timm in eager fp32 as it comes. Both are run in turn.
+there is one for each network, precision and batch, `best`: our fastest runtime against timm's fastest at the same
+precision; and in bf16 another, `plain`: our fastest runtime against timm in eager fp32 as it comes. Both are run in turn.
 """
 
 from __future__ import annotations

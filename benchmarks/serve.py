@@ -4,7 +4,7 @@
     python benchmarks/serve.py EXPORT --images DIR --soak 10        # and ten minutes of it, memory watched
 
 Offline is what a careful script does: JPEGs decoded in threads ahead of the model, batches of the same size. The server
-is the command, in a process of its own, with its defaults. Clients and server share the cores, as they do here, so what
+is the command, in a process of its own, with `--batch` and `--decoders` as given here and else with its defaults. Clients and server share the cores, as they do here, so what
 the clients cost is part of the served figure. Offline and served take turns; the figure is the median over rounds of
 the ratio served / offline images a second.
 

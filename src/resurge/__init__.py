@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from resurge.api import create_backbone, create_model, get_spec, list_models, load_run
+    from resurge.deploy.optimize import optimize
+    from resurge.deploy.predictor import Predictor
     from resurge.weights.checkpoint import export_weights, load_weights
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Predictor",
     "__version__",
     "create_backbone",
     "create_model",
@@ -26,9 +29,11 @@ __all__ = [
     "list_models",
     "load_run",
     "load_weights",
+    "optimize",
 ]
 
 _HOME = {
+    "Predictor": "resurge.deploy.predictor",
     "create_backbone": "resurge.api",
     "create_model": "resurge.api",
     "export_weights": "resurge.weights.checkpoint",
@@ -36,6 +41,7 @@ _HOME = {
     "list_models": "resurge.api",
     "load_run": "resurge.api",
     "load_weights": "resurge.weights.checkpoint",
+    "optimize": "resurge.deploy.optimize",
 }
 
 
