@@ -21,6 +21,7 @@ from torch import nn
 from resurge.cli import main
 from resurge.deploy import export as exporting
 from resurge.deploy.export import export
+from resurge.deploy.forms import FORMS
 from resurge.deploy.predictor import Predictor
 from resurge.errors import UserError
 from resurge.training.run import load_run, save_run_model
@@ -114,8 +115,8 @@ def test_nothing_of_this_machine_is_in_an_export(format: str, exported: Callable
 def test_a_wrong_network_is_not_exported(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rewritten_for = exporting.rewritten_for
 
-    def wrong(model: nn.Module, format: str, precision: str) -> nn.Module:
-        new = rewritten_for(model, format, precision)
+    def wrong(model: nn.Module, *form: object) -> nn.Module:
+        new = rewritten_for(model, *form)
         with torch.no_grad():
             new.get_parameter("head.fc.weight").copy_(new.get_parameter("head.fc.weight").flip(0))
         return new
@@ -126,6 +127,20 @@ def test_a_wrong_network_is_not_exported(run: Path, tmp_path: Path, monkeypatch:
     assert list(tmp_path.iterdir()) == []
     certificate = export(run, tmp_path / "out", "torch", force=True)
     assert certificate["drop_points"] > 10
+
+
+def test_another_form(tmp_path: Path) -> None:
+    run = write_classifier(tmp_path / "run", "resnest50 depths=(1,1) planes=(8,16) stem=deep(4)")
+    nodes = {}
+    for form in (None, (), ("absorb_mix",)):
+        certificate = export(run, tmp_path / "out", "onnx", form=form, overwrite=True)
+        assert certificate["relative"] < 1e-4
+        meta = json.loads((tmp_path / "out" / "model.json").read_text(encoding="utf-8"))
+        nodes[form] = meta["export"]["nodes"]
+        assert meta["export"]["form"] == list(FORMS["onnx", "fp32"] if form is None else form)
+    assert nodes["absorb_mix",] < nodes[()] < nodes[None]
+    with pytest.raises(UserError, match=r"unknown form 'fold_norms'.*expected separate_splits, absorb_mix"):
+        export(run, tmp_path / "other", "onnx", form=("fold_norms",))
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, UserError("no")])

@@ -38,6 +38,9 @@ def add_options(parser: Parser) -> None:
     about = "detectors only: the network puts out its candidates before threshold and suppression; `predict` and "
     about += "`serve` do the rest"
     parser.add_argument("--raw", action="store_true", help=about)
+    about = "rewriting passes beside those that are always applied, with commas between, or none (default: what ran "
+    about += "fastest where it was measured; docs/performance.md)"
+    parser.add_argument("--form", metavar="A,B", help=about)
     add_json(parser)
     group = parser.add_argument_group("a network instead of a run")
     group.add_argument("--weights", metavar="FILE", help=f"what `load_weights` takes, pretrained, or {RANDOM}")
@@ -59,7 +62,10 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"{options.run} is a run, which says {words} itself. Leave it out.")
     from resurge.deploy.export import Wanted, check, export
 
-    check(Wanted(options.format, options.precision))
+    form = None
+    if options.form is not None:
+        form = () if options.form == "none" else tuple(options.form.split(","))
+    check(Wanted(options.format, options.precision, form=form))
     certificate = export(
         options.run if is_run else _bare(options),
         options.out,
@@ -70,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
         images=options.images,
         decide=options.decide,
         raw=options.raw,
+        form=form,
         force=options.force,
         overwrite=options.overwrite,
         say=lambda line: print(f"resurge: {line} …", file=sys.stderr),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -31,7 +31,7 @@ from resurge.deploy.convert import (
 from resurge.deploy.detection_measure import ObjectComparison
 from resurge.deploy.engines import Engine, need, open_engine
 from resurge.deploy.folder import CERTIFICATE, FILES, FORMATS, PRECISIONS, described, read_export
-from resurge.deploy.forms import rewritten_for
+from resurge.deploy.forms import form_of, rewritten_for
 from resurge.deploy.host import processor
 from resurge.deploy.live import Live
 from resurge.deploy.material import Material, gather
@@ -66,7 +66,8 @@ class Wanted:
     format: onnx, openvino or torch. precision: fp32, bf16, fp16 or int8; see `resurge.deploy.engines`. decide: of a
     segmenter: put out the class of every pixel in place of logits. raw: of a detector: put out the candidates before
     threshold and suppression. calibrate: pictures for int8 and for the comparison, as `gather` takes them. images: how
-    many to compare on, at most; None for 500, of a detector 50. max_drop: points of accuracy that may be lost.
+    many to compare on, at most; None for 500, of a detector 50. max_drop: points of accuracy that may be lost. form:
+    rewriting passes beside those that are always applied; None for what ran fastest where it was measured.
     """
 
     format: str = "onnx"
@@ -76,19 +77,21 @@ class Wanted:
     calibrate: str | None = None
     images: int | None = None
     max_drop: float = MAX_DROP
+    form: tuple[str, ...] | None = None
 
 
 def export(
     source: Run | str | os.PathLike[str], out: str | os.PathLike[str], format: str = "onnx", precision: str = "fp32",
     *, calibrate: str | None = None, max_drop: float = MAX_DROP, images: int | None = None, decide: bool = False,
-    raw: bool = False, force: bool = False, overwrite: bool = False, say: Callable[[str], None] = lambda line: None,
+    raw: bool = False, form: Sequence[str] | None = None, force: bool = False, overwrite: bool = False,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:  # fmt: skip
     """Write an export folder; returns its certificate.
 
     Args:
         source: a run, or its folder.
         out: the folder to make.
-        format, precision, calibrate, images, decide, raw: see `Wanted`.
+        format, precision, calibrate, images, decide, raw, form: see `Wanted`.
         max_drop: an export that loses more points than this is refused, unless `force`.
         overwrite: replace an export that is there.
         say: is told what is being done, a line at a time.
@@ -97,7 +100,8 @@ def export(
         UserError: the format or the precision is unknown or they do not go together, a package is not installed, `out`
             is taken or cannot be written, the network cannot be converted, or too much is lost. Nothing is left then.
     """
-    wanted = Wanted(format, precision, decide, raw, calibrate, images, max_drop)
+    chosen = None if form is None else tuple(form)
+    wanted = Wanted(format, precision, decide, raw, calibrate, images, max_drop, chosen)
     check(wanted)
     target = Path(out)
     require_free(target, overwrite)
@@ -115,6 +119,7 @@ def check(wanted: Wanted) -> None:
     reason = REFUSED.get((wanted.format, wanted.precision))
     if reason is not None:
         raise UserError(f"{wanted.format} with {wanted.precision} cannot be made: {reason}")
+    form_of(wanted.format, wanted.precision, wanted.form)
     for name in RUNTIMES[wanted.format]:
         need(name)
     if wanted.format != "torch":
@@ -191,7 +196,7 @@ def _convert(run: Run, wanted: Wanted, folder: Path) -> dict[str, Any]:
     stored = wanted.precision if wanted.format != "openvino" else "fp32"
     kind = TYPES.get(stored, torch.float32)
     network: torch.nn.Module
-    model = rewritten_for(run.model, wanted.format, wanted.precision)
+    model = rewritten_for(run.model, wanted.format, wanted.precision, wanted.form)
     finds = run.task in finders.TASKS
     if finds:
         network, said = finders.deployed(run, model, kind, wanted.raw)
@@ -222,6 +227,7 @@ def _write_json(folder: Path, run: Run, wanted: Wanted, made: dict[str, Any]) ->
     told = {
         "format": wanted.format,
         "precision": wanted.precision,
+        "form": list(form_of(wanted.format, wanted.precision, wanted.form)),
         **made,
         "files": {name: described(folder / name) for name in FILES[wanted.format]},
         "made_with": _versions(wanted),

@@ -6,9 +6,12 @@ so on the machine it runs on, for PyTorch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
-from resurge.deploy.rewrite import ALWAYS, rewrite
+from resurge.deploy.rewrite import ALWAYS, PASSES, rewrite
+from resurge.errors import UserError, suggest
 
 # Dense convolutions of their own need no reordering of channels and no copies of slices.
 SPLITS = ("separate_splits",)
@@ -25,10 +28,30 @@ FORMS: dict[tuple[str, str], tuple[str, ...]] = {
 """Passes beside `ALWAYS`, by format and precision."""
 
 
-def rewritten_for(model: nn.Module, format: str, precision: str) -> nn.Module:
-    """The model rewritten exactly, in the form for this runtime and precision.
+EXPORTED = tuple(name for name, each in PASSES.items() if each.when in ("measured", "layer"))
+"""Passes that can be asked for beside `ALWAYS`; a kernel for a GPU is in no file."""
+
+
+def form_of(format: str, precision: str, asked: Sequence[str] | None = None) -> tuple[str, ...]:
+    """The passes beside `ALWAYS` for this runtime and precision.
 
     Args:
         format: onnx, openvino or torch. precision: fp32, bf16, fp16 or int8.
+        asked: other passes in their place; None for those that ran fastest where it was measured.
+
+    Raises:
+        UserError: there is no such pass for an export.
     """
-    return rewrite(model, (*ALWAYS, *FORMS.get((format, precision), ())))
+    if asked is None:
+        return FORMS.get((format, precision), ())
+    for name in asked:
+        if name not in EXPORTED:
+            raise UserError(
+                f"unknown form {name!r} of an export; expected {', '.join(EXPORTED)}.{suggest(name, EXPORTED)}"
+            )
+    return tuple(asked)
+
+
+def rewritten_for(model: nn.Module, format: str, precision: str, asked: Sequence[str] | None = None) -> nn.Module:
+    """The model rewritten exactly, in the form that `form_of` names."""
+    return rewrite(model, (*ALWAYS, *form_of(format, precision, asked)))
