@@ -5,9 +5,9 @@
 
 Each export is made by `resurge export`, as a user would, and then asked by a process that has the export only; the
 pictures are the data the run was trained on (its test part where there is one), or those of `--images`. What is
-refused is a row too, with the reason. Classifiers and segmenters: share of the decisions (an image's class, a pixel's)
-that are the run's, and the largest difference of a probability (of a segmenter: of an image's mean confidence). Detectors: objects from a score of 0.3 that the other
-has too, as `certificate.json` counts them.
+refused is a row too, with the reason. Classifiers and segmenters: share of the decisions (an image's class, a
+pixel's) that are the run's, and the largest difference of a probability (of a segmenter: of an image's mean
+confidence). Detectors: objects from a score of 0.3 that the other has too, as `certificate.json` counts them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from resurge.deploy.detection_measure import ObjectComparison
 from resurge.deploy.folder import FORMATS, PRECISIONS
 from resurge.deploy.material import gather
 from resurge.deploy.predictor import Predictor
+from resurge.deploy.views import Views
+from resurge.errors import UserError
 from resurge.training.run import load_run
 
 RESULT = Path(__file__).parent / "results" / "exports.json"
@@ -45,7 +48,7 @@ def main() -> None:
         run = load_run(folder)
         material = gather(run, options.images)
         pictures = material.measured.few(options.count)
-        images = [pictures.split.read(index) for index in pictures.indices]
+        images = [image for image in map(_read, repeat(pictures.split), pictures.indices) if image is not None]
         expected = _answers(str(folder), images, options.batch)
         said = {"run": folder.name, "task": run.task, "spec": str(run.spec), "images": len(images),
                 "of": material.measured_on, "batch": options.batch}  # fmt: skip
@@ -59,6 +62,13 @@ def main() -> None:
                     f"{folder.name:<16}{run.task:<11}{format:<10}{precision:<11}{size:>7}{row['seconds']:>6.0f}  "
                     f"{row['summary']}",
                 )
+
+
+def _read(split: Any, index: int) -> Any:
+    try:
+        return split.read(index)
+    except UserError:  # passed over, as an export passes it over
+        return None
 
 
 def _exported(
@@ -87,7 +97,9 @@ def _exported(
 def _answers(folder: str, images: list[Any], batch: int) -> list[Answer]:
     predictor = Predictor(folder)
     return [
-        answer for begin in range(0, len(images), batch) for answer in predictor.predict(images[begin : begin + batch])
+        answer
+        for begin in range(0, len(images), batch)
+        for answer in predictor.predict(images[begin : begin + batch], views=Views())  # an export has one view
     ]
 
 

@@ -21,12 +21,12 @@ import torch
 from resurge.deploy.bench.contestants import Job, in_engine
 from resurge.deploy.bench.files import Files
 from resurge.deploy.bench.record import Rows, machine
-from resurge.deploy.bench.settings import Cell
+from resurge.deploy.bench.settings import IMPOSSIBLE, Cell
 from resurge.deploy.bench.subjects import Subject, open_subject
-from resurge.deploy.bench.timing import PAUSE, SLOT, race
-from resurge.deploy.rewrite import ALWAYS, PASSES, rewrite
+from resurge.deploy.forms import EXPORTED
+from resurge.deploy.rewrite import ALWAYS, rewrite
+from resurge.deploy.timing import PAUSE, SLOT, race
 
-MORE = tuple(name for name, each in PASSES.items() if each.when in ("measured", "layer"))
 PLAIN = "as it is"
 
 
@@ -38,9 +38,11 @@ def main() -> None:
     for name in options.networks:
         subject = open_subject(name, options.size)
         with tempfile.TemporaryDirectory() as place:
-            files = Files(Path(place))
+            files = Files(Path(place), options.pictures)
             for precision in options.precision.split(","):
                 cell = Cell(options.runtime, precision, options.batch)
+                if (cell.runtime, cell.precision) in IMPOSSIBLE:
+                    continue
                 for row in measured(subject, cell, files, options):
                     low, high = row["quartiles"]
                     rows.add(
@@ -78,7 +80,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("networks", nargs="*", default=["resnest50"], help="names or spec texts")
     parser.add_argument("--runtime", default="openvino", choices=("openvino", "onnx"))
     parser.add_argument("--precision", default="fp32,bf16,int8", help="with commas between")
-    parser.add_argument("--forms", default="separate_splits,absorb_mix", help=f"of {', '.join(MORE)}; A+B: both")
+    parser.add_argument("--forms", default="separate_splits,absorb_mix", help=f"of {', '.join(EXPORTED)}; A+B: both")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--size", type=int, default=224, help="pixels on a side")
     parser.add_argument("--rounds", type=int, default=15)

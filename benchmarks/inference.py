@@ -7,7 +7,7 @@
 
 The code is that of `resurge bench`; docs/performance.md says what the columns mean. Beside the rows of each runtime
 there is one for each network, precision and batch, `best`: our fastest runtime against timm's fastest at the same
-precision; and in bf16 another, `plain`: our fastest runtime against timm in eager fp32 as it comes. Both are run in turn.
+precision; and in bf16 another, `plain`: our fastest runtime against timm in eager fp32 as it comes. Both run in turn.
 """
 
 from __future__ import annotations
@@ -94,7 +94,11 @@ def made_on() -> dict[str, Any]:
     """The machine, the packages, and a hash of the code that decides how our networks run."""
     root = Path(resurge.__file__).parent
     files = sorted(
-        [*(root / "arch").rglob("*.py"), *(root / "deploy").glob("*.py"), *(root / "deploy/passes").glob("*.py")]
+        [
+            *(root / "arch").rglob("*.py"),
+            *(root / "deploy").glob("*.py"),
+            *(path for name in ("passes", "bench") for path in (root / "deploy" / name).glob("*.py")),
+        ]
     )
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in files))
     return {**machine(*PACKAGES), "code": digest.hexdigest()[:12]}
@@ -152,12 +156,9 @@ class Session:
         settings = self.bench.settings
         for row in self.rows.rows:
             what = tuple(row.get(key) for key in ("model", "runtime", "precision", "batch"))
-            how = tuple(row.get(key) for key in ("size", "threads", "device"))
-            if what == (name, kind, precision, batch) and how == (
-                settings.size,
-                self.bench.threads,
-                self.bench.device.type,
-            ):
+            how = tuple(row.get(key) for key in ("size", "threads", "device", "rounds"))
+            same = (settings.size, self.bench.threads, self.bench.device.type, settings.rounds)
+            if what == (name, kind, precision, batch) and how == same:
                 return row
         return None
 

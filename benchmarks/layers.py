@@ -14,13 +14,12 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
-from resurge.deploy.bench.contestants import Job
 from resurge.deploy.bench.files import Files
 from resurge.deploy.bench.peers import Peer, peer_of
 from resurge.deploy.bench.record import Rows, machine
-from resurge.deploy.bench.settings import Cell
 from resurge.deploy.bench.subjects import Subject, open_subject
-from resurge.deploy.engines import openvino_core
+from resurge.deploy.engines import openvino_core, openvino_settings
+from resurge.deploy.forms import form_of
 
 
 def main() -> None:
@@ -32,7 +31,7 @@ def main() -> None:
             path = _file(subject, Files(Path(place)), options)
             counted = _counted(path, subject, options)
         whole = sum(seconds for _, _, seconds in counted)
-        side = "timm" if options.peer else " ".join(("ours", *options.form))
+        side = "timm" if options.peer else " ".join(("ours", *_form(options)))
         print(
             f"\n{name}, {side}, {options.precision}, batch {options.batch}: {1000 * whole:.1f} ms, "
             f"{len(counted)} layers"
@@ -49,6 +48,7 @@ def main() -> None:
         if rows is not None:
             rows.add(
                 {"network": name, "side": side, "precision": options.precision, "batch": options.batch,
+                 "size": options.size, "threads": options.threads, "rounds": options.rounds,
                  "ms": round(1000 * whole, 2),
                  "kinds": [{"kind": kind, "layers": count, "share": round(share, 4)} for share, kind, count in shares]},
                 "",
@@ -57,27 +57,28 @@ def main() -> None:
 
 def _file(subject: Subject, files: Files, options: argparse.Namespace) -> Path:
     if not options.peer:
-        return files.ours(subject, "openvino", options.precision, tuple(options.form) or None).file
+        return files.ours(subject, "openvino", options.precision, _form(options)).file
     peer = peer_of(subject, "timm")
     if not isinstance(peer, Peer):
         raise SystemExit(f"error: {peer}")
     return files.peer(subject, peer.net, "openvino", options.precision)
 
 
+def _form(options: argparse.Namespace) -> tuple[str, ...]:
+    return form_of("openvino", options.precision, options.form)
+
+
 def _counted(path: Path, subject: Subject, options: argparse.Namespace) -> list[tuple[str, str, float]]:
     """(kind, name, seconds) of every layer that takes time."""
     core = openvino_core()
-    settings = {"PERF_COUNT": True, "INFERENCE_NUM_THREADS": options.threads, "PERFORMANCE_HINT": "LATENCY"}
-    hint = {"fp32": "f32", "bf16": "bf16"}.get(options.precision)
-    if hint is not None:
-        settings["INFERENCE_PRECISION_HINT"] = hint
+    settings = {**openvino_settings(options.precision, options.threads), "PERF_COUNT": True}
     model = core.read_model(path)
-    job = Job(Cell("openvino", options.precision, options.batch), subject.images(options.batch), options.threads, None)  # type: ignore[arg-type]
-    model.reshape(list(job.images.shape))
+    images = subject.images(options.batch)
+    model.reshape(list(images.shape))
     request = core.compile_model(model, "CPU", settings).create_infer_request()
     runs: dict[tuple[str, str], list[float]] = defaultdict(list)
     for _ in range(options.rounds):
-        request.infer([job.images])
+        request.infer([images])
         for each in request.profiling_info:
             runs[f"{each.node_type} {each.exec_type}", each.node_name].append(each.real_time.total_seconds())
     found = [(kind, name, statistics.median(times)) for (kind, name), times in runs.items()]
@@ -88,7 +89,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("networks", nargs="*", default=["resnest50"], help="names or spec texts")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16", "int8"))
-    parser.add_argument("--form", nargs="*", default=[], help="passes beside those that are always applied")
+    parser.add_argument("--form", nargs="*", help="passes beside those always applied (default: an export's)")
     parser.add_argument("--peer", action="store_true", help="timm's network")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--size", type=int, default=224, help="pixels on a side")

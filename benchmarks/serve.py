@@ -3,10 +3,10 @@
     python benchmarks/serve.py EXPORT --images DIR                  # saturation, twice the load; classifiers
     python benchmarks/serve.py EXPORT --images DIR --soak 10        # and ten minutes of it, memory watched
 
-Offline is what a careful script does: JPEGs decoded in threads ahead of the model, batches of the same size. The server
-is the command, in a process of its own, with `--batch` and `--decoders` as given here and else with its defaults. Clients and server share the cores, as they do here, so what
-the clients cost is part of the served figure. Offline and served take turns; the figure is the median over rounds of
-the ratio served / offline images a second.
+Offline is what a careful script does: JPEGs decoded in threads ahead of the model, batches of the same size. The
+server is the command, in a process of its own, with `--batch` and `--decoders` as given here and else with its
+defaults. Clients and server share the cores, as they do here, so what the clients cost is part of the served figure.
+Offline and served take turns; the figure is the median over rounds of the ratio served / offline images a second.
 
 At saturation a fixed number of clients ask one after the other. At twice the load requests come at twice the rate that
 saturation reached, whatever becomes of them: some are answered 503, none may be lost or answered wrongly.
@@ -19,7 +19,6 @@ import asyncio
 import contextlib
 import json
 import multiprocessing
-import platform
 import statistics
 import subprocess
 import sys
@@ -28,16 +27,18 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 
+from resurge.deploy.bench.record import machine
+from resurge.deploy.timing import percentile
 from resurge.files import atomic_write_text
 
 RESULT = Path(__file__).parent / "results" / "serve.json"
+PACKAGES = ("resurge", "fastapi", "uvicorn", "openvino", "onnxruntime", "numpy", "pillow")
 TOLERANCE = 0.02  # of a probability: batches of other sizes round otherwise, in bf16 and int8 visibly
 
 Expected = list[dict[str, float]]  # for each file the probability of every class
@@ -90,10 +91,8 @@ class Tally:
     wall: float = 0.0
 
     def summary(self) -> dict[str, Any]:
-        ordered = sorted(self.seconds) or [float("nan")]
-        shares = {
-            f"p{share}_ms": 1000 * ordered[min(len(ordered) - 1, len(ordered) * share // 100)] for share in (50, 95, 99)
-        }
+        told = self.seconds or [float("nan")]
+        shares = {f"p{share}_ms": round(1000 * percentile(told, share), 2) for share in (50, 95, 99)}
         statuses = {str(status): count for status, count in sorted(self.statuses.items())}
         rate = {"images_per_second": self.statuses[200] / self.wall} if self.wall else {}
         return {**rate, **shares, "statuses": statuses, "lost": self.lost, "wrong": self.wrong}
@@ -289,8 +288,7 @@ def main() -> None:
         "rounds": rounds,
         "twice_the_load": {"requests_per_second": rate, **twice},
         "soak": long,
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": psutil.cpu_count()},
-        "versions": {name: version(name) for name in ("resurge", "fastapi", "uvicorn", "torch")},
+        "machine": {**machine(*PACKAGES), "cores": psutil.cpu_count()},
     }
     atomic_write_text(options.json, json.dumps(result, indent=1) + "\n")
     print(f"served / offline: {statistics.median(ratios):.3f} (median of {len(ratios)})")

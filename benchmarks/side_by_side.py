@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from resurge.deploy.bench import timing
+from resurge.deploy import timing
 from resurge.deploy.bench.record import Rows, machine
 
 __all__ = ["RATIO_HEAD", "Race", "Rows", "machine", "race", "ratio_cells"]

@@ -51,6 +51,15 @@ def test_a_shape_that_comes_back_is_compiled_for() -> None:
     assert compiler.asked == ["[?,3,?,?]", "[1,3,8,9]"]
 
 
+def test_what_is_expected_is_compiled_for_at_once() -> None:
+    compiler = Compiler()
+    shapes = CompiledShapes(network(), compiler, always_fixed=False, expected=(3, 8, 9))
+    for count in (1, 8, 8):
+        ask(shapes, count, 8)
+    ask(shapes, 1, 6)  # not what was expected
+    assert compiler.asked == ["[1,3,8,9]", "[8,3,8,9]", "[?,3,?,?]"]
+
+
 def test_int8_never_runs_with_open_sides() -> None:
     compiler = Compiler()
     shapes = CompiledShapes(network(), compiler, always_fixed=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from resurge.cli.options import Parser, add_json, number, one_of, whole_number
 from resurge.deploy.folder import FORMATS, PRECISIONS
 from resurge.errors import UserError
+from resurge.weights.model_json import folder_of
 
 RANDOM = "random"
 
@@ -54,8 +54,7 @@ def add_options(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    source = Path(options.run)
-    is_run = (source / "model.json").is_file() or (source.is_dir() and len(source.parts) > 1)
+    is_run = folder_of(options.run) is not None
     own = [name for name in ("weights", "num_classes", "in_channels", "size") if getattr(options, name) is not None]
     if is_run and own:
         words = ", ".join("--" + name.replace("_", "-") for name in own)
@@ -95,7 +94,7 @@ def _bare(options: argparse.Namespace) -> Any:
     from resurge.cli.scoring.classify import preprocessing_of, published_source
     from resurge.data.preprocessing import Preprocessing
     from resurge.tasks.build import build_task_model
-    from resurge.training.run import Run, versions
+    from resurge.training.run import bare_run
     from resurge.weights.checkpoint import load_weights
 
     spec = get_spec(options.run)
@@ -118,20 +117,8 @@ def _bare(options: argparse.Namespace) -> Any:
         seen = Preprocessing(options.size or 224, mean=(0.5,) * channels, std=(0.25,) * channels, channels=channels)
     if options.size is not None and seen.size != options.size:
         seen = Preprocessing(**{**vars(seen), "size": options.size})
-    names = tuple(str(index) for index in range(classes))
-    meta = {
-        "format": 1,
-        "spec": str(spec),
-        "task": "classify",
-        "in_channels": channels,
-        "num_classes": classes,
-        "classes": list(names),
-        "preprocessing": seen.to_json(),
-        "weights": options.weights,
-        "versions": versions(),
-        **({"random_weights": True} if options.weights == RANDOM else {}),
-    }
-    return Run(Path(options.run), "classify", model, spec, names, seen, meta, None)
+    random = {"random_weights": True} if options.weights == RANDOM else {}
+    return bare_run(options.run, spec, model, seen, classes, weights=options.weights, **random)
 
 
 def _text(options: argparse.Namespace, found: dict[str, Any]) -> str:

@@ -12,13 +12,11 @@ from resurge.cli.options import Parser, add_json, whole_number
 from resurge.cli.tables import print_json
 from resurge.errors import UserError
 from resurge.tasks.settings import pick_head
+from resurge.weights.model_json import folder_of
 
 if TYPE_CHECKING:
     from resurge.arch.spec import Spec
     from resurge.explain.show import Summary
-
-
-LONGEST_PATH = 256  # what is longer is the text of a spec; asked for such a file, the system itself would complain
 
 
 def add_options(parser: Parser) -> None:
@@ -64,8 +62,8 @@ def examine(model: str, options: argparse.Namespace) -> Summary:
     from resurge.explain.show import summarize
     from resurge.weights.catalog import entries
 
-    place = Path(model) if len(model) < LONGEST_PATH else Path()
-    if (place / "model.json").is_file() or (len(place.parts) > 1 and place.is_dir()):
+    place = folder_of(model)
+    if place is not None:
         return _examine_run(place, options)
     spec = get_spec(model)
     entry = entries().get(canonical_name(spec) or "")

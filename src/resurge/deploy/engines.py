@@ -102,6 +102,20 @@ def openvino_core() -> Any:
     return _made_once(need("openvino").Core)
 
 
+def openvino_settings(precision: str, threads: int | None = None) -> dict[str, Any]:
+    """How OpenVINO is told to run a network: for the shortest time of one batch, in this arithmetic.
+
+    Left to itself it takes bf16 wherever the processor has it; for what int8 leaves unquantised that is its own choice.
+    """
+    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+    hint = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}.get(precision)
+    if hint is not None:
+        settings["INFERENCE_PRECISION_HINT"] = hint
+    if threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    return settings
+
+
 @functools.cache
 def _made_once(kind: Any) -> Any:
     return kind()
@@ -122,12 +136,7 @@ class OpenVinoEngine:
         if self.precision in ("bf16", "fp16") and self.precision.upper() not in able:
             self.notes = (f"this processor has no {self.precision} arithmetic: OpenVINO computes in fp32.",)
             self.precision = "fp32"
-        settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
-        hint = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}.get(self.precision)
-        if hint is not None:  # without it OpenVINO takes bf16 wherever the processor has it
-            settings["INFERENCE_PRECISION_HINT"] = hint
-        if threads is not None:
-            settings["INFERENCE_NUM_THREADS"] = threads
+        settings = openvino_settings(self.precision, threads)
         try:
             self._shapes = CompiledShapes(
                 core.read_model(export.file),

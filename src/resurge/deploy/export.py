@@ -162,6 +162,8 @@ def _judged(
     """A classifier or segmenter: quantised where that is wanted, compared with the run, run on its own."""
     original = Live(run)
     batches = list(material.measured.few(wanted.images or IMAGES).batches(run.preprocessing))
+    if not batches:
+        raise UserError(f"none of the {material.measured_on} can be read. Name others with --calibrate DIR.")
     if wanted.precision == "int8":
         from resurge.deploy.quantize import quantize_folder
 

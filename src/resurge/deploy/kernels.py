@@ -45,10 +45,11 @@ def launch_mix_pair(first: Tensor, second: Tensor, logits: Tensor) -> Tensor:
     if not out.numel():
         return out
     grid = (-(-h * w // ROWS), -(-c // CHANNELS), n)
-    _mix_pair_kernel()[grid](
-        *maps, logits.reshape(n, c).contiguous(), out, h * w, c,
-        *(each.stride(0) for each in maps), *(each.stride(3) for each in maps), ROWS=ROWS, CHANNELS=CHANNELS,
-    )  # fmt: skip
+    with torch.cuda.device_of(first):  # a kernel is launched on the current device, whatever its tensors are on
+        _mix_pair_kernel()[grid](
+            *maps, logits.reshape(n, c).contiguous(), out, h * w, c,
+            *(each.stride(0) for each in maps), *(each.stride(3) for each in maps), ROWS=ROWS, CHANNELS=CHANNELS,
+        )  # fmt: skip
     return out
 
 

@@ -6,18 +6,18 @@ import contextlib
 import hashlib
 import json
 import os
-import platform
-import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from resurge.deploy import timing
+from resurge.deploy.host import processor
 from resurge.deploy.passes.grouping import group_counts, regroup
 from resurge.deploy.rewrite import ALWAYS, PASSES, Certificate, certify, rewrite
 from resurge.errors import UserError
@@ -72,7 +72,8 @@ def optimize(
         example: images (N, C, H, W) of the size and number that will be used, with real values if there are any: they
             also make the certificate.
         device: where the model will run; None for where the example is.
-        prepare: how a network is run; None for PyTorch as it is, in the channels-last layout.
+        prepare: how a network is run; None for PyTorch as it is, in the channels-last layout, in which the model then
+            comes back: give it channels-last images.
         runtime: the name under which measurements with `prepare` are remembered.
         memory: a JSON file of what was measured before; None for resurge/forms.json in the user's cache folder.
         rounds: measurements of each form.
@@ -101,6 +102,8 @@ def optimize(
             chosen.append(name)
             best = other
     best, groups = _choose_groups(best, example, trial)
+    if prepare is None:
+        best = best.to(memory_format=torch.channels_last)  # as it was measured, also where a choice was remembered
     known.save()
     return Optimized(best, certify(moved, best, example), (*choices, *groups))
 
@@ -127,8 +130,17 @@ class _Trial:
         remembered = self.known.get(key)
         if remembered in forms:
             return Choice(what, str(remembered), remembered=True)
-        seconds = race({name: self.prepare(build(), images) for name, build in forms.items()}, self.rounds)
         first = next(iter(forms))
+        runs = {}
+        for name, build in forms.items():
+            try:
+                runs[name] = self.prepare(build(), images)
+                runs[name]()
+            except Exception:  # a form that cannot be run here, for want of a compiler say, is only not chosen
+                if name == first:
+                    raise
+                runs.pop(name, None)
+        seconds = race(runs, self.rounds)
         fastest = min(seconds, key=lambda name: seconds[name])
         form = fastest if seconds[first] >= GAIN * seconds[fastest] else first
         self.known.put(key, form)
@@ -136,15 +148,9 @@ class _Trial:
 
 
 def race(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median seconds of each, run in turns after one run each that does not count."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for round in range(rounds + 1):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            if round:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(measured) for name, measured in times.items()}
+    """Median seconds of a run of each, run in turns after one run each that does not count."""
+    raced = timing.race(runs, rounds, slot=timing.SLOT, pause=timing.PAUSE)
+    return {name: raced.seconds(name) for name in runs}
 
 
 def _eager(model: nn.Module, example: Tensor) -> Callable[[], Any]:
@@ -254,5 +260,5 @@ def _machine(device: torch.device, runtime: str) -> str:
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
-        name = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()} threads"
-    return f"{runtime}, {name}, torch {torch.__version__}"
+        name = f"{processor()} {torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()} threads"
+    return f"{runtime}, {name}, torch {torch.__version__}, resurge {version('resurge')}"

@@ -24,7 +24,7 @@ import numpy as np
 from resurge.deploy.convert import quiet, save_openvino
 from resurge.deploy.engines import INPUT, need, openvino_core
 from resurge.deploy.folder import FILES
-from resurge.deploy.material import Material
+from resurge.deploy.material import BATCH, Material
 from resurge.deploy.measure import Batch, Comparison, Run
 from resurge.deploy.shapes import CompiledShapes
 
@@ -73,7 +73,7 @@ def quantize_folder(
                 validation_fn=lambda model, items: _score(_compared(kind.runner(model), items)),
                 max_drop=wanted.max_drop / 100,
                 advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
-                    ranking_subset_size=min(_RANKED, len(told))
+                    ranking_subset_size=min(max(1, _RANKED // BATCH), len(told))
                 ),
                 **target,
             )

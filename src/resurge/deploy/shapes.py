@@ -2,7 +2,8 @@
 
 A network of fixed shape runs faster than one whose batch, height and width are open, and on processors with AMX an int8
 network of open shape may end the process (openvinotoolkit/openvino#37577). A file with open sides is therefore compiled
-for a shape when that shape comes back, and in int8 always; batches run in powers of two, so that few shapes are enough.
+for the shape that is expected, for any other when it comes back, and in int8 always; batches run in powers of two, so
+that few shapes are enough.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class CompiledShapes:
         self._seen: set[Shapes] = set()
         self.inputs = tuple(each.get_any_name() for each in model.inputs)
         self.outputs = tuple(each.get_any_name() for each in model.outputs)
+        self._expected = expected
         self._open: Any = None
         if expected is not None and len(self.inputs) == 1:  # compiled now: what is wrong with the file is told now
             self._at(((1, *expected),))
@@ -67,7 +69,8 @@ class CompiledShapes:
         return {name: np.array(found[index]) for index, name in enumerate(self.outputs)}
 
     def _for(self, shapes: Shapes) -> Any:
-        if shapes in self._fixed or shapes in self._seen or self._always_fixed:
+        awaited = len(shapes) == 1 and shapes[0][1:] == self._expected
+        if awaited or shapes in self._fixed or shapes in self._seen or self._always_fixed:
             return self._at(shapes)
         if len(self._seen) > 1000:  # images of all sizes: nothing comes back
             self._seen.clear()

@@ -36,7 +36,7 @@ from resurge.tasks.build import build_task_model
 from resurge.tasks.settings import TASKS, Detector, Segmenter
 from resurge.training.recipe import Machine, Recipe
 from resurge.weights.checkpoint import load_weights, save_model
-from resurge.weights.model_json import read_model_json
+from resurge.weights.model_json import FORMAT, read_model_json
 
 LAST = Path("checkpoints", "last.ckpt")
 BEST = Path("checkpoints", "best.ckpt")
@@ -59,6 +59,26 @@ class Run:
     preprocessing: Any  # Preprocessing of a classifier, ScenePreprocessing of the other tasks
     meta: Mapping[str, Any] = field(repr=False)
     recipe: Recipe | None = field(repr=False)
+
+
+def bare_run(name: str, spec: Spec, model: nn.Module, preprocessing: Preprocessing, classes: int, **meta: Any) -> Run:
+    """A classifier that was not trained here as a run: what `model.json` of a training would say, and `meta`.
+
+    Its classes are called by their numbers.
+    """
+    names = tuple(str(index) for index in range(classes))
+    told = {
+        "format": FORMAT,
+        "spec": str(spec),
+        "task": "classify",
+        "in_channels": preprocessing.channels,
+        "num_classes": classes,
+        "classes": list(names),
+        "preprocessing": preprocessing.to_json(),
+        "versions": versions(),
+        **meta,
+    }
+    return Run(Path(name), "classify", model, spec, names, preprocessing, told, None)
 
 
 def load_run(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> Run:

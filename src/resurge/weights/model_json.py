@@ -13,6 +13,21 @@ FORMAT = 1
 JSON_FILE = "model.json"
 
 
+LONGEST_PATH = 256
+"""What is longer is the text of a spec; asked for such a file, the system itself would complain."""
+
+
+def folder_of(word: str) -> Path | None:
+    """The folder of a run or an export that a word names, or None when it is the name or the text of a network.
+
+    A path of several parts to a folder is taken for one, so that what is missing in it is told.
+    """
+    place = Path(word)
+    if len(word) < LONGEST_PATH and ((place / JSON_FILE).is_file() or (len(place.parts) > 1 and place.is_dir())):
+        return place
+    return None
+
+
 def read_model_json(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the `model.json` of a run directory or an export.
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_exports import write_classifier
 
-from resurge.deploy.bench import timing
+from resurge.deploy import timing
 
 SMALL = "resnet20_cifar depths=(1,1) planes=(8,16) stem=conv3x3(8) shortcut=avg"
 

@@ -160,7 +160,7 @@ def test_ours_has_to_answer_as_it_should(run, peers, monkeypatch):
 
 def test_efficiency_is_counted_against_the_yardstick(monkeypatch):
     """Twice as many multiply-adds in the same time are twice as efficient."""
-    from resurge.deploy.bench import timing
+    from resurge.deploy import timing
 
     small = MODEL.replace("planes=(8,8,16)", "planes=(4,8,8)")
     monkeypatch.setattr(timing, "race", lambda runs, *_, **__: timing.Race(dict.fromkeys(runs, ((1.0,),))))

@@ -288,6 +288,7 @@ def test_an_answer_that_is_late_is_504_and_its_work_is_dropped() -> None:
             both = [clients.submit(server.post, picture()) for _ in range(2)]
             assert {one.result().status_code for one in both} == {504}
             # a model that hangs is given nothing more to wait for, and what waited is let go
+            until(lambda: server.service.stuck)
             refused = clients.submit(server.post, picture()).result()
             assert (refused.status_code, refused.json()["error"]["kind"]) == (503, "stuck")
         assert server.get("/readyz").json() == {"status": "stuck"}

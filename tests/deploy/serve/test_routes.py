@@ -125,8 +125,9 @@ def test_explanations(server: Running) -> None:
 
 def test_the_token() -> None:
     with serving(token="s3cret") as server:
-        for path in ("/info", "/metrics"):
+        for path in ("/info", "/metrics", "/info%0A", "/metrics%0A", "/info/", "/INFO", "/nowhere"):
             assert server.get(path).status_code == 401
+        assert server.post(picture(), path="/predict%0A").status_code == 401
         answer = server.post(picture())
         assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
         for wrong in ("Bearer s3cre", "Bearer s3cret2", "Basic s3cret", "s3cret", "Bearer é".encode()):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from resurge.deploy.bench import timing
+from resurge.deploy import timing
 from resurge.deploy.bench.cells import Bench, Row, described, speed
 from resurge.deploy.bench.contestants import Contestant, ours
 from resurge.deploy.bench.peers import Peer, plain_eager, settings_of
@@ -35,7 +35,8 @@ def best_row(bench: Bench, subject: Subject, rows: Sequence[Row]) -> Row | None:
     makers = dict(settings_of(peer, subject, job, bench.files))
     other = makers[theirs["peer_setting"]]()
     own = ours(subject, bench.job(subject, cell), bench.files)
-    return {**said, "peer_setting": theirs["peer_setting"], **_raced(bench, own, other, cell)}
+    said |= {key: value for key, value in theirs.items() if key.startswith("peer_")} | {"settings": theirs["settings"]}
+    return {**said, "peer_runtime": theirs["runtime"], **_raced(bench, own, other, cell)}
 
 
 def plain_row(bench: Bench, subject: Subject, rows: Sequence[Row]) -> Row | None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from resurge.deploy.bench import timing
+from resurge.deploy import timing
 from resurge.deploy.bench.answers import SAME, Compared, answers, difference
 from resurge.deploy.bench.contestants import Contestant, Job, ours
 from resurge.deploy.bench.files import Files, Say
@@ -83,6 +83,8 @@ class Bench:
         """What is measured of a network; an export has a runtime and a precision of its own."""
         if subject.export is None:
             return list(self.settings.cells())
+        if self.device.type != "cpu":
+            raise UserError(f"{subject.name} is an export, which is measured on the processor: --device cpu.")
         runtime = "eager" if subject.export.format == "torch" else subject.export.format
         return [Cell(runtime, subject.export.precision, batch) for batch in self.settings.batches]
 
@@ -168,7 +170,7 @@ class Bench:
         return row
 
     def _floor(self, subject: Subject, cell: Cell, seconds: float) -> Row:
-        """The bytes that a run must move, and the share of its time in which the device could have moved them."""
+        """The bytes of layer-by-layer traffic, and the share of the time in which the device could have moved them."""
         assert subject.run is not None
         if self._bandwidth is None:
             self._bandwidth = bandwidth(self.device)
@@ -276,6 +278,8 @@ def _check(settings: Settings) -> None:
             raise UserError(f"unknown {what} {word!r}; it is one of {', '.join(known)}.{suggest(word, known)}")
     if not list(settings.cells()):
         raise UserError(f"nothing is left to measure: {' '.join(settings.left_out())}")
+    if settings.device.partition(":")[0] not in ("cpu", "cuda"):  # of others it is not known when they are done
+        raise UserError(f"bench measures on cpu or cuda; got --device {settings.device}.")
     if settings.device.partition(":")[0] != "cpu" and set(settings.runtimes) & set(NEEDED):
         raise UserError("onnx and openvino run on the processor here; with a GPU take --runtimes eager,compile.")
     for runtime in settings.runtimes:

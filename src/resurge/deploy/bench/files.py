@@ -19,7 +19,7 @@ from resurge.deploy.convert import OPSET, Deployed, output_names, quiet, trace, 
 from resurge.deploy.engines import INPUT, need
 from resurge.deploy.export import Wanted
 from resurge.deploy.folder import FILES, Export
-from resurge.deploy.forms import FORMS
+from resurge.deploy.forms import form_of
 from resurge.deploy.quantize import quantize_folder
 from resurge.deploy.rewrite import ALWAYS, rewrite
 from resurge.errors import UserError
@@ -49,7 +49,7 @@ class Files:
         """
         run = subject.run
         assert run is not None
-        more = FORMS.get((format, precision), ()) if form is None else form
+        more = form_of(format, precision, form)
         side = " ".join(("ours", *more))
         folder = self._folder(subject, side, format, precision, lambda: _write_ours(subject, more))
         meta = {

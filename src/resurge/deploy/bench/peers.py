@@ -17,7 +17,7 @@ from resurge.deploy.bench.contestants import Ask, Contestant, Job, in_torch, rea
 from resurge.deploy.bench.files import Files
 from resurge.deploy.bench.settings import Cell
 from resurge.deploy.bench.subjects import Subject
-from resurge.deploy.engines import INPUT, need, openvino_core
+from resurge.deploy.engines import INPUT, need, openvino_core, openvino_settings
 from resurge.errors import UserError
 from resurge.weights.checkpoint import export_weights
 
@@ -135,16 +135,10 @@ def in_onnxruntime(path: Path, job: Job) -> Contestant:
 
 
 def in_openvino(path: Path, job: Job) -> Contestant:
-    """A file in OpenVINO, reshaped to the images of the job; no copies of what goes in and out.
-
-    In fp32 and bf16 it is told so: by itself it takes bf16 wherever the processor has it. In int8 the choice for what
-    is not quantised is its own, as it is for ours.
-    """
+    """A file in OpenVINO, reshaped to the images of the job, told its arithmetic as ours is; no copies of what goes in
+    and out."""
     core = openvino_core()
-    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": job.threads}
-    hint = {"fp32": "f32", "bf16": "bf16"}.get(job.cell.precision)
-    if hint is not None:
-        settings["INFERENCE_PRECISION_HINT"] = hint
+    settings = openvino_settings(job.cell.precision, job.threads)
 
     def load() -> tuple[Ask, Callable[[], Any]]:
         model = core.read_model(path)

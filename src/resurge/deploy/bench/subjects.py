@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,9 @@ from resurge.deploy.material import Material, Pictures, gather
 from resurge.errors import UserError
 from resurge.explain.cost import cost
 from resurge.tasks.build import build_task_model
-from resurge.training.run import Run, load_run, read_preprocessing, versions
+from resurge.training.run import Run, bare_run, load_run, read_preprocessing
 from resurge.weights.catalog import Entry, entries
-
-LONGEST_PATH = 256  # what is longer is the text of a spec; asked for such a file, the system itself would complain
+from resurge.weights.model_json import folder_of
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ class Subject:
 
 def check_word(word: str) -> None:
     """Raises UserError when `open_subject` would not know a word, without loading anything large."""
-    if _folder(word) is None:
+    if folder_of(word) is None:
         get_spec(word)
 
 
@@ -125,20 +123,12 @@ def open_subject(word: str, size: int | None = None) -> Subject:
     Raises:
         UserError: there is no such network or folder, the folder is damaged, or it is of a detector.
     """
-    folder = _folder(word)
+    folder = folder_of(word)
     if folder is None:
         return _of_name(word, size)
     if is_export(folder):
         return _of_export(word, read_export(folder), size)
     return _of_run(word, load_run(folder), size)
-
-
-def _folder(word: str) -> Path | None:
-    """The folder that a word names, or None when it is a name or a text."""
-    place = Path(word)
-    if len(word) < LONGEST_PATH and ((place / "model.json").is_file() or (len(place.parts) > 1 and place.is_dir())):
-        return place
-    return None
 
 
 def _of_export(word: str, export: Export, size: int | None) -> Subject:
@@ -167,20 +157,8 @@ def _of_name(word: str, size: int | None) -> Subject:
     classes = entry.classes if entry else 1000
     with _fixed_randomness():
         model = _awake(build_task_model("classify", spec, classes), side)
-    names = tuple(str(index) for index in range(classes))
     seen = Preprocessing(side)
-    meta = {
-        "format": 1,
-        "spec": str(spec),
-        "task": "classify",
-        "in_channels": 3,
-        "num_classes": classes,
-        "classes": list(names),
-        "preprocessing": seen.to_json(),
-        "random_weights": True,
-        "versions": versions(),
-    }
-    run = Run(Path(word), "classify", model, spec, names, seen, meta, None)
+    run = bare_run(word, spec, model, seen, classes, random_weights=True)
     return Subject(word, spec, run, None, side, 3, classes, _gmacs(model, side), entry)
 
 

@@ -17,8 +17,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-GUARDED = ("/predict", "/explain", "/info", "/metrics")
-"""The routes that ask for the token. The page and its files tell nothing of the model, health is for everybody."""
+OPEN = ("/", "/docs", "/openapi.json", "/healthz", "/readyz")
+"""The routes that ask for no token, beside the files of the page: these tell nothing of the model, and health is for
+everybody. All else asks, so that another spelling of a path cannot get round it."""
 
 _HEADERS = [
     (
@@ -101,7 +102,7 @@ class Gate:
         if self._hosts is not None and _host(headers.get(b"host", b"")) not in self._hosts:
             message = "the server is not known by this name. Start it with --allow-host NAME to let it in."
             return Refused(421, "wrong-host", message)
-        if self._token is not None and path in GUARDED:
+        if self._token is not None and path not in OPEN and not path.startswith("/page/"):
             scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
             if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self._token):
                 message = "this server asks for a token: Authorization: Bearer TOKEN."

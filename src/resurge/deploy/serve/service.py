@@ -112,8 +112,11 @@ class Service:
 
     def _load_and_warm(self) -> Loaded:
         loaded = self._load()
-        # The first answer is slow, and a model that gives none should not be called ready.
-        loaded.predictor.predict([Image.new("RGB", (256, 192), (120, 130, 140))])
+        # The first answer is slow, of each size of batch, and a model that gives none should not be called ready.
+        count = min(self.limits.max_batch, 8)
+        while count:
+            loaded.predictor.predict([Image.new("RGB", (256, 192), (120, 130, 140))] * count)
+            count //= 2
         return loaded
 
     def drain(self) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from resurge.deploy.bench import timing
-from resurge.deploy.bench.timing import Race, latencies, percentile, race
+from resurge.deploy import timing
+from resurge.deploy.timing import Race, latencies, percentile, race
 
 
 class Machine:
