@@ -163,7 +163,10 @@ class Session:
         return None
 
     def keep(self, row: Row) -> None:
-        """Write the row down and print it."""
+        """Write the row down, in place of one that was measured otherwise, and print it."""
+        known = ("model", "runtime", "precision", "batch", "size", "threads", "device")
+        same = [row.get(key) for key in known]
+        self.rows.rows = [each for each in self.rows.rows if [each.get(key) for key in known] != same]
         self.rows.add(row, self.table.line(row))
         for note in row["notes"]:
             print(f"    {note}", file=sys.stderr)

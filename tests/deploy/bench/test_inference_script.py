@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,14 @@ def script():
 
 def row(model, runtime, precision, batch, **more):
     plain = {"model": model, "runtime": runtime, "precision": precision, "batch": batch, "size": 224, "threads": 2}
-    figures = {"device": "cpu", "images_per_s": 10.0, "peer_images_per_s": 5.0, "ratio": 2.0, "quartiles": [2.0, 2.0]}
+    figures = {
+        "device": "cpu",
+        "rounds": 11,
+        "images_per_s": 10.0,
+        "peer_images_per_s": 5.0,
+        "ratio": 2.0,
+        "quartiles": [2.0, 2.0],
+    }
     return {**plain, **figures, "efficiency": 1.0, "notes": [], **more}
 
 
@@ -86,6 +94,9 @@ def test_what_is_there_is_not_measured_again(script, monkeypatch, tmp_path, caps
     assert measured(on) == [everything[1], everything[3], "forget resnest50"]
     assert len(measured({**on, "code": "b"})) == 5
     assert "another code: measured again" in capsys.readouterr().err
+    settings = replace(settings, rounds=3)
+    assert len(measured({**on, "code": "b"})) == 5  # other rounds were asked for than stand there
+    assert len(json.loads(path.read_text())["rows"]) == 7  # in their place
     path.write_text("[]")
     with pytest.raises(SystemExit, match="not what this script wrote"):
         script.open_rows(path, False, on)

@@ -21,12 +21,10 @@ import sys, time
 from serving import FakePredictor
 from resurge.cli import main
 from resurge.deploy.serve import loading
-from resurge.deploy.serve.service import Loaded
+from resurge.deploy.serve.service import WARM_UP, Loaded
 class Slow(FakePredictor):
-    warm = False
     def predict(self, images, *, score=0.0):
-        time.sleep(float(sys.argv[2]) if self.warm else 0)
-        self.warm = True
+        time.sleep(0 if images[0].size == WARM_UP else float(sys.argv[2]))
         return super().predict(images)
 loading.loader = lambda *arguments: lambda: Loaded(Slow())
 sys.exit(main(["serve", sys.argv[1], "--port", "0", *sys.argv[3:]]))

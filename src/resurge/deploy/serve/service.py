@@ -26,6 +26,9 @@ from resurge.errors import UserError
 log = logging.getLogger("resurge.serve")
 T = TypeVar("T")
 
+WARM_UP = (256, 192)
+"""Width and height of the picture that a model is asked for before it is called ready."""
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -115,7 +118,7 @@ class Service:
         # The first answer is slow, of each size of batch, and a model that gives none should not be called ready.
         count = min(self.limits.max_batch, 8)
         while count:
-            loaded.predictor.predict([Image.new("RGB", (256, 192), (120, 130, 140))] * count)
+            loaded.predictor.predict([Image.new("RGB", WARM_UP, (120, 130, 140))] * count)
             count //= 2
         return loaded
 
