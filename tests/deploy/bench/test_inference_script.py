@@ -46,7 +46,7 @@ class Fake:
 
     def row(self, subject, cell):
         self.asked.append(f"{subject} {cell}")
-        return row(subject, cell.runtime, cell.precision, cell.batch)
+        return row(subject, cell.runtime, cell.precision, cell.batch, rounds=self.settings.rounds)
 
     def forget(self, subject):
         self.asked.append(f"forget {subject}")
