@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tiny_exports import pictures, write_classifier
 
 from resurge.deploy import engines
@@ -18,6 +19,7 @@ from resurge.deploy.export import export
 from resurge.deploy.folder import read_export
 from resurge.deploy.predictor import Predictor
 from resurge.errors import UserError
+from resurge.training.run import load_run
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -149,3 +151,16 @@ def test_bf16_is_near_fp32(made: dict[str, Path]) -> None:
     whole, half = (Predictor(made[name]).predict(images) for name in ("run", "openvino"))
     for mine, theirs in zip(half, whole, strict=True):
         assert abs(float(mine.scores[0]) - float(theirs.scores[0])) < 0.1
+
+
+def test_onnx_runtime_has_the_expected_side_fixed_and_takes_others(made: dict[str, Path]) -> None:
+    engine = engines.open_engine(read_export(made["onnx"]), "cpu")
+    side = engine._side[0]
+    model = load_run(made["run"]).model
+    assert list(engine._sessions) == [(side, side)]
+    for count, height, width in ((1, side, side), (3, side, side), (2, side + 9, side + 4), (1, side, side)):
+        images = np.random.default_rng(count).standard_normal((count, 3, height, width)).astype(np.float32)
+        with torch.inference_mode():
+            expected = model(torch.from_numpy(images)).numpy()
+        np.testing.assert_allclose(engine.run(images)["logits"], expected, atol=1e-4 * np.abs(expected).max())
+    assert list(engine._sessions) == [(side, side), None]

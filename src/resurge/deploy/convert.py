@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from resurge.deploy.detection_ops import onnx_table
-from resurge.deploy.engines import INPUT, SIZES, need
+from resurge.deploy.engines import INPUT, SIDES, SIZES, need
 from resurge.deploy.folder import FILES
 from resurge.deploy.grid_means import TraceablePyramidPooling
 from resurge.deploy.onnx_graph import ceil_pools, join_slices
@@ -27,7 +27,7 @@ from resurge.tasks.segment import PyramidPoolingHead
 # what they always are. No side of an inner map may come down to 1 either.
 EXAMPLE = (2, 192, 256)
 OPSET = 20
-DIMENSIONS = ("batch", "height", "width")
+DIMENSIONS = ("batch", *SIDES)
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
