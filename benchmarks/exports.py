@@ -13,14 +13,14 @@ confidence). Detectors: objects from a score of 0.3 that the other has too, as `
 from __future__ import annotations
 
 import argparse
+import contextlib
 import multiprocessing
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from resurge.deploy.answers import Answer, Classified, Found, LabelMap
 from resurge.deploy.bench.record import Rows, machine
 from resurge.deploy.detection_measure import ObjectComparison
 from resurge.deploy.folder import FORMATS, PRECISIONS
-from resurge.deploy.material import gather
+from resurge.deploy.material import Pictures, gather
 from resurge.deploy.predictor import Predictor
 from resurge.deploy.views import Views
 from resurge.errors import UserError
@@ -48,7 +48,7 @@ def main() -> None:
         run = load_run(folder)
         material = gather(run, options.images)
         pictures = material.measured.few(options.count)
-        images = [image for image in map(_read, repeat(pictures.split), pictures.indices) if image is not None]
+        images = list(_readable(pictures))
         expected = _answers(str(folder), images, options.batch)
         said = {"run": folder.name, "task": run.task, "spec": str(run.spec), "images": len(images),
                 "of": material.measured_on, "batch": options.batch}  # fmt: skip
@@ -64,11 +64,10 @@ def main() -> None:
                 )
 
 
-def _read(split: Any, index: int) -> Any:
-    try:
-        return split.read(index)
-    except UserError:  # passed over, as an export passes it over
-        return None
+def _readable(pictures: Pictures) -> Iterator[Any]:
+    for index in pictures.indices:
+        with contextlib.suppress(UserError):  # passed over, as an export passes it over
+            yield pictures.split.read(index)
 
 
 def _exported(

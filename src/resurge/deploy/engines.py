@@ -201,7 +201,7 @@ class OnnxEngine:
         self._inputs = _inputs(export)
 
     def _for(self, side: tuple[int, int] | None) -> Any:
-        """The session for images of the side that is expected, a tenth faster with it fixed, or of any (None)."""
+        """The session for images of the side that is expected, which runs faster with it fixed, or of any (None)."""
         with self._lock:
             if side not in self._sessions:
                 self._sessions[side] = self._load(side)
