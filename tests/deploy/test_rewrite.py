@@ -22,6 +22,11 @@ from resurge.deploy.rewrite import ALWAYS, PASSES, Certificate, certify, rewrite
 from resurge.errors import UserError
 
 EXACT = 1e-11  # of the largest output, in double precision
+JOINT = (
+    "absorb_mix",
+    "absorb_narrow_mix",
+    "one_product",
+)  # on branches that come from one layer: without separate_splits
 TINY = "depths=(2,1) planes=(16,32)"
 NETWORKS = {
     "plain": "resnet50",
@@ -63,13 +68,14 @@ def has(model: nn.Module, *kinds: type[nn.Module]) -> bool:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("passes", ["always", "all", "joint", *PASSES])
+@pytest.mark.parametrize("passes", ["always", "all", "joint", "narrow", *PASSES])
 def test_the_function_stays(name, passes):
     model, images = alive(name)
     before = copy.deepcopy(model.state_dict())
-    before_it = ("fold_norms", "flat_attention", *(("joint_pool",) if passes == "absorb_mix" else ()))
-    everything = tuple(name for name in PASSES if name != "absorb_mix")
-    chosen = {"always": ALWAYS, "all": everything, "joint": (*ALWAYS, "absorb_mix")}.get(passes, (*before_it, passes))
+    before_it = ("fold_norms", "flat_attention", *(("joint_pool",) if passes in JOINT else ()))
+    everything = tuple(name for name in PASSES if name not in JOINT)
+    joint = {"joint": (*ALWAYS, "absorb_mix"), "narrow": (*ALWAYS, "absorb_narrow_mix", "one_product")}
+    chosen = {"always": ALWAYS, "all": everything, **joint}.get(passes, (*before_it, passes))
     rewritten = rewrite(model, chosen)
     certificate = certify(model, rewritten, images, batch_size=2)
     assert certificate.relative < EXACT
@@ -81,7 +87,7 @@ def test_the_function_stays(name, passes):
 
 
 def test_what_is_rewritten():
-    everything = [name for name in PASSES if name != "absorb_mix"]
+    everything = [name for name in PASSES if name not in JOINT]
 
     def left(name: str, *kinds: type[nn.Module]) -> bool:
         return has(rewrite(alive(name)[0], everything), *kinds)
@@ -91,7 +97,9 @@ def test_what_is_rewritten():
     assert not left("dropping", nn.BatchNorm2d)
     assert not left("split, radix 2", SplitAttentionConv, BranchAttention, PooledTransform, Channels, Chunked)
     assert left("split, radix 2", Mixed, PairWeights)
-    assert has(rewrite(alive("split, radix 2")[0], (*ALWAYS, "absorb_mix")), attention.Scaled)
+    absorbed = [rewrite(alive("split, radix 2")[0], (*ALWAYS, name)) for name in JOINT]
+    assert all(has(each, attention.Scaled) and not has(each, Mixed) for each in absorbed)
+    assert [has(each, attention.ScaledSum) for each in absorbed] == [False, False, True]
     assert not left("selective", SelectiveKernelConv, BranchAttention)
     assert not left("squeeze", SqueezeExciteGate)
     assert left("squeeze", GatedExpand)
@@ -238,7 +246,15 @@ def test_a_sum_that_is_absorbed_wrongly_is_found_out(monkeypatch):
         return self.pool(u) * (1 - self.excite(self.squeeze(u.mean((2, 3), keepdim=True))).sigmoid())
 
     monkeypatch.setattr(attention.Scaled, "forward", forward)
-    rejected("split, radix 2", (*ALWAYS, "absorb_mix"))
+    for name in JOINT:
+        rejected("split, radix 2", (*ALWAYS, name))
+
+
+def test_only_narrow_branches_are_absorbed():
+    model = rewrite(
+        resurge.create_model("resnest50 depths=(1,1,1,1) planes=(64,128,256,512)"), (*ALWAYS, "absorb_narrow_mix")
+    )
+    assert [has(stage, attention.Scaled) for stage in model.backbone.stages] == [True, True, False, False]
 
 
 def test_pieces_in_another_order_are_found_out(monkeypatch):

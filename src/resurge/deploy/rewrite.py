@@ -26,6 +26,7 @@ from resurge.deploy.passes.attention import (
     flat_attention,
     fused_mix,
     joint_pool,
+    one_product,
     pool_before_mix,
     separate_splits,
 )
@@ -64,6 +65,13 @@ PASSES: dict[str, Pass] = {
         Pass(
             "absorb_mix", "the sum of two weighted branches is taken by the expansion behind it", absorb_mix, "measured"
         ),
+        Pass(
+            "absorb_narrow_mix",
+            "the same where the branches have at most 128 channels",
+            partial(absorb_mix, widest=128),
+            "measured",
+        ),
+        Pass("one_product", "two branches are scaled by one product, the halves of it added", one_product, "measured"),
         Pass("fused_mix", "the weighted sum of two branches is one kernel on a GPU", fused_mix, "cuda"),
         Pass(
             "separate_pieces",

@@ -76,7 +76,7 @@ def test_files_of_both_sides(run, peers, tmp_path):
             low, high = {"fp32": (0, 1e-5), "bf16": (1e-4, 0.1), "int8": (1e-3, 1)}[row["precision"]]
             for found in (row, *row["settings"].values()):
                 assert low <= found["difference"] < high
-        assert sum(line.startswith("ONNX of") for line in told) == 3  # theirs once, ours once a form
+        assert sum(line.startswith("ONNX of") for line in told) == 4  # theirs once, ours once a form
         best = across.best_row(bench, subject, rows[:2])
         assert {best["our_runtime"], best["peer_runtime"]} <= {"onnx", "openvino"}
         assert best["runtime"] == "best"

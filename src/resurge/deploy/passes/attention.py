@@ -14,6 +14,7 @@ pools.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -290,11 +291,13 @@ class Scaled(nn.Module):
     excite: both weights at once, since 1 - sigmoid(z) = sigmoid(-z).
     """
 
-    def __init__(self, layer: nn.Module, squeeze: nn.Module, excite: nn.Conv2d, pool: nn.Module) -> None:
+    def __init__(self, layer: nn.Module, weights: PairWeights, pool: nn.Module) -> None:
         super().__init__()
+        half = weights.difference
+        bias = None if half.bias is None else torch.cat([half.bias, -half.bias])
         self.layer = layer
-        self.squeeze = squeeze
-        self.excite = excite
+        self.squeeze = weights.squeeze
+        self.excite = conv_like(half, torch.cat([half.weight, -half.weight]), groups=half.groups, bias=bias)
         self.pool = pool
 
     def forward(self, x: Tensor) -> Tensor:
@@ -304,25 +307,50 @@ class Scaled(nn.Module):
         return y
 
 
-def absorb_mix(model: nn.Module) -> nn.Module:
+class ScaledSum(Scaled):
+    """The sum of the two scaled maps, (N, C, h, w)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = super().forward(x).chunk(2, dim=1)
+        return first + second
+
+
+def _pair(module: nn.Module) -> tuple[nn.Module, PairWeights, nn.Module] | None:
+    """What `Scaled` is made of, if the module is the weighted sum of two branches of one layer."""
+    if not isinstance(module, Mixed) or not module.joint or not isinstance(module.source, Chunked):
+        return None
+    return (module.source.layer, module.weights, module.pool) if isinstance(module.weights, PairWeights) else None
+
+
+def absorb_mix(model: nn.Module, widest: int | None = None) -> nn.Module:
     """The sum of two weighted branches is taken by the expansion behind it: W (a u_0 + b u_1) = [W W] [a u_0; b u_1].
 
-    More products, but one multiplication of the map in place of a slice, a difference, a product and a sum.
+    More products, but one multiplication of the map in place of a slice, a difference, a product and a sum. The
+    products grow with the square of the width, the rest with the width; `widest` is up to how many channels of a branch
+    it is done, None for all.
     """
-    return replace_each(model, Residual, _absorbed)
+    return replace_each(model, Residual, partial(_absorbed, widest))
 
 
-def _absorbed(block: nn.Module) -> nn.Module:
-    if not isinstance(block, Residual) or not isinstance(block.transform, Mixed):
+def _absorbed(widest: int | None, block: nn.Module) -> nn.Module:
+    if not isinstance(block, Residual):
         return block
-    mixed, expand = block.transform, block.expand
-    if not (mixed.joint and isinstance(mixed.weights, PairWeights) and isinstance(mixed.source, Chunked)):
+    pair, expand = _pair(block.transform), block.expand
+    if pair is None or not isinstance(expand, ConvNormAct) or not is_plain(expand) or expand.conv.groups > 1:
         return block
-    if not isinstance(expand, ConvNormAct) or not is_plain(expand) or expand.conv.groups > 1:
+    conv = expand.conv
+    if widest is not None and conv.in_channels > widest:
         return block
-    half, conv = mixed.weights.difference, expand.conv
-    bias = None if half.bias is None else torch.cat([half.bias, -half.bias])
-    excite = conv_like(half, torch.cat([half.weight, -half.weight]), groups=half.groups, bias=bias)
-    block.transform = Scaled(mixed.source.layer, mixed.weights.squeeze, excite, mixed.pool)
+    block.transform = Scaled(*pair)
     expand.conv = conv_like(conv, torch.cat([conv.weight, conv.weight], dim=1), groups=1, bias=conv.bias)
     return block
+
+
+def one_product(model: nn.Module) -> nn.Module:
+    """Both weights of two branches from one sigmoid, one product of both maps, and the sum of its halves."""
+    return replace_each(model, Mixed, _scaled_sum)
+
+
+def _scaled_sum(module: nn.Module) -> nn.Module:
+    pair = _pair(module)
+    return module if pair is None else ScaledSum(*pair)
