@@ -31,6 +31,7 @@ from resurge.deploy.folder import Export
 from resurge.deploy.live import Live
 from resurge.deploy.material import Pictures
 from resurge.deploy.predictor import Predictor
+from resurge.deploy.quantize import _aside
 from resurge.deploy.rewrite import rewrite
 from resurge.tasks.boxes import paste
 from resurge.training.run import load_run, save_run_model
@@ -280,11 +281,47 @@ def test_a_wrong_detector_is_noticed(runs: Callable[[str], Path]) -> None:
 
         return ask
 
-    right = compare_objects(Live(run).objects, answering(rewrite(run.model)), batches, run.classes)
+    told = [(batch, Live(run).objects(batch.images, batch.sizes)) for batch in batches]
+    right = compare_objects(told, answering(rewrite(run.model)), run.classes)
     assert right.before > 0
     assert right.agreement == 1
     assert right.drop == 0
-    assert compare_objects(Live(run).objects, answering(wrong), batches, run.classes).drop > 50
+    assert compare_objects(told, answering(wrong), run.classes).drop > 50
+
+
+@pytest.mark.parametrize("head, format", [("mask_rcnn", "openvino"), ("retinanet", "onnx")])
+def test_int8_is_for_layers_on_whole_maps(head: str, format: str, runs: Callable[[str], Path], tmp_path: Path) -> None:
+    pytest.importorskip("nncf")
+    images = write_files(tmp_path / "images", 4)
+    certificate = export(runs(head), tmp_path / "out", format, "int8", calibrate=str(images), max_drop=100)
+    told, run = certificate["int8"], load_run(runs(head))
+    assert told["calibrated_on"] == 4
+    # the layers of the box and mask heads run once a box
+    later = [run.model.head.box, run.model.head.mask] if head == "mask_rcnn" else []
+    weighted = (torch.nn.Conv2d, torch.nn.ConvTranspose2d, torch.nn.Linear)
+    kept = sum(isinstance(module, weighted) for part in later for module in part.modules())
+    assert len(told["kept"]) <= kept
+    assert (len(told["kept"]) > 0) == bool(later)
+    assert told["layers"] - len(told["kept"]) >= 20
+    assert 1e-5 < certificate["difference"] < 0.2  # of a score: it is int8, and it is the same network
+    (first, *_) = Predictor(tmp_path / "out", "cpu").predict(pictures(1), score=0.05)
+    assert first.boxes.max() > 10
+
+
+def test_what_quantisation_leaves_alone() -> None:
+    graph = {
+        "image": ("Parameter", []),
+        "stem": ("Conv", ["image"]),
+        "relu": ("Relu", ["stem"]),
+        "rpn": ("Conv", ["relu"]),
+        "sigmoid": ("Sigmoid", ["rpn"]),
+        "best": ("TopK", ["sigmoid"]),
+        "boxes": ("Add", ["best"]),
+        "align": ("RoiAlign", ["relu", "boxes"]),
+        "linear": ("Gemm", ["align"]),
+    }
+    assert _aside(graph) == ["sigmoid", "best", "boxes", "align", "linear"]
+    assert _aside({name: graph[name] for name in ("image", "stem", "relu")}) == []
 
 
 class Listed:
@@ -297,15 +334,12 @@ class Listed:
     [
         ("mask_rcnn", ["--raw"], "made for the objects that are kept"),
         ("faster_rcnn", ["--classes-out"], "only a segmenter"),
-        ("faster_rcnn", ["--format", "openvino", "--precision", "int8"], "not quantised to int8"),
     ],
 )
 def test_what_is_not_made(
     head: str, words: list[str], told: str, runs: Callable[[str], Path], tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    if "int8" in words:
-        pytest.importorskip("nncf")
     assert main(["export", str(runs(head)), "--out", str(tmp_path / "out"), *words]) == 2
     assert told in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

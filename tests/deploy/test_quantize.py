@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,8 +71,8 @@ def test_layers_that_hurt_are_kept(run: Path, images: Path, tmp_path: Path, monk
 
     real, drops = quantize._compared, []
 
-    def pessimistic(runner: quantize.Run, told: object) -> quantize.Comparison:
-        found = real(runner, told)
+    def pessimistic(ask: quantize.Ask, told: Any) -> quantize.Comparison:
+        found = real(ask, told)
         if not drops:
             found.agreed = 0
         drops.append(found.drop)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,11 @@ import torch
 
 from resurge.deploy.detection import DeployedDetector
 from resurge.deploy.detection_answers import Suppression
-from resurge.deploy.detection_measure import ObjectBatch, ObjectComparison, compare_objects, object_batches
-from resurge.deploy.engines import Engine
+from resurge.deploy.detection_measure import ObjectBatch, ObjectComparison, Told, compare_objects, object_batches
+from resurge.deploy.engines import INPUT, SIZES, Engine
 from resurge.deploy.live import Live
 from resurge.deploy.material import Material
+from resurge.deploy.quantize import Ask, Trial
 from resurge.errors import UserError
 from resurge.tasks.boxes import SMALLEST
 from resurge.training.run import Run
@@ -21,9 +22,14 @@ from resurge.training.run import Run
 TASKS = ("detect", "instances")
 IMAGES = 50
 """Pictures to compare on unless another number is asked for: a detector takes many times a classifier's work."""
+CALIBRATION = 64
+"""Pictures to set the ranges of int8 by: each has thousands of places, and all of them are in memory at once."""
+
+Find = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
+"""Images and sizes -> objects."""
 
 
-def require_possible(run: Run, precision: str, raw: bool) -> None:
+def require_possible(run: Run, raw: bool) -> None:
     """Raises UserError for what is not made of a network of this task."""
     if raw and run.task not in TASKS:
         raise UserError(
@@ -33,11 +39,6 @@ def require_possible(run: Run, precision: str, raw: bool) -> None:
         raise UserError(
             f"{run.folder} is of the task instances: its masks are made for the objects that are kept, so that there "
             "are none before that. Leave out --raw."
-        )
-    if precision == "int8" and run.task in TASKS:
-        raise UserError(
-            f"{run.folder} is of the task {run.task}, and detectors are not quantised to int8 here. Take --precision "
-            "bf16 or fp16."
         )
 
 
@@ -56,38 +57,61 @@ def deployed(run: Run, model: Any, kind: torch.dtype, raw: bool) -> tuple[Deploy
     return DeployedDetector(model, kind, raw), said
 
 
-def compared(
-    run: Run, original: Live, engine: Engine, told: Mapping[str, Any], material: Material, images: int
-) -> tuple[ObjectComparison, ObjectBatch]:
-    """The exported network beside the run's on at most so many pictures, and some of these.
-
-    Args:
-        told: what model.json says of the export.
+def told_of(run: Run, original: Live, material: Material, images: int) -> Iterator[Told]:
+    """At most so many pictures, and what the run says of them.
 
     Raises:
         UserError: none of the pictures can be read.
     """
+    chosen = material.measured.few(images)
+    batch = None
+    for batch in object_batches(chosen, run.preprocessing, run.classes, run.task == "instances"):
+        yield batch, original.objects(batch.images, batch.sizes)
+    if batch is None:
+        raise UserError(f"none of the {material.measured_on} can be read. Name others with --calibrate DIR.")
+
+
+def compared(
+    run: Run, told: Iterable[Told], engine: Engine, said: Mapping[str, Any]
+) -> tuple[ObjectComparison, ObjectBatch]:
+    """The exported network beside the run's on `told`, and the first pictures of it.
+
+    Args:
+        said: what model.json says of the export.
+    """
     first: list[ObjectBatch] = []
 
-    def batches() -> Any:
-        chosen = material.measured.few(images)
-        for batch in object_batches(chosen, run.preprocessing, run.classes, run.task == "instances"):
+    def seen() -> Iterator[Told]:
+        for each in told:
             if not first:
-                first.append(batch)
-            yield batch
+                first.append(each[0])
+            yield each
 
-    found = compare_objects(original.objects, answering(engine, told), batches(), run.classes)
-    if not first:
-        raise UserError(f"none of the {material.measured_on} can be read. Name others with --calibrate DIR.")
+    found = compare_objects(seen(), answering(engine.run, said), run.classes)
     return found, first[0]
 
 
-def answering(engine: Engine, told: Mapping[str, Any]) -> Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]:
-    """The engine with what its network leaves to do."""
-    suppression = Suppression.of(told)
-    if suppression is None:
-        return engine.run
-    return lambda images, sizes: suppression(engine.run(images, sizes))
+def trial(run: Run, material: Material, told: Sequence[Told], said: Mapping[str, Any]) -> Trial:
+    """What an int8 detector is calibrated with and judged by; see `Trial`."""
+    pictures = material.calibration.few(CALIBRATION)
+    questions = [
+        {INPUT: batch.images, SIZES: batch.sizes}
+        for batch in object_batches(pictures, run.preprocessing, run.classes, masks=False, size=1)
+    ]
+
+    def judged(ask: Ask, some: Iterable[Told]) -> ObjectComparison:
+        def after(images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
+            return ask({INPUT: images, SIZES: sizes})
+
+        return compare_objects(some, answering(after, said), run.classes)
+
+    return Trial(questions, told, judged)
+
+
+def answering(find: Find, said: Mapping[str, Any]) -> Find:
+    """The network with what it leaves to do."""
+    suppression = Suppression.of(said)
+    return find if suppression is None else lambda images, sizes: suppression(find(images, sizes))
 
 
 def questions(batch: ObjectBatch) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -7,7 +7,7 @@ border makes no difference. Where the right answers are known, the average preci
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -153,6 +153,12 @@ class ObjectComparison:
         known = self.precision()
         return 100 * (1 - self.agreement) if known is None else 100 * (known[0] - known[1])
 
+    @property
+    def quality(self) -> float:
+        """What is to be kept up: the average precision, or, where it is not known, the agreement."""
+        known = self.precision()
+        return self.agreement if known is None else known[1]
+
     def to_json(self) -> dict[str, Any]:
         """As certificate.json states it."""
         objects: dict[str, Any] = {
@@ -173,15 +179,19 @@ class ObjectComparison:
         return {**said, "objects": objects}
 
 
-def compare_objects(before: Run, after: Run, batches: Any, classes: tuple[str, ...]) -> ObjectComparison:
-    """Both networks on all batches of `object_batches`.
+Told = tuple[ObjectBatch, Mapping[str, np.ndarray]]
+"""Pictures, and what the run says of them."""
+
+
+def compare_objects(told: Iterable[Told], after: Run, classes: tuple[str, ...]) -> ObjectComparison:
+    """What the run says of batches of `object_batches`, and what another network does.
 
     Raises:
-        UserError: the exported network puts out what is no number.
+        UserError: the other network puts out what is no number.
     """
     found = ObjectComparison(classes)
-    for batch in batches:
-        old, new = (run(batch.images, batch.sizes) for run in (before, after))
+    for batch, old in told:
+        new = after(batch.images, batch.sizes)
         for name, values in new.items():
             if not np.isfinite(values).all():
                 raise UserError(f"the exported network puts out {name} that are not finite numbers. Use another "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -28,7 +28,7 @@ from resurge.deploy.convert import (
     write_openvino,
     write_program,
 )
-from resurge.deploy.detection_measure import ObjectComparison
+from resurge.deploy.detection_measure import ObjectComparison, Told
 from resurge.deploy.engines import Engine, need, open_engine
 from resurge.deploy.folder import CERTIFICATE, FILES, FORMATS, PRECISIONS, described, read_export
 from resurge.deploy.forms import form_of, rewritten_for
@@ -37,6 +37,7 @@ from resurge.deploy.live import Live
 from resurge.deploy.material import Material, gather
 from resurge.deploy.measure import Comparison, compare
 from resurge.deploy.place import beside, require_free
+from resurge.deploy.quantize import Trial, classes_trial, quantize_folder
 from resurge.deploy.selftest import run_apart, telling
 from resurge.deploy.views import Views
 from resurge.errors import UserError, suggest
@@ -129,7 +130,7 @@ def check(wanted: Wanted) -> None:
 
 
 def _require_possible(run: Run, wanted: Wanted) -> None:
-    finders.require_possible(run, wanted.precision, wanted.raw)
+    finders.require_possible(run, wanted.raw)
     if wanted.decide and run.task != "segment":
         raise UserError(f"{run.folder} is of the task {run.task}; only a segmenter puts out a class for every pixel.")
 
@@ -165,11 +166,8 @@ def _judged(
     if not batches:
         raise UserError(f"none of the {material.measured_on} can be read. Name others with --calibrate DIR.")
     if wanted.precision == "int8":
-        from resurge.deploy.quantize import quantize_folder
-
-        say(f"calibrating on {material.calibrated_on}")
-        made |= quantize_folder(folder, wanted, material, run.preprocessing, original.run, batches, say)
-        _write_json(folder, run, wanted, made)
+        trial = classes_trial(material, run.preprocessing, original.run, batches)
+        _quantize(run, wanted, material, trial, made, folder, say)
     say(f"comparing on {sum(len(batch.images) for batch in batches)} of the {material.measured_on}")
     engine = open_engine(read_export(folder), "cpu")
     comparison = compare(original.run, engine.run, batches)
@@ -184,12 +182,25 @@ def _judged_objects(
 ) -> tuple[ObjectComparison, Engine, dict[str, Any]]:  # fmt: skip
     """The same for a detector."""
     count = wanted.images or finders.IMAGES
+    told: Iterable[Told] = finders.told_of(run, Live(run), material, count)
+    if wanted.precision == "int8":
+        told = list(told)
+        _quantize(run, wanted, material, finders.trial(run, material, told, made), made, folder, say)
     say(f"comparing on {min(count, len(material.measured))} of the {material.measured_on}")
     engine = open_engine(read_export(folder), "cpu")
-    comparison, batch = finders.compared(run, Live(run), engine, made, material, count)
+    comparison, batch = finders.compared(run, told, engine, made)
     _judge(comparison, wanted, force)
     say("running it on its own")
     return comparison, engine, _alone(folder, engine, wanted, *finders.questions(batch))
+
+
+def _quantize(
+    run: Run, wanted: Wanted, material: Material, trial: Trial, made: dict[str, Any], folder: Path,
+    say: Callable[[str], None],
+) -> None:  # fmt: skip
+    say(f"calibrating on {material.calibrated_on}")
+    made |= quantize_folder(folder, wanted, trial, material.calibrated_on, say)
+    _write_json(folder, run, wanted, made)
 
 
 def _convert(run: Run, wanted: Wanted, folder: Path) -> dict[str, Any]:

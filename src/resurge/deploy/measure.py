@@ -66,6 +66,11 @@ class Comparison:
             return 100 * (1 - self.agreement)
         return 100 * (self.right_before - self.right_after) / self.labelled
 
+    @property
+    def quality(self) -> float:
+        """What is to be kept up: the share of right answers, or, where they are unknown, of those that stay."""
+        return self.right_after / self.labelled if self.labelled else self.agreement
+
     def to_json(self) -> dict[str, Any]:
         """As certificate.json states it."""
         said: dict[str, Any] = {

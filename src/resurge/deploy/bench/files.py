@@ -20,7 +20,7 @@ from resurge.deploy.engines import INPUT, need
 from resurge.deploy.export import Wanted
 from resurge.deploy.folder import FILES, Export
 from resurge.deploy.forms import form_of
-from resurge.deploy.quantize import quantize_folder
+from resurge.deploy.quantize import classes_trial, quantize_folder
 from resurge.deploy.rewrite import ALWAYS, rewrite
 from resurge.errors import UserError
 
@@ -99,7 +99,8 @@ class Files:
             need("onnxruntime").set_default_logger_severity(3)  # it warns of what NNCF leaves behind
         material = subject.material(self.pictures, self.calibration)
         wanted = Wanted(format, "int8", max_drop=100)
-        quantize_folder(folder, wanted, material, subject.preprocessing(), _nothing, (), self.say)
+        trial = classes_trial(material, subject.preprocessing(), _nothing, ())
+        quantize_folder(folder, wanted, trial, material.calibrated_on, self.say)
 
 
 def _nothing(images: np.ndarray) -> dict[str, np.ndarray]:
