@@ -20,19 +20,21 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from resurge.cli import main
+from resurge.deploy import detection_export
 from resurge.deploy import export as exporting
 from resurge.deploy.convert import trace, write_onnx, write_openvino, write_program
 from resurge.deploy.detection import DeployedDetector
 from resurge.deploy.detection_answers import Suppression, batched, found_in, pasted
-from resurge.deploy.detection_measure import compare_objects, object_batches
+from resurge.deploy.detection_measure import ObjectComparison, compare_objects, object_batches
 from resurge.deploy.engines import Engine, open_engine
-from resurge.deploy.export import export
+from resurge.deploy.export import Wanted, export
 from resurge.deploy.folder import Export
 from resurge.deploy.live import Live
 from resurge.deploy.material import Pictures
 from resurge.deploy.predictor import Predictor
-from resurge.deploy.quantize import _aside
+from resurge.deploy.quantize import Node, Trial, _aside, _Onnx, quantize_folder
 from resurge.deploy.rewrite import rewrite
+from resurge.errors import UserError
 from resurge.tasks.boxes import paste
 from resurge.training.run import load_run, save_run_model
 
@@ -63,7 +65,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
             )
             if head == "retinanet":  # it is born sure that there is nothing
                 run = load_run(made[head])
-                torch.nn.init.constant_(run.model.get_parameter("head.net.classification_head.cls_logits.bias"), -1.0)
+                torch.nn.init.constant_(run.model.get_parameter("head.net.classification_head.cls_logits.bias"), -0.5)
                 save_run_model(
                     made[head], run.model, task="detect", classes=run.classes, preprocessing=run.preprocessing,
                     norm="batch", scores={}, data={},
@@ -289,39 +291,76 @@ def test_a_wrong_detector_is_noticed(runs: Callable[[str], Path]) -> None:
     assert compare_objects(told, answering(wrong), run.classes).drop > 50
 
 
-@pytest.mark.parametrize("head, format", [("mask_rcnn", "openvino"), ("retinanet", "onnx")])
-def test_int8_is_for_layers_on_whole_maps(head: str, format: str, runs: Callable[[str], Path], tmp_path: Path) -> None:
+INT8 = [("mask_rcnn", "openvino", False), ("faster_rcnn", "onnx", True), ("retinanet", "onnx", False)]
+
+
+@pytest.mark.parametrize("head, format, raw", INT8)
+def test_int8_is_for_layers_on_whole_maps(
+    head: str, format: str, raw: bool, runs: Callable[[str], Path], tmp_path: Path
+) -> None:
     pytest.importorskip("nncf")
     images = write_files(tmp_path / "images", 4)
-    certificate = export(runs(head), tmp_path / "out", format, "int8", calibrate=str(images), max_drop=100)
+    certificate = export(runs(head), tmp_path / "out", format, "int8", calibrate=str(images), max_drop=100, raw=raw)
     told, run = certificate["int8"], load_run(runs(head))
     assert told["calibrated_on"] == 4
+    assert told["kept"] == []
     # the layers of the box and mask heads run once a box
-    later = [run.model.head.box, run.model.head.mask] if head == "mask_rcnn" else []
+    later = {"mask_rcnn": ["box", "mask"], "faster_rcnn": ["box"]}.get(head, [])
     weighted = (torch.nn.Conv2d, torch.nn.ConvTranspose2d, torch.nn.Linear)
-    kept = sum(isinstance(module, weighted) for part in later for module in part.modules())
-    assert len(told["kept"]) <= kept
-    assert (len(told["kept"]) > 0) == bool(later)
-    assert told["layers"] - len(told["kept"]) >= 20
+    modules = [module for name in later for module in run.model.head.get_submodule(name).modules()]
+    assert len(told["aside"]) == sum(isinstance(module, weighted) for module in modules)
+    assert told["layers"] - len(told["aside"]) >= 15
     assert 1e-5 < certificate["difference"] < 0.2  # of a score: it is int8, and it is the same network
     (first, *_) = Predictor(tmp_path / "out", "cpu").predict(pictures(1), score=0.05)
     assert first.boxes.max() > 10
 
 
-def test_what_quantisation_leaves_alone() -> None:
-    graph = {
-        "image": ("Parameter", []),
-        "stem": ("Conv", ["image"]),
-        "relu": ("Relu", ["stem"]),
-        "rpn": ("Conv", ["relu"]),
-        "sigmoid": ("Sigmoid", ["rpn"]),
-        "best": ("TopK", ["sigmoid"]),
-        "boxes": ("Add", ["best"]),
-        "align": ("RoiAlign", ["relu", "boxes"]),
-        "linear": ("Gemm", ["align"]),
-    }
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_layers_of_a_detector_that_hurt_are_kept(
+    format: str, runs: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("nncf")
+    images, real, drops = write_files(tmp_path / "images", 3), detection_export.compare_objects, []
+
+    def pessimistic(told: Any, after: Any, classes: tuple[str, ...]) -> Any:
+        found = real(told, after, classes)
+        if not drops:
+            found.kept = found.explained = 0
+        drops.append(found.drop)
+        return found
+
+    monkeypatch.setattr(detection_export, "compare_objects", pessimistic)
+    said: list[str] = []
+    export(runs("retinanet"), tmp_path / "out", format, "int8", calibrate=str(images), max_drop=90, say=said.append)
+    assert drops[0] == 100
+    assert any("layers to keep" in line for line in said)
+    assert drops[-1] <= 90
+
+
+def test_int8_needs_pictures_that_can_be_read(runs: Callable[[str], Path], tmp_path: Path) -> None:
+    trial = Trial([], [], lambda ask, told: ObjectComparison(()), batch=3, finds=True)
+    with pytest.raises(UserError, match="none of the train images of x can be read"):
+        quantize_folder(tmp_path, Wanted("onnx", "int8"), trial, "train images of x", print)
+
+
+def test_what_quantisation_leaves_alone(exported: tuple[Path, ExportedProgram]) -> None:
+    graph = [
+        Node("image", "Parameter", []),
+        Node("stem", "Conv", [0]),
+        Node("relu", "Relu", [1]),
+        Node("rpn", "Conv", [2]),
+        Node("sigmoid", "Sigmoid", [3]),
+        Node("best", "TopK", [4]),
+        Node("boxes", "Add", [5]),
+        Node("align", "RoiAlign", [2, 6]),
+        Node("linear", "Gemm", [7]),
+    ]
     assert _aside(graph) == ["sigmoid", "best", "boxes", "align", "linear"]
-    assert _aside({name: graph[name] for name in ("image", "stem", "relu")}) == []
+    nodes = _Onnx(exported[0]).graph()
+    assert len({node.name for node in nodes}) == len(nodes)
+    linear = {node.name for node in nodes if node.kind == "Gemm"}
+    assert len(linear) == 4
+    assert linear <= set(_aside(nodes))
 
 
 class Listed:

@@ -132,7 +132,7 @@ def test_a_wrong_network_is_not_exported(run: Path, tmp_path: Path, monkeypatch:
 
 
 def test_another_form(tmp_path: Path) -> None:
-    run = write_classifier(tmp_path / "run", "resnest50 depths=(1,1) planes=(8,16) stem=deep(4)")
+    run = write_classifier(tmp_path / "run", "resnest50 depths=(1,1) planes=(8,160) stem=deep(4)")
     nodes = {}
     for form in (None, (), ("absorb_mix",)):
         certificate = export(run, tmp_path / "out", "onnx", form=form, overwrite=True)
@@ -140,12 +140,14 @@ def test_another_form(tmp_path: Path) -> None:
         meta = json.loads((tmp_path / "out" / "model.json").read_text(encoding="utf-8"))
         nodes[form] = meta["export"]["nodes"]
         assert meta["export"]["form"] == list(FORMS["onnx", "fp32"] if form is None else form)
-    assert nodes["absorb_mix",] <= nodes[None] < nodes[()]
+    assert nodes["absorb_mix",] < nodes[None] < nodes[()]
     with pytest.raises(UserError, match=r"unknown form 'fold_norms'.*expected separate_splits, absorb_mix"):
         export(run, tmp_path / "other", "onnx", form=("fold_norms",))
 
 
 def test_resnest50_has_few_nodes(tmp_path: Path) -> None:
+    for name in NEEDS["onnx"]:
+        pytest.importorskip(name)
     # timm's has 362 by the same exporter
     model = rewritten_for(resurge.create_model("resnest50"), "onnx", "fp32")
     program = trace(Deployed(model, torch.float32, decide=False), 3)

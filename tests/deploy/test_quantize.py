@@ -69,16 +69,16 @@ def test_layers_that_hurt_are_kept(run: Path, images: Path, tmp_path: Path, monk
     """A first quantisation that is no good: the accuracy control takes over and meets the bound."""
     from resurge.deploy import quantize
 
-    real, drops = quantize._compared, []
+    real, drops = quantize.compare, []
 
-    def pessimistic(ask: quantize.Ask, told: Any) -> quantize.Comparison:
-        found = real(ask, told)
+    def pessimistic(told: Any, after: Any) -> quantize.Comparison:
+        found = real(told, after)
         if not drops:
             found.agreed = 0
         drops.append(found.drop)
         return found
 
-    monkeypatch.setattr(quantize, "_compared", pessimistic)
+    monkeypatch.setattr(quantize, "compare", pessimistic)
     said: list[str] = []
     certificate = export(run, tmp_path / "out", "openvino", "int8", calibrate=str(images), max_drop=5, say=said.append)
     assert drops[0] == 100

@@ -137,7 +137,8 @@ def _text(options: argparse.Namespace, found: dict[str, Any]) -> str:
         lines.append(f"  {found['accuracy'].get('of', 'accuracy'):<17} {before:.2f} % before, {after:.2f} % after")
     speeds = ", ".join(f"{speed:.1f} at batch {batch}" for batch, speed in found["images_per_second"].items())
     lines.append(f"  images a second   {speeds}; {found['seconds_to_load']:.1f} s to load")
-    if "int8" in found and found["int8"].get("kept"):
-        lines.append(f"  not in int8       {len(found['int8']['kept'])} layers that lose too much")
+    for key, why in (("aside", "that run once a box"), ("kept", "that lose too much")):
+        if found.get("int8", {}).get(key):
+            lines.append(f"  not in int8       {len(found['int8'][key])} layers {why}")
     lines += [f"  note: {note}" for note in found["notes"]]
     return "\n".join(lines)

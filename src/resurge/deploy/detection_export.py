@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,15 @@ import torch
 
 from resurge.deploy.detection import DeployedDetector
 from resurge.deploy.detection_answers import Suppression
-from resurge.deploy.detection_measure import ObjectBatch, ObjectComparison, Told, compare_objects, object_batches
+from resurge.deploy.detection_measure import (
+    BATCH,
+    ObjectBatch,
+    ObjectComparison,
+    Told,
+    compare_objects,
+    object_batches,
+)
+from resurge.deploy.detection_measure import Run as Find
 from resurge.deploy.engines import INPUT, SIZES, Engine
 from resurge.deploy.live import Live
 from resurge.deploy.material import Material
@@ -24,9 +32,6 @@ IMAGES = 50
 """Pictures to compare on unless another number is asked for: a detector takes many times a classifier's work."""
 CALIBRATION = 64
 """Pictures to set the ranges of int8 by: each has thousands of places, and all of them are in memory at once."""
-
-Find = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
-"""Images and sizes -> objects."""
 
 
 def require_possible(run: Run, raw: bool) -> None:
@@ -94,7 +99,7 @@ def compared(
 def trial(run: Run, material: Material, told: Sequence[Told], said: Mapping[str, Any]) -> Trial:
     """What an int8 detector is calibrated with and judged by; see `Trial`."""
     pictures = material.calibration.few(CALIBRATION)
-    questions = [
+    asked = [
         {INPUT: batch.images, SIZES: batch.sizes}
         for batch in object_batches(pictures, run.preprocessing, run.classes, masks=False, size=1)
     ]
@@ -105,7 +110,7 @@ def trial(run: Run, material: Material, told: Sequence[Told], said: Mapping[str,
 
         return compare_objects(some, answering(after, said), run.classes)
 
-    return Trial(questions, told, judged)
+    return Trial(asked, told, judged, BATCH, finds=True)
 
 
 def answering(find: Find, said: Mapping[str, Any]) -> Find:

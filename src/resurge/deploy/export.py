@@ -28,14 +28,15 @@ from resurge.deploy.convert import (
     write_openvino,
     write_program,
 )
-from resurge.deploy.detection_measure import ObjectComparison, Told
+from resurge.deploy.detection_measure import ObjectComparison
+from resurge.deploy.detection_measure import Told as ObjectsTold
 from resurge.deploy.engines import Engine, need, open_engine
 from resurge.deploy.folder import CERTIFICATE, FILES, FORMATS, PRECISIONS, described, read_export
 from resurge.deploy.forms import form_of, rewritten_for
 from resurge.deploy.host import processor
 from resurge.deploy.live import Live
 from resurge.deploy.material import Material, gather
-from resurge.deploy.measure import Comparison, compare
+from resurge.deploy.measure import Comparison, Told, compare
 from resurge.deploy.place import beside, require_free
 from resurge.deploy.quantize import Trial, classes_trial, quantize_folder
 from resurge.deploy.selftest import run_apart, telling
@@ -68,7 +69,7 @@ class Wanted:
     segmenter: put out the class of every pixel in place of logits. raw: of a detector: put out the candidates before
     threshold and suppression. calibrate: pictures for int8 and for the comparison, as `gather` takes them. images: how
     many to compare on, at most; None for 500, of a detector 50. max_drop: points of accuracy that may be lost. form:
-    rewriting passes beside those that are always applied; None for what ran fastest where it was measured.
+    rewriting passes beside those that are always applied; None for those that `resurge.deploy.forms` lists.
     """
 
     format: str = "onnx"
@@ -165,12 +166,13 @@ def _judged(
     batches = list(material.measured.few(wanted.images or IMAGES).batches(run.preprocessing))
     if not batches:
         raise UserError(f"none of the {material.measured_on} can be read. Name others with --calibrate DIR.")
+    told: Iterable[Told] = ((batch, original.run(batch.images)) for batch in batches)
     if wanted.precision == "int8":
-        trial = classes_trial(material, run.preprocessing, original.run, batches)
-        _quantize(run, wanted, material, trial, made, folder, say)
+        told = list(told)
+        _quantize(run, wanted, material, classes_trial(material, run.preprocessing, told), made, folder, say)
     say(f"comparing on {sum(len(batch.images) for batch in batches)} of the {material.measured_on}")
     engine = open_engine(read_export(folder), "cpu")
-    comparison = compare(original.run, engine.run, batches)
+    comparison = compare(told, engine.run)
     _judge(comparison, wanted, force)
     say("running it on its own")
     return comparison, engine, _alone(folder, engine, wanted, _questions(run))
@@ -182,7 +184,7 @@ def _judged_objects(
 ) -> tuple[ObjectComparison, Engine, dict[str, Any]]:  # fmt: skip
     """The same for a detector."""
     count = wanted.images or finders.IMAGES
-    told: Iterable[Told] = finders.told_of(run, Live(run), material, count)
+    told: Iterable[ObjectsTold] = finders.told_of(run, Live(run), material, count)
     if wanted.precision == "int8":
         told = list(told)
         _quantize(run, wanted, material, finders.trial(run, material, told, made), made, folder, say)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,9 +102,13 @@ class Batch:
     truth: np.ndarray | None = field(default=None)
 
 
-def compare(before: Run, after: Run, batches: Sequence[Batch] | Any) -> Comparison:
-    """Both networks on all batches."""
+Told = tuple[Batch, dict[str, np.ndarray]]
+"""Pictures, and what the run says of them."""
+
+
+def compare(told: Iterable[Told], after: Run) -> Comparison:
+    """What the run says of pictures, and what another network does."""
     found = Comparison()
-    for batch in batches:
-        found.add(before(batch.images), after(batch.images), batch.truth)
+    for batch, before in told:
+        found.add(before, after(batch.images), batch.truth)
     return found

@@ -15,11 +15,11 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -27,8 +27,9 @@ from resurge.deploy.convert import quiet, save_openvino
 from resurge.deploy.engines import INPUT, need, openvino_core
 from resurge.deploy.folder import FILES
 from resurge.deploy.material import BATCH, Material
-from resurge.deploy.measure import Batch, Comparison, Run
+from resurge.deploy.measure import Comparison, Told, compare
 from resurge.deploy.shapes import CompiledShapes
+from resurge.errors import UserError
 
 if TYPE_CHECKING:
     from resurge.deploy.detection_measure import ObjectComparison
@@ -38,9 +39,12 @@ CALIBRATION = 300  # pictures, NNCF's own default
 _RANKED = 100  # pictures that layers are ranked by
 # What only moves numbers about: an input that comes through it is as quantised as what goes in.
 _MOVES = (
-    "MaxPool", "Slice", "StridedSlice", "Split", "VariadicSplit", "Reshape", "Flatten", "Transpose", "Squeeze",
+    "MaxPool", "Pad", "Slice", "StridedSlice", "Split", "VariadicSplit", "Reshape", "Flatten", "Transpose", "Squeeze",
 )  # fmt: skip
-_WEIGHTED = ("Conv", "Gemm", "MatMul", "Convolution", "GroupConvolution")
+_WEIGHTED = (
+    "Conv", "ConvTranspose", "Gemm", "MatMul",
+    "Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData",
+)  # fmt: skip
 # From here on it is boxes, of which there are as many as the picture has.
 _CHOOSES = ("TopK", "NonMaxSuppression", "NonZero", "RoiAlign", "ROIAlign")
 
@@ -52,33 +56,32 @@ Ask = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 class Trial:
     """What the ranges are set by, and what an int8 network is judged by.
 
-    questions: inputs by name, a picture each. told: pictures, and what the run says of them, a few in each item.
-    compared: a network's answers to some of `told`, beside the run's.
+    questions: inputs by name, a picture each. told: pictures, and what the run says of them, `batch` in each item.
+    compared: a network's answers to some of `told`, beside the run's. finds: it is a detector, whose boxes are left
+    alone.
     """
 
     questions: Sequence[dict[str, np.ndarray]]
     told: Sequence[Any]
     compared: Callable[[Ask, Iterable[Any]], Comparison | ObjectComparison]
+    batch: int
+    finds: bool = False
 
 
-def classes_trial(material: Material, preprocessing: Any, original: Run, batches: Sequence[Batch]) -> Trial:
+def classes_trial(material: Material, preprocessing: Any, told: Sequence[Told]) -> Trial:
     """For a classifier or a segmenter.
 
     Args:
         material: its calibration pictures set the ranges.
-        original: the run's network.
-        batches: pictures that accuracy is measured on, with the right answers where they are known.
+        told: pictures that accuracy is measured on, and what the run says of them.
     """
     pictures = material.calibration.few(CALIBRATION)
     questions = [{INPUT: batch.images} for batch in pictures.batches(preprocessing, 1)]
-    return Trial(questions, [(batch, original(batch.images)) for batch in batches], _compared)
 
+    def compared(ask: Ask, some: Iterable[Told]) -> Comparison:
+        return compare(some, lambda images: ask({INPUT: images}))
 
-def _compared(ask: Ask, told: Iterable[tuple[Batch, dict[str, np.ndarray]]]) -> Comparison:
-    found = Comparison()
-    for batch, before in told:
-        found.add(before, ask({INPUT: batch.images}), batch.truth)
-    return found
+    return Trial(questions, told, compared, BATCH)
 
 
 def quantize_folder(
@@ -90,67 +93,80 @@ def quantize_folder(
         source: what the pictures of the calibration are, in words.
 
     Returns:
-        {"int8": {"calibrated_on", "source", "layers", "kept"}}: pictures; layers with weights; the names of those not
-        in int8.
+        {"int8": {"calibrated_on", "source", "layers", "aside", "kept"}}: pictures; layers with weights; the names of
+        those that run once a box and stay as they are, and of others that are not in int8.
+
+    Raises:
+        UserError: there are no pictures.
     """
+    if not trial.questions:
+        raise UserError(f"none of the {source} can be read. Name others with --calibrate DIR.")
     nncf = need("nncf")
     kind = _Onnx(folder) if wanted.format == "onnx" else _OpenVino(folder)
+    graph = kind.graph() if trial.finds else []
+    aside = _aside(graph)
     calibration = nncf.Dataset(trial.questions)
     settings = {
         "target_device": nncf.TargetDevice.CPU,
         "subset_size": len(trial.questions),
-        "ignored_scope": nncf.IgnoredScope(names=_aside(kind.graph()), validate=False),
+        "ignored_scope": nncf.IgnoredScope(names=aside, validate=False),
     }
     with _silent(), quiet(), _signal_stack_kept():
         quantized = nncf.quantize(kind.model, calibration, **settings)
         drop = trial.compared(kind.runner(quantized), trial.told).drop
         if drop > wanted.max_drop:
-            say(f"all in int8 it loses {drop:.2f} points: looking for the layers to keep")
-            quantized = _restored(nncf, kind, calibration, settings, trial, wanted.max_drop)
+            # What the rest loses in this runtime's own arithmetic, which NNCF, computing in fp32, does not see.
+            rest = trial.compared(kind.runner(kind.model), trial.told).drop
+            if rest < wanted.max_drop:
+                say(f"all in int8 it loses {drop:.2f} points: looking for the layers to keep")
+                quantized = _restored(nncf, kind, calibration, settings, trial, wanted.max_drop - rest)
         layers, kept = kind.layers(quantized)
+        left = [node.name for node in graph if node.kind in _WEIGHTED and node.name in set(aside)]
+        if not set(left) <= set(kept):
+            raise AssertionError(f"NNCF quantised layers that it was told to leave: {sorted(set(left) - set(kept))}")
         kind.save(quantized)
-    return {"int8": {"calibrated_on": len(trial.questions), "source": source, "layers": layers, "kept": kept}}
+    told = {"calibrated_on": len(trial.questions), "source": source, "layers": layers}
+    return {"int8": {**told, "aside": left, "kept": [name for name in kept if name not in left]}}
 
 
 def _restored(
     nncf: Any, kind: _Onnx | _OpenVino, calibration: Any, settings: dict[str, Any], trial: Trial, max_drop: float
 ) -> Any:
     """Quantised, with layers put back until no more than `max_drop` points are lost."""
-    # NNCF holds it against the network in this runtime, which may itself be a little off the run's
-    off = trial.compared(kind.runner(kind.model), trial.told).drop
     return nncf.quantize_with_accuracy_control(
         kind.model,
         calibration_dataset=calibration,
         validation_dataset=nncf.Dataset(trial.told),
         validation_fn=lambda model, items: trial.compared(kind.runner(model), items).quality,
-        max_drop=max(max_drop - off, 0.0) / 100,
+        max_drop=max_drop / 100,
         advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
-            ranking_subset_size=min(max(1, _RANKED // BATCH), len(trial.told))
+            ranking_subset_size=min(max(1, _RANKED // trial.batch), len(trial.told))
         ),
         **settings,
     )
 
 
-Graph = dict[str, tuple[str, list[str]]]
-"""Of each node the name of its operator, and the names of the nodes it reads."""
+class Node(NamedTuple):
+    """An operator of a network. name: as NNCF knows it; reads: where in the list of nodes its inputs come from."""
+
+    name: str
+    kind: str
+    reads: list[int]
 
 
-def _aside(graph: Graph) -> list[str]:
-    """The nodes of a detector that stay as they are: all that no layer on whole maps reads. None of another network."""
-    choosing = [name for name, (kind, _) in graph.items() if kind in _CHOOSES]
-    if not choosing:
-        return []
-    readers: dict[str, list[str]] = {name: [] for name in graph}
-    for name, (_, read) in graph.items():
-        for each in read:
-            readers[each].append(name)
-    late = _reached(choosing, readers)
-    layers = [name for name, (kind, _) in graph.items() if kind in _WEIGHTED and name not in late]
-    wanted = _reached(layers, {name: read for name, (_, read) in graph.items()})
-    return [name for name in graph if name not in wanted]
+def _aside(graph: Sequence[Node]) -> list[str]:
+    """The nodes of a detector that stay as they are: all that no layer on whole maps reads."""
+    readers: list[list[int]] = [[] for _ in graph]
+    for number, node in enumerate(graph):
+        for each in node.reads:
+            readers[each].append(number)
+    late = _reached((number for number, node in enumerate(graph) if node.kind in _CHOOSES), readers)
+    layers = (number for number, node in enumerate(graph) if node.kind in _WEIGHTED and number not in late)
+    wanted = _reached(layers, [node.reads for node in graph])
+    return [node.name for number, node in enumerate(graph) if number not in wanted]
 
 
-def _reached(begin: Iterable[str], leads_to: Mapping[str, Iterable[str]]) -> set[str]:
+def _reached(begin: Iterable[int], leads_to: Sequence[Iterable[int]]) -> set[int]:
     found = set(begin)
     ahead = list(found)
     while ahead:
@@ -168,13 +184,16 @@ class _OpenVino:
         self.core = openvino_core()
         self.model = self.core.read_model(folder / FILES["openvino"][0])
 
-    def graph(self) -> Graph:
-        return {
-            op.get_friendly_name(): (
-                op.get_type_name(), [value.get_node().get_friendly_name() for value in op.input_values()]
+    def graph(self) -> list[Node]:
+        ops = self.model.get_ordered_ops()
+        number = {op.get_name(): place for place, op in enumerate(ops)}  # friendly names need not differ
+        return [
+            Node(
+                op.get_friendly_name(), op.get_type_name(),
+                [number[value.get_node().get_name()] for value in op.input_values()],
             )
-            for op in self.model.get_ops()
-        }  # fmt: skip
+            for op in ops
+        ]  # fmt: skip
 
     def runner(self, model: Any) -> Ask:
         if hasattr(model, "create_infer_request"):  # NNCF's accuracy control compiles for itself
@@ -206,12 +225,12 @@ class _Onnx:
         self.onnx, self.runtime = need("onnx"), need("onnxruntime")
         self.model = self.onnx.load(self.path)
 
-    def graph(self) -> Graph:
-        maker = {name: node.name for node in self.model.graph.node for name in node.output}
-        return {
-            node.name: (node.op_type, [maker[name] for name in node.input if name in maker])
-            for node in self.model.graph.node
-        }
+    def graph(self) -> list[Node]:
+        nodes = self.model.graph.node
+        number = {name: place for place, node in enumerate(nodes) for name in node.output}
+        return [
+            Node(node.name, node.op_type, [number[name] for name in node.input if name in number]) for node in nodes
+        ]
 
     def runner(self, model: Any) -> Ask:
         options = self.runtime.SessionOptions()

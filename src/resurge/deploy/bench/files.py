@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -99,12 +98,8 @@ class Files:
             need("onnxruntime").set_default_logger_severity(3)  # it warns of what NNCF leaves behind
         material = subject.material(self.pictures, self.calibration)
         wanted = Wanted(format, "int8", max_drop=100)
-        trial = classes_trial(material, subject.preprocessing(), _nothing, ())
+        trial = classes_trial(material, subject.preprocessing(), ())
         quantize_folder(folder, wanted, trial, material.calibrated_on, self.say)
-
-
-def _nothing(images: np.ndarray) -> dict[str, np.ndarray]:
-    raise AssertionError("no pictures to compare on were given")
 
 
 def _write_ours(subject: Subject, form: tuple[str, ...]) -> Callable[[Path], Any]:

@@ -297,7 +297,7 @@ class Scaled(nn.Module):
         bias = None if half.bias is None else torch.cat([half.bias, -half.bias])
         self.layer = layer
         self.squeeze = weights.squeeze
-        self.excite = conv_like(half, torch.cat([half.weight, -half.weight]), groups=half.groups, bias=bias)
+        self.excite = conv_like(half, torch.cat([half.weight, -half.weight]), groups=1, bias=bias)
         self.pool = pool
 
     def forward(self, x: Tensor) -> Tensor:
@@ -316,10 +316,13 @@ class ScaledSum(Scaled):
 
 
 def _pair(module: nn.Module) -> tuple[nn.Module, PairWeights, nn.Module] | None:
-    """What `Scaled` is made of, if the module is the weighted sum of two branches of one layer."""
+    """What `Scaled` is made of, if the module is the weighted sum of two branches of one layer, K = 1."""
     if not isinstance(module, Mixed) or not module.joint or not isinstance(module.source, Chunked):
         return None
-    return (module.source.layer, module.weights, module.pool) if isinstance(module.weights, PairWeights) else None
+    weights = module.weights
+    if not isinstance(weights, PairWeights) or weights.difference.groups > 1:
+        return None
+    return module.source.layer, weights, module.pool
 
 
 def absorb_mix(model: nn.Module, widest: int | None = None) -> nn.Module:
