@@ -51,7 +51,7 @@ def main() -> None:
         images = list(_readable(pictures))
         expected = _answers(str(folder), images, options.batch)
         said = {"run": folder.name, "task": run.task, "spec": str(run.spec), "images": len(images),
-                "of": material.measured_on, "batch": options.batch}  # fmt: skip
+                "of": material.measured_on, "batch": options.batch, "max_drop": options.max_drop}  # fmt: skip
         for format in options.formats.split(","):
             for precision in options.precisions.split(","):
                 row = {**said, "format": format, "precision": precision}
@@ -79,6 +79,7 @@ def _exported(
         out = Path(place) / "export"
         command = [sys.executable, "-m", "resurge", "export", str(folder), "--format", format]
         command += ["--precision", precision, "--out", str(out)]
+        command += ["--max-drop", str(options.max_drop)]
         command += ["--calibrate", options.images] if options.images and precision == "int8" else []
         begin = time.perf_counter()
         ended = subprocess.run(command, capture_output=True, text=True)
@@ -139,6 +140,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--images", help="pictures to compare and calibrate on (default: the run's data)")
     parser.add_argument("--count", type=int, default=100, help="pictures (default: 100)")
     parser.add_argument("--batch", type=int, default=8, help="images at a time (default: 8)")
+    parser.add_argument("--max-drop", type=float, default=0.5, help="points an export may lose (default: 0.5)")
     parser.add_argument("--json", type=Path, default=RESULT, help="default: %(default)s")
     return parser.parse_args()
 
