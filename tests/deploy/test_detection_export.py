@@ -315,7 +315,7 @@ def test_int8_is_for_layers_on_whole_maps(
     assert first.boxes.max() > 10
 
 
-@pytest.mark.parametrize("format", ["onnx", "openvino"])
+@pytest.mark.parametrize("format", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_layers_of_a_detector_that_hurt_are_kept(
     format: str, runs: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
