@@ -148,7 +148,6 @@ def test_another_form(tmp_path: Path) -> None:
 def test_resnest50_has_few_nodes(tmp_path: Path) -> None:
     for name in NEEDS["onnx"]:
         pytest.importorskip(name)
-    # timm's has 362 by the same exporter
     model = rewritten_for(resurge.create_model("resnest50"), "onnx", "fp32")
     program = trace(Deployed(model, torch.float32, decide=False), 3)
     assert write_onnx(program, tmp_path, output_names(decide=False)) <= 250

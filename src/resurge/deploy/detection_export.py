@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from resurge.deploy.detection_measure import (
 from resurge.deploy.detection_measure import Run as Find
 from resurge.deploy.engines import INPUT, SIZES, Engine
 from resurge.deploy.live import Live
-from resurge.deploy.material import Material
+from resurge.deploy.material import Material, unreadable
 from resurge.deploy.quantize import Ask, Trial
 from resurge.errors import UserError
 from resurge.tasks.boxes import SMALLEST
@@ -73,7 +74,7 @@ def told_of(run: Run, original: Live, material: Material, images: int) -> Iterat
     for batch in object_batches(chosen, run.preprocessing, run.classes, run.task == "instances"):
         yield batch, original.objects(batch.images, batch.sizes)
     if batch is None:
-        raise UserError(f"none of the {material.measured_on} can be read. Name others with --calibrate DIR.")
+        raise unreadable(material.measured_on)
 
 
 def compared(
@@ -84,15 +85,9 @@ def compared(
     Args:
         said: what model.json says of the export.
     """
-    first: list[ObjectBatch] = []
-
-    def seen() -> Iterator[Told]:
-        for each in told:
-            if not first:
-                first.append(each[0])
-            yield each
-
-    found = compare_objects(seen(), answering(engine.run, said), run.classes)
+    rest = iter(told)
+    first = next(rest)
+    found = compare_objects(chain([first], rest), answering(engine.run, said), run.classes)
     return found, first[0]
 
 

@@ -35,7 +35,7 @@ from resurge.deploy.folder import CERTIFICATE, FILES, FORMATS, PRECISIONS, descr
 from resurge.deploy.forms import form_of, rewritten_for
 from resurge.deploy.host import processor
 from resurge.deploy.live import Live
-from resurge.deploy.material import Material, gather
+from resurge.deploy.material import Material, gather, unreadable
 from resurge.deploy.measure import Comparison, Told, compare
 from resurge.deploy.place import beside, require_free
 from resurge.deploy.quantize import Trial, classes_trial, quantize_folder
@@ -165,7 +165,7 @@ def _judged(
     original = Live(run)
     batches = list(material.measured.few(wanted.images or IMAGES).batches(run.preprocessing))
     if not batches:
-        raise UserError(f"none of the {material.measured_on} can be read. Name others with --calibrate DIR.")
+        raise unreadable(material.measured_on)
     told: Iterable[Told] = ((batch, original.run(batch.images)) for batch in batches)
     if wanted.precision == "int8":
         told = list(told)

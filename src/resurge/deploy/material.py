@@ -75,6 +75,11 @@ class Material:
     real: bool
 
 
+def unreadable(pictures: str) -> UserError:
+    """What to raise when none of these pictures, named in words, can be read."""
+    return UserError(f"none of the {pictures} can be read. Name others with --calibrate DIR.")
+
+
 def gather(run: Run, source: str | None) -> Material:
     """Pictures for an export of a run.
 

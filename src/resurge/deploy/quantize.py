@@ -26,10 +26,9 @@ import numpy as np
 from resurge.deploy.convert import quiet, save_openvino
 from resurge.deploy.engines import INPUT, need, openvino_core
 from resurge.deploy.folder import FILES
-from resurge.deploy.material import BATCH, Material
+from resurge.deploy.material import BATCH, Material, unreadable
 from resurge.deploy.measure import Comparison, Told, compare
 from resurge.deploy.shapes import CompiledShapes
-from resurge.errors import UserError
 
 if TYPE_CHECKING:
     from resurge.deploy.detection_measure import ObjectComparison
@@ -100,16 +99,15 @@ def quantize_folder(
         UserError: there are no pictures.
     """
     if not trial.questions:
-        raise UserError(f"none of the {source} can be read. Name others with --calibrate DIR.")
+        raise unreadable(source)
     nncf = need("nncf")
     kind = _Onnx(folder) if wanted.format == "onnx" else _OpenVino(folder)
-    graph = kind.graph() if trial.finds else []
-    aside = _aside(graph)
+    aside = _aside(kind.graph()) if trial.finds else []
     calibration = nncf.Dataset(trial.questions)
     settings = {
         "target_device": nncf.TargetDevice.CPU,
         "subset_size": len(trial.questions),
-        "ignored_scope": nncf.IgnoredScope(names=aside, validate=False),
+        "ignored_scope": nncf.IgnoredScope(names=[node.name for node in aside], validate=False),
     }
     with _silent(), quiet(), _signal_stack_kept():
         quantized = nncf.quantize(kind.model, calibration, **settings)
@@ -121,7 +119,7 @@ def quantize_folder(
                 say(f"all in int8 it loses {drop:.2f} points: looking for the layers to keep")
                 quantized = _restored(nncf, kind, calibration, settings, trial, wanted.max_drop - rest)
         layers, kept = kind.layers(quantized)
-        left = [node.name for node in graph if node.kind in _WEIGHTED and node.name in set(aside)]
+        left = [node.name for node in aside if node.kind in _WEIGHTED]
         if not set(left) <= set(kept):
             raise AssertionError(f"NNCF quantised layers that it was told to leave: {sorted(set(left) - set(kept))}")
         kind.save(quantized)
@@ -154,7 +152,7 @@ class Node(NamedTuple):
     reads: list[int]
 
 
-def _aside(graph: Sequence[Node]) -> list[str]:
+def _aside(graph: Sequence[Node]) -> list[Node]:
     """The nodes of a detector that stay as they are: all that no layer on whole maps reads."""
     readers: list[list[int]] = [[] for _ in graph]
     for number, node in enumerate(graph):
@@ -163,7 +161,7 @@ def _aside(graph: Sequence[Node]) -> list[str]:
     late = _reached((number for number, node in enumerate(graph) if node.kind in _CHOOSES), readers)
     layers = (number for number, node in enumerate(graph) if node.kind in _WEIGHTED and number not in late)
     wanted = _reached(layers, [node.reads for node in graph])
-    return [node.name for number, node in enumerate(graph) if number not in wanted]
+    return [node for number, node in enumerate(graph) if number not in wanted]
 
 
 def _reached(begin: Iterable[int], leads_to: Sequence[Iterable[int]]) -> set[int]:
