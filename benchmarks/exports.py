@@ -8,12 +8,14 @@ pictures are the data the run was trained on (its test part where there is one),
 refused is a row too, with the reason. Classifiers and segmenters: share of the decisions (an image's class, a
 pixel's) that are the run's, and the largest difference of a probability (of a segmenter: of an image's mean
 confidence). Detectors: objects from a score of 0.3 that the other has too, as `certificate.json` counts them.
+The rows of earlier commands stay in the file.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import multiprocessing
 import subprocess
 import sys
@@ -37,12 +39,15 @@ from resurge.errors import UserError
 from resurge.training.run import load_run
 
 RESULT = Path(__file__).parent / "results" / "exports.json"
+SAME = ("run", "task", "format", "precision", "batch")
+"""What a row is known by: it takes the place of the one before with the same."""
 HEAD = f"{'run':<16}{'task':<11}{'format':<10}{'precision':<11}{'MB':>7}{'s':>6}  what it says"
 
 
 def main() -> None:
     options = _options()
     rows = Rows(options.json, machine("resurge", "torch", "openvino", "onnxruntime", "nncf"))
+    rows.rows = _there(options.json, rows.machine)
     print(HEAD)
     for folder in options.runs:
         run = load_run(folder)
@@ -56,12 +61,26 @@ def main() -> None:
             for precision in options.precisions.split(","):
                 row = {**said, "format": format, "precision": precision}
                 row |= _exported(folder, format, precision, images, expected, run.classes, options)
+                rows.rows = [each for each in rows.rows if any(each.get(key) != row[key] for key in SAME)]
                 size = "" if "mb" not in row else f"{row['mb']:.1f}"
                 rows.add(
                     row,
                     f"{folder.name:<16}{run.task:<11}{format:<10}{precision:<11}{size:>7}{row['seconds']:>6.0f}  "
                     f"{row['summary']}",
                 )
+
+
+def _there(path: Path, on: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of earlier commands, if they are of the same machine and versions: several commands fill one file."""
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        return list(before["rows"]) if before["machine"] == on else []
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError) as error:
+        raise SystemExit(
+            f"{path} is not what this script wrote ({error}). Remove it or name another with --json."
+        ) from None
 
 
 def _readable(pictures: Pictures) -> Iterator[Any]:

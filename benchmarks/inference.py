@@ -178,19 +178,20 @@ def judged(rows: Sequence[Row]) -> list[tuple[str, str, float, float]]:
     for row in rows:
         name, precision, kind = row["model"], row.get("precision", ""), row["runtime"]
         where = f"{precision} batch {row.get('batch')}"
+        efficiency = row.get("efficiency") if name != NETWORKS[0] else None  # the yardstick against itself says nothing
         if kind == "best":
             runtimes = f"{row['our_runtime']} against {row['peer_runtime']} {row['peer_setting']}"
             found.append((name, f"ratio, {where}: {runtimes}", row["ratio"], RATIOS[name][precision]))
-            if row.get("efficiency") is not None:
+            if efficiency is not None:
                 what = f"efficiency, {where}: {row['our_runtime']}"
-                found.append((name, what, row["efficiency"], EFFICIENCIES[precision]))
+                found.append((name, what, efficiency, EFFICIENCIES[precision]))
         elif kind == "plain" and name in PLAIN_EAGER:
             found.append((name, f"ratio to eager fp32, {where}: {row['our_runtime']}", row["ratio"], PLAIN_EAGER[name]))
         elif kind == "decisions":
             what = f"same decisions, {precision}: {row['same']} of {row['pictures']}"
             found.append((name, what, row["agreement"], SAME_DECISIONS))
-        elif row.get("efficiency") is not None:
-            found.append((name, f"efficiency, {where}: {kind}", row["efficiency"], EFFICIENCIES[precision]))
+        elif efficiency is not None:
+            found.append((name, f"efficiency, {where}: {kind}", efficiency, EFFICIENCIES[precision]))
     return list(dict.fromkeys(found))
 
 
