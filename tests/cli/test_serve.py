@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,17 @@ def test_what_cannot_be_served(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "is no folder" in said
     assert "has no model.json" in said
     assert "cannot be read" in said
+
+
+@pytest.mark.parametrize("missing", ["fastapi", "uvicorn", "python_multipart", "prometheus_client"])
+def test_without_the_packages_of_the_extra(tmp_path: Path, missing: str) -> None:
+    (tmp_path / "model.json").write_text(json.dumps({"task": "classify"}))
+    program = f"import sys; sys.modules[{missing!r}] = None; from resurge.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, "serve", str(tmp_path), "--port", "0"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2
+    assert f"{missing} is not installed. Install what serve needs: pip install 'resurge[app]'" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_a_port_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

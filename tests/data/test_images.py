@@ -120,6 +120,28 @@ def test_transparent_palette_and_colour_key():
     assert np.asarray(open_image(keyed)).min() == 255
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB", "L"])
+def test_transparency_is_laid_over_white_band_by_band_as_over_the_whole(mode, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 256, (37, 23, 4), dtype=np.uint8)
+    options = {}
+    if mode == "P":
+        image = Image.fromarray(noise[..., 0], "L").convert("P")
+        image.putpalette(noise[..., 1].tobytes()[:768])
+        options["transparency"] = noise[..., 2].tobytes()[:256]
+    else:
+        image = Image.fromarray(noise).convert(mode)
+        if mode in ("RGB", "L"):
+            options["transparency"] = image.getpixel((3, 30))
+    data = encode(image, "PNG", **options)
+    layer = Image.open(BytesIO(data)).convert("RGBA")
+    whole = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    for band in (1, 23 * 5, 1 << 18):
+        monkeypatch.setattr("resurge.data.images._BAND", band)
+        found = open_image(data)
+        assert found.mode == ("L" if mode in ("LA", "L") else "RGB")
+        assert found.tobytes() == whole.convert(found.mode).tobytes()
+
+
 def test_sixteen_bits_are_scaled_and_not_clipped():
     values = np.array([[0, 257, 65535, 32896]], np.uint16)
     image = open_image(encode(Image.fromarray(values), "PNG"))

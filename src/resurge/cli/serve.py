@@ -81,12 +81,13 @@ def run(options: argparse.Namespace) -> int:
     if not Path(options.model).is_dir():
         raise UserError(f"{options.model} is no folder. Expected one of `resurge export` or `resurge train`.")
     token = read_token(options.token_file)
+    # Read when Pillow is imported. In its own blocks of 16 MB the C library keeps what pictures have left.
+    os.environ.setdefault("PILLOW_BLOCK_SIZE", "64m")
     try:
         from resurge.deploy.serve.running import LOOPBACK, Server, bind, is_local
     except ModuleNotFoundError as error:
-        raise UserError(
-            f"{error.name} is not installed. Install what serve needs: pip install 'resurge[app]'"
-        ) from error
+        package = str(error.name).partition(".")[0]
+        raise UserError(f"{package} is not installed. Install what serve needs: pip install 'resurge[app]'") from error
     from resurge.deploy.serve.loading import loader, task_of
     from resurge.deploy.serve.service import Service
 
@@ -106,9 +107,12 @@ def run(options: argparse.Namespace) -> int:
         shown = f"[{host}]" if ":" in host else host  # as a Host header has it, too
         hosts = LOOPBACK | names | {options.host.lower(), shown} if local or names else None
         print(f"serving {options.model} at http://{shown}:{port}", flush=True)
-        Server(service, token=token, hosts=hosts).run_on(listener)
-    print("ended; all that was accepted is answered." if not service.accepted else "ended.", flush=True)
+        server = Server(service, token=token, hosts=hosts)
+        server.run_on(listener)
+    print("ended." if server.gave_up else "ended; all that was accepted is answered.", flush=True)
     if service.working:  # its thread cannot be stopped, and Python would wait for it
+        if service.loading:  # nothing was accepted yet, so that nothing is missing
+            os._exit(0)
         print("resurge: the model did not come back; its process ends without it.", file=sys.stderr, flush=True)
         os._exit(1)
     return 0

@@ -36,6 +36,7 @@ _SIGNATURES = (
     (b"MM\0*", "TIFF"),
 )  # fmt: skip
 
+_BAND = 1 << 18  # pixels that are laid over white at a time
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -167,7 +168,8 @@ def decode(
             image.load()
             # Only now: Pillow may find orientation and transparency of a PNG behind its pixels.
             header = ImageHeader(format, mode, size, _orientation(image), _is_transparent(image))
-            image = _eight_bit_grey_or_rgb(_upright(image, header.orientation), header)
+            image = _upright(image, header.orientation)  # lets go of the one that was stored
+            image = _eight_bit_grey_or_rgb(image, header)
         except MemoryError as error:
             raise UnreadableImage("too-large", name, "does not fit into memory. Make the image smaller.") from error
         except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
@@ -294,15 +296,23 @@ def _eight_bit_grey_or_rgb(image: Image.Image, header: ImageHeader) -> Image.Ima
     if mode == "1":
         return image.convert("L")
     if header.transparency:
-        grey = mode in ("L", "LA", "La", "1")
-        if mode == "La":
-            image = image.convert("LA")
-        layer = image.convert("RGBA")
-        flat = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-        return flat.convert("L") if grey else flat
+        return _over_white(image, "L" if mode in ("L", "LA", "La") else "RGB")
     if mode == "LAB":
         raise ValueError("CIE LAB colours are not read, save it as RGB")
     return image.convert("RGB")
+
+
+def _over_white(image: Image.Image, mode: str) -> Image.Image:
+    """The picture without its transparency. A band at a time: whole layers would take four times its memory."""
+    width, height = image.size
+    rows = max(1, _BAND // width)
+    flat = Image.new(mode, image.size)
+    for top in range(0, height, rows):
+        band = image.crop((0, top, width, min(top + rows, height)))
+        layer = (band.convert("LA") if band.mode == "La" else band).convert("RGBA")
+        laid = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+        flat.paste(laid if mode == "RGB" else laid.convert(mode), (0, top))
+    return flat
 
 
 def _explain(error: Exception, name: str) -> UnreadableImage:

@@ -13,7 +13,7 @@ import hypothesis.strategies as st
 from PIL import Image
 
 from resurge.deploy.serve.batching import Batcher
-from resurge.deploy.serve.pictures import PixelBudget
+from resurge.deploy.serve.pictures import MemoryBudget
 
 
 def served(
@@ -140,23 +140,23 @@ def test_who_gives_up_is_not_given_to_the_model() -> None:
 
 @hypothesis.settings(max_examples=60)
 @hypothesis.given(st.lists(st.tuples(st.integers(1, 10), st.integers(0, 5), st.integers(0, 8)), max_size=15))
-def test_a_budget_of_pixels_is_kept_and_given_back(plans: list[tuple[int, int, int]]) -> None:
-    """Each holds so many pixels for so many turns, and is cancelled after some; later ones are never forgotten."""
-    budget = PixelBudget(10)
+def test_a_budget_of_memory_is_kept_and_given_back(plans: list[tuple[int, int, int]]) -> None:
+    """Each holds so many bytes for so many turns, and is cancelled after some; later ones are never forgotten."""
+    budget = MemoryBudget(10)
     finished = []
 
-    async def hold(pixels: int, turns: int) -> None:
-        await budget.take(pixels)
+    async def hold(size: int, turns: int) -> None:
+        await budget.take(size)
         try:
             assert budget.held <= budget.limit
             for _ in range(turns):
                 await asyncio.sleep(0)
         finally:
-            budget.give_back(pixels)
-        finished.append(pixels)
+            budget.give_back(size)
+        finished.append(size)
 
     async def main() -> None:
-        tasks = [asyncio.create_task(hold(pixels, turns)) for pixels, turns, _ in plans]
+        tasks = [asyncio.create_task(hold(size, turns)) for size, turns, _ in plans]
         for turn in range(9):
             for task, (_, _, until) in zip(tasks, plans, strict=True):
                 if turn == until and until % 2:
@@ -169,17 +169,17 @@ def test_a_budget_of_pixels_is_kept_and_given_back(plans: list[tuple[int, int, i
     assert len(finished) >= sum(until % 2 == 0 for _, _, until in plans)
 
 
-def test_a_budget_of_pixels_serves_in_order() -> None:
+def test_a_budget_of_memory_serves_in_order() -> None:
     order = []
 
     async def main() -> None:
-        budget = PixelBudget(10)
+        budget = MemoryBudget(10)
 
-        async def hold(name: str, pixels: int) -> None:
-            await budget.take(pixels)
+        async def hold(name: str, size: int) -> None:
+            await budget.take(size)
             order.append(name)
             await asyncio.sleep(0)
-            budget.give_back(pixels)
+            budget.give_back(size)
 
         # the small one does not overtake the large one for ever
         await asyncio.gather(hold("a", 8), hold("large", 10), hold("small", 1))

@@ -11,6 +11,7 @@ import struct
 import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 
 import httpx
@@ -280,6 +281,16 @@ def test_uploads_share_their_memory() -> None:
             connection.close()
 
 
+def test_clients_that_are_still_sending_keep_nobody_out() -> None:
+    start = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 399000\r\n\r\nabc"
+    with serving() as server, ExitStack() as stack:
+        for _ in range(3 * SMALL.queue):
+            stack.enter_context(server.raw()).sendall(start)
+        until(lambda: server.service.buffered.held == 3 * SMALL.queue * 3)  # what has come, not what is announced
+        assert server.service.accepted == 0
+        assert server.post(picture()).status_code == 200
+
+
 def test_an_answer_that_is_late_is_504_and_its_work_is_dropped() -> None:
     predictor = FakePredictor()
     with serving(predictor, replace(SMALL, timeout=0.3)) as server:
@@ -297,6 +308,27 @@ def test_an_answer_that_is_late_is_504_and_its_work_is_dropped() -> None:
         until(lambda: server.service.ready)
         assert server.post(picture()).status_code == 200
         assert sum(predictor.batches) <= 3  # those that were given up while they waited never reached the model
+
+
+def test_an_explanation_that_hangs_is_504_and_then_the_server_is_not_ready() -> None:
+    gate = threading.Event()
+    with serving(limits=replace(SMALL, timeout=0.3), explain=lambda image: gate.wait(30)) as server:
+        assert server.post(picture(), "/explain").status_code == 504
+        until(lambda: server.get("/readyz").json() == {"status": "stuck"})
+        assert server.post(picture()).json()["error"]["kind"] == "stuck"
+        gate.set()
+        until(lambda: server.service.ready)
+        assert not server.service.working
+        assert server.post(picture()).status_code == 200
+
+
+def test_an_explanation_waits_for_memory_no_longer_than_for_the_model() -> None:
+    with serving(limits=replace(SMALL, timeout=0.3), explain=lambda image: b"") as server:
+        budget = server.service._decoder.budget
+        assert budget.try_take(budget.limit)
+        assert server.post(picture(), "/explain").status_code == 504
+        budget.give_back(budget.limit)
+        assert server.post(picture(), "/explain").status_code == 200
 
 
 def test_many_clients_at_once_get_their_own_answers() -> None:
@@ -321,59 +353,3 @@ def test_many_clients_at_once_get_their_own_answers() -> None:
         assert len(statuses) == 72
         assert statuses.count(200) > 0
         until(lambda: not server.service.accepted)
-
-
-# ---------------------------------------------------------------------------------------------- starting, ending
-
-
-def test_not_ready_while_the_model_is_loaded_and_failed_when_it_cannot_be() -> None:
-    may = threading.Event()
-
-    def load() -> None:
-        assert may.wait(30)
-        raise ValueError("a broken file")
-
-    with serving(load=load, wait=False) as server:
-        assert server.get("/healthz").status_code == 200
-        answer = server.get("/readyz")
-        assert (answer.status_code, answer.json()) == (503, {"status": "starting"})
-        for early in (server.post(picture()), server.get("/info")):
-            assert (early.status_code, early.json()["error"]["kind"]) == (503, "starting")
-        may.set()
-        server.thread.join(60)
-        assert str(server.failures[0]) == "a broken file"
-
-
-def test_the_end_waits_for_what_was_accepted_and_takes_nothing_new() -> None:
-    predictor = FakePredictor()
-    with (
-        serving(predictor) as server,
-        ThreadPoolExecutor(4) as clients,
-        httpx.Client(base_url=server.url, verify=False) as kept,
-    ):
-        assert kept.get("/readyz").status_code == 200
-        predictor.gate.clear()
-        accepted = [clients.submit(server.post, picture(20 * number)) for number in range(3)]
-        until(lambda: server.service.accepted == 3)
-        server.end()
-        until(lambda: server.service.state == "draining")
-        assert kept.get("/readyz").json() == {"status": "draining"}
-        refused = kept.post("/predict", content=picture())
-        assert (refused.status_code, refused.json()["error"]["kind"]) == (503, "draining")
-        predictor.gate.set()
-        assert [one.result().status_code for one in accepted] == [200] * 3
-        server.thread.join(60)
-        with pytest.raises(httpx.TransportError):
-            server.get("/healthz")
-
-
-def test_an_end_that_is_not_reached_in_time_is_forced() -> None:
-    predictor = FakePredictor()
-    with serving(predictor, replace(SMALL, grace=0.2)) as server, ThreadPoolExecutor(1) as clients:
-        predictor.gate.clear()
-        stuck = clients.submit(server.post, picture())
-        until(lambda: server.service.accepted == 1)
-        server.end()
-        assert stuck.result().status_code == 500
-        server.thread.join(60)
-        assert not server.thread.is_alive()

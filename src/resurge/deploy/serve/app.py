@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,7 @@ from resurge.deploy.serve.answering import Wanted, require_known, response
 from resurge.deploy.serve.gate import App, Gate
 from resurge.deploy.serve.metrics import CONTENT_TYPE
 from resurge.deploy.serve.refusals import Refused
-from resurge.deploy.serve.service import Service, Ticket
+from resurge.deploy.serve.service import Service
 from resurge.deploy.serve.uploads import Upload, read_body, take_apart
 
 PAGE = Path(__file__).parent / "page"
@@ -126,16 +126,17 @@ async def _uploads(service: Service, request: Request, most: int | None = None) 
     """The files of a request, with a place in the queue for each of them while the block lasts."""
     with ExitStack() as stack:
         try:
-            ticket = stack.enter_context(service.admit())
+            service.require_open()
             take = stack.enter_context(service.buffered.share())
-            uploads = await _read(service, request, ticket, take, most)
+            uploads = await _read(service, request, take, most)
+            stack.enter_context(service.admit(len(uploads)))
         except Refused as refused:
             service.metrics.rejected.labels(refused.kind).inc()
             raise
         yield uploads
 
 
-async def _read(service: Service, request: Request, ticket: Ticket, take: Any, most: int | None) -> list[Upload]:
+async def _read(service: Service, request: Request, take: Callable[[int], None], most: int | None) -> list[Upload]:
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.scope["headers"]}
     body = await read_body(request.receive, headers, service.limits, take)
     kind = headers.get("content-type", "")
@@ -145,7 +146,6 @@ async def _read(service: Service, request: Request, ticket: Ticket, take: Any, m
         uploads = await service.in_thread(take_apart, body, kind, service.limits)
     if most is not None and len(uploads) > most:
         raise Refused(413, "too-many", f"there are {len(uploads)} images in the request; expected {most}.")
-    ticket.take(len(uploads))
     return uploads
 
 

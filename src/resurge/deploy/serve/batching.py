@@ -59,16 +59,10 @@ class Batcher:
         self._on_their_way, self._observe = on_their_way, observe
         self._waiting: deque[_Waiting] = deque()
         self._came = asyncio.Event()
-        self._began: float | None = None
 
     def __len__(self) -> int:
         """Pictures that wait for the model."""
         return len(self._waiting)
-
-    @property
-    def busy_for(self) -> float:
-        """Seconds since the batch that the model has now was given to it; 0 when it has none."""
-        return 0.0 if self._began is None else time.monotonic() - self._began
 
     async def predict(self, image: Image.Image, score: float = 0.0) -> Answer:
         """The answer for one picture, which may have more than what has this score. Cancelled, the picture is not given
@@ -93,14 +87,13 @@ class Batcher:
         """Serve until cancelled."""
         while True:
             batch = await self._collect()
-            began = self._began = time.monotonic()
+            began = time.monotonic()
             outcomes = await asyncio.get_running_loop().run_in_executor(
                 self._executor,
                 self._outcomes,
                 [entry.image for entry in batch],
                 min(entry.score for entry in batch),
             )
-            self._began = None  # not when this is cancelled: then the model still works
             self._observe(len(batch), time.monotonic() - began)
             for entry, outcome in zip(batch, outcomes, strict=True):
                 if entry.answer.done():  # nobody waits for it any more

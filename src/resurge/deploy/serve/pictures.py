@@ -18,7 +18,7 @@ from io import BytesIO
 from PIL import Image
 
 from resurge.data.images import UnreadableImage, decode, pillow_settings, read_header
-from resurge.deploy.serve.limits import ASPECT, Limits
+from resurge.deploy.serve.limits import ASPECT, WHILE_DECODED, Limits
 from resurge.deploy.serve.refusals import Refused
 
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "AVIF")
@@ -80,11 +80,12 @@ def read(data: bytes, name: str, limits: Limits) -> Image.Image:
         _, image = decode(data, name, limits.max_pixels)
     except UnreadableImage as error:
         raise Refused.of(error) from error
-    return image
+    # Pillow's readers of these formats keep what they decoded from as long as there is the picture that they made.
+    return image.copy() if image.format in ("WEBP", "AVIF") else image
 
 
-class PixelBudget:
-    """At most so many decoded pixels at a time; who asks first is served first.
+class MemoryBudget:
+    """At most so many bytes of decoded pictures at a time; who asks first is served first.
 
     Of one event loop, except `try_take`.
     """
@@ -95,45 +96,45 @@ class PixelBudget:
         self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._lock = threading.Lock()
 
-    def try_take(self, pixels: int) -> bool:
+    def try_take(self, count: int) -> bool:
         """Take room for a picture if there is some and nobody waits for it; from any thread."""
         with self._lock:
-            if self._line or self.held + pixels > self.limit:
+            if self._line or self.held + count > self.limit:
                 return False
-            self.held += pixels
+            self.held += count
             return True
 
-    async def take(self, pixels: int) -> None:
-        """Wait for room for a picture of `pixels`, at most `limit`."""
-        if self.try_take(pixels):
+    async def take(self, count: int) -> None:
+        """Wait for room for a picture of `count` bytes, at most `limit`."""
+        if self.try_take(count):
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         with self._lock:
-            self._line.append((pixels, turn))
+            self._line.append((count, turn))
         self._admit()
         try:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self.give_back(pixels)  # it was let in at the moment it was cancelled
+                self.give_back(count)  # it was let in at the moment it was cancelled
             else:
                 self._admit()  # those behind it may fit now
             raise
 
-    def give_back(self, pixels: int) -> None:
-        """What was taken is free again."""
+    def give_back(self, count: int) -> None:
+        """So much of what was taken is free again."""
         with self._lock:
-            self.held -= pixels
+            self.held -= count
         self._admit()
 
     def _admit(self) -> None:
         with self._lock:
             while self._line:
-                pixels, turn = self._line[0]
+                count, turn = self._line[0]
                 if not turn.done():
-                    if self.held + pixels > self.limit:
+                    if self.held + count > self.limit:
                         return
-                    self.held += pixels
+                    self.held += count
                     turn.set_result(None)
                 self._line.popleft()
 
@@ -147,7 +148,7 @@ class Decoder:
 
     def __init__(self, limits: Limits, executor: Executor) -> None:
         self._limits, self._executor = limits, executor
-        self.budget = PixelBudget(limits.decoded_pixels)
+        self.budget = MemoryBudget(limits.decoded_bytes)
 
     @asynccontextmanager
     async def open(self, data: bytes, name: str) -> AsyncIterator[Image.Image]:
@@ -163,11 +164,14 @@ class Decoder:
         try:
             image = await asyncio.shield(done)
             if image is None:
-                await self.budget.take(opened.pixels)
-                opened.held = True
+                await self.budget.take(opened.needed)
+                opened.held = opened.needed
                 done = submit(self._executor, self._read, data, name)
                 image = await asyncio.shield(done)
             assert image is not None  # there is room for it now
+            kept = image.width * image.height * (1 if image.mode == "L" else 4)  # Pillow keeps RGB in four bytes
+            self.budget.give_back(opened.held - kept)
+            opened.held = kept
             yield image
         finally:
             if done.done():
@@ -177,9 +181,11 @@ class Decoder:
 
     def _open(self, data: bytes, name: str, opened: _Opened) -> Image.Image | None:
         """The picture; None when there is no room for it now. Runs in a thread."""
-        opened.pixels = check(data, name, self._limits)
-        opened.held = self.budget.try_take(opened.pixels)
-        return self._read(data, name) if opened.held else None
+        opened.needed = check(data, name, self._limits) * WHILE_DECODED
+        if not self.budget.try_take(opened.needed):
+            return None
+        opened.held = opened.needed
+        return self._read(data, name)
 
     def _read(self, data: bytes, name: str) -> Image.Image | None:
         return read(data, name, self._limits)
@@ -188,12 +194,12 @@ class Decoder:
         if future is not None and not future.cancelled():
             future.exception()  # nobody else asks for it any more
         if opened.held:
-            self.budget.give_back(opened.pixels)
+            self.budget.give_back(opened.held)
 
 
 @dataclass
 class _Opened:
-    """What a picture takes of the budget."""
+    """What decoding a picture takes of the budget, and what is taken now; in bytes."""
 
-    pixels: int = 0
-    held: bool = False
+    needed: int = 0
+    held: int = 0

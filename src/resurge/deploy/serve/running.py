@@ -50,10 +50,14 @@ class Server(uvicorn.Server):
         service: what is served.
         token: see `create_app`.
         hosts: see `create_app`.
+
+    Attributes:
+        gave_up: whether it ended before all that was accepted was answered.
     """
 
     def __init__(self, service: Service, *, token: str | None = None, hosts: frozenset[str] | None = None) -> None:
         self.service = service
+        self.gave_up = False
         self._end_by: float | None = None
         limits = service.limits
         super().__init__(
@@ -96,7 +100,8 @@ class Server(uvicorn.Server):
         late = time.monotonic() >= self._end_by
         if late:
             self.config.timeout_graceful_shutdown = 0  # uvicorn's own waiting comes after this one
-        return late or self.force_exit
+        self.gave_up = late or self.force_exit
+        return self.gave_up
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from PIL import Image
 from resurge.deploy.serve.answering import Wanted, entry
 from resurge.deploy.serve.batching import Batcher
 from resurge.deploy.serve.contract import Answer, Explainer, Predictor
+from resurge.deploy.serve.engine import Engine
 from resurge.deploy.serve.limits import Limits
 from resurge.deploy.serve.metrics import Metrics
 from resurge.deploy.serve.pictures import Decoder
@@ -36,26 +37,6 @@ class Loaded:
 
     predictor: Predictor
     explain: Explainer | None = None
-
-
-class Ticket:
-    """A place in the queue for the images of one request."""
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self.images = 0
-
-    def take(self, images: int) -> None:
-        """Have room for so many images, instead of the number before.
-
-        Raises:
-            Refused: 503, the queue is full.
-        """
-        service, more = self._service, images - self.images
-        if service.accepted + more > service.limits.queue:
-            raise Refused(503, "busy", "the queue is full. Try again later.", {"Retry-After": service.retry_after()})
-        service.accepted += more
-        self.images = images
 
 
 class Service:
@@ -79,7 +60,7 @@ class Service:
         self.buffered = Buffered(limits.buffered_bytes)
         self._load = load
         self._loaded: Loaded | None = None
-        self._engine = ThreadPoolExecutor(1, "resurge-engine")
+        self._engine = Engine()
         self._threads = ThreadPoolExecutor(limits.decoders, "resurge-decoder")
         self._decoder = Decoder(limits, self._threads)
         self._batcher = Batcher(
@@ -144,13 +125,18 @@ class Service:
 
     @property
     def stuck(self) -> bool:
-        """Whether the model has worked on one batch for longer than any request waits."""
-        return self._batcher.busy_for > self.limits.timeout
+        """Whether the model has worked on one batch or picture for longer than any request waits."""
+        return not self.loading and self._engine.busy_for > self.limits.timeout
+
+    @property
+    def loading(self) -> bool:
+        """Whether there is no model yet. That may take its time."""
+        return self._loaded is None
 
     @property
     def working(self) -> bool:
-        """Whether the model has a batch."""
-        return self._batcher.busy_for > 0
+        """Whether the thread of the model has something to do: load, predict or explain."""
+        return self._engine.working
 
     @property
     def loaded(self) -> Loaded:
@@ -165,26 +151,39 @@ class Service:
 
     # ------------------------------------------------------------------------------------------------- work
 
-    @contextlib.contextmanager
-    def admit(self) -> Iterator[Ticket]:
-        """A place in the queue for one image, kept for the block; `Ticket.take` asks for more.
+    def require_open(self) -> None:
+        """Refuse a request whose body would be read for nothing.
 
         Raises:
-            Refused: 503, the queue is full, the server is starting or draining, or the model hangs.
+            Refused: 503, the server is starting or draining, the model hangs, or the queue is full.
         """
         if self.state == "draining":
             message = "the server is shutting down. Ask another one, or try again later."
             raise Refused(503, "draining", message, {"Retry-After": "5"})
         _ = self.loaded
-        if self.stuck:  # what is taken in now would wait for nothing
-            message = f"the model has worked on one batch for more than {self.limits.timeout:g} seconds."
-            raise Refused(503, "stuck", message, {"Retry-After": "30"})
-        ticket = Ticket(self)
-        ticket.take(1)
+        self._require_room(1)
+
+    @contextlib.contextmanager
+    def admit(self, images: int) -> Iterator[None]:
+        """Places in the queue for the images of a request that is there as a whole, kept for the block: a client that
+        is still sending keeps nobody out. A request that began before the server was draining is let in.
+
+        Raises:
+            Refused: 503, the queue is full or the model hangs.
+        """
+        self._require_room(images)
+        self.accepted += images
         try:
-            yield ticket
+            yield
         finally:
-            self.accepted -= ticket.images
+            self.accepted -= images
+
+    def _require_room(self, images: int) -> None:
+        if self.stuck:  # what is taken in now would wait for nothing
+            message = f"the model has not come back for more than {self.limits.timeout:g} seconds."
+            raise Refused(503, "stuck", message, {"Retry-After": "30"})
+        if self.accepted + images > self.limits.queue:
+            raise Refused(503, "busy", "the queue is full. Try again later.", {"Retry-After": self.retry_after()})
 
     def retry_after(self) -> str:
         """Whole seconds until there should be room again."""
@@ -232,11 +231,18 @@ class Service:
             return Refused(500, "failed", "the model failed on this image. The server's log says why.")
 
     async def explain(self, upload: Upload) -> bytes:
-        """The picture with a heat map over it, as PNG.
+        """The picture with a heat map over it, as PNG; within `limits.timeout`.
 
         Raises:
             Refused: the image cannot be used, or there was no answer in time.
         """
+        try:
+            return await asyncio.wait_for(self._explain(upload), self.limits.timeout)
+        except asyncio.TimeoutError:
+            message = f"there was no answer within {self.limits.timeout:g} seconds."
+            raise Refused(504, "timeout", message) from None
+
+    async def _explain(self, upload: Upload) -> bytes:
         explainer = self.loaded.explain
         if explainer is None:
             raise RuntimeError("asked to explain without an explainer")
@@ -244,11 +250,7 @@ class Service:
             raise upload.problem
         try:
             async with self._decoder.open(upload.data, upload.name) as image:
-                future = asyncio.get_running_loop().run_in_executor(self._engine, explainer, image)
-                return await asyncio.wait_for(future, self.limits.timeout)
-        except asyncio.TimeoutError:
-            message = f"there was no answer within {self.limits.timeout:g} seconds."
-            raise Refused(504, "timeout", message) from None
+                return await asyncio.get_running_loop().run_in_executor(self._engine, explainer, image)
         except UserError as error:
             raise Refused(422, "unusable", str(error)) from error
         except Refused:
