@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,7 +35,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     run = write_classifier(root / "run")
     export(run, root / "onnx", "onnx")
     export(run, root / "openvino", "openvino", "bf16", max_drop=100)
-    return {"onnx": root / "onnx", "openvino": root / "openvino", "run": run}
+    export(run, root / "torch", "torch", "bf16", max_drop=100)
+    return {**{format: root / format for format in ("onnx", "openvino", "torch")}, "run": run}
 
 
 @pytest.fixture
@@ -126,8 +128,8 @@ def test_a_processor_without_bf16(made: dict[str, Path], monkeypatch: pytest.Mon
         def get_property(self, *_: str) -> list[str]:
             return ["FP32", "INT8"]
 
-        def read_model(self, path: Path) -> Any:
-            return self.real.read_model(path)
+        def read_model(self, path: Path, **settings: Any) -> Any:
+            return self.real.read_model(path, **settings)
 
         def compile_model(self, model: Any, device: str, settings: dict[str, Any]) -> Any:
             asked.append(settings)
@@ -138,6 +140,55 @@ def test_a_processor_without_bf16(made: dict[str, Path], monkeypatch: pytest.Mon
     assert predictor.precision == "fp32"
     assert "no bf16" in predictor.notes[0]
     assert asked[0]["INFERENCE_PRECISION_HINT"] == "f32"
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("able", [True, False])
+def test_torch_says_that_a_precision_is_emulated(
+    precision: str, able: bool, made: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = {"avx2": True, f"avx512_{precision}": able}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features, raising=False)
+    exported = read_export(made["torch"])
+    told = {**exported.meta["export"], "precision": precision}  # of the description only: the program is in bf16
+    engine = engines.open_engine(replace(exported, meta={**exported.meta, "export": told}), "cpu")
+    assert engine.precision == precision
+    assert [f"no {precision} arithmetic: torch emulates it" in note for note in engine.notes] == [True] * (not able)
+
+
+def test_an_older_torch_does_not_know_the_processor(made: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert Predictor(made["torch"], "cpu").notes == ()
+
+
+def overwritten(path: Path) -> None:
+    """Other bytes in the same file, as a copy over it leaves them: half of them, all of them another."""
+    content = np.fromfile(path, dtype=np.uint8)
+    with path.open("r+b") as file:
+        file.write((~content).tobytes())
+        file.truncate(len(content) // 2)
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino", "torch"])
+def test_a_file_overwritten_while_it_is_loaded(format: str, made: dict[str, Path], tmp_path: Path) -> None:
+    sizes = ((1, 40, 50), (2, 33, 32), (1, 40, 50), (1, 32, 32))
+    questions = [np.random.default_rng(0).standard_normal((n, 3, h, w)).astype(np.float32) for n, h, w in sizes]
+    whole = Predictor(made[format], "cpu").engine
+    expected = [whole.run(images)["logits"] for images in questions]
+    folder = Path(shutil.copytree(made[format], tmp_path / "copy"))
+    predictor = Predictor(folder, "cpu")
+    for path in folder.glob("model.[!j]*"):
+        overwritten(path)
+    for images, answer in zip(questions, expected, strict=True):
+        if format == "onnx" and images.shape[2:] != (32, 32):
+            with pytest.raises(UserError, match=r"model.onnx has changed since"):
+                predictor.engine.run(images)
+        else:
+            np.testing.assert_allclose(predictor.engine.run(images)["logits"], answer, rtol=0, atol=0.02)
+    (folder / "model.onnx").unlink(missing_ok=True)
+    if format == "onnx":
+        with pytest.raises(UserError, match="cannot read"):
+            predictor.engine.run(questions[0])
 
 
 def test_images_that_do_not_fit(made: dict[str, Path]) -> None:

@@ -8,7 +8,11 @@ What each makes of a precision:
 | onnx | as it says | not exported: ONNX Runtime has no bf16 convolution on a CPU | stored; a CPU computes in fp32 | as quantised, the rest in fp32 |
 | torch | as it says | arithmetic in bf16 | arithmetic in fp16 | not exported |
 
-Where a processor lacks the arithmetic the engine computes in fp32 and says so in `notes`.
+Where a processor lacks the arithmetic, OpenVINO computes in fp32; torch emulates it, which gives the same answers and
+takes several times as long as fp32. Both say so in `notes`.
+
+What was checked against its hash is what runs, also when a file is overwritten later: nothing that is loaded still
+looks into a file, and one that has to be read again is checked again.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from resurge.deploy.folder import Export
+from resurge.deploy.folder import Export, sha256
 from resurge.deploy.shapes import CompiledShapes
 from resurge.errors import UserError
 
@@ -142,7 +146,8 @@ class OpenVinoEngine:
         settings = openvino_settings(self.precision, threads)
         try:
             self._shapes = CompiledShapes(
-                core.read_model(export.file),
+                # not mapped: it is compiled again for other shapes, when another file may be in the place of this one
+                core.read_model(export.file, config={"ENABLE_MMAP": False}),
                 lambda model: core.compile_model(model, "CPU", settings),
                 always_fixed=self.precision == "int8",
                 expected=_expected(export),
@@ -189,6 +194,8 @@ class OnnxEngine:
                 options.intra_op_num_threads = threads
             for name, value in zip(SIDES, side or (), strict=False):
                 options.add_free_dimension_override_by_name(name, value)
+            if self._sessions:  # in the meantime the file may have been overwritten
+                _require_unchanged(export)
             return runtime.InferenceSession(str(export.file), options, providers=[provider])
 
         self._load = load
@@ -220,6 +227,8 @@ class OnnxEngine:
         try:
             session = self._for(self._side if images.shape[2:] == self._side else None)
             found = session.run(None, _fed(self._inputs, images, sizes))
+        except UserError:
+            raise
         except Exception as error:
             raise _refused(images, error) from error
         return dict(zip(self._names, found, strict=True))
@@ -240,6 +249,10 @@ class ProgramEngine:
 
         self.precision = export.precision
         self._device = pick_device(device)
+        if self._device.type == "cpu" and not _has_arithmetic(self.precision):
+            self.notes = (
+                f"this processor has no {self.precision} arithmetic: torch emulates it and is slower than in fp32.",
+            )
         if threads is not None:
             torch.set_num_threads(threads)
         try:
@@ -270,6 +283,34 @@ class ProgramEngine:
             raise _refused(images, error) from error
         values = found if isinstance(found, (tuple, list)) else (found,)
         return {name: value.cpu().numpy() for name, value in zip(self._names, values, strict=True)}
+
+
+_ARITHMETIC = {
+    "bf16": ("avx512_bf16", "amx_bf16", "avx_ne_convert", "avx10_2", "bf16", "sve_bf16"),
+    "fp16": ("avx512_fp16", "amx_fp16", "avx_ne_convert", "avx10_2", "fp16_arith"),
+}
+"""Where a processor has any of these, by their names in torch, oneDNN convolves in this precision without emulation."""
+
+
+def _has_arithmetic(precision: str) -> bool:
+    """Whether this processor has instructions for a precision; true where torch is too old to know."""
+    import torch
+
+    known = getattr(torch.cpu, "get_capabilities", None)
+    if known is None or precision not in _ARITHMETIC:
+        return True
+    found = known()
+    return any(found.get(name) for name in _ARITHMETIC[precision])
+
+
+def _require_unchanged(export: Export) -> None:
+    """Raises UserError if the file to open is another than the one that was exported, which `read_export` has seen."""
+    try:
+        found = sha256(export.file)
+    except OSError as error:
+        raise UserError(f"cannot read {export.file}: {error.strerror or error}. Load the export again.") from error
+    if found != export.meta["export"]["files"][export.file.name]["sha256"]:
+        raise UserError(f"{export.file} has changed since the export was loaded. Load the export again.")
 
 
 def _inputs(export: Export) -> tuple[str, ...]:

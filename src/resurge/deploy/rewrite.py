@@ -13,7 +13,8 @@ weights were loaded into one. docs/performance.md has the equation of each.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from resurge.deploy.head_outputs import smooth_outputs
 from resurge.deploy.passes.attention import (
     absorb_mix,
     flat_attention,
@@ -123,9 +125,9 @@ def rewrite(model: nn.Module, passes: Sequence[str] | None = None) -> nn.Module:
 class Certificate:
     """How far two forms of a model are apart on some images.
 
-    images: how many. difference: the largest, in the unit of the output. relative: the same, as a share of the largest
-    output. agreement: share of decisions (the largest class of an image, of a pixel) that are the same; None where the
-    outputs are not classes.
+    images: how many. difference: the largest, in the unit of the output; infinite where an output is not a number.
+    relative: the largest as a share of the largest value of its output, of several outputs the worst. agreement: share
+    of decisions (the largest class of an image, of a pixel) that are the same; None where the outputs are not classes.
     """
 
     images: int
@@ -142,35 +144,33 @@ class Certificate:
 def certify(before: nn.Module, after: nn.Module, images: Tensor, *, batch_size: int = 8) -> Certificate:
     """Compare two forms of a model on images (N, C, H, W), a few at a time.
 
-    Of a detector the levels of its pyramid are compared, since which boxes are kept is a matter of thresholds.
+    Of a detector what all its heads put out is compared, since which boxes are kept is a matter of thresholds; see
+    `resurge.deploy.head_outputs`.
 
     Raises:
         UserError: there are no images, or the forms put out different shapes.
     """
     if not len(images):
         raise UserError("a certificate needs at least one image.")
-    largest = peak = 0.0
+    apart: dict[int, float] = {}  # by number of the output: the largest difference, and the largest value
+    peaks: dict[int, float] = {}
     same = decisions = 0
     for few in images.split(batch_size):
-        old, new = list(_outputs(before, few)), list(_outputs(after, few))
+        old, new = list(smooth_outputs(before, few)), list(smooth_outputs(after, few))
         if [x.shape for x in old] != [x.shape for x in new]:
             shapes = [tuple(x.shape) for x in old], [tuple(x.shape) for x in new]
             raise UserError(f"the two forms put out different shapes, {shapes[0]} and {shapes[1]}.")
-        for x, y in zip(old, new, strict=True):
-            largest = max(largest, float((x.double() - y.double()).abs().max()))
-            peak = max(peak, float(x.abs().max()))
+        for number, (x, y) in enumerate(zip(old, new, strict=True)):
+            difference = (x.double() - y.double()).abs().nan_to_num(nan=math.inf, posinf=math.inf)
+            apart[number] = max(apart.get(number, 0.0), float(difference.max()))
+            peaks[number] = max(peaks.get(number, 0.0), float(x.abs().max()))
         if len(old) == 1 and old[0].shape[1] > 1:
             agreed = old[0].argmax(1) == new[0].argmax(1)
             same, decisions = same + int(agreed.sum()), decisions + agreed.numel()
     agreement = same / decisions if decisions else None
-    return Certificate(len(images), largest, largest / max(peak, torch.finfo(torch.float64).tiny), agreement)
+    relative = max(_share(apart[number], peak) for number, peak in peaks.items())
+    return Certificate(len(images), max(apart.values()), relative, agreement)
 
 
-def _outputs(model: nn.Module, images: Tensor) -> Iterator[Tensor]:
-    """What of a model's output is a smooth function of the images."""
-    pyramid = getattr(model, "fpn", None)
-    found: Any = model(images) if pyramid is None else pyramid(model.get_submodule("backbone")(images))
-    if isinstance(found, Tensor):
-        yield found
-    else:
-        yield from found.values() if isinstance(found, Mapping) else found
+def _share(difference: float, peak: float) -> float:
+    return difference / max(peak, torch.finfo(torch.float64).tiny) if math.isfinite(difference) else math.inf
