@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -112,6 +113,24 @@ def test_nothing_of_this_machine_is_in_an_export(format: str, exported: Callable
         content = path.read_bytes()
         for said in (str(Path(exporting.__file__).parent), "site-packages", str(folder.parent)):
             assert said.encode() not in content, (path.name, said)
+
+
+@pytest.mark.parametrize("format", NEEDS)
+def test_an_export_needs_neither_its_place_nor_its_run(
+    format: str, run: Path, exported: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder, images = exported(format), pictures(3)
+    told = Predictor(folder, "cpu", threads=1).predict(images)
+    moved = shutil.copytree(folder, tmp_path / "else where" / "é")
+    away = [path.rename(path.with_name(f"{path.name}.away")) for path in (run, folder)]
+    try:
+        found = Predictor(moved, "cpu", threads=1).predict(images)
+    finally:
+        for path, back in zip(away, (run, folder), strict=True):
+            path.rename(back)
+    for mine, theirs in zip(found, told, strict=True):
+        assert mine.names == theirs.names
+        np.testing.assert_allclose(mine.scores, theirs.scores, atol=1e-6)
 
 
 def test_a_wrong_network_is_not_exported(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

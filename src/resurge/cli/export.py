@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 from resurge.cli.options import Parser, add_json, number, one_of, whole_number
@@ -27,7 +31,7 @@ def add_options(parser: Parser) -> None:
     about = "pictures to calibrate int8 with and to compare on: a folder, or what --data of train takes (default: the "
     about += "data the run was trained on)"
     parser.add_argument("--calibrate", metavar="DIR", help=about)
-    about = "points of accuracy (without labels: of decisions that stay) an export may lose (default: 0.5)"
+    about = "points of accuracy, AP or mIoU (without labels: of decisions that stay) an export may lose (default: 0.5)"
     parser.add_argument("--max-drop", type=number, default=0.5, metavar="X", help=about)
     about = "pictures to compare on, at most (default: 500; of a detector 50)"
     parser.add_argument("--images", type=whole_number(1), metavar="N", help=about)
@@ -65,23 +69,43 @@ def run(options: argparse.Namespace) -> int:
     if options.form is not None:
         form = () if options.form == "none" else tuple(options.form.split(","))
     check(Wanted(options.format, options.precision, form=form))
-    certificate = export(
-        options.run if is_run else _bare(options),
-        options.out,
-        options.format,
-        options.precision,
-        calibrate=options.calibrate,
-        max_drop=options.max_drop,
-        images=options.images,
-        decide=options.decide,
-        raw=options.raw,
-        form=form,
-        force=options.force,
-        overwrite=options.overwrite,
-        say=lambda line: print(f"resurge: {line} …", file=sys.stderr),
-    )
+    with _ended_in_order():
+        certificate = export(
+            options.run if is_run else _bare(options),
+            options.out,
+            options.format,
+            options.precision,
+            calibrate=options.calibrate,
+            max_drop=options.max_drop,
+            images=options.images,
+            decide=options.decide,
+            raw=options.raw,
+            form=form,
+            force=options.force,
+            overwrite=options.overwrite,
+            say=lambda line: print(f"resurge: {line} …", file=sys.stderr),
+        )
     print(json.dumps(certificate, indent=2, ensure_ascii=False) if options.json else _text(options, certificate))
     return 0
+
+
+@contextlib.contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, so that what was begun is removed; the exit code is 143, as of shells."""
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # a second one would end the removing
+        print("resurge: ended by SIGTERM; nothing was written.", file=sys.stderr)
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # only there may signals be handled
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _bare(options: argparse.Namespace) -> Any:

@@ -92,11 +92,12 @@ def _truth(pictures: Pictures, index: int, size: Size, classes: tuple[str, ...],
 class ObjectComparison:
     """Sums over images: of objects before and after, and of those that are the same.
 
-    score, box: largest difference of a score, and of a coordinate in pixels of the image, of objects that are the same.
-    mask: lowest overlap of their masks.
+    sure: the score from which an object counts. score, box: largest difference of a score, and of a coordinate in
+    pixels of the image, of objects that are the same. mask: lowest overlap of their masks.
     """
 
     classes: tuple[str, ...]
+    sure: float = SURE
     images: int = 0
     before: int = 0
     after: int = 0
@@ -111,11 +112,11 @@ class ObjectComparison:
     def add(self, before: Found, after: Found, size: Size, truth: dict[str, Any] | None) -> None:
         """Take in what both networks say of one image."""
         self.images += 1
-        pairs = same(before, after, before.scores >= SURE)
-        self.before += int((before.scores >= SURE).sum())
+        pairs = same(before, after, before.scores >= self.sure)
+        self.before += int((before.scores >= self.sure).sum())
         self.kept += len(pairs)
-        self.after += int((after.scores >= SURE).sum())
-        self.explained += len(same(after, before, after.scores >= SURE))
+        self.after += int((after.scores >= self.sure).sum())
+        self.explained += len(same(after, before, after.scores >= self.sure))
         for old, new in pairs:
             self.score = max(self.score, abs(float(before.scores[old] - after.scores[new])))
             self.box = max(self.box, float(np.abs(before.boxes[old] - after.boxes[new]).max()))
@@ -162,8 +163,8 @@ class ObjectComparison:
     def to_json(self) -> dict[str, Any]:
         """As certificate.json states it."""
         objects: dict[str, Any] = {
-            "score_from": SURE, "overlap_from": SAME, "before": self.before, "after": self.after, "same": self.kept,
-            "box_difference": self.box,
+            "score_from": self.sure, "overlap_from": SAME, "before": self.before, "after": self.after,
+            "same": self.kept, "box_difference": self.box,
         }  # fmt: skip
         if self.mask is not None:
             objects["lowest_mask_overlap"] = self.mask

@@ -36,10 +36,13 @@ from resurge.deploy.forms import form_of, rewritten_for
 from resurge.deploy.host import processor
 from resurge.deploy.live import Live
 from resurge.deploy.material import Material, gather, unreadable
-from resurge.deploy.measure import Comparison, Told, compare
+from resurge.deploy.measure import Comparison, compare
+from resurge.deploy.measure import Run as Ask
 from resurge.deploy.place import beside, require_free
 from resurge.deploy.quantize import Trial, classes_trial, quantize_folder
-from resurge.deploy.selftest import run_apart, telling
+from resurge.deploy.same_answers import differing
+from resurge.deploy.segment_measure import Scenes, compare_maps, maps_trial
+from resurge.deploy.selftest import run_apart
 from resurge.deploy.views import Views
 from resurge.errors import UserError, suggest
 from resurge.files import atomic_write_text
@@ -48,9 +51,6 @@ from resurge.weights.model_json import JSON_FILE
 
 MAX_DROP = 0.5
 IMAGES = 500
-# Largest difference of a logit, as a share of the largest logit, that the self-test lets pass between two processes on
-# one machine: none but that of arithmetic whose order may differ.
-APART = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 2e-2, "int8": 5e-2}
 RUNTIMES = {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino"), "torch": ("torch",)}
 REFUSED = {
     ("onnx", "bf16"): (
@@ -59,6 +59,12 @@ REFUSED = {
     ),
     ("torch", "int8"): "a torch program is not quantised here. Use --format openvino or onnx for int8.",
 }
+
+
+Compared = tuple[Comparison | ObjectComparison, Engine, dict[str, np.ndarray], dict[str, np.ndarray] | None]
+"""The comparison, the engine it was made with, and images and sizes to ask that engine again in another process."""
+Ways = tuple[int, Callable[[], Trial], Callable[[Ask], Comparison]]
+"""How many pictures there are, and how int8 and a network are judged on them."""
 
 
 @dataclass(frozen=True)
@@ -147,41 +153,58 @@ def _made(run: Run, wanted: Wanted, folder: Path, force: bool, say: Callable[[st
     made = _convert(run, wanted, folder)
     notes = _notes(run)
     _write_json(folder, run, wanted, made)
-    comparison: Comparison | ObjectComparison
-    if run.task in finders.TASKS:
-        comparison, engine, alone = _judged_objects(run, wanted, material, made, folder, force, say)
-    else:
-        comparison, engine, alone = _judged(run, wanted, material, made, folder, force, say)
+    compared = _compared_objects if run.task in finders.TASKS else _compared
+    comparison, engine, questions, sizes = compared(run, wanted, material, made, folder, say)
+    _judge(comparison, wanted, force)
+    say("running it on its own")
+    alone = _alone(folder, engine, wanted, made, questions, sizes)
     certificate = _certificate(folder, comparison, material, alone, made, (*notes, *engine.notes))
     atomic_write_text(folder / CERTIFICATE, json.dumps(certificate, indent=2, ensure_ascii=False) + "\n")
     return certificate
 
 
-def _judged(
-    run: Run, wanted: Wanted, material: Material, made: dict[str, Any], folder: Path, force: bool,
-    say: Callable[[str], None],
-) -> tuple[Comparison, Engine, dict[str, Any]]:  # fmt: skip
-    """A classifier or segmenter: quantised where that is wanted, compared with the run, run on its own."""
-    original = Live(run)
+def _compared(
+    run: Run, wanted: Wanted, material: Material, made: dict[str, Any], folder: Path, say: Callable[[str], None]
+) -> Compared:
+    """A classifier or segmenter: quantised where that is wanted, and compared with the run."""
+    compare_with = _maps if run.task == "segment" else _decisions
+    count, trial, compare_to = compare_with(run, Live(run), material, wanted)
+    if wanted.precision == "int8":
+        _quantize(run, wanted, material, trial(), made, folder, say)
+    say(f"comparing on {count} of the {material.measured_on}")
+    engine = open_engine(read_export(folder), "cpu")
+    comparison = compare_to(engine.run)
+    if not comparison.images:
+        raise unreadable(material.measured_on)
+    return comparison, engine, _questions(run), None
+
+
+def _decisions(run: Run, original: Live, material: Material, wanted: Wanted) -> Ways:
+    """How a classifier is compared: its images are small, and all in memory."""
     batches = list(material.measured.few(wanted.images or IMAGES).batches(run.preprocessing))
     if not batches:
         raise unreadable(material.measured_on)
-    told: Iterable[Told] = ((batch, original.run(batch.images)) for batch in batches)
-    if wanted.precision == "int8":
-        told = list(told)
-        _quantize(run, wanted, material, classes_trial(material, run.preprocessing, told), made, folder, say)
-    say(f"comparing on {sum(len(batch.images) for batch in batches)} of the {material.measured_on}")
-    engine = open_engine(read_export(folder), "cpu")
-    comparison = compare(told, engine.run)
-    _judge(comparison, wanted, force)
-    say("running it on its own")
-    return comparison, engine, _alone(folder, engine, wanted, _questions(run))
+    told = [(batch, original.run(batch.images)) for batch in batches]
+    return (
+        sum(len(batch.images) for batch in batches),
+        lambda: classes_trial(material, run.preprocessing, told),
+        lambda ask: compare(told, ask),
+    )
 
 
-def _judged_objects(
-    run: Run, wanted: Wanted, material: Material, made: dict[str, Any], folder: Path, force: bool,
-    say: Callable[[str], None],
-) -> tuple[ObjectComparison, Engine, dict[str, Any]]:  # fmt: skip
+def _maps(run: Run, original: Live, material: Material, wanted: Wanted) -> Ways:
+    """How a segmenter is compared: picture by picture, for they may be large."""
+    scenes = Scenes(material.measured.few(wanted.images or IMAGES), run.preprocessing, run.classes)
+    return (
+        len(scenes.pictures),
+        lambda: maps_trial(scenes, original.run, material),
+        lambda ask: compare_maps(scenes, original.run, ask),
+    )
+
+
+def _compared_objects(
+    run: Run, wanted: Wanted, material: Material, made: dict[str, Any], folder: Path, say: Callable[[str], None]
+) -> Compared:
     """The same for a detector."""
     count = wanted.images or finders.IMAGES
     told: Iterable[ObjectsTold] = finders.told_of(run, Live(run), material, count)
@@ -191,9 +214,7 @@ def _judged_objects(
     say(f"comparing on {min(count, len(material.measured))} of the {material.measured_on}")
     engine = open_engine(read_export(folder), "cpu")
     comparison, batch = finders.compared(run, told, engine, made)
-    _judge(comparison, wanted, force)
-    say("running it on its own")
-    return comparison, engine, _alone(folder, engine, wanted, *finders.questions(batch))
+    return comparison, engine, *finders.questions(batch)
 
 
 def _quantize(
@@ -274,9 +295,12 @@ def _judge(found: Comparison | ObjectComparison, wanted: Wanted, force: bool) ->
             if before_after
             else f"only {100 * found.agreement:.2f} % of the decisions stay as they were"
         )
+        advice = "Calibrate on more pictures"
+        if wanted.decide:
+            advice = "Leave out --classes-out (logits are enlarged more exactly than classes)"
         raise UserError(
             f"the {wanted.precision} export loses {found.drop:.2f} points, more than --max-drop {wanted.max_drop:g}: "
-            f"{told}, on {found.images} images. Calibrate on more pictures, take another precision, or --force it."
+            f"{told}, on {found.images} images. {advice}, take another precision, or --force it."
         )
 
 
@@ -293,24 +317,21 @@ def _questions(run: Run) -> dict[str, np.ndarray]:
 
 
 def _alone(
-    folder: Path, engine: Engine, wanted: Wanted, questions: dict[str, np.ndarray],
-    sizes: dict[str, np.ndarray] | None = None,
+    folder: Path, engine: Engine, wanted: Wanted, made: dict[str, Any], questions: dict[str, np.ndarray],
+    sizes: dict[str, np.ndarray] | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """The self-test: a fresh process answers as this one."""
-    expected = {
-        name: telling(engine.run(images, None if sizes is None else sizes[name])) for name, images in questions.items()
-    }
-    said = run_apart(folder, questions, expected, sizes)
-    if wanted.decide:  # where two classes are equally likely, rounding decides
-        return said
-    for name, difference in said["difference"].items():
-        peak = max(float(np.abs(expected[name]).max()), 1e-6)
-        if not difference <= APART[wanted.precision] * peak:
+    """The self-test: a fresh process answers as this one, which was compared with the run."""
+
+    def check(name: str, answer: dict[str, np.ndarray]) -> None:
+        given = None if sizes is None else sizes[name]
+        wrong = differing(engine.run(questions[name], given), answer, wanted.precision, made, given)
+        if wrong is not None:
             raise UserError(
-                f"the exported network answers otherwise when run on its own: {difference:.3g} apart, with answers up "
-                f"to {peak:.3g}. The runtime may be faulty; update it: pip install -U 'resurge[export]'"
+                f"the exported network answers otherwise when run on its own: {wrong}. The runtime may be faulty; "
+                "update it: pip install -U 'resurge[export]'"
             )
-    return said
+
+    return run_apart(folder, questions, sizes, check)
 
 
 def _certificate(

@@ -24,7 +24,7 @@ _GENERATED = "generated patterns"
 @dataclass(frozen=True)
 class Pictures:
     """A number of pictures, read when they are asked for. labels: class indices of the run, or None. classes: what the
-    labels of objects in the split mean; none where it has no objects."""
+    labels of objects and label maps in the split mean; none where it has neither."""
 
     split: Any  # has read(index) -> Image
     indices: tuple[int, ...]
@@ -119,7 +119,7 @@ def _opened(run: Run, source: str) -> Material:
     return Material(
         _pictures(bundle.train or measured, None),
         f"{'train' if bundle.train else name} images of {folder.name}",
-        _pictures(measured, _relabelled(run, bundle, measured), _object_classes(run, bundle)),
+        _pictures(measured, _relabelled(run, bundle, measured), _scene_classes(run, bundle)),
         f"{name} images of {folder.name}",
         real=True,
     )
@@ -137,8 +137,8 @@ def _pictures(split: Any, labels: tuple[int, ...] | None, classes: tuple[str, ..
     return Pictures(split, tuple(range(len(split))), labels, classes)
 
 
-def _object_classes(run: Run, bundle: Any) -> tuple[str, ...]:
-    return tuple(bundle.classes) if run.task in ("detect", "instances") else ()
+def _scene_classes(run: Run, bundle: Any) -> tuple[str, ...]:
+    return () if run.task == "classify" else tuple(bundle.classes)
 
 
 def _relabelled(run: Run, bundle: Any, split: Any) -> tuple[int, ...] | None:

@@ -18,6 +18,8 @@ Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 class Comparison:
     """Sums over images: of the largest difference, of decisions that agree, of right answers.
 
+    difference: of a logit, or, where classes are put out in place of logits, of the probability of the class; None
+    where neither is known. peak: the largest logit, or probability, before.
     decided, agreed: decisions (an image's class, a pixel's) and those that are the same before and after.
     labelled, right_before, right_after: decisions whose right answer is known, and how many were right.
     """
@@ -32,20 +34,22 @@ class Comparison:
     right_after: int = 0
 
     def add(self, before: dict[str, np.ndarray], after: dict[str, np.ndarray], truth: np.ndarray | None) -> None:
-        """Take in the outputs for some images. truth: the right classes, of the shape of the decisions; -1 is not
-        counted."""
+        """Take in the outputs for some images. Without `before["logits"]` no difference is measured. truth: the right
+        classes, of the shape of the decisions; -1 is not counted."""
         for name, values in after.items():
             if not np.isfinite(values).all():
                 raise UserError(
                     f"the exported network puts out {name} that are not finite numbers. Use another --precision: fp16 "
                     "overflows beyond 65504."
                 )
-        self.images += len(before["logits"])
-        self.peak = max(self.peak, float(np.abs(before["logits"]).max()))
-        if "logits" in after:
-            apart = float(np.abs(before["logits"].astype(np.float64) - after["logits"]).max())
-            self.difference = apart if self.difference is None else max(self.difference, apart)
         old, new = decisions(before), decisions(after)
+        self.images += len(new)
+        if "logits" in before:
+            ours, theirs = before["logits"], after.get("logits")
+            if theirs is None:
+                ours, theirs = _highest_share(ours), after["confidence"]
+            self.peak = max(self.peak, float(ours.max()), -float(ours.min()))
+            self.difference = max(self.difference or 0.0, largest_difference(ours, theirs))
         self.decided += old.size
         self.agreed += int((old == new).sum())
         if truth is not None:
@@ -92,6 +96,21 @@ def decisions(outputs: dict[str, np.ndarray]) -> np.ndarray:
     """The classes: (N,) or (N, H, W)."""
     found: np.ndarray = outputs["classes"] if "classes" in outputs else outputs["logits"].argmax(1)
     return found
+
+
+def largest_difference(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Of two arrays of one shape, which has two axes at least; a plane at a time, for label maps have many."""
+    planes = (values.reshape(-1, *values.shape[-2:]) for values in (ours, theirs))
+    return max(float(np.abs(one.astype(np.float64) - other).max()) for one, other in zip(*planes, strict=True))
+
+
+def _highest_share(logits: np.ndarray) -> np.ndarray:
+    """(N, K, H, W) -> (N, H, W): the probability of the most probable class."""
+    highest = logits.max(axis=1)
+    total = np.zeros_like(highest)
+    for number in range(logits.shape[1]):
+        total += np.exp(logits[:, number] - highest)
+    return 1 / total
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from resurge.deploy.folder import is_export
@@ -27,21 +27,38 @@ def require_free(target: Path, overwrite: bool) -> None:
 
 @contextmanager
 def beside(target: Path, overwrite: bool) -> Iterator[Path]:
-    """A new folder beside `target` that takes its place when the block ends well, and is removed otherwise."""
+    """A new folder beside `target` that takes its place when the block ends well, and is removed otherwise, with the
+    folders above it that were made for it."""
     parent = target.absolute().parent
-    with _writing(target):
-        parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{target.name}.", suffix=".tmp"))
-    try:
-        yield temporary
-        require_free(target, overwrite)  # it may have been made meanwhile
+    with _parents(parent, target):
         with _writing(target):
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o777 & ~umask)  # mkdtemp makes it private
-            _swap(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{target.name}.", suffix=".tmp"))
+        try:
+            yield temporary
+            require_free(target, overwrite)  # it may have been made meanwhile
+            with _writing(target):
+                umask = os.umask(0)
+                os.umask(umask)
+                temporary.chmod(0o777 & ~umask)  # mkdtemp makes it private
+                _swap(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _parents(parent: Path, target: Path) -> Iterator[None]:
+    """`parent` is there in the block; what was made for that goes again when the block fails."""
+    made: list[Path] = []
+    try:
+        with _writing(target):
+            made += [folder for folder in (parent, *parent.parents) if not folder.exists()]
+            parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for folder in made:  # the innermost first
+            with suppress(OSError):  # it was not made, or somebody else has put something there
+                folder.rmdir()
+        raise
 
 
 def _swap(temporary: Path, target: Path) -> None:
