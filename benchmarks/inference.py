@@ -16,6 +16,7 @@ import argparse
 import hashlib
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,8 @@ def groups(args: argparse.Namespace) -> Iterator[tuple[str, list[tuple[str, int]
             yield name, chosen
 
 
-def made_on() -> dict[str, Any]:
-    """The machine, the packages, and a hash of the code that decides how our networks run."""
+def code_hash() -> str:
+    """Of the code that decides how our networks run, and how they are timed."""
     root = Path(resurge.__file__).parent
     files = sorted(
         [
@@ -100,12 +101,11 @@ def made_on() -> dict[str, Any]:
             *(path for name in ("passes", "bench") for path in (root / "deploy" / name).glob("*.py")),
         ]
     )
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in files))
-    return {**machine(*PACKAGES), "code": digest.hexdigest()[:12]}
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 
 def open_rows(path: Path, fresh: bool, on: dict[str, Any]) -> Rows:
-    """The rows that are there already, if they were measured with the same code and versions on the same machine."""
+    """The rows that are there already, if they were measured with the same versions on the same machine."""
     rows = Rows(path, on)
     if fresh or not path.is_file():
         return rows
@@ -113,7 +113,7 @@ def open_rows(path: Path, fresh: bool, on: dict[str, Any]) -> Rows:
         before = json.loads(path.read_text(encoding="utf-8"))
         if before["machine"] == on:
             rows.rows = list(before["rows"])
-            print(f"{len(rows.rows)} rows are there already; --fresh measures them again.", file=sys.stderr)
+            print(f"{len(rows.rows)} rows are there; those of this code are not measured again.", file=sys.stderr)
         else:
             changed = [key for key in on if before["machine"].get(key) != on[key]]
             print(f"the rows that are there are of another {', '.join(changed)}: measured again.", file=sys.stderr)
@@ -125,10 +125,10 @@ def open_rows(path: Path, fresh: bool, on: dict[str, Any]) -> Rows:
 
 
 class Session:
-    """Measures what is not there yet."""
+    """Measures what is not there yet. code: the hash of `code_hash`, which each row keeps."""
 
-    def __init__(self, bench: Bench, rows: Rows, table: Table) -> None:
-        self.bench, self.rows, self.table = bench, rows, table
+    def __init__(self, bench: Bench, rows: Rows, table: Table, code: str) -> None:
+        self.bench, self.rows, self.table, self.code = bench, rows, table, code
 
     def measure(self, name: str, parts: Sequence[tuple[str, int]]) -> None:
         """All rows of a network."""
@@ -152,12 +152,12 @@ class Session:
             self.bench.forget(subject)
 
     def find(self, name: str, kind: str, precision: str, batch: int) -> Row | None:
-        """A row that is there, measured with the same settings."""
+        """A row that is there, measured with the same settings and code."""
         settings = self.bench.settings
         for row in self.rows.rows:
             what = tuple(row.get(key) for key in ("model", "runtime", "precision", "batch"))
-            how = tuple(row.get(key) for key in ("size", "threads", "device", "rounds"))
-            same = (settings.size, self.bench.threads, self.bench.device.type, settings.rounds)
+            how = tuple(row.get(key) for key in ("size", "threads", "device", "rounds", "code"))
+            same = (settings.size, self.bench.threads, self.bench.device.type, settings.rounds, self.code)
             if what == (name, kind, precision, batch) and how == same:
                 return row
         return None
@@ -167,7 +167,7 @@ class Session:
         known = ("model", "runtime", "precision", "batch", "size", "threads", "device")
         same = [row.get(key) for key in known]
         self.rows.rows = [each for each in self.rows.rows if [each.get(key) for key in known] != same]
-        self.rows.add(row, self.table.line(row))
+        self.rows.add({**row, "code": self.code}, self.table.line(row))
         for note in row["notes"]:
             print(f"    {note}", file=sys.stderr)
 
@@ -203,6 +203,11 @@ def print_aims(rows: Sequence[Row]) -> None:
     for name, what, measured, aim in lines:
         print(f"{name:<19}  {what:<{width}}  {measured:>8.3f}  {aim:>6.3f}  {'' if measured >= aim else 'not reached'}")
     print(f"{sum(measured >= aim for _, _, measured, aim in lines)} of {len(lines)} aims are met")
+    of_code = Counter(row.get("code") for row in rows)
+    if len(of_code) > 1:
+        print(
+            f"the rows are of {len(of_code)} states of the code: {', '.join(f'{n} of {c}' for c, n in of_code.items())}"
+        )
 
 
 def decisions(bench: Bench, rows: Rows, args: argparse.Namespace) -> None:
@@ -215,6 +220,7 @@ def decisions(bench: Bench, rows: Rows, args: argparse.Namespace) -> None:
     cell = cell_of(fastest(known)) if known else next((cell for cell in cells if cell.precision == "bf16"), cells[0])
     found = {**agreement(bench, subject, cell, args.photos, args.photos_limit or None), "runtime": "decisions"}
     found |= {"our_runtime": cell.runtime, "model": "resnest50" if not args.run else str(subject.spec)}
+    found["code"] = code_hash()
     rows.rows = [row for row in rows.rows if row["runtime"] != "decisions"]
     weights = "random weights: near ties are common" if found["random_weights"] else "trained weights"
     rows.add(found, f"\nsame decisions: {found['same']} of {found['pictures']} ({found['model']}, {weights})")
@@ -254,9 +260,9 @@ def main() -> None:
     try:
         table = Table([name for name, _ in groups(args)])
         with Bench(settings) as bench:
-            rows = open_rows(args.json, args.fresh, made_on())
+            rows = open_rows(args.json, args.fresh, machine(*PACKAGES))
             print(table.head(), flush=True)
-            session = Session(bench, rows, table)
+            session = Session(bench, rows, table, code_hash())
             for name, parts in groups(args):
                 session.measure(name, parts)
             if args.photos:

@@ -73,11 +73,11 @@ def test_what_is_there_is_not_measured_again(script, monkeypatch, tmp_path, caps
             lambda bench, subject, rows, kind=kind: {**rows[0], "runtime": kind, "our_runtime": "x"},
         )
     settings = Settings(runtimes=("eager", "openvino"), precisions=("fp32", "bf16"), batches=(8,), size=224)
-    path, on = tmp_path / "rows.json", {"torch": "1", "code": "a"}
+    path, on = tmp_path / "rows.json", {"torch": "1"}
 
-    def measured(on):
+    def measured(on, code="a"):
         bench = Fake(settings)
-        session = script.Session(bench, script.open_rows(path, False, on), Table(["resnest50"]))
+        session = script.Session(bench, script.open_rows(path, False, on), Table(["resnest50"]), code)
         session.measure("resnest50", [("fp32", 8), ("bf16", 8)])
         return bench.asked
 
@@ -92,10 +92,12 @@ def test_what_is_there_is_not_measured_again(script, monkeypatch, tmp_path, caps
     content["rows"] = [each for each in content["rows"] if each["runtime"] != "openvino"]
     path.write_text(json.dumps(content))
     assert measured(on) == [everything[1], everything[3], "forget resnest50"]
-    assert len(measured({**on, "code": "b"})) == 5
-    assert "another code: measured again" in capsys.readouterr().err
+    assert len(measured(on, "b")) == 5
+    assert {each["code"] for each in json.loads(path.read_text())["rows"]} == {"b"}
+    assert len(measured({"torch": "2"}, "b")) == 5
+    assert "another torch: measured again" in capsys.readouterr().err
     settings = replace(settings, rounds=3)
-    assert len(measured({**on, "code": "b"})) == 5  # other rounds were asked for than stand there
+    assert len(measured({"torch": "2"}, "b")) == 5  # other rounds were asked for than stand there
     assert len(json.loads(path.read_text())["rows"]) == 7  # in their place
     path.write_text("[]")
     with pytest.raises(SystemExit, match="not what this script wrote"):
@@ -124,3 +126,6 @@ def test_the_aims(script, capsys):
     printed = capsys.readouterr().out
     assert printed.count("not reached") == 2
     assert "2 of 4 aims are met" in printed
+    assert "states of the code" not in printed
+    script.print_aims([{**each, "code": "ab"[number % 2]} for number, each in enumerate(rows)])
+    assert "2 states of the code: 3 of a, 3 of b" in capsys.readouterr().out
