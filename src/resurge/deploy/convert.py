@@ -6,9 +6,11 @@ torch.export traces the network once; the ONNX file is made of that program, and
 from __future__ import annotations
 
 import logging
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +105,11 @@ def _shape(program: Any) -> tuple[Any, ...]:
 
 def write_program(program: Any, folder: Path) -> None:
     """Write the program of torch.export."""
+    content = BytesIO()
     with quiet():
-        torch.export.save(program, folder / FILES["torch"][0])
+        torch.export.save(program, content)
+    # Not by torch itself: where the disk is full, its writer ends the process.
+    (folder / FILES["torch"][0]).write_bytes(content.getbuffer())
 
 
 def write_onnx(program: Any, folder: Path, outputs: tuple[str, ...], sizes: bool = False) -> int:
@@ -133,6 +138,8 @@ def write_onnx(program: Any, folder: Path, outputs: tuple[str, ...], sizes: bool
             )
         assert found is not None
         found.save(path)
+    except OSError:  # the disk is full, say
+        raise
     except Exception as error:
         raise UserError(f"this network cannot be written as ONNX: {_first(error)}") from error
     model = onnx.load(path)
@@ -173,11 +180,23 @@ def write_openvino(onnx_file: Path, folder: Path, *, halve: bool) -> Any:
 
 
 def save_openvino(model: Any, folder: Path, *, halve: bool) -> None:
-    """Write an OpenVINO model."""
+    """Write an OpenVINO model.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     for key in ("conversion_parameters",):  # they hold the path it was converted from
         if model.has_rt_info([key]):
             model.set_rt_info("", [key])
-    need("openvino").save_model(model, folder / FILES["openvino"][0], compress_to_fp16=halve)
+    path = folder / FILES["openvino"][0]
+    try:
+        need("openvino").save_model(model, path, compress_to_fp16=halve)
+    except RuntimeError as error:  # of a full disk OpenVINO says "iostream error"
+        free = shutil.disk_usage(folder).free / 1e6
+        raise UserError(
+            f"OpenVINO cannot write {path.name} ({_first(error)}). The disk has {free:.0f} MB left: free some space, "
+            "or write to another one."
+        ) from error
 
 
 @contextmanager
