@@ -79,17 +79,16 @@ def _file(subject: Subject, files: Files, precision: str, options: argparse.Name
     return "timm", files.peer(subject, peer.net, options.runtime, precision)
 
 
-def _medians(runs: Iterator[list[Counted]]) -> list[Counted]:
+def _medians(counted: Iterator[Counted]) -> list[Counted]:
     """Of every layer that takes time the median over the runs."""
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for run in runs:
-        for kind, name, seconds in run:
-            found[kind, name].append(seconds)
+    for kind, name, seconds in counted:
+        found[kind, name].append(seconds)
     medians = [(kind, name, statistics.median(times)) for (kind, name), times in found.items()]
     return [each for each in medians if each[2] > 0]
 
 
-def _in_openvino(path: Path, images: Any, precision: str, options: argparse.Namespace) -> Iterator[list[Counted]]:
+def _in_openvino(path: Path, images: Any, precision: str, options: argparse.Namespace) -> Iterator[Counted]:
     core = openvino_core()
     settings = {**openvino_settings(precision, options.threads), "PERF_COUNT": True}
     model = core.read_model(path)
@@ -97,13 +96,11 @@ def _in_openvino(path: Path, images: Any, precision: str, options: argparse.Name
     request = core.compile_model(model, "CPU", settings).create_infer_request()
     for _ in range(options.rounds):
         request.infer([images])
-        yield [
-            (f"{each.node_type} {each.exec_type}", each.node_name, each.real_time.total_seconds())
-            for each in request.profiling_info
-        ]
+        for each in request.profiling_info:
+            yield f"{each.node_type} {each.exec_type}", each.node_name, each.real_time.total_seconds()
 
 
-def _in_onnxruntime(path: Path, images: Any, precision: str, options: argparse.Namespace) -> Iterator[list[Counted]]:
+def _in_onnxruntime(path: Path, images: Any, precision: str, options: argparse.Namespace) -> Iterator[Counted]:
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
@@ -117,7 +114,7 @@ def _in_onnxruntime(path: Path, images: Any, precision: str, options: argparse.N
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     for each in events:
         if each["cat"] == "Node" and each["name"].endswith("_kernel_time"):
-            yield [(each["args"]["op_name"], each["name"].removesuffix("_kernel_time"), each["dur"] / 1e6)]
+            yield each["args"]["op_name"], each["name"].removesuffix("_kernel_time"), each["dur"] / 1e6
 
 
 def _options() -> argparse.Namespace:

@@ -13,6 +13,15 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 from torchvision.models import detection
 
+HEADS = {
+    "faster_rcnn": "detect",
+    "cascade_rcnn": "detect",
+    "retinanet": "detect",
+    "mask_rcnn": "instances",
+    "cascade_mask_rcnn": "instances",
+}
+"""Every head for objects that has boxes, with its task."""
+
 CLASSES = 5  # without the background
 PROPOSALS = 150  # an image; few, because the heads cost most of the time
 MASKS = 20  # an image

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from detectors_alive import HEADS
 from PIL import Image
 from scene_runs import write_run
 from tiny_exports import pictures, write_files
@@ -42,13 +43,6 @@ for name in ("onnx", "onnxscript", "onnxruntime", "openvino"):
     pytest.importorskip(name)
 pytestmark = pytest.mark.filterwarnings("ignore")  # the exporters and runtimes warn of themselves
 
-HEADS = {
-    "faster_rcnn": "detect",
-    "cascade_rcnn": "detect",
-    "retinanet": "detect",
-    "mask_rcnn": "instances",
-    "cascade_mask_rcnn": "instances",
-}
 SMALL = "resnet18 depths=(1,1) planes=(8,16) stem=conv7x7(8)"  # two levels and an extra one: quickly traced
 SMALLEST = "resnet18 depths=(1,) planes=(8,) stem=conv7x7(8)"  # one and two extra ones
 SIZES = ((96, 80), (96, 128), (50, 60))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from alive import assert_alive, enliven
-from detectors_alive import photos
+from detectors_alive import HEADS, photos
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,13 +23,6 @@ CLASSIFIERS = {
     "split attention": "resnest50 depths=(2,1) planes=(16,32)",
     "squeeze": "seresnext50_32x4d groups=4 depths=(2,1) planes=(16,32)",
     "res2": "res2net50_26w_4s base_width=64 depths=(2,1) planes=(16,32)",
-}
-HEADS = {
-    "faster_rcnn": "detect",
-    "cascade_rcnn": "detect",
-    "retinanet": "detect",
-    "mask_rcnn": "instances",
-    "cascade_mask_rcnn": "instances",
 }
 
 

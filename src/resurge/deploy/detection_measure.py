@@ -16,6 +16,7 @@ import numpy as np
 from resurge.deploy.answers import Found
 from resurge.deploy.detection_answers import Size, batched, found_in, overlaps
 from resurge.deploy.material import Pictures
+from resurge.deploy.measure import points_lost
 from resurge.errors import UserError
 from resurge.tasks.average_precision import AveragePrecision, encode_masks
 
@@ -151,8 +152,7 @@ class ObjectComparison:
     @property
     def drop(self) -> float:
         """What is lost, in points: of average precision where it is known, else of agreement."""
-        known = self.precision()
-        return 100 * (1 - self.agreement) if known is None else 100 * (known[0] - known[1])
+        return points_lost(self.precision(), self.agreement)
 
     @property
     def quality(self) -> float:

@@ -92,6 +92,11 @@ class Comparison:
         return said
 
 
+def points_lost(known: tuple[float, float] | None, agreement: float) -> float:
+    """Of a score (0..1) before and after, in points; where it is not known, of the agreement."""
+    return 100 * (1 - agreement) if known is None else 100 * (known[0] - known[1])
+
+
 def decisions(outputs: dict[str, np.ndarray]) -> np.ndarray:
     """The classes: (N,) or (N, H, W)."""
     found: np.ndarray = outputs["classes"] if "classes" in outputs else outputs["logits"].argmax(1)

@@ -18,7 +18,7 @@ from resurge.data.scenes import IGNORE
 from resurge.deploy.answers import enlarged_classes
 from resurge.deploy.engines import INPUT
 from resurge.deploy.material import Material, Pictures, unreadable
-from resurge.deploy.measure import Comparison, Run, decisions
+from resurge.deploy.measure import Comparison, Run, decisions, points_lost
 from resurge.deploy.quantize import CALIBRATION, Ask, Trial
 from resurge.errors import UserError
 from resurge.tasks.iou import confusion_matrix, scores_of
@@ -81,18 +81,20 @@ class Inputs(Sequence[dict[str, np.ndarray]]):
 
     def __init__(self, pictures: Pictures, preprocessing: Any) -> None:
         self.pictures, self.preprocessing = pictures, preprocessing
-        self._rows: tuple[int, ...] = pictures.indices
-        self._rows = tuple(index for row, index in enumerate(pictures.indices) if self._readable(row))
+        self._indices = tuple(index for index in pictures.indices if self._readable(index))
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._indices)
 
     def __getitem__(self, row: Any) -> Any:
-        return {INPUT: self.preprocessing.array(self.pictures.split.read(self._rows[row]))[None]}
+        return self._read(self._indices[row])
 
-    def _readable(self, row: int) -> bool:
+    def _read(self, index: int) -> dict[str, np.ndarray]:
+        return {INPUT: self.preprocessing.array(self.pictures.split.read(index))[None]}
+
+    def _readable(self, index: int) -> bool:
         try:
-            self[row]
+            self._read(index)
         except UserError:
             return False
         return True
@@ -128,8 +130,7 @@ class MapComparison(Comparison):
     @property
     def drop(self) -> float:
         """What is lost, in points: of mIoU where label maps are known, else of agreement."""
-        known = self.miou()
-        return 100 * (1 - self.agreement) if known is None else 100 * (known[0] - known[1])
+        return points_lost(self.miou(), self.agreement)
 
     @property
     def quality(self) -> float:
