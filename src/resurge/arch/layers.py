@@ -95,7 +95,11 @@ def fuse(branches: Sequence[Tensor], weights: Tensor) -> Tensor:
 
     Works on channel slices, never on a five-dimensional view, because that would leave channels-last. Two weights
     that sum to one are an interpolation, and that is a single pass over memory.
+
+    The sum is in the type of the branches: autocast on a GPU computes a softmax in float32 and would leave the weights
+    in it, which `lerp` refuses and which would widen every map.
     """
+    weights = weights.to(branches[0].dtype)
     if len(branches) == 2:
         return torch.lerp(branches[1], branches[0], weights[:, 0])
     y = branches[0] * weights[:, 0]

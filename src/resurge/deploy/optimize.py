@@ -9,13 +9,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from resurge import __version__
 from resurge.deploy import timing
 from resurge.deploy.host import processor
 from resurge.deploy.passes.grouping import group_counts, regroup
@@ -261,4 +261,4 @@ def _machine(device: torch.device, runtime: str) -> str:
         name = torch.cuda.get_device_name(device)
     else:
         name = f"{processor()} {torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()} threads"
-    return f"{runtime}, {name}, torch {torch.__version__}, resurge {version('resurge')}"
+    return f"{runtime}, {name}, torch {torch.__version__}, resurge {__version__}"

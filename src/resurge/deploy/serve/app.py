@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse
 from starlette.exceptions import HTTPException
 
+from resurge import __version__
 from resurge.deploy.serve import described
 from resurge.deploy.serve.answering import Wanted, require_known, response
 from resurge.deploy.serve.gate import App, Gate
@@ -52,7 +52,7 @@ def create_app(service: Service, *, token: str | None = None, hosts: frozenset[s
 
     app = FastAPI(
         title="resurge serve",
-        version=version("resurge"),
+        version=__version__,
         description=described.ABOUT,
         docs_url=None,
         redoc_url=None,
