@@ -24,7 +24,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from side_by_side import RATIO_HEAD, Rows, machine, race, ratio_cells
 
-from resurge.tasks.average_precision import FIGURES, AveragePrecision, encode_masks
+from resurge.tasks.detect.metrics import FIGURES, AveragePrecision, encode_masks
 
 SIZE = (240, 320)
 RESULT = Path(__file__).parent / "results" / "evaluation.json"

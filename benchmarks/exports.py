@@ -28,15 +28,15 @@ from typing import Any
 
 import numpy as np
 
-from resurge.deploy.answers import Answer, Classified, Found, LabelMap
-from resurge.deploy.bench.record import Rows, machine
-from resurge.deploy.detection_measure import ObjectComparison
-from resurge.deploy.folder import FORMATS, PRECISIONS
-from resurge.deploy.material import Pictures, gather
-from resurge.deploy.predictor import Predictor
-from resurge.deploy.views import Views
+from resurge.bench.record import Rows, machine
 from resurge.errors import UserError
-from resurge.training.run import load_run
+from resurge.export.calibration import Pictures, gather
+from resurge.export.fidelity_objects import ObjectComparison
+from resurge.infer.folder import FORMATS, PRECISIONS
+from resurge.infer.predictor import Predictor
+from resurge.infer.tta import Views
+from resurge.runs import load_run
+from resurge.tasks.results import Answer, Classified, Found, LabelMap
 
 RESULT = Path(__file__).parent / "results" / "exports.json"
 SAME = ("run", "task", "format", "precision", "batch")

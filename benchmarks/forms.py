@@ -1,4 +1,4 @@
-"""Which of the equivalent forms of a network is fastest in a runtime: what `resurge.deploy.forms` is decided by.
+"""Which of the equivalent forms of a network is fastest in a runtime: what `resurge.export.forms` is decided by.
 
     python benchmarks/forms.py                                          # resnest50 in OpenVINO, in each precision
     python benchmarks/forms.py resnest50 --precision int8 --batch 8 --rounds 21 --json forms.json
@@ -18,14 +18,14 @@ from typing import Any
 
 import torch
 
-from resurge.deploy.bench.contestants import Job, in_engine
-from resurge.deploy.bench.files import Files
-from resurge.deploy.bench.record import Rows, machine
-from resurge.deploy.bench.settings import IMPOSSIBLE, Cell
-from resurge.deploy.bench.subjects import Subject, open_subject
-from resurge.deploy.forms import EXPORTED
-from resurge.deploy.rewrite import ALWAYS, rewrite
-from resurge.deploy.timing import PAUSE, SLOT, race
+from resurge.bench.contestants import Job, in_engine
+from resurge.bench.files import Files
+from resurge.bench.record import Rows, machine
+from resurge.bench.settings import IMPOSSIBLE, Cell
+from resurge.bench.subjects import Subject, open_subject
+from resurge.export.forms import EXPORTED
+from resurge.optimize.rewrite import ALWAYS, rewrite
+from resurge.optimize.timing import PAUSE, SLOT, race
 
 PLAIN = "as it is"
 

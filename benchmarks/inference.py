@@ -24,12 +24,12 @@ from typing import Any
 import torch
 
 import resurge
-from resurge.deploy.bench.across import agreement, best_row, cell_of, fastest, plain_row
-from resurge.deploy.bench.cells import Bench, Row
-from resurge.deploy.bench.record import Rows, machine
-from resurge.deploy.bench.settings import Settings
-from resurge.deploy.bench.subjects import Subject, open_subject
-from resurge.deploy.bench.table import Table
+from resurge.bench.across import agreement, best_row, cell_of, fastest, plain_row
+from resurge.bench.cells import Bench, Row
+from resurge.bench.record import Rows, machine
+from resurge.bench.settings import Settings
+from resurge.bench.subjects import Subject, open_subject
+from resurge.bench.table import Table
 from resurge.errors import UserError
 
 # the yardstick of the efficiencies first

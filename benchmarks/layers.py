@@ -18,12 +18,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from resurge.deploy.bench.files import Files
-from resurge.deploy.bench.peers import Peer, peer_of
-from resurge.deploy.bench.record import Rows, machine
-from resurge.deploy.bench.subjects import Subject, open_subject
-from resurge.deploy.engines import openvino_core, openvino_settings
-from resurge.deploy.forms import form_of
+from resurge.bench.files import Files
+from resurge.bench.peers import Peer, peer_of
+from resurge.bench.record import Rows, machine
+from resurge.bench.subjects import Subject, open_subject
+from resurge.export.forms import form_of
+from resurge.infer.engines import openvino_core, openvino_settings
 
 Counted = tuple[str, str, float]
 """Kind, name and seconds of a layer."""

@@ -33,9 +33,9 @@ from typing import Any
 import httpx
 import psutil
 
-from resurge.deploy.bench.record import machine
-from resurge.deploy.timing import percentile
+from resurge.bench.record import machine
 from resurge.files import atomic_write_text
+from resurge.optimize.timing import percentile
 
 RESULT = Path(__file__).parent / "results" / "serve.json"
 PACKAGES = ("resurge", "fastapi", "uvicorn", "openvino", "onnxruntime", "numpy", "pillow")
@@ -50,7 +50,7 @@ Expected = list[dict[str, float]]  # for each file the probability of every clas
 def offline(model: str, files: Sequence[str], batch: int, decoders: int, seconds: float) -> tuple[float, Expected]:
     """Images a second from files to answers, and what the model says of each file; in a process of its own."""
     from resurge.data.images import open_image
-    from resurge.deploy.predictor import Predictor
+    from resurge.infer.predictor import Predictor
 
     predictor = Predictor(model)
     contents = [Path(file).read_bytes() for file in files]

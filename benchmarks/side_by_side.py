@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from resurge.deploy import timing
-from resurge.deploy.bench.record import Rows, machine
+from resurge.bench.record import Rows, machine
+from resurge.optimize import timing
 
 __all__ = ["RATIO_HEAD", "Race", "Rows", "machine", "race", "ratio_cells"]
 

@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw
 
 from resurge.arch.zoo import get_spec
 from resurge.data.scene_preprocessing import ScenePreprocessing
+from resurge.runs import save_run_model
 from resurge.tasks.build import build_task_model
 from resurge.tasks.settings import Detector, Segmenter
-from resurge.training.run import save_run_model
 
 MODEL = "resnet18 depths=(1,1,1,1) planes=(8,8,16,16) stem=conv7x7(8)"
 CLASSES = ("disc", 'a <b> & "c"', "bar")

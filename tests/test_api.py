@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -88,3 +89,17 @@ def test_create_model_says_what_is_wrong(arguments: dict[str, object], told: str
 def test_list_models() -> None:
     assert resurge.list_models("resnest2*") == ["resnest26", "resnest200", "resnest269"]
     assert resurge.list_models("nothing*") == []
+
+
+_OPTIMIZED = """
+import resurge.optimize.rewrite, resurge, sys, torch
+model = resurge.create_model("resnet18", num_classes=2).eval()
+done = resurge.optimize(model, torch.randn(1, 3, 32, 32), rounds=1, memory=sys.argv[1])
+print(done.certificate.images)
+"""
+
+
+def test_optimize_is_called_whatever_was_imported_first(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _OPTIMIZED, str(tmp_path / "forms.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"

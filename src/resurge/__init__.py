@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from resurge.api import create_backbone, create_model, get_spec, list_models, load_run
-    from resurge.deploy.optimize import optimize
-    from resurge.deploy.predictor import Predictor
+    from resurge.infer.predictor import Predictor
+    from resurge.optimize.autotune import optimize
     from resurge.weights.checkpoint import export_weights, load_weights
 
 __version__ = "0.1.0"
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 _HOME = {
-    "Predictor": "resurge.deploy.predictor",
+    "Predictor": "resurge.infer.predictor",
     "create_backbone": "resurge.api",
     "create_model": "resurge.api",
     "export_weights": "resurge.weights.checkpoint",
@@ -41,7 +41,7 @@ _HOME = {
     "list_models": "resurge.api",
     "load_run": "resurge.api",
     "load_weights": "resurge.weights.checkpoint",
-    "optimize": "resurge.deploy.optimize",
+    "optimize": "resurge.optimize.autotune",
 }
 
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from resurge.arch.backbone import Backbone
 from resurge.arch.spec import Spec
 from resurge.arch.zoo import get_spec, list_models
+from resurge.runs import Run, load_run
 from resurge.tasks.build import build_task_model
 from resurge.tasks.settings import Detector, Segmenter
-from resurge.training.run import Run, load_run
 from resurge.weights.checkpoint import export_weights, load_weights
 
 __all__ = [

@@ -14,7 +14,7 @@ from resurge.arch.layers import BranchAttention
 from resurge.arch.spec import plan
 from resurge.arch.zoo import MODELS, get_spec
 from resurge.errors import UserError
-from resurge.tasks.classify import ClassificationModel
+from resurge.tasks.classify.model import ClassificationModel
 
 KINDS = {
     "basic": "resnet18 depths=(1,1,1,1)",
@@ -228,7 +228,7 @@ def test_the_largest_member_stays_under_two_gib() -> None:
         "import resource, torch\n"
         "from resurge.arch.backbone import Backbone\n"
         "from resurge.arch.zoo import MODELS\n"
-        "from resurge.tasks.classify import ClassificationModel\n"
+        "from resurge.tasks.classify.model import ClassificationModel\n"
         "model = ClassificationModel(Backbone(MODELS['resnest269']), 1000).eval()\n"
         "with torch.inference_mode():\n"
         "    assert model(torch.randn(1, 3, 416, 416)).shape == (1, 1000)\n"

@@ -26,7 +26,7 @@ from resurge.arch.shortcuts import AvgProjection, Projection
 from resurge.arch.spec import Spec
 from resurge.arch.transforms import AvgDown, Res2Conv, SplitAttention
 from resurge.arch.zoo import ALIASES, get_spec
-from resurge.tasks.classify import ClassificationModel
+from resurge.tasks.classify.model import ClassificationModel
 from resurge.weights.layouts import to_resurge
 
 timm = pytest.importorskip("timm")

@@ -12,7 +12,7 @@ from resurge.arch.layers import ConvNormAct
 from resurge.arch.surgery import NORMS, convert_norm, set_drop_block, set_drop_path, zero_init_last
 from resurge.arch.zoo import MODELS, get_spec
 from resurge.errors import UserError
-from resurge.tasks.classify import ClassificationModel
+from resurge.tasks.classify.model import ClassificationModel
 
 SMALL = ["resnet20_cifar", "resnet50d depths=(1,1,1,1)", "skresnet18", "resnest14", "res2net50_26w_4s depths=(1,1,1,1)"]
 

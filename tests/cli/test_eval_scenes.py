@@ -17,7 +17,7 @@ import resurge
 from resurge.cli import main
 from resurge.data import digit_scenes
 from resurge.data.digits import DIGITS
-from resurge.training.recipe import Recipe
+from resurge.recipe import Recipe
 
 TASKS = ("detect", "instances", "segment")
 

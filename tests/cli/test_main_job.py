@@ -16,11 +16,11 @@ import yaml
 from PIL import Image
 
 import resurge
+from resurge import recipe as recipes
 from resurge.cli import main
 from resurge.cli.train import option_name, read_value
-from resurge.training import recipe as recipes
-from resurge.training.recipe import Recipe
-from resurge.training.stops import TrainingDiverged, TrainingInterrupted
+from resurge.recipe import Recipe
+from resurge.train.stops import TrainingDiverged, TrainingInterrupted
 
 
 def printed_recipe(capsys: pytest.CaptureFixture[str], *words: str) -> Recipe:
@@ -348,7 +348,7 @@ def test_bad_input_of_predict(
 def test_ways_a_training_stops(
     stop: Exception, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from resurge.training import train as training
+    from resurge.train import train as training
 
     def train(*args: object, **kwargs: object) -> None:
         raise stop

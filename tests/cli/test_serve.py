@@ -79,7 +79,7 @@ def test_a_warning_where_everybody_can_ask(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "model.json").write_text(json.dumps({"task": "classify"}))
-    monkeypatch.setattr("resurge.deploy.serve.running.Server.run_on", lambda self, listener: None)
+    monkeypatch.setattr("resurge.serve.running.Server.run_on", lambda self, listener: None)
     monkeypatch.delenv(serve.TOKEN, raising=False)
     assert main(["serve", str(tmp_path), "--port", "0", "--host", "0.0.0.0"]) == 0
     assert "everybody who can reach" in capsys.readouterr().err

@@ -23,7 +23,7 @@ from resurge.explain.attention import (
     write_thumbnails,
 )
 from resurge.explain.heat import colors, enlarge, overlay, sheet, to_image
-from resurge.tasks.classify import ClassificationModel
+from resurge.tasks.classify.model import ClassificationModel
 
 NUMBERS = "depths=(2,1) planes=(16,32)"
 

@@ -13,7 +13,7 @@ from resurge.arch.surgery import set_drop_block, set_drop_path
 from resurge.arch.zoo import get_spec
 from resurge.errors import UserError
 from resurge.explain.cost import conv_parameters, cost
-from resurge.tasks.classify import ClassificationModel
+from resurge.tasks.classify.model import ClassificationModel
 
 SMALL = "resnet18 planes=(8,16,24,32) stem=deep(4) block=bottleneck transform=avgdown(split(radix=2)) gate=se"
 

@@ -12,7 +12,7 @@ from pycocotools import mask as reference_masks
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from resurge.tasks.average_precision import FIGURES, AveragePrecision, encode_masks, f1, match
+from resurge.tasks.detect.metrics import FIGURES, AveragePrecision, encode_masks, f1, match
 
 CLASSES = ("cell", "platelet", "nothing of it", "only crowds", "nucleus")
 SIZE = (230, 320)

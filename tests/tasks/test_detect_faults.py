@@ -10,10 +10,10 @@ from resurge.arch.backbone import Backbone
 from resurge.arch.surgery import NORMS, convert_norm
 from resurge.arch.zoo import get_spec
 from resurge.errors import UserError
-from resurge.tasks.boxes import paste, postprocess
-from resurge.tasks.detect import DetectionModel
-from resurge.tasks.instances import InstanceModel
-from resurge.tasks.pyramid import image_batch, pick_levels
+from resurge.tasks.detect.boxes import paste, postprocess
+from resurge.tasks.detect.boxes_task import DetectionModel
+from resurge.tasks.detect.masks_task import InstanceModel
+from resurge.tasks.detect.pyramid import image_batch, pick_levels
 from resurge.tasks.settings import Detector
 
 NUMBERS = {
@@ -219,7 +219,7 @@ def test_masks_are_pasted_a_few_at_a_time(monkeypatch):
     corner = torch.rand(7, 2) * 40
     boxes, masks = torch.cat([corner, corner + 5 + 30 * torch.rand(7, 2)], 1), torch.rand(7, 1, 8, 8)
     whole = paste(masks, boxes, (60, 70))
-    monkeypatch.setattr("resurge.tasks.boxes.PASTED_AT_ONCE", 2 * 60 * 70)
+    monkeypatch.setattr("resurge.tasks.detect.boxes.PASTED_AT_ONCE", 2 * 60 * 70)
     assert torch.equal(paste(masks, boxes, (60, 70)), whole)
     assert 0 < whole.float().mean() < 0.5
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from resurge.arch.backbone import Backbone
 from resurge.arch.surgery import convert_norm
 from resurge.arch.zoo import get_spec
-from resurge.tasks.detect import DetectionModel
-from resurge.tasks.instances import InstanceModel
+from resurge.tasks.detect.boxes_task import DetectionModel
+from resurge.tasks.detect.masks_task import InstanceModel
 from resurge.tasks.settings import Detector
 from resurge.weights.checkpoint import export_weights, load_weights
 

@@ -10,7 +10,7 @@ import torch
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassJaccardIndex
 
 from resurge.errors import UserError
-from resurge.tasks.iou import LabelMapScores, confusion_matrix
+from resurge.tasks.segment.metrics import LabelMapScores, confusion_matrix
 
 CLASSES = ("road", "sky", "tree", "told only", "car", "neither", "there only")
 

@@ -7,8 +7,8 @@ import torch
 
 from resurge.arch.backbone import Backbone
 from resurge.arch.zoo import get_spec
-from resurge.tasks.detect import DetectionModel
-from resurge.tasks.pyramid import image_batch
+from resurge.tasks.detect.boxes_task import DetectionModel
+from resurge.tasks.detect.pyramid import image_batch
 from resurge.tasks.settings import Detector
 
 SETTINGS = Detector(fpn_channels=16, rpn_proposals_test=20, max_detections=15)

@@ -16,7 +16,7 @@ from resurge.arch.layers import BatchNorm2d
 from resurge.arch.surgery import SyncBatchNorm, convert_norm
 from resurge.arch.zoo import get_spec
 from resurge.errors import UserError
-from resurge.tasks.segment import IGNORE, SegmentationModel, atrous_rates, pixel_cross_entropy
+from resurge.tasks.segment.model import IGNORE, SegmentationModel, atrous_rates, pixel_cross_entropy
 from resurge.tasks.settings import HEADS
 
 ALL_HEADS = HEADS["segment"]

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from resurge.arch.backbone import Backbone
 from resurge.arch.zoo import get_spec
 from resurge.errors import UserError
-from resurge.tasks.segment import SegmentationModel
+from resurge.tasks.segment.model import SegmentationModel
+from resurge.tasks.segment.sliding import predict_probabilities, window_starts
 from resurge.tasks.settings import Segmenter
-from resurge.tasks.sliding import predict_probabilities, window_starts
 
 REJECTED = 1e-3
 

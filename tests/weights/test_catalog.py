@@ -12,7 +12,7 @@ from torch import nn
 from resurge.arch.backbone import Backbone
 from resurge.arch.zoo import ALIASES, MODELS, get_spec
 from resurge.errors import UserError
-from resurge.tasks.classify import ClassificationModel
+from resurge.tasks.classify.model import ClassificationModel
 from resurge.weights.catalog import entries, entry, names_with_parameters, pretrained_source
 from resurge.weights.layouts import LAYOUTS, module_names
 

@@ -21,7 +21,7 @@ from resurge.arch.backbone import Backbone
 from resurge.arch.text import parse_spec
 from resurge.arch.zoo import get_spec
 from resurge.errors import UserError
-from resurge.tasks.classify import ClassificationModel
+from resurge.tasks.classify.model import ClassificationModel
 from resurge.weights.checkpoint import adapt_input, export_weights, load_weights, save_model
 from resurge.weights.model_json import read_model_json
 from resurge.weights.reading import read_checkpoint

@@ -9,7 +9,7 @@ import torchvision
 from resurge.arch.backbone import Backbone
 from resurge.arch.zoo import MODELS, get_spec
 from resurge.errors import UserError
-from resurge.tasks.classify import ClassificationModel
+from resurge.tasks.classify.model import ClassificationModel
 from resurge.weights.catalog import entries
 from resurge.weights.layouts import LAYOUTS, detect_layout, from_resurge, to_resurge
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from resurge.arch.backbone import Backbone
 from resurge.arch.zoo import get_spec
-from resurge.tasks.classify import ClassificationModel
+from resurge.tasks.classify.model import ClassificationModel
 from resurge.weights.catalog import entry
 from resurge.weights.checkpoint import load_weights
 from resurge.weights.download import fetch

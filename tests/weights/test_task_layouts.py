@@ -13,10 +13,10 @@ from resurge.arch.backbone import Backbone
 from resurge.arch.surgery import convert_norm
 from resurge.arch.zoo import get_spec
 from resurge.errors import UserError
-from resurge.tasks.classify import ClassificationModel
-from resurge.tasks.detect import DetectionModel
-from resurge.tasks.instances import InstanceModel
-from resurge.tasks.segment import SegmentationModel
+from resurge.tasks.classify.model import ClassificationModel
+from resurge.tasks.detect.boxes_task import DetectionModel
+from resurge.tasks.detect.masks_task import InstanceModel
+from resurge.tasks.segment.model import SegmentationModel
 from resurge.tasks.settings import Detector, Segmenter
 from resurge.weights.checkpoint import export_weights, load_weights, save_model
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from resurge.bench.settings import AGAINST, PRECISIONS, RUNTIMES, YARDSTICK, Settings
 from resurge.cli.options import Parser, device, one_of, whole_number
-from resurge.deploy.bench.settings import AGAINST, PRECISIONS, RUNTIMES, YARDSTICK, Settings
 from resurge.errors import UserError
 
 NONE = "none"
@@ -85,11 +85,11 @@ def run(options: argparse.Namespace) -> int:
     )
     models = list(dict.fromkeys(options.models))
     _check_files(options)
-    from resurge.deploy.bench.cells import Bench
-    from resurge.deploy.bench.plot import plot
-    from resurge.deploy.bench.record import Rows, machine
-    from resurge.deploy.bench.subjects import check_word
-    from resurge.deploy.bench.table import Table
+    from resurge.bench.cells import Bench
+    from resurge.bench.plot import plot
+    from resurge.bench.record import Rows, machine
+    from resurge.bench.subjects import check_word
+    from resurge.bench.table import Table
 
     for model in (*models, *([settings.yardstick] if settings.yardstick else [])):
         check_word(model)  # all of them, before minutes are spent on the first
@@ -110,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _check_files(options: argparse.Namespace) -> None:
     """Raises UserError for what could not be written after all has been measured."""
-    from resurge.deploy.bench.plot import check_suffix
+    from resurge.bench.plot import check_suffix
 
     if options.plot is not None:
         check_suffix(options.plot)

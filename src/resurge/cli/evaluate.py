@@ -30,7 +30,7 @@ from resurge.tasks.settings import HEADS, TASKS, pick_head
 if TYPE_CHECKING:
     from resurge.cli.scoring.contract import Scoring, Subject
     from resurge.data.bundle import DataBundle
-    from resurge.training.run import Run
+    from resurge.runs import Run
 
 SPLITS = ("auto", "train", "val", "test", "all")
 # Options that only some tasks take, by destination; not given, they are None.
@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
     if not is_run and not options.data:
         raise UserError("a network by name needs --data: a folder of images, a CSV file, or digits.")
     from resurge.data.images import UnreadableImage
-    from resurge.training.evaluate import write_evaluation
+    from resurge.tasks.classify.evaluate import write_evaluation
 
     subject, scoring = subject_of_run(options) if is_run else subject_of_model(options)
     try:
@@ -126,7 +126,7 @@ def subject_of_run(options: argparse.Namespace) -> tuple[Subject, Scoring]:
     """A run, on the data it was trained with unless --data names other."""
     from resurge.cli.scoring import scoring_of
     from resurge.cli.scoring.contract import Subject
-    from resurge.training.run import load_run
+    from resurge.runs import load_run
 
     run = load_run(options.model)
     scoring = scoring_of(run.task)
@@ -172,7 +172,7 @@ def own_scenes(run: Run, split: str) -> tuple[Any, tuple[str, ...], str]:
     trained = run.meta.get("data")
     wanted = trained.get("sizes") if isinstance(trained, Mapping) else None
     if isinstance(wanted, Mapping) and dict(wanted) != _sizes(bundle):
-        from resurge.training.feeding import readable
+        from resurge.train.feeding import readable
 
         bundle = readable(bundle)  # as the training left out what cannot be decoded
     splits, sizes = bundle.splits(), _sizes(bundle)

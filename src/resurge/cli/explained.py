@@ -15,7 +15,7 @@ from resurge.explain.attention import write_thumbnails
 from resurge.explain.cost import CostReport, cost
 from resurge.explain.diagram import block_scene, network_scene
 from resurge.files import atomic_write_text
-from resurge.training.run import Run
+from resurge.runs import Run
 
 EXAMPLES = 12
 

@@ -10,11 +10,11 @@ from PIL import Image
 
 from resurge.cli.predicting.objects import SCORE
 from resurge.data.scenes import IGNORE, Objects, Region
-from resurge.deploy.answers import Found, LabelMap
-from resurge.deploy.predictor import Predictor
-from resurge.deploy.views import Views
 from resurge.explain.overlays import BACKGROUND, colour, draw_label_map, draw_objects, save_jpeg
-from resurge.training.run import Run
+from resurge.infer.predictor import Predictor
+from resurge.infer.tta import Views
+from resurge.runs import Run
+from resurge.tasks.results import Found, LabelMap
 
 SIDE = (288, 360)  # at least and at most, of the longer side of a picture, pixels
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from resurge.cli.options import Parser, add_json, number, one_of, whole_number
-from resurge.deploy.folder import FORMATS, PRECISIONS
 from resurge.errors import UserError
+from resurge.infer.folder import FORMATS, PRECISIONS
 from resurge.weights.model_json import folder_of
 
 RANDOM = "random"
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     if is_run and own:
         words = ", ".join("--" + name.replace("_", "-") for name in own)
         raise UserError(f"{options.run} is a run, which says {words} itself. Leave it out.")
-    from resurge.deploy.export import Wanted, check, export
+    from resurge.export.make import Wanted, check, export
 
     form = None
     if options.form is not None:
@@ -117,8 +117,8 @@ def _bare(options: argparse.Namespace) -> Any:
     from resurge.arch.zoo import get_spec
     from resurge.cli.scoring.classify import preprocessing_of, published_source
     from resurge.data.preprocessing import Preprocessing
+    from resurge.runs import bare_run
     from resurge.tasks.build import build_task_model
-    from resurge.training.run import bare_run
     from resurge.weights.checkpoint import load_weights
 
     spec = get_spec(options.run)

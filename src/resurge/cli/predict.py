@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     _keep_apart(options, files)
     from resurge.cli.predicting import predicting_of
     from resurge.cli.predicting.contract import Asked
-    from resurge.deploy.predictor import Predictor
+    from resurge.infer.predictor import Predictor
 
     predictor = Predictor(options.run, options.device, options.threads)
     for note in predictor.notes:

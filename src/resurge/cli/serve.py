@@ -12,7 +12,7 @@ from resurge.cli.options import Parser, add_device, number, whole_number
 from resurge.errors import UserError
 
 if TYPE_CHECKING:
-    from resurge.deploy.serve.limits import Limits
+    from resurge.serve.limits import Limits
 
 TOKEN = "RESURGE_TOKEN"
 
@@ -84,12 +84,12 @@ def run(options: argparse.Namespace) -> int:
     # Read when Pillow is imported. In its own blocks of 16 MB the C library keeps what pictures have left.
     os.environ.setdefault("PILLOW_BLOCK_SIZE", "64m")
     try:
-        from resurge.deploy.serve.running import LOOPBACK, Server, bind, is_local
+        from resurge.serve.running import LOOPBACK, Server, bind, is_local
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
         raise UserError(f"{package} is not installed. Install what serve needs: pip install 'resurge[app]'") from error
-    from resurge.deploy.serve.loading import loader, task_of
-    from resurge.deploy.serve.service import Service
+    from resurge.serve.loading import loader, task_of
+    from resurge.serve.service import Service
 
     limits = limits_of(options, task_of(Path(options.model)))
     service = Service(loader(options.model, options.device, options.threads), limits)
@@ -124,7 +124,7 @@ def limits_of(options: argparse.Namespace, task: str) -> Limits:
     Raises:
         UserError: two of them do not go together.
     """
-    from resurge.deploy.serve.limits import Limits
+    from resurge.serve.limits import Limits
 
     given = {name: getattr(options, name) for name in GIVEN if getattr(options, name) is not None}
     if options.workers is not None:

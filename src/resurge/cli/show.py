@@ -86,8 +86,8 @@ def _examine_run(place: Path, options: argparse.Namespace) -> Summary:
     from resurge.arch.zoo import canonical_name, get_spec
     from resurge.explain.cost import cost
     from resurge.explain.show import BACKBONE_ONLY, Summary, Trained, default_classes
+    from resurge.runs import read_settings
     from resurge.tasks.build import build_task_model
-    from resurge.training.run import read_settings
     from resurge.weights.catalog import entries
     from resurge.weights.model_json import read_model_json
 

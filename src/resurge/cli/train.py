@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from resurge import recipe as recipes
 from resurge.cli.options import Parser, as_is
+from resurge.config import read_assignment
 from resurge.errors import UserError, suggest
-from resurge.options import read_assignment
-from resurge.training import recipe as recipes
-from resurge.training.figures import NAMES, percent_text
-from resurge.training.recipe import Recipe
-from resurge.training.stops import TrainingDiverged, TrainingInterrupted
+from resurge.recipe import Recipe
+from resurge.tasks.metric_names import NAMES, percent_text
+from resurge.train.stops import TrainingDiverged, TrainingInterrupted
 
 # These stand first in the help; every other field of a recipe follows under the name of its group.
 COMMON = ("task", "head", "data", "model", "weights")
@@ -96,7 +96,7 @@ def _starting_recipe(name: str | None, changes: dict[str, Any]) -> Recipe:
 
 def _changed_recipe(folder: Path, changes: dict[str, Any]) -> Recipe:
     """The run's recipe with what the command line says; the training refuses what must stay as it was."""
-    from resurge.training.run import read_recipe
+    from resurge.runs import read_recipe
 
     return read_recipe(folder).replace(changes, where="command line")
 
@@ -104,7 +104,7 @@ def _changed_recipe(folder: Path, changes: dict[str, Any]) -> Recipe:
 def _train(recipe: Recipe | None, out: Path, *, resume: bool = False, overwrite: bool = False) -> int:
     from resurge.cli.explained import explain_training
     from resurge.report import write_report
-    from resurge.training.train import train
+    from resurge.train.train import train
 
     try:
         result = train(recipe, out, resume=resume, overwrite=overwrite, finished=explain_training)

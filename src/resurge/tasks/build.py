@@ -6,10 +6,10 @@ from torch import nn
 
 from resurge.arch.backbone import Backbone
 from resurge.arch.spec import Spec
-from resurge.tasks.classify import ClassificationModel
-from resurge.tasks.detect import DetectionModel
-from resurge.tasks.instances import InstanceModel
-from resurge.tasks.segment import SegmentationModel
+from resurge.tasks.classify.model import ClassificationModel
+from resurge.tasks.detect.boxes_task import DetectionModel
+from resurge.tasks.detect.masks_task import InstanceModel
+from resurge.tasks.segment.model import SegmentationModel
 from resurge.tasks.settings import Detector, Segmenter, pick_head
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from resurge.config import Section, option
 from resurge.errors import UserError, suggest
-from resurge.options import Section, option
 
 # task -> its heads; the first one is taken when none is named
 HEADS: dict[str, tuple[str, ...]] = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from resurge.cli.predicting.contract import Asked, Opened
 from resurge.cli.predicting.explanations import Explanations
-from resurge.deploy.answers import Classified
+from resurge.tasks.results import Classified
 
 
 class Classifying:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from PIL import Image
 
-from resurge.deploy.predictor import Predictor
+from resurge.infer.predictor import Predictor
 
 
 class Opened(NamedTuple):

@@ -9,9 +9,9 @@ from typing import Any
 from PIL import Image
 
 from resurge.cli.predicting.files import Names
-from resurge.deploy.predictor import Predictor
 from resurge.errors import UserError
 from resurge.files import atomic_write_text
+from resurge.infer.predictor import Predictor
 
 
 class Explanations:

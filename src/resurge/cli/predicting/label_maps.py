@@ -9,11 +9,11 @@ from typing import Any
 from resurge.cli.predicting.contract import Asked, Opened
 from resurge.cli.predicting.files import Names
 from resurge.cli.predicting.scenes import Pictures, limited
-from resurge.deploy.answers import LabelMap
-from resurge.deploy.views import Views
 from resurge.errors import UserError
 from resurge.explain.heat import save_png
 from resurge.explain.overlays import draw_label_map, index_image
+from resurge.infer.tta import Views
+from resurge.tasks.results import LabelMap
 
 
 class Segmenting:

@@ -10,7 +10,7 @@ from typing import Any
 from resurge.cli.scoring.contract import Progress, Subject, changed
 from resurge.cli.tables import fixed, percent, table
 from resurge.data.preprocessing import Preprocessing
-from resurge.training.evaluate import evaluate
+from resurge.tasks.classify.evaluate import evaluate
 from resurge.weights.catalog import Source, entries
 
 # A confusion matrix with more classes than this is wider than a terminal; --json has it all the same.

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import nn
 
-from resurge.training.run import Run
+from resurge.runs import Run
 
 Progress = Callable[[int, int], None]
 

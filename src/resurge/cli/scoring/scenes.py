@@ -11,9 +11,9 @@ from resurge.cli.predicting.scenes import limited
 from resurge.cli.scoring.contract import Progress, Subject, changed
 from resurge.cli.tables import percent, table
 from resurge.data.scene_preprocessing import ScenePreprocessing
-from resurge.deploy.views import Views
+from resurge.infer.tta import Views
 from resurge.report.scenes import FIGURES
-from resurge.training.evaluate_scenes import evaluate_scenes
+from resurge.tasks.evaluate_scenes import evaluate_scenes
 
 # A confusion matrix with more classes than this is wider than a terminal; --json has it all the same.
 WIDEST_MATRIX = 12

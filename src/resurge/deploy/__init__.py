@@ -1,1 +1,0 @@
-"""From a trained network to what production runs: exact rewriting, export, prediction, serving."""

@@ -1,0 +1,220 @@
+"""From a network in torch to the file of a format. Batch, height and width stay open in all of them.
+
+torch.export traces the network once; the ONNX file is made of that program, and OpenVINO's of the ONNX file.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resurge.errors import UserError
+from resurge.export.grid_means import TraceablePyramidPooling
+from resurge.export.onnx_graph import ceil_pools, join_slices
+from resurge.infer.engines import INPUT, SIDES, SIZES, need
+from resurge.infer.folder import FILES
+from resurge.tasks.detect.ops import onnx_table
+from resurge.tasks.segment.model import PyramidPoolingHead
+
+# Traced with more than one image and with sides that differ: a size of 1, or two that are equal, would be taken for
+# what they always are. No side of an inner map may come down to 1 either.
+EXAMPLE = (2, 192, 256)
+OPSET = 20
+DIMENSIONS = ("batch", *SIDES)
+TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Deployed(nn.Module):
+    """The network as it is exported: float32 images in; logits out, or a class for every pixel.
+
+    Args:
+        model: (N, C, H, W) -> logits (N, K) or (N, K, H, W).
+        kind: what it computes in.
+        decide: put out classes uint8 (N, H, W) and their probability float32 (N, H, W) in place of the logits.
+    """
+
+    def __init__(self, model: nn.Module, kind: torch.dtype = torch.float32, decide: bool = False) -> None:
+        super().__init__()
+        head = getattr(model, "head", None)
+        if isinstance(head, PyramidPoolingHead):
+            model.head = TraceablePyramidPooling(head)
+        self.model = model.to(kind)
+        self.kind = kind
+        self.decide = decide
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        logits: Tensor = self.model(images if self.kind == images.dtype else images.to(self.kind))
+        if logits.dtype != torch.float32:
+            logits = logits.float()
+        if not self.decide:
+            return logits
+        # the largest probability is 1 / sum exp(z - max z): no softmax of all classes is stored
+        highest, label = logits.max(dim=1)
+        return label.to(torch.uint8), 1 / (logits - highest[:, None]).exp().sum(dim=1)
+
+
+def output_names(decide: bool) -> tuple[str, ...]:
+    """What `Deployed` puts out, in order."""
+    return ("classes", "confidence") if decide else ("logits",)
+
+
+def trace(model: nn.Module, channels: int, sizes: bool = False) -> Any:
+    """The network as a program of torch.export, with batch, height and width open.
+
+    Args:
+        sizes: it takes the size of each image as well, as a detector does.
+
+    Raises:
+        UserError: the network has a part whose work depends on the size of the image in a way that cannot be traced.
+    """
+    open_ = torch.export.Dim.DYNAMIC
+    batch, height, width = EXAMPLE
+    example: tuple[Tensor, ...] = (torch.zeros(batch, channels, height, width),)
+    dynamic: tuple[dict[int, Any], ...] = ({0: open_, 2: open_, 3: open_},)
+    if sizes:
+        example, dynamic = (*example, torch.tensor([[height, width]] * batch)), (*dynamic, {0: open_})
+    try:
+        with quiet(), torch.no_grad():
+            program = torch.export.export(model.eval(), example, dynamic_shapes=dynamic)
+    except Exception as error:  # torch raises many kinds, none of them documented
+        raise UserError(f"torch.export cannot trace this network: {_first(error)}") from error
+    fixed = [name for name, at in zip(DIMENSIONS, (0, 2, 3), strict=True) if isinstance(_shape(program)[at], int)]
+    if fixed:
+        raise UserError(
+            f"torch.export fixed the {' and '.join(fixed)} of the images in this network; it stays open here."
+        )
+    for node in program.graph.nodes:  # where the code stood on this machine is nobody's business
+        node.meta.pop("stack_trace", None)
+    return program
+
+
+def _shape(program: Any) -> tuple[Any, ...]:
+    names = set(program.graph_signature.user_inputs)
+    node = next(node for node in program.graph.nodes if node.op == "placeholder" and node.name in names)
+    return tuple(side if isinstance(side, int) else None for side in node.meta["val"].shape)
+
+
+def write_program(program: Any, folder: Path) -> None:
+    """Write the program of torch.export."""
+    content = BytesIO()
+    with quiet():
+        torch.export.save(program, content)
+    # Not by torch itself: where the disk is full, its writer ends the process.
+    (folder / FILES["torch"][0]).write_bytes(content.getbuffer())
+
+
+def write_onnx(program: Any, folder: Path, outputs: tuple[str, ...], sizes: bool = False) -> int:
+    """Write the ONNX file, checked by ONNX's own checker; returns its number of nodes.
+
+    Args:
+        sizes: as in `trace`.
+
+    Raises:
+        UserError: onnx or onnxscript is not installed, or the network has an operator that ONNX does not know.
+    """
+    onnx = need("onnx")
+    need("onnxscript")
+    path = folder / FILES["onnx"][0]
+    try:
+        with quiet():
+            found = torch.onnx.export(
+                program,
+                dynamo=True,
+                input_names=[INPUT, SIZES] if sizes else [INPUT],
+                output_names=list(outputs),
+                opset_version=OPSET,
+                custom_translation_table=onnx_table() if sizes else None,
+                optimize=True,
+                verbose=False,
+            )
+        assert found is not None
+        found.save(path)
+    except OSError:  # the disk is full, say
+        raise
+    except Exception as error:
+        raise UserError(f"this network cannot be written as ONNX: {_first(error)}") from error
+    model = onnx.load(path)
+    ceil_pools(model.graph)
+    join_slices(model.graph)
+    _name_dimensions(model.graph)
+    _clean(model)
+    onnx.save(model, path)
+    onnx.checker.check_model(str(path), full_check=True)
+    return len(model.graph.node)
+
+
+def _name_dimensions(graph: Any) -> None:
+    """`batch`, `height` and `width` in place of the tracer's symbols, everywhere."""
+    sides = graph.input[0].type.tensor_type.shape.dim
+    names = {sides[at].dim_param: name for name, at in zip(DIMENSIONS, (0, 2, 3), strict=True)}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for side in value.type.tensor_type.shape.dim:
+            if side.dim_param:
+                side.dim_param = names.get(side.dim_param, side.dim_param)
+
+
+def _clean(model: Any) -> None:
+    """Take away what the exporter notes down beside the network: stack traces, with the paths of this machine."""
+    graph = model.graph
+    for thing in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        thing.ClearField("metadata_props")
+        thing.ClearField("doc_string")
+
+
+def write_openvino(onnx_file: Path, folder: Path, *, halve: bool) -> Any:
+    """Write OpenVINO's two files of an ONNX file; with `halve` the weights are stored in fp16. Returns the model."""
+    openvino = need("openvino")
+    with quiet():
+        model = openvino.convert_model(onnx_file)
+        save_openvino(model, folder, halve=halve)
+    return model
+
+
+def save_openvino(model: Any, folder: Path, *, halve: bool) -> None:
+    """Write an OpenVINO model.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    for key in ("conversion_parameters",):  # they hold the path it was converted from
+        if model.has_rt_info([key]):
+            model.set_rt_info("", [key])
+    path = folder / FILES["openvino"][0]
+    try:
+        need("openvino").save_model(model, path, compress_to_fp16=halve)
+    except RuntimeError as error:  # of a full disk OpenVINO says "iostream error"
+        free = shutil.disk_usage(folder).free / 1e6
+        raise UserError(
+            f"OpenVINO cannot write {path.name} ({_first(error)}). The disk has {free:.0f} MB left: free some space, "
+            "or write to another one."
+        ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings and log lines of exporters, which are about themselves; what fails still raises."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _first(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

@@ -1,0 +1,1 @@
+"""Prediction: results, predictors, and the engines that run a run or an export."""

@@ -1,0 +1,25 @@
+"""Exact rewriting of trained networks, and the choice of the fastest form on a machine.
+
+`resurge.optimize(model, example)` is a public function with the name of this package, which Python puts in its place
+when a module of the package is imported first. The package is therefore callable and does what the function does.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from resurge.optimize.autotune import Optimized
+
+
+class _Callable(ModuleType):
+    def __call__(self, *arguments: Any, **options: Any) -> Optimized:
+        """See `resurge.optimize.autotune.optimize`."""
+        from resurge.optimize.autotune import optimize
+
+        return optimize(*arguments, **options)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -1,0 +1,264 @@
+"""Which of the equivalent forms of a network runs fastest here: found by measuring, and remembered."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resurge import __version__
+from resurge.errors import UserError
+from resurge.files import atomic_write_text
+from resurge.machine import processor
+from resurge.optimize import timing
+from resurge.optimize.passes.grouping import group_counts, regroup
+from resurge.optimize.rewrite import ALWAYS, PASSES, Certificate, certify, rewrite
+
+Prepare = Callable[[nn.Module, Tensor], Callable[[], Any]]
+"""Makes a network ready to be run on images of this shape, and returns what runs it once."""
+
+GAIN = 1.03  # another form is taken from here on: a smaller gain is not worth another graph, and may be noise
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A form that was chosen.
+
+    what: which part of the network. form: what was taken. seconds: of one run, by form; empty if `remembered`.
+    """
+
+    what: str
+    form: str
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    remembered: bool = False
+
+
+@dataclass(frozen=True)
+class Optimized:
+    """A rewritten model, how far it is from the one it was made from, and what was chosen on the way."""
+
+    model: nn.Module
+    certificate: Certificate
+    choices: tuple[Choice, ...]
+
+
+def optimize(
+    model: nn.Module,
+    example: Tensor,
+    *,
+    device: str | torch.device | None = None,
+    prepare: Prepare | None = None,
+    runtime: str = "eager",
+    memory: str | os.PathLike[str] | None = None,
+    rounds: int = 7,
+) -> Optimized:
+    """Rewrite a model exactly, in the forms that are fastest on this machine.
+
+    Passes that are always worth it are applied. Of the others, and of the numbers of groups that a grouped convolution
+    can be written in, each is tried against what there is, in turns, on the example, and taken where it is faster by
+    three per cent.
+
+    Args:
+        model: any model of this project; it stays as it is. Its outputs are the same afterwards, up to rounding.
+        example: images (N, C, H, W) of the size and number that will be used, with real values if there are any: they
+            also make the certificate.
+        device: where the model will run; None for where the example is.
+        prepare: how a network is run; None for PyTorch as it is, in the channels-last layout, in which the model then
+            comes back: give it channels-last images.
+        runtime: the name under which measurements with `prepare` are remembered.
+        memory: a JSON file of what was measured before; None for resurge/forms.json in the user's cache folder.
+        rounds: measurements of each form.
+
+    Raises:
+        UserError: the example is no batch of images.
+    """
+    if example.dim() != 4 or 0 in example.shape or not example.is_floating_point():
+        raise UserError(f"expected an example of floats (N, C, H, W); got {tuple(example.shape)} of {example.dtype}.")
+    place = example.device if device is None else torch.device(device)
+    example = example.to(place)
+    moved = rewrite(model, ()).to(place, example.dtype)
+    known = _Memory(Path(memory) if memory is not None else _default_memory(), _machine(place, runtime))
+    trial = _Trial(prepare or _eager, example, rounds, known)
+    chosen = list(ALWAYS)
+    best = rewrite(moved, chosen)
+    choices: list[Choice] = []
+    kinds = ("measured", "cuda") if place.type == "cuda" else ("measured",)
+    for name in (name for name, each in PASSES.items() if each.when in kinds):
+        other = rewrite(moved, [*chosen, name])
+        if _same_layers(best, other):
+            continue
+        choice = trial.pick(name, _signature(best), {"as it is": partial(_given, best), name: partial(_given, other)})
+        choices.append(choice)
+        if choice.form == name:
+            chosen.append(name)
+            best = other
+    best, groups = _choose_groups(best, example, trial)
+    if prepare is None:
+        best = best.to(memory_format=torch.channels_last)  # as it was measured, also where a choice was remembered
+    known.save()
+    return Optimized(best, certify(moved, best, example), (*choices, *groups))
+
+
+def _given(model: nn.Module) -> nn.Module:
+    return model
+
+
+# ----------------------------------------------------------------------------------------------------------- measuring
+
+
+class _Trial:
+    """Forms against each other on one example."""
+
+    def __init__(self, prepare: Prepare, example: Tensor, rounds: int, known: _Memory) -> None:
+        self.prepare, self.example, self.rounds, self.known = prepare, example, rounds, known
+
+    def pick(
+        self, what: str, signature: str, forms: Mapping[str, Callable[[], nn.Module]], example: Tensor | None = None
+    ) -> Choice:
+        """The fastest form, the first one unless another is faster by `GAIN`."""
+        images = self.example if example is None else example
+        key = hashlib.sha256(f"{signature} {tuple(images.shape)} {images.dtype} {sorted(forms)}".encode()).hexdigest()
+        remembered = self.known.get(key)
+        if remembered in forms:
+            return Choice(what, str(remembered), remembered=True)
+        first = next(iter(forms))
+        runs = {}
+        for name, build in forms.items():
+            try:
+                runs[name] = self.prepare(build(), images)
+                runs[name]()
+            except Exception:  # a form that cannot be run here, for want of a compiler say, is only not chosen
+                if name == first:
+                    raise
+                runs.pop(name, None)
+        seconds = race(runs, self.rounds)
+        fastest = min(seconds, key=lambda name: seconds[name])
+        form = fastest if seconds[first] >= GAIN * seconds[fastest] else first
+        self.known.put(key, form)
+        return Choice(what, form, seconds)
+
+
+def race(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median seconds of a run of each, run in turns after one run each that does not count."""
+    raced = timing.race(runs, rounds, slot=timing.SLOT, pause=timing.PAUSE)
+    return {name: raced.seconds(name) for name in runs}
+
+
+def _eager(model: nn.Module, example: Tensor) -> Callable[[], Any]:
+    layout = torch.channels_last
+    model, images = model.to(memory_format=layout), example.contiguous(memory_format=layout)
+
+    def run() -> Any:
+        with torch.inference_mode():
+            found = model(images)
+            if images.is_cuda:
+                torch.cuda.synchronize(images.device)
+            return found
+
+    return run
+
+
+# -------------------------------------------------------------------------------------------------------------- groups
+
+
+def _choose_groups(model: nn.Module, example: Tensor, trial: _Trial) -> tuple[nn.Module, list[Choice]]:
+    shapes = dict(_grouped_inputs(model, example))
+    forms: dict[str, int] = {}
+    choices: list[Choice] = []
+    for conv, shape in shapes.items():
+        signature = _conv_signature(conv, shape)
+        counts = group_counts(conv)
+        if signature in forms or len(counts) == 1:
+            continue
+        images = torch.randn(shape, dtype=example.dtype, device=example.device)
+        built = {str(n): lambda n=n, conv=conv: regroup(nn.Sequential(conv), lambda _: n).eval() for n in counts}
+        choice = trial.pick(f"groups of {signature}", signature, built, images)
+        choices.append(choice)
+        forms[signature] = int(choice.form)
+    return regroup(model, lambda conv: forms.get(_conv_signature(conv, shapes[conv]), conv.groups)), choices
+
+
+def _grouped_inputs(model: nn.Module, example: Tensor) -> Iterator[tuple[nn.Conv2d, tuple[int, ...]]]:
+    """The grouped convolutions that are run, and the shape of what they are given first."""
+    seen: dict[nn.Conv2d, tuple[int, ...]] = {}
+
+    def note(conv: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if isinstance(conv, nn.Conv2d):
+            seen.setdefault(conv, tuple(inputs[0].shape))
+
+    layers = [layer for layer in model.modules() if type(layer) is nn.Conv2d and layer.groups > 1]
+    handles = [layer.register_forward_pre_hook(note) for layer in layers]
+    try:
+        with torch.inference_mode():
+            model(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    yield from seen.items()
+
+
+def _conv_signature(conv: nn.Conv2d, shape: Sequence[int]) -> str:
+    side = "x".join(map(str, shape[2:]))
+    return (
+        f"{conv.in_channels}->{conv.out_channels} in {conv.groups}, {conv.kernel_size[0]}x{conv.kernel_size[1]}, "
+        f"stride {conv.stride[0]}, dilation {conv.dilation[0]}, on {side}"
+    )
+
+
+def _signature(model: nn.Module) -> str:
+    """What the layers are, without their weights."""
+    return f"{type(model).__name__} {model}"
+
+
+def _same_layers(one: nn.Module, other: nn.Module) -> bool:
+    return _signature(one) == _signature(other)
+
+
+# ----------------------------------------------------------------------------------------------------------- memory
+
+
+class _Memory:
+    """What was found faster, by machine and question, in a JSON file that may be lost without harm."""
+
+    def __init__(self, path: Path, machine: str) -> None:
+        self.path, self.machine = path, machine
+        self.found: dict[str, dict[str, str]] = {}
+        with contextlib.suppress(OSError, ValueError):
+            plain = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(plain, dict):
+                self.found = {str(key): dict(value) for key, value in plain.items() if isinstance(value, dict)}
+        self.changed = False
+
+    def get(self, key: str) -> str | None:
+        return self.found.get(self.machine, {}).get(key)
+
+    def put(self, key: str, form: str) -> None:
+        self.found.setdefault(self.machine, {})[key] = form
+        self.changed = True
+
+    def save(self) -> None:
+        if self.changed:
+            with contextlib.suppress(OSError, UserError):  # a cache that cannot be written is done without
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                atomic_write_text(self.path, json.dumps(self.found, indent=1) + "\n")
+
+
+def _default_memory() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resurge" / "forms.json"
+
+
+def _machine(device: torch.device, runtime: str) -> str:
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"{processor()} {torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()} threads"
+    return f"{runtime}, {name}, torch {torch.__version__}, resurge {__version__}"

@@ -1,0 +1,1 @@
+"""The rewriting passes, by what they rewrite. `resurge.optimize.rewrite.PASSES` lists and orders them."""

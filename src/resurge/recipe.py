@@ -1,0 +1,379 @@
+"""A training is a `Recipe`: one frozen value that says everything needed to repeat it. No torch here.
+
+    recipe = load_recipe("finetune").override(["model=resnest50", "data=photos", "lr=0.01"])
+    recipe.optimization.lr
+
+Recipes are YAML files; a file names only what differs from the defaults below. The named ones lie in `recipes/` next to
+this file and open with a comment: the paper, the command, the hardware they were meant for, the expected score, and
+whether they were run by us.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from resurge.config import Section, check, option, paths, read_assignment, replaced, to_plain, type_name
+from resurge.errors import UserError, suggest
+from resurge.tasks.settings import TASKS, Detector, Segmenter, pick_head
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images(Section):
+    """How large images are and how they are normalised."""
+
+    size: int | None = option(
+        None,
+        "classify: side of the square training crop, pixels; else: the image's short side, 0 for the image as it is; "
+        "null: the data's usual one",
+        low=0,
+        high=4096,
+    )
+    eval_size: int | None = option(None, "the same in evaluation; null: as in training", low=0, high=4096)
+    max_size: int | None = option(
+        None, "not classify: longest side after resizing, pixels, which bounds the memory; null: 5/3 of size", low=1
+    )
+    crop_pct: float | None = option(
+        None,
+        "evaluation resizes the short side to eval_size / crop_pct; null: 0.875, and 1 up to 64 pixels",
+        above=0,
+        high=1,
+    )
+    interpolation: str = option("bilinear", "how images are resized", choices=("nearest", "bilinear", "bicubic"))
+    mean: tuple[float, ...] | None = option(None, "mean of each channel on a 0..1 scale; null: the data's usual one")
+    std: tuple[float, ...] | None = option(None, "deviation of each channel; null: the data's usual one", above=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation(Section):
+    """What is done to a training image at random."""
+
+    crop_scale: tuple[float, ...] | None = option(
+        (0.08, 1.0), "random resized crop: share of the area, from and to; null: off", above=0, high=1
+    )
+    crop_ratio: tuple[float, ...] = option((0.75, 4 / 3), "random resized crop: aspect ratio, from and to", above=0)
+    pad_crop: int = option(0, "pad by this many pixels, then crop at random (CIFAR: 4)", low=0)
+    hflip: float = option(0.5, "probability of a left-right flip", low=0, high=1)
+    affine_degrees: float = option(0.0, "random rotation, up to this many degrees either way", low=0, high=180)
+    affine_translate: float = option(0.0, "random shift, up to this share of the side", low=0, high=1)
+    affine_scale: float = option(0.0, "random zoom, up to this share larger or smaller", low=0, below=1)
+    affine_shear: float = option(0.0, "random shear, up to this many degrees either way", low=0, below=90)
+    auto_augment: str = option(
+        "none", "policy of operations", choices=("none", "autoaugment", "randaugment", "trivialaugment")
+    )
+    auto_policy: str = option(
+        "imagenet", "AutoAugment: the data its policy was found on", choices=("imagenet", "cifar10")
+    )
+    auto_operations: int = option(2, "RandAugment: operations an image", low=1)
+    auto_magnitude: int = option(9, "RandAugment: strength, 0 to 30", low=0, high=30)
+    color_jitter: float = option(0.0, "strength of random brightness, contrast and saturation", low=0, high=1)
+    random_erasing: float = option(0.0, "probability of erasing a rectangle (Zhong et al. 2020)", low=0, high=1)
+    vflip: float = option(0.0, "not classify: probability of an upside-down flip", low=0, high=1)
+    rotate90: bool = option(False, "not classify: turn by a random number of quarter turns")
+    photometric: float = option(
+        0.0, "not classify: probability of each of SSD's colour changes (Liu et al. 2016)", low=0, high=1
+    )
+    short_sides: tuple[int, ...] = option((), "not classify: short sides to draw from; empty: size", low=1, high=4096)
+    scale_jitter: tuple[float, ...] | None = option(
+        None, "not classify: resize by a random factor, from and to, and cut or pad to crop_size; null: off", above=0
+    )
+    crop_size: tuple[int, ...] | None = option(
+        None, "not classify: height and width of a random crop after resizing; null: off", low=1, high=4096
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimization(Section):
+    """The optimizer, its learning rate over time, and how long it runs."""
+
+    optimizer: str = option("sgd", "which optimizer", choices=("sgd", "adamw"))
+    lr: float = option(0.1, "peak learning rate", above=0)
+    lr_per: int = option(
+        256, "batch that lr refers to: it is multiplied by (images a step / lr_per); 0: lr is used as it is", low=0
+    )
+    momentum: float = option(0.9, "SGD's momentum", low=0, below=1)
+    nesterov: bool = option(False, "SGD: Nesterov momentum")
+    weight_decay: float = option(1e-4, "weight decay, not applied to normalisation and biases", low=0)
+    epochs: int = option(90, "passes over the training images", low=1)
+    steps: int | None = option(None, "optimizer steps in all; when set, it replaces epochs", low=1)
+    schedule: str = option("cosine", "learning rate over time", choices=("cosine", "step", "poly", "constant"))
+    warmup: float = option(5.0, "epochs over which lr rises linearly from 0", low=0)
+    milestones: tuple[float, ...] = option(
+        (), "step schedule: when lr drops, in epochs (in steps when steps is set)", low=0
+    )
+    gamma: float = option(0.1, "step schedule: what lr is multiplied by at a milestone", above=0, high=1)
+    batch_size: int = option(128, "images a device and a batch", low=1)
+    accumulate: int = option(1, "batches summed up before an optimizer step", low=1)
+    balanced_sampling: bool = option(False, "draw every class equally often")
+    clip_norm: float = option(0.0, "largest norm of the gradient; 0: off", low=0)
+    ema: float = option(
+        0.0, "decay a step of the moving average of the weights that is evaluated and kept; 0: off", low=0, below=1
+    )
+    freeze: int = option(0, "leading parts that are not trained: 1 the stem, 2 also the first stage, ...", low=0)
+    layer_decay: float = option(1.0, "learning rate of a block relative to the block after it", above=0, high=1)
+    early_stop: int = option(0, "stop after this many evaluations without a better score; 0: off", low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regularization(Section):
+    """What keeps the network from learning the training images by heart."""
+
+    label_smoothing: float = option(0.0, "share of the target given to all classes", low=0, below=1)
+    mixup: float = option(0.0, "alpha of mixup (Zhang et al. 2018); 0: off", low=0)
+    cutmix: float = option(0.0, "alpha of CutMix (Yun et al. 2019); 0: off; with mixup, one of the two a batch", low=0)
+    dropout: float = option(0.0, "dropout before the classifier", low=0, below=1)
+    drop_path: float = option(0.0, "stochastic depth of the last block; rises linearly over the blocks", low=0, below=1)
+    drop_block: float = option(0.0, "DropBlock in the last two stages (Ghiasi et al. 2018)", low=0, below=1)
+    zero_init_last: bool = option(True, "the last gamma of every block starts at 0")
+    class_weights: tuple[float, ...] | str = option(
+        "none", "classify, segment: none, auto (by frequency) or one number a class, in their order", low=0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Testing(Section):
+    """How a segmenter is asked in the final evaluation; during training it is always asked plainly."""
+
+    test_scales: tuple[float, ...] = option((1.0,), "segment: average over the image at these scales", above=0)
+    test_flip: bool = option(False, "segment: average over the image and its mirror image")
+    test_window: tuple[int, ...] | None = option(
+        None, "segment: height and width of a window that slides over larger images; null: whole images", low=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine(Section):
+    """How it is computed; on one device none of it changes what is learnt, but for precision and norm."""
+
+    precision: str = option("fp32", "number format of the forward pass", choices=("fp32", "bf16", "fp16"))
+    channels_last: bool = option(True, "memory layout in which convolutions are fastest")
+    compile: bool = option(False, "compile the network with torch.compile")
+    norm: str = option(
+        "batch",
+        "normalisation: batch, sync (over all devices), frozen or group",
+        choices=("batch", "sync", "frozen", "group"),
+    )
+    device: str = option("auto", "auto, cpu, cuda or mps", choices=("auto", "cpu", "cuda", "mps"))
+    devices: int = option(1, "devices a node", low=1)
+    nodes: int = option(1, "machines", low=1)
+    workers: int | None = option(None, "processes that read images; null: chosen from the machine", low=0)
+    threads: int | None = option(None, "CPU threads of the computation; null: torch's choice", low=1)
+    cache: float = option(1.0, "keep decoded images in memory where all of them need no more GiB than this", low=0)
+    checkpoint_every: int = option(0, "optimizer steps between checkpoints; 0: only at the end of an epoch", low=0)
+    eval_every: int = option(1, "epochs between evaluations", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything needed to repeat a training.
+
+    Raises:
+        UserError: a value of the wrong type or out of range; names the field.
+    """
+
+    model: str = option("resnest50", "a name of `resurge models`, or the text of a spec")
+    data: str = option("digits", "digits (comes along), a folder, a COCO file, or a CSV file of paths and labels")
+    task: str = option("classify", "what is learnt", choices=TASKS)
+    head: str | None = option(None, "what the task puts on the backbone; null: the task's first head")
+    weights: str | None = option(None, "weights to start from: a file, hub:owner/name, or pretrained")
+    seed: int = option(0, "seed of initialisation, order, augmentation and split", low=0, high=2**31 - 1)
+    val: str | None = option(
+        None, "where the validation images are: a folder, a CSV file, or test; null: what the data has"
+    )
+    val_fraction: float | None = option(
+        None,
+        "share of the training images held out where there is no validation part; null: 0.2, 0.1 of many",
+        above=0,
+        below=1,
+    )
+    images: Images = Images()
+    augmentation: Augmentation = Augmentation()
+    optimization: Optimization = Optimization()
+    regularization: Regularization = Regularization()
+    detector: Detector = Detector()
+    segmenter: Segmenter = Segmenter()
+    testing: Testing = Testing()
+    machine: Machine = Machine()
+
+    def __post_init__(self) -> None:
+        check(self)
+        pick_head(self.task, self.head)
+        _check_heeded(self)
+        _check_together(self)
+
+    def override(self, assignments: Iterable[str]) -> Recipe:
+        """A copy with `field=value` texts applied; a field is named alone (`lr`) or with its group (`optimization.lr`).
+
+        Raises:
+            UserError: not an assignment, an unknown field, or a value that does not fit.
+        """
+        return self.replace(dict(read_assignment(text) for text in assignments))
+
+    def replace(self, changes: Mapping[str, Any], where: str = "recipe") -> Recipe:
+        """A copy with changed fields, by name or dotted path; `where` opens the error message."""
+        return replaced(self, changes, where)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain data, every field, ready for JSON."""
+        return to_plain(self)
+
+    def to_yaml(self) -> str:
+        """YAML text of every field; `from_yaml` reads it back to an equal recipe."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=120)
+
+    @classmethod
+    def from_yaml(cls, text: str, where: str = "recipe") -> Recipe:
+        """Read YAML; fields that are not named keep their defaults.
+
+        Raises:
+            UserError: not YAML, not a list of fields, an unknown field, or a value that does not fit.
+        """
+        try:
+            plain = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"{where} is not valid YAML: {error}") from None
+        if plain is None:
+            plain = {}
+        if not isinstance(plain, Mapping):
+            raise UserError(f"{where} must hold `field: value` lines; it holds a {type(plain).__name__}.")
+        return cls().replace(plain, where)
+
+    def images_per_step(self, batch_size: int | None = None) -> int:
+        """Images that one optimizer step sees, over all devices and accumulated batches."""
+        batch = batch_size or self.optimization.batch_size
+        return batch * self.optimization.accumulate * self.machine.devices * self.machine.nodes
+
+    def peak_lr(self, batch_size: int | None = None) -> float:
+        """The learning rate after warm-up, scaled linearly to the batch (Goyal et al. 2017)."""
+        setting = self.optimization
+        return setting.lr * (self.images_per_step(batch_size) / setting.lr_per if setting.lr_per else 1.0)
+
+
+def _check_together(recipe: Recipe) -> None:
+    """Limits between fields."""
+    images, augmentation, setting = recipe.images, recipe.augmentation, recipe.optimization
+    for name, pair in (("crop_scale", augmentation.crop_scale), ("crop_ratio", augmentation.crop_ratio)):
+        if pair is not None and (len(pair) != 2 or pair[0] > pair[1]):
+            raise UserError(f"{name} takes two numbers, from and to (for example [0.5, 1.0]), not {list(pair)}.")
+    for name, pair in (("scale_jitter", augmentation.scale_jitter), ("crop_size", augmentation.crop_size),
+                       ("test_window", recipe.testing.test_window)):  # fmt: skip
+        if pair is not None and len(pair) != 2:
+            raise UserError(f"{name} takes two numbers, not {list(pair)}.")
+    if augmentation.scale_jitter is not None and augmentation.crop_size is None:
+        raise UserError(
+            "scale_jitter needs crop_size, the size that images are cut or padded to (for example [512, 512])."
+        )
+    if (images.mean is None) != (images.std is None):
+        raise UserError("mean and std are given together or not at all.")
+    if images.mean is not None and images.std is not None and len(images.mean) != len(images.std):
+        raise UserError(f"mean and std need one number a channel each, not {len(images.mean)} and {len(images.std)}.")
+    if setting.schedule == "step" and not setting.milestones:
+        raise UserError(
+            "schedule=step needs milestones, the times at which lr drops (for example milestones=[30,60,80])."
+        )
+    if list(setting.milestones) != sorted(setting.milestones):
+        raise UserError(f"milestones must rise, not {list(setting.milestones)}.")
+    if setting.nesterov and not setting.momentum:
+        raise UserError("nesterov=true needs momentum above 0.")
+    weights = recipe.regularization.class_weights
+    if isinstance(weights, str) and weights not in ("none", "auto"):
+        raise UserError(f"class_weights takes none, auto or a list of numbers, not {weights!r}.")
+
+
+# Fields that only a classifier's training heeds, and those that only the other tasks' do.
+_ONLY_CLASSIFY = (
+    "augmentation.pad_crop", "augmentation.affine_degrees", "augmentation.affine_translate",
+    "augmentation.affine_scale", "augmentation.affine_shear", "augmentation.auto_augment",
+    "augmentation.random_erasing", "optimization.balanced_sampling", "regularization.label_smoothing",
+    "regularization.mixup", "regularization.cutmix", "regularization.dropout",
+)  # fmt: skip
+_NOT_CLASSIFY = (
+    "images.max_size", "augmentation.vflip", "augmentation.rotate90", "augmentation.photometric",
+    "augmentation.short_sides", "augmentation.scale_jitter", "augmentation.crop_size",
+)  # fmt: skip
+
+
+def _check_heeded(recipe: Recipe) -> None:
+    """A field that the task does not look at is a mistake when it is set.
+
+    Raises:
+        UserError: names it.
+    """
+    if recipe.task == "classify" and 0 in (recipe.images.size, recipe.images.eval_size):
+        raise UserError("size 0, the image as it is, is for detectors and segmenters; a classifier's images share one.")
+    idle: tuple[str, ...] = _NOT_CLASSIFY if recipe.task == "classify" else _ONLY_CLASSIFY
+    if recipe.task in ("detect", "instances"):
+        idle += ("regularization.class_weights",)
+    for path in idle:
+        group, _, name = path.partition(".")
+        section = getattr(recipe, group)
+        if getattr(section, name) != getattr(type(section)(), name):
+            raise UserError(f"{name} has no effect on the task {recipe.task}. Leave it out.")
+
+
+def list_recipes() -> list[str]:
+    """The named recipes: file names below `recipes/` without `.yaml`, for example "imagenet/resnest50"."""
+    return sorted(path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.yaml"))
+
+
+def recipe_text(name: str) -> str:
+    """The file of a named recipe, comment included, or the content of a file.
+
+    Raises:
+        UserError: neither a named recipe nor a readable file.
+    """
+    named = RECIPES / f"{name}.yaml"
+    path = named if name in list_recipes() else Path(name)
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        if path.suffix in (".yaml", ".yml") or path.exists():
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UserError(f"cannot read the recipe {name}: {reason}.") from None
+        raise UserError(
+            f"there is no recipe {name!r}.{suggest(name, list_recipes())} Named recipes: {', '.join(list_recipes())}; "
+            "or give a YAML file."
+        ) from None
+
+
+def default_recipe(task: str, data: str) -> str | None:
+    """The named recipe that a task starts from when none is named; None: the fields' own defaults."""
+    own = f"digits_{task}" if data == "digits" else task
+    return own if own in list_recipes() else None
+
+
+def load_recipe(name: str) -> Recipe:
+    """A named recipe, or one from a YAML file.
+
+    Raises:
+        UserError: no such recipe, or its content does not fit.
+    """
+    return Recipe.from_yaml(recipe_text(str(name)), where=f"recipe {name}")
+
+
+def describe_recipe(name: str) -> str:
+    """The comment block that opens a recipe's file, without its `# `."""
+    lines: list[str] = []
+    for line in recipe_text(name).splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.removeprefix("#").removeprefix(" "))
+    return "\n".join(lines)
+
+
+def fields() -> Iterator[tuple[str, str, Any, str]]:
+    """(dotted path, type in words, default, help) of every field, for help texts and the documentation."""
+    import typing
+
+    for path in dict.fromkeys(paths(Recipe).values()):
+        group, _, leaf = path.rpartition(".")
+        section = getattr(Recipe(), group) if group else Recipe()
+        field = next(field for field in dataclasses.fields(section) if field.name == leaf)
+        yield path, type_name(typing.get_type_hints(type(section))[leaf]), field.default, field.metadata["help"]

@@ -1,0 +1,267 @@
+"""The run directory: what a training leaves, and what everything after it starts from.
+
+recipe.yaml        everything needed to repeat the training
+split.csv          which image was in which split
+metrics.csv, tb/   the course of the training
+checkpoints/       last.ckpt and best.ckpt, to resume
+model.safetensors  the weights that were kept
+model.json         network, classes, preprocessing, scores, versions
+evaluation.json    the scores in full
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from resurge.arch.spec import Spec
+from resurge.arch.surgery import convert_norm
+from resurge.arch.zoo import get_spec
+from resurge.config import replaced, to_plain
+from resurge.data.scene_transforms import ScenePreprocessing
+from resurge.data.transforms import Preprocessing
+from resurge.errors import UserError, suggest
+from resurge.recipe import Machine, Recipe
+from resurge.tasks.build import build_task_model
+from resurge.tasks.settings import TASKS, Detector, Segmenter
+from resurge.weights.checkpoint import load_weights, save_model
+from resurge.weights.model_json import FORMAT, read_model_json
+
+LAST = Path("checkpoints", "last.ckpt")
+BEST = Path("checkpoints", "best.ckpt")
+OURS = ("recipe.yaml", "split.csv", "metrics.csv", "model.safetensors", "model.json", "evaluation.json", "report.html")
+OUR_FOLDERS = ("checkpoints", "tb", "explain")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training: the network in evaluation mode and all that is known of it.
+
+    `meta` is the content of model.json; `recipe` is None for a model that was not trained here.
+    """
+
+    folder: Path
+    task: str
+    model: nn.Module
+    spec: Spec
+    classes: tuple[str, ...]
+    preprocessing: Any  # Preprocessing of a classifier, ScenePreprocessing of the other tasks
+    meta: Mapping[str, Any] = field(repr=False)
+    recipe: Recipe | None = field(repr=False)
+
+
+def bare_run(name: str, spec: Spec, model: nn.Module, preprocessing: Preprocessing, classes: int, **meta: Any) -> Run:
+    """A classifier that was not trained here as a run: what `model.json` of a training would say, and `meta`.
+
+    Its classes are called by their numbers.
+    """
+    names = tuple(str(index) for index in range(classes))
+    told = {
+        "format": FORMAT,
+        "spec": str(spec),
+        "task": "classify",
+        "in_channels": preprocessing.channels,
+        "num_classes": classes,
+        "classes": list(names),
+        "preprocessing": preprocessing.to_json(),
+        "versions": versions(),
+        **meta,
+    }
+    return Run(Path(name), "classify", model, spec, names, preprocessing, told, None)
+
+
+def load_run(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> Run:
+    """Read a run directory.
+
+    Raises:
+        UserError: it is no run directory, its training did not finish, or a file of it is damaged.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise UserError(f"expected a run directory, but {root} is not a folder. Give the folder `resurge train` wrote.")
+    if not (root / "model.json").is_file() and (root / "recipe.yaml").is_file():
+        raise UserError(f"the training in {root} did not finish. Go on with: resurge train --resume {root}")
+    meta = read_model_json(root)
+    if "export" in meta:
+        raise UserError(
+            f"{root} is an export, which can only answer: resurge predict, resurge serve. Give the run it was made of."
+        )
+    task = str(meta.get("task", "classify"))
+    if task not in TASKS:
+        raise UserError(f"{root / 'model.json'} is of the task {task!r}, which is unknown here.{suggest(task, TASKS)}")
+    try:
+        spec = get_spec(meta["spec"])
+        classes = tuple(str(name) for name in meta["classes"])
+        preprocessing = read_preprocessing(task, meta["preprocessing"])
+        settings = read_settings(task, meta)
+        model = build_task_model(task, spec, len(classes), int(meta["in_channels"]), meta.get("head"), **settings)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{root / 'model.json'} is damaged or was cut short ({error!r}). Train or export it again."
+        ) from None
+    if meta.get("norm") in ("frozen", "group"):
+        convert_norm(model, meta["norm"])
+    report = load_weights(model, root, layout="resurge", adapt=False)
+    if report.missing or report.mismatched:
+        lost = (*report.missing, *report.mismatched)
+        raise UserError(
+            f"the weights in {root} are not those model.json speaks of: {lost[0]} is missing or misshapen, "
+            f"{len(lost)} tensors in all. Train or export it again."
+        )
+    return Run(root, task, model.eval().to(device), spec, classes, preprocessing, meta, _recipe_of(root))
+
+
+def read_preprocessing(task: str, values: Mapping[str, Any]) -> Preprocessing | ScenePreprocessing:
+    """What model.json says of the preprocessing.
+
+    Raises:
+        UserError: a field is missing or unknown.
+    """
+    return (Preprocessing if task == "classify" else ScenePreprocessing).from_json(dict(values))
+
+
+def read_settings(task: str, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of the head that model.json has, as `build_task_model` takes them.
+
+    Raises:
+        UserError: a field is unknown or has a value that cannot be.
+    """
+    plain = meta.get("head_settings") or {}
+    if task == "segment":
+        return {"segmenter": replaced(Segmenter(), plain, "model.json")}
+    if task in ("detect", "instances"):
+        return {"detector": replaced(Detector(), plain, "model.json")}
+    return {}
+
+
+def _recipe_of(root: Path) -> Recipe | None:
+    return read_recipe(root) if (root / "recipe.yaml").is_file() else None
+
+
+def read_recipe(root: Path) -> Recipe:
+    """The recipe a run was started with.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    path = root / "recipe.yaml"
+    try:
+        text = path.read_text(encoding="utf-8")
+        recipe = Recipe.from_yaml(text, where=str(path))
+        # The last field is looked for: others may be missing, since a version before this one did not have them.
+        last = f"machine.{dataclasses.fields(Machine)[-1].name}"
+        if last not in _names(text):
+            raise UserError(f"{path} was cut short: {last} is missing. Write it in.")
+        return recipe
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"cannot read {path}: {reason}. {root} is not the folder of a started training.") from None
+
+
+def _names(text: str) -> set[str]:
+    """The dotted names of all fields in a recipe's YAML."""
+    plain = yaml.safe_load(text) or {}
+    inner = {f"{name}.{key}" for name, value in plain.items() if isinstance(value, dict) for key in value}
+    return inner | set(plain)
+
+
+def require_empty(folder: Path) -> None:
+    """Refuse a folder that has files.
+
+    Raises:
+        UserError: it has, or it cannot be looked into.
+    """
+    try:
+        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        raise UserError(f"cannot use {folder}: {error.strerror or error}. Choose another folder with --out.") from None
+    if taken:
+        raise UserError(
+            f"{folder} is not empty. Go on with the training in it by --resume {folder}, start anew by "
+            "--overwrite, or give another folder with --out."
+        )
+
+
+def prepare(folder: Path, *, overwrite: bool) -> None:
+    """Make an empty run directory, before anything expensive happens.
+
+    With `overwrite`, what an earlier training left there is removed, and nothing else.
+
+    Raises:
+        UserError: it has files and `overwrite` is not set, or it cannot be written.
+    """
+    if not overwrite:
+        require_empty(folder)
+    try:
+        clear(folder)
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {folder}: {error.strerror or error}. Choose a folder you may write to with --out."
+        ) from None
+
+
+def clear(folder: Path) -> None:
+    """Remove what a training leaves in `folder`; anything else stays."""
+    for name in OURS:
+        (folder / name).unlink(missing_ok=True)
+    for name in OUR_FOLDERS:
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+
+
+def save_run_model(
+    folder: Path,
+    model: nn.Module,
+    *,
+    task: str,
+    classes: tuple[str, ...],
+    preprocessing: Preprocessing | ScenePreprocessing,
+    norm: str,
+    scores: Mapping[str, Any],
+    data: Mapping[str, Any],
+) -> None:
+    """Write `model.safetensors` and `model.json`."""
+    backbone = model.get_submodule("backbone")
+    head = {} if task == "classify" else {"head": model.head_name, "head_settings": to_plain(model.settings)}
+    save_model(
+        folder,
+        model,
+        {
+            "task": task,
+            **head,
+            "in_channels": backbone.in_channels,
+            "num_classes": len(classes),
+            "classes": list(classes),
+            "preprocessing": preprocessing.to_json(),
+            "norm": norm,
+            "scores": dict(scores),
+            "data": dict(data),
+            "versions": versions(),
+        },
+    )
+
+
+def versions() -> dict[str, str]:
+    """What the training ran with."""
+    found = {"python": platform.python_version()}
+    for name in ("resurge", "torch", "torchvision", "lightning"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found

@@ -1,0 +1,139 @@
+"""Pictures of many requests go through the model together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from resurge.serve.contract import Answer
+
+log = logging.getLogger("resurge.serve")
+
+Predict = Callable[[Sequence[Image.Image], float], Sequence[Answer]]
+
+
+@dataclass(eq=False)
+class _Waiting:
+    image: Image.Image
+    score: float
+    answer: asyncio.Future[Answer]
+    since: float  # of the loop's clock
+
+
+class Batcher:
+    """Gives the model one batch after the other, made of what waits when the model is free.
+
+    While the model works, pictures gather; as soon as it is free it gets up to `max_batch` of them, oldest first. With
+    fewer there, it waits for those that are on their way, until the oldest has waited for `max_delay` seconds. So
+    a single request is not held up by the hope for others, and under load there is no waiting at all.
+
+    A batch that raises is tried again picture by picture, so that one picture spoils no other's answer.
+
+    Args:
+        predict: the model, asked for what has at least a score; called in `executor`, never twice at a time.
+        on_their_way: how many pictures are being decoded now.
+        observe: told the size of each batch and the seconds it took.
+    """
+
+    def __init__(
+        self,
+        predict: Predict,
+        executor: Executor,
+        *,
+        max_batch: int,
+        max_delay: float,
+        on_their_way: Callable[[], int],
+        observe: Callable[[int, float], None],
+    ) -> None:
+        self._predict, self._executor = predict, executor
+        self._max_batch, self._max_delay = max_batch, max_delay
+        self._on_their_way, self._observe = on_their_way, observe
+        self._waiting: deque[_Waiting] = deque()
+        self._came = asyncio.Event()
+
+    def __len__(self) -> int:
+        """Pictures that wait for the model."""
+        return len(self._waiting)
+
+    async def predict(self, image: Image.Image, score: float = 0.0) -> Answer:
+        """The answer for one picture, which may have more than what has this score. Cancelled, the picture is not given
+        to the model any more.
+
+        Raises:
+            UserError: the model cannot use this picture.
+            Exception: whatever else the model raised.
+        """
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(image, score, loop.create_future(), loop.time())
+        self._waiting.append(waiting)
+        self._came.set()
+        try:
+            return await waiting.answer
+        except asyncio.CancelledError:
+            with contextlib.suppress(ValueError):  # the model may have it already
+                self._waiting.remove(waiting)  # while the model hangs nothing else would let go of the picture
+            raise
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        while True:
+            batch = await self._collect()
+            began = time.monotonic()
+            outcomes = await asyncio.get_running_loop().run_in_executor(
+                self._executor,
+                self._outcomes,
+                [entry.image for entry in batch],
+                min(entry.score for entry in batch),
+            )
+            self._observe(len(batch), time.monotonic() - began)
+            for entry, outcome in zip(batch, outcomes, strict=True):
+                if entry.answer.done():  # nobody waits for it any more
+                    continue
+                if isinstance(outcome, Exception):
+                    entry.answer.set_exception(outcome)
+                else:
+                    entry.answer.set_result(outcome)
+
+    async def _collect(self) -> list[_Waiting]:
+        loop = asyncio.get_running_loop()
+        while True:
+            while self._waiting and self._waiting[0].answer.done():
+                self._waiting.popleft()
+            left = self._waiting[0].since + self._max_delay - loop.time() if self._waiting else None
+            enough = len(self._waiting) >= self._max_batch
+            if left is not None and (enough or left <= 0 or not self._on_their_way()):
+                break
+            self._came.clear()
+            try:
+                await asyncio.wait_for(self._came.wait(), left)
+            except asyncio.TimeoutError:
+                continue
+        batch: list[_Waiting] = []
+        while self._waiting and len(batch) < self._max_batch:
+            entry = self._waiting.popleft()
+            if not entry.answer.done():
+                batch.append(entry)
+        return batch
+
+    def _outcomes(self, images: list[Image.Image], score: float) -> list[Any]:
+        """For each image an answer or an exception. Runs in the executor."""
+        try:
+            answers = list(self._predict(images, score))
+            if len(answers) != len(images):
+                raise RuntimeError(f"the model gave {len(answers)} answers for {len(images)} images")
+            return answers
+        except Exception as error:
+            if len(images) == 1:
+                # a future takes no StopIteration
+                return [RuntimeError("the model stopped") if isinstance(error, StopIteration) else error]
+            log.warning("a batch of %d images failed (%s); trying them one by one", len(images), error)
+            return [outcome for image in images for outcome in self._outcomes([image], score)]

@@ -1,0 +1,122 @@
+"""A server from its socket to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import uvicorn
+
+from resurge.errors import UserError
+from resurge.serve.app import create_app
+from resurge.serve.limits import LINGER
+from resurge.serve.protocol import connection_class
+from resurge.serve.service import Service
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+"""Names of this machine for itself, as a Host header gives them."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one.
+
+    Raises:
+        UserError: the address is not this machine's, the port is taken or not allowed.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server((str(address[0]), int(address[1])), family=family, backlog=512)
+    except (OSError, UnicodeError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"cannot listen on {host}, port {port}: {reason}. Choose another --port or --host.") from error
+
+
+def is_local(listener: socket.socket) -> bool:
+    """Whether only this machine can reach the socket."""
+    address = str(listener.getsockname()[0])
+    return address.startswith("127.") or address == "::1"
+
+
+class Server(uvicorn.Server):
+    """Told to end, it answers what it has accepted first: /readyz and new work get 503 meanwhile.
+
+    Args:
+        service: what is served.
+        token: see `create_app`.
+        hosts: see `create_app`.
+
+    Attributes:
+        gave_up: whether it ended before all that was accepted was answered.
+    """
+
+    def __init__(self, service: Service, *, token: str | None = None, hosts: frozenset[str] | None = None) -> None:
+        self.service = service
+        self.gave_up = False
+        self._end_by: float | None = None
+        limits = service.limits
+        super().__init__(
+            uvicorn.Config(
+                create_app(service, token=token, hosts=hosts),
+                http=connection_class(limits),
+                ws="none",
+                lifespan="on",
+                loop="asyncio",
+                log_config=None,
+                log_level="error",
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=round(LINGER),  # of connections; see on_tick for what was accepted
+            )
+        )
+
+    def run_on(self, listener: socket.socket) -> None:
+        """Serve until told to end by SIGTERM, SIGINT or `should_exit`.
+
+        Raises:
+            Exception: what the loading of the model raised.
+        """
+        with _quiet_signals():
+            asyncio.run(self.serve(sockets=[listener]))
+        if self.service.failure is not None:
+            raise self.service.failure
+
+    async def on_tick(self, counter: int) -> bool:
+        if self.service.failure is not None:
+            return True
+        if not await super().on_tick(counter):
+            return False
+        self.service.drain()
+        if self._end_by is None:
+            self._end_by = time.monotonic() + self.service.limits.grace
+        if not self.service.accepted and not self.server_state.tasks:
+            return True
+        late = time.monotonic() >= self._end_by
+        if late:
+            self.config.timeout_graceful_shutdown = 0  # uvicorn's own waiting comes after this one
+        self.gave_up = late or self.force_exit
+        return self.gave_up
+
+
+@contextmanager
+def _quiet_signals() -> Iterator[None]:
+    """uvicorn raises the signal that ended it once more, for whoever handled it before; here that is nobody."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def nothing(number: int, frame: FrameType | None) -> None:
+        pass
+
+    before = {number: signal.signal(number, nothing) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,271 @@
+"""The model behind the server: loaded in the background, given work while there is room, drained at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from PIL import Image
+
+from resurge.errors import UserError
+from resurge.serve.answering import Wanted, entry
+from resurge.serve.batching import Batcher
+from resurge.serve.contract import Answer, Explainer, Predictor
+from resurge.serve.engine import Engine
+from resurge.serve.limits import Limits
+from resurge.serve.metrics import Metrics
+from resurge.serve.pictures import Decoder
+from resurge.serve.refusals import Refused
+from resurge.serve.uploads import Buffered, Upload
+
+log = logging.getLogger("resurge.serve")
+T = TypeVar("T")
+
+WARM_UP = (256, 192)
+"""Width and height of the picture that a model is asked for before it is called ready."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model that can be served. `explain` is None where it cannot show where it looked."""
+
+    predictor: Predictor
+    explain: Explainer | None = None
+
+
+class Service:
+    """Loads a model and answers images with it, within limits.
+
+    Args:
+        load: makes the model; called once, in the thread that later predicts.
+
+    Attributes:
+        state: "starting", "ready", "draining" or "failed".
+        failure: what `load` raised, in the state "failed".
+        accepted: images that have a place in the queue.
+    """
+
+    def __init__(self, load: Callable[[], Loaded], limits: Limits, metrics: Metrics | None = None) -> None:
+        self.limits = limits
+        self.metrics = metrics or Metrics()
+        self.state = "starting"
+        self.failure: Exception | None = None
+        self.accepted = 0
+        self.buffered = Buffered(limits.buffered_bytes)
+        self._load = load
+        self._loaded: Loaded | None = None
+        self._engine = Engine()
+        self._threads = ThreadPoolExecutor(limits.decoders, "resurge-decoder")
+        self._decoder = Decoder(limits, self._threads)
+        self._batcher = Batcher(
+            self._predict,
+            self._engine,
+            max_batch=limits.max_batch,
+            max_delay=limits.max_delay,
+            on_their_way=lambda: self._decoding,
+            observe=self._observe,
+        )
+        self._decoding = 0
+        self._pace = 0.0  # seconds an image, a running mean
+        self._tasks: list[asyncio.Task[None]] = []
+        self.metrics.queue.set_function(lambda: self.accepted)
+        self.metrics.waiting.set_function(lambda: len(self._batcher))
+        self.metrics.queue_limit.set(limits.queue)
+        self.metrics.ready.set_function(lambda: float(self.ready))
+
+    # ---------------------------------------------------------------------------------------------- its life
+
+    async def start(self) -> None:
+        """Begin to load the model, and return at once."""
+        self._tasks = [asyncio.create_task(self._start()), asyncio.create_task(self._batcher.run())]
+
+    async def _start(self) -> None:
+        try:
+            self._loaded = await asyncio.get_running_loop().run_in_executor(self._engine, self._load_and_warm)
+        except Exception as error:
+            self.failure, self.state = error, "failed"
+            return
+        if self.state == "starting":
+            self.state = "ready"
+
+    def _load_and_warm(self) -> Loaded:
+        loaded = self._load()
+        # The first answer is slow, of each size of batch, and a model that gives none should not be called ready.
+        count = min(self.limits.max_batch, 8)
+        while count:
+            loaded.predictor.predict([Image.new("RGB", WARM_UP, (120, 130, 140))] * count)
+            count //= 2
+        return loaded
+
+    def drain(self) -> None:
+        """Accept nothing any more, and finish what was accepted."""
+        if self.state != "failed":
+            self.state = "draining"
+
+    async def stop(self) -> None:
+        """End. What is not answered yet is not answered any more."""
+        self.drain()
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        for executor in (self._threads, self._engine):
+            executor.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def ready(self) -> bool:
+        return self.state == "ready" and not self.stuck
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the model has worked on one batch or picture for longer than any request waits."""
+        return not self.loading and self._engine.busy_for > self.limits.timeout
+
+    @property
+    def loading(self) -> bool:
+        """Whether there is no model yet. That may take its time."""
+        return self._loaded is None
+
+    @property
+    def working(self) -> bool:
+        """Whether the thread of the model has something to do: load, predict or explain."""
+        return self._engine.working
+
+    @property
+    def loaded(self) -> Loaded:
+        """The model.
+
+        Raises:
+            Refused: 503, there is none yet.
+        """
+        if self._loaded is None:
+            raise Refused(503, "starting", "the model is being loaded. Try again later.", {"Retry-After": "2"})
+        return self._loaded
+
+    # ------------------------------------------------------------------------------------------------- work
+
+    def require_open(self) -> None:
+        """Refuse a request whose body would be read for nothing.
+
+        Raises:
+            Refused: 503, the server is starting or draining, the model hangs, or the queue is full.
+        """
+        if self.state == "draining":
+            message = "the server is shutting down. Ask another one, or try again later."
+            raise Refused(503, "draining", message, {"Retry-After": "5"})
+        _ = self.loaded
+        self._require_room(1)
+
+    @contextlib.contextmanager
+    def admit(self, images: int) -> Iterator[None]:
+        """Places in the queue for the images of a request that is there as a whole, kept for the block: a client that
+        is still sending keeps nobody out. A request that began before the server was draining is let in.
+
+        Raises:
+            Refused: 503, the queue is full or the model hangs.
+        """
+        self._require_room(images)
+        self.accepted += images
+        try:
+            yield
+        finally:
+            self.accepted -= images
+
+    def _require_room(self, images: int) -> None:
+        if self.stuck:  # what is taken in now would wait for nothing
+            message = f"the model has not come back for more than {self.limits.timeout:g} seconds."
+            raise Refused(503, "stuck", message, {"Retry-After": "30"})
+        if self.accepted + images > self.limits.queue:
+            raise Refused(503, "busy", "the queue is full. Try again later.", {"Retry-After": self.retry_after()})
+
+    def retry_after(self) -> str:
+        """Whole seconds until there should be room again."""
+        return str(max(1, min(60, math.ceil(self._pace * self.accepted / 2))))
+
+    async def in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run something short outside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    async def answer(self, uploads: Sequence[Upload], wanted: Wanted) -> list[dict[str, Any] | Refused]:
+        """For each upload, in order, its entry of the response or why there is none; within `limits.timeout`."""
+        tasks = [asyncio.create_task(self._answer(index, upload, wanted)) for index, upload in enumerate(uploads)]
+        try:
+            await asyncio.wait(tasks, timeout=self.limits.timeout)
+            late = Refused(504, "timeout", f"there was no answer within {self.limits.timeout:g} seconds.")
+            outcomes = [task.result() if task.done() else late for task in tasks]
+        finally:
+            for task in tasks:
+                task.cancel()
+        for outcome in outcomes:
+            self.metrics.images.labels(outcome.kind if isinstance(outcome, Refused) else "ok").inc()
+        return outcomes
+
+    async def _answer(self, index: int, upload: Upload, wanted: Wanted) -> dict[str, Any] | Refused:
+        try:
+            if upload.problem is not None:
+                raise upload.problem
+            async with contextlib.AsyncExitStack() as stack:
+                self._decoding += 1
+                try:
+                    image = await stack.enter_async_context(self._decoder.open(upload.data, upload.name))
+                finally:
+                    self._decoding -= 1
+                answer = await self._batcher.predict(image, wanted.score)
+                told = (index, upload.name, image.size, answer, self.classes, wanted)
+                if self.loaded.predictor.task == "classify":  # quick; masks and maps are not
+                    return entry(*told)
+                return await self.in_thread(entry, *told)
+        except Refused as refused:
+            return refused
+        except UserError as error:
+            return Refused(422, "unusable", str(error))
+        except Exception:
+            log.exception("an image could not be answered")
+            return Refused(500, "failed", "the model failed on this image. The server's log says why.")
+
+    async def explain(self, upload: Upload) -> bytes:
+        """The picture with a heat map over it, as PNG; within `limits.timeout`.
+
+        Raises:
+            Refused: the image cannot be used, or there was no answer in time.
+        """
+        try:
+            return await asyncio.wait_for(self._explain(upload), self.limits.timeout)
+        except asyncio.TimeoutError:
+            message = f"there was no answer within {self.limits.timeout:g} seconds."
+            raise Refused(504, "timeout", message) from None
+
+    async def _explain(self, upload: Upload) -> bytes:
+        explainer = self.loaded.explain
+        if explainer is None:
+            raise RuntimeError("asked to explain without an explainer")
+        if upload.problem is not None:
+            raise upload.problem
+        try:
+            async with self._decoder.open(upload.data, upload.name) as image:
+                return await asyncio.get_running_loop().run_in_executor(self._engine, explainer, image)
+        except UserError as error:
+            raise Refused(422, "unusable", str(error)) from error
+        except Refused:
+            raise
+        except Exception as error:
+            log.exception("an image could not be explained")
+            raise Refused(500, "failed", "the model failed on this image. The server's log says why.") from error
+
+    @property
+    def classes(self) -> Sequence[str]:
+        return self.loaded.predictor.classes
+
+    def _predict(self, images: Sequence[Image.Image], score: float) -> Sequence[Answer]:
+        return self.loaded.predictor.predict(images, score=score)
+
+    def _observe(self, images: int, seconds: float) -> None:
+        self._pace += 0.1 * (seconds / images - self._pace) if self._pace else seconds / images
+        self.metrics.batch(images, seconds)

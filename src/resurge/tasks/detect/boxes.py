@@ -1,0 +1,120 @@
+"""Boxes before and after the network: targets made fit to learn from, detections chosen and brought to the image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torchvision.models.detection.roi_heads import paste_masks_in_image
+from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
+
+from resurge.errors import UserError
+from resurge.tasks.detect.pyramid import Size
+from resurge.tasks.settings import Detector
+
+SMALLEST = 1e-2  # pixels; a detection with a shorter side is dropped, as torchvision does
+PASTED_AT_ONCE = 2**26  # pixels of masks that are float32 at a time: 256 MiB
+
+
+def learnable(
+    targets: Sequence[Mapping[str, Tensor]], sizes: Sequence[Size], num_classes: int, device: torch.device, masks: bool
+) -> list[dict[str, Tensor]]:
+    """The objects that can be learnt from, with labels that leave 0 to the background.
+
+    A box without a side, with a coordinate that is no number, or wholly outside its image is left out: no anchor
+    overlaps it, so that the rule "the best anchor of each object is a hit" would take every anchor.
+
+    Args:
+        targets: for each image boxes (n, 4), labels (n,) from 0, and masks (n, h, w) if `masks`.
+
+    Raises:
+        UserError: a target lacks something or has another shape, or a label is no class.
+    """
+    if len(targets) != len(sizes):
+        raise UserError(f"expected targets for {len(sizes)} images, got {len(targets)}.")
+    needed = ("boxes", "labels", "masks") if masks else ("boxes", "labels")
+    cleaned = []
+    for target, (height, width) in zip(targets, sizes, strict=True):
+        absent = [name for name in needed if name not in target]
+        if absent:
+            raise UserError(f"a target needs {', '.join(needed)}; one without {', '.join(absent)} came.")
+        boxes = torch.as_tensor(target["boxes"], device=device).float().reshape(-1, 4)
+        labels = torch.as_tensor(target["labels"], device=device).long().reshape(-1)
+        if len(labels) != len(boxes) or (masks and len(target["masks"]) != len(boxes)):
+            counts = ", ".join(f"{len(target[name])} {name}" for name in needed)
+            raise UserError(f"a target needs as many of each of {', '.join(needed)}; got {counts}.")
+        wrong = (labels < 0) | (labels >= num_classes)
+        if wrong.any():
+            found = sorted(set(labels[wrong].tolist()))[:5]
+            raise UserError(f"the classes are 0 to {num_classes - 1}; a target holds the label {found[0]}.")
+        (left, top, right, bottom) = boxes.unbind(1)
+        keep = (right > left) & (bottom > top) & (right > 0) & (bottom > 0) & (left < width) & (top < height)
+        keep &= boxes.isfinite().all(1)
+        kept = {"boxes": boxes[keep], "labels": labels[keep] + 1}
+        if masks:
+            kept["masks"] = torch.as_tensor(target["masks"], device=device)[keep]
+        cleaned.append(kept)
+    return cleaned
+
+
+def choose(boxes: Tensor, scores: Tensor, size: Size, settings: Detector) -> dict[str, Tensor]:
+    """Detections of one image: a score threshold, suppression by class, the best ones, labels from 0.
+
+    Args:
+        boxes: (n, K, 4), or (n, 1, 4) where a box is the same for all classes.
+        scores: (n, K) without the background.
+        size: of the image; boxes are clipped to it.
+    """
+    row, label = torch.where(scores > settings.score_threshold)
+    kept = clip_boxes_to_image(boxes[row, label if boxes.shape[1] > 1 else 0], size)
+    found = {"boxes": kept, "scores": scores[row, label], "labels": label}
+    sizable = remove_small_boxes(kept, SMALLEST)
+    return suppressed({key: value[sizable] for key, value in found.items()}, settings)
+
+
+def suppressed(found: dict[str, Tensor], settings: Detector) -> dict[str, Tensor]:
+    """The detections that survive suppression within their class, best first, at most `max_detections`."""
+    keep = batched_nms(found["boxes"], found["scores"], found["labels"], settings.nms_threshold)
+    keep = keep[: settings.max_detections]
+    return {key: value[keep] for key, value in found.items()}
+
+
+def postprocess(
+    detections: Sequence[Mapping[str, Tensor]], sizes: Sequence[Size], originals: Sequence[Size]
+) -> list[dict[str, Tensor]]:
+    """Detections in the pixels of the network's input -> in those of the original images.
+
+    Args:
+        detections: for each image boxes (n, 4), scores, labels, and perhaps masks (n, 1, s, s), probabilities.
+        sizes: (height, width) that each image had in the batch, without padding.
+        originals: (height, width) that it had before.
+
+    Returns:
+        The same; boxes are clipped to the image and masks are pasted into it, bool (n, height, width).
+    """
+    results = []
+    for found, (height, width), original in zip(detections, sizes, originals, strict=True):
+        down, across = (
+            torch.tensor(float(new)) / torch.tensor(float(old))
+            for new, old in zip(original, (height, width), strict=True)
+        )
+        scale = torch.stack([across, down, across, down]).to(found["boxes"].device)
+        result = {**found, "boxes": clip_boxes_to_image(found["boxes"] * scale, original)}
+        if "masks" in found:
+            result["masks"] = paste(found["masks"], result["boxes"], original)
+        results.append(result)
+    return results
+
+
+def paste(masks: Tensor, boxes: Tensor, size: Size, threshold: float = 0.5) -> Tensor:
+    """Probabilities (n, 1, s, s) within boxes (n, 4) -> bool (n, *size), true from `threshold` on.
+
+    A few at a time are enlarged in float32, so that only the result grows with the number of detections.
+    """
+    result = torch.zeros((len(masks), *size), dtype=torch.bool, device=masks.device)
+    step = max(1, PASTED_AT_ONCE // max(1, size[0] * size[1]))
+    for start in range(0, len(masks), step):
+        part = slice(start, start + step)
+        result[part] = paste_masks_in_image(masks[part].float(), boxes[part], size)[:, 0] >= threshold
+    return result
