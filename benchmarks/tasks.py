@@ -29,7 +29,8 @@ from torchvision.models.detection import fasterrcnn_resnet50_fpn, maskrcnn_resne
 from torchvision.models.segmentation import deeplabv3_resnet50
 
 import resurge
-from resurge.tasks.settings import Detector, Segmenter
+from resurge.tasks.detect.settings import Detector
+from resurge.tasks.segment.settings import Segmenter
 
 CLASSES = 20
 MODES = ("train", "test")

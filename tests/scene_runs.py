@@ -12,7 +12,8 @@ from resurge.arch.zoo import get_spec
 from resurge.data.scene_preprocessing import ScenePreprocessing
 from resurge.runs import save_run_model
 from resurge.tasks.build import build_task_model
-from resurge.tasks.settings import Detector, Segmenter
+from resurge.tasks.detect.settings import Detector
+from resurge.tasks.segment.settings import Segmenter
 
 MODEL = "resnet18 depths=(1,1,1,1) planes=(8,8,16,16) stem=conv7x7(8)"
 CLASSES = ("disc", 'a <b> & "c"', "bar")
@@ -29,7 +30,7 @@ def write_run(
     """A finished run without a recipe unless its text is given; the network is random but its scores are not equal."""
     torch.manual_seed(0)
     network = build_task_model(
-        task, get_spec(model), len(classes), channels, head, detector=DETECTOR, segmenter=SEGMENTER
+        task, get_spec(model), len(classes), channels, head, SEGMENTER if task == "segment" else DETECTOR
     )
     _wake(network, task, channels)
     seen = ScenePreprocessing(short_side, max_size, (0.5,) * channels, (0.25,) * channels, channels)

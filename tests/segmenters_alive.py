@@ -7,7 +7,7 @@ from torch import Tensor
 from resurge.arch.backbone import Backbone
 from resurge.arch.zoo import get_spec
 from resurge.tasks.segment.model import SegmentationModel, enlarge
-from resurge.tasks.settings import Segmenter
+from resurge.tasks.segment.settings import Segmenter
 
 REJECTED = 1e-2  # what a wrong variant has to be off by, as a share of the peak
 SMALL = "resnet50 depths=(1,1,1,1) planes=(8,16,16,32) stem=deep(8)"

@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from resurge.arch.backbone import Backbone
 from resurge.arch.spec import Spec
 from resurge.arch.zoo import get_spec, list_models
+from resurge.config import Section
 from resurge.runs import Run, load_run
 from resurge.tasks.build import build_task_model
-from resurge.tasks.settings import Detector, Segmenter
+from resurge.tasks.detect.settings import Detector
+from resurge.tasks.segment.settings import Segmenter
+from resurge.tasks.table import get_task
 from resurge.weights.checkpoint import export_weights, load_weights
 
 __all__ = [
@@ -68,7 +71,7 @@ def create_model(
             `pretrained` for the published ones). A head of another size is left random.
         task: classify, segment, detect or instances.
         head: what the task puts on the backbone, such as cascade_rcnn; None for the task's first, see
-            `resurge.tasks.settings.HEADS`.
+            `resurge.tasks.table.TASKS`.
         dropout: classify: probability of dropping a pooled feature in training.
         detector: the numbers of a detector's head.
         segmenter: the numbers of a segmenter's head.
@@ -77,9 +80,9 @@ def create_model(
         UserError: the model, task or head is unknown (the nearest is suggested), a number is out of range, or the
             weights are of another network.
     """
-    network = build_task_model(
-        task, get_spec(model), num_classes, in_channels, head, dropout=dropout, detector=detector, segmenter=segmenter
-    )
+    given: dict[str | None, Section | None] = {"detector": detector, "segmenter": segmenter}
+    settings = given.get(get_task(task).section)
+    network = build_task_model(task, get_spec(model), num_classes, in_channels, head, settings, dropout=dropout)
     if weights is not None:
         load_weights(network, weights)
     return network

@@ -20,7 +20,9 @@ import yaml
 
 from resurge.config import Section, check, option, paths, read_assignment, replaced, to_plain, type_name
 from resurge.errors import UserError, suggest
-from resurge.tasks.settings import TASKS, Detector, Segmenter, pick_head
+from resurge.tasks.detect.settings import Detector
+from resurge.tasks.segment.settings import Segmenter
+from resurge.tasks.table import TASKS, get_task, pick_head
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -180,7 +182,7 @@ class Recipe:
 
     model: str = option("resnest50", "a name of `resurge models`, or the text of a spec")
     data: str = option("digits", "digits (comes along), a folder, a COCO file, or a CSV file of paths and labels")
-    task: str = option("classify", "what is learnt", choices=TASKS)
+    task: str = option("classify", "what is learnt", choices=tuple(TASKS))
     head: str | None = option(None, "what the task puts on the backbone; null: the task's first head")
     weights: str | None = option(None, "weights to start from: a file, hub:owner/name, or pretrained")
     seed: int = option(0, "seed of initialisation, order, augmentation and split", low=0, high=2**31 - 1)
@@ -245,6 +247,11 @@ class Recipe:
             raise UserError(f"{where} must hold `field: value` lines; it holds a {type(plain).__name__}.")
         return cls().replace(plain, where)
 
+    def head_settings(self) -> Section | None:
+        """The numbers of the head, from the section that belongs to the task; None where the task has none."""
+        section = get_task(self.task).section
+        return None if section is None else getattr(self, section)
+
     def images_per_step(self, batch_size: int | None = None) -> int:
         """Images that one optimizer step sees, over all devices and accumulated batches."""
         batch = batch_size or self.optimization.batch_size
@@ -287,31 +294,16 @@ def _check_together(recipe: Recipe) -> None:
         raise UserError(f"class_weights takes none, auto or a list of numbers, not {weights!r}.")
 
 
-# Fields that only a classifier's training heeds, and those that only the other tasks' do.
-_ONLY_CLASSIFY = (
-    "augmentation.pad_crop", "augmentation.affine_degrees", "augmentation.affine_translate",
-    "augmentation.affine_scale", "augmentation.affine_shear", "augmentation.auto_augment",
-    "augmentation.random_erasing", "optimization.balanced_sampling", "regularization.label_smoothing",
-    "regularization.mixup", "regularization.cutmix", "regularization.dropout",
-)  # fmt: skip
-_NOT_CLASSIFY = (
-    "images.max_size", "augmentation.vflip", "augmentation.rotate90", "augmentation.photometric",
-    "augmentation.short_sides", "augmentation.scale_jitter", "augmentation.crop_size",
-)  # fmt: skip
-
-
 def _check_heeded(recipe: Recipe) -> None:
     """A field that the task does not look at is a mistake when it is set.
 
     Raises:
         UserError: names it.
     """
-    if recipe.task == "classify" and 0 in (recipe.images.size, recipe.images.eval_size):
+    task = get_task(recipe.task)
+    if task.one_size and 0 in (recipe.images.size, recipe.images.eval_size):
         raise UserError("size 0, the image as it is, is for detectors and segmenters; a classifier's images share one.")
-    idle: tuple[str, ...] = _NOT_CLASSIFY if recipe.task == "classify" else _ONLY_CLASSIFY
-    if recipe.task in ("detect", "instances"):
-        idle += ("regularization.class_weights",)
-    for path in idle:
+    for path in task.idle:
         group, _, name = path.partition(".")
         section = getattr(recipe, group)
         if getattr(section, name) != getattr(type(section)(), name):

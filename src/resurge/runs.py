@@ -28,13 +28,13 @@ from torch import nn
 from resurge.arch.spec import Spec
 from resurge.arch.surgery import convert_norm
 from resurge.arch.zoo import get_spec
-from resurge.config import replaced, to_plain
+from resurge.config import to_plain
 from resurge.data.scene_transforms import ScenePreprocessing
 from resurge.data.transforms import Preprocessing
 from resurge.errors import UserError, suggest
 from resurge.recipe import Machine, Recipe
 from resurge.tasks.build import build_task_model
-from resurge.tasks.settings import TASKS, Detector, Segmenter
+from resurge.tasks.table import TASKS, get_task
 from resurge.weights.checkpoint import load_weights, save_model
 from resurge.weights.model_json import FORMAT, read_model_json
 
@@ -103,9 +103,9 @@ def load_run(folder: str | os.PathLike[str], device: str | torch.device = "cpu")
     try:
         spec = get_spec(meta["spec"])
         classes = tuple(str(name) for name in meta["classes"])
-        preprocessing = read_preprocessing(task, meta["preprocessing"])
-        settings = read_settings(task, meta)
-        model = build_task_model(task, spec, len(classes), int(meta["in_channels"]), meta.get("head"), **settings)
+        preprocessing = TASKS[task].read_preprocessing(meta["preprocessing"])
+        settings = TASKS[task].read_settings(meta.get("head_settings"))
+        model = build_task_model(task, spec, len(classes), int(meta["in_channels"]), meta.get("head"), settings)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{root / 'model.json'} is damaged or was cut short ({error!r}). Train or export it again."
@@ -120,29 +120,6 @@ def load_run(folder: str | os.PathLike[str], device: str | torch.device = "cpu")
             f"{len(lost)} tensors in all. Train or export it again."
         )
     return Run(root, task, model.eval().to(device), spec, classes, preprocessing, meta, _recipe_of(root))
-
-
-def read_preprocessing(task: str, values: Mapping[str, Any]) -> Preprocessing | ScenePreprocessing:
-    """What model.json says of the preprocessing.
-
-    Raises:
-        UserError: a field is missing or unknown.
-    """
-    return (Preprocessing if task == "classify" else ScenePreprocessing).from_json(dict(values))
-
-
-def read_settings(task: str, meta: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers of the head that model.json has, as `build_task_model` takes them.
-
-    Raises:
-        UserError: a field is unknown or has a value that cannot be.
-    """
-    plain = meta.get("head_settings") or {}
-    if task == "segment":
-        return {"segmenter": replaced(Segmenter(), plain, "model.json")}
-    if task in ("detect", "instances"):
-        return {"detector": replaced(Detector(), plain, "model.json")}
-    return {}
 
 
 def _recipe_of(root: Path) -> Recipe | None:
@@ -237,7 +214,8 @@ def save_run_model(
 ) -> None:
     """Write `model.safetensors` and `model.json`."""
     backbone = model.get_submodule("backbone")
-    head = {} if task == "classify" else {"head": model.head_name, "head_settings": to_plain(model.settings)}
+    has_numbers = get_task(task).section is not None
+    head = {"head": model.head_name, "head_settings": to_plain(model.settings)} if has_numbers else {}
     save_model(
         folder,
         model,

@@ -16,7 +16,8 @@ import resurge
 from resurge.arch.zoo import ALIASES, MODELS
 from resurge.cli import main
 from resurge.cli.tables import percent, table
-from resurge.tasks.settings import HEADS, Segmenter
+from resurge.tasks.segment.settings import Segmenter
+from resurge.tasks.table import TASKS
 
 
 def asked(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -85,7 +86,7 @@ def test_show_of_a_run_says_its_task_and_counts_its_parts(
     network = resurge.load_run(run).model
     parts = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
     found = json.loads(asked(capsys, "show", str(run), "--json"))
-    head, scores = HEADS[task][0], described["scores"]
+    head, scores = TASKS[task].heads[0], described["scores"]
     total = {**parts, "total": described["parameters"]}
     assert found["run"] == {
         "task": task, "head": head, "classes": list(CLASSES), "parameters": total, "scores": scores,

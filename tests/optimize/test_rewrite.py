@@ -20,6 +20,7 @@ from resurge.optimize.passes.chains import PieceByPiece
 from resurge.optimize.passes.grouping import group_counts, groups_of, regroup
 from resurge.optimize.passes.squeezing import GatedExpand
 from resurge.optimize.rewrite import ALWAYS, PASSES, Certificate, certify, rewrite
+from resurge.tasks.detect.settings import Detector
 
 EXACT = 1e-11  # of the largest output, in double precision
 JOINT = (
@@ -146,7 +147,7 @@ def test_segmenters(head):
 def test_detectors(task, head):
     detector = resurge.create_model(
         f"resnest50 {TINY}", 5, task=task, head=head,
-        detector=resurge.tasks.settings.Detector(fpn_channels=16, head_norm=True, box_channels=16, mask_channels=8),
+        detector=Detector(fpn_channels=16, head_norm=True, box_channels=16, mask_channels=8),
     )  # fmt: skip
     images = structured_images(2, size=64)
     norms = [module for module in detector.modules() if isinstance(module, nn.BatchNorm2d)]

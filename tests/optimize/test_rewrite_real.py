@@ -16,7 +16,7 @@ import resurge
 from resurge.data.digits import digit_splits
 from resurge.optimize.rewrite import ALWAYS, PASSES, certify, rewrite
 from resurge.tasks.detect.head_outputs import diagonal_boxes, smooth_outputs
-from resurge.tasks.settings import Detector
+from resurge.tasks.detect.settings import Detector
 
 EXACT = 1e-11  # of the largest value of an output, in double precision
 CLASSIFIERS = {

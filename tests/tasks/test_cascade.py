@@ -13,7 +13,7 @@ from torchvision.ops import roi_align
 from resurge.arch.backbone import Backbone
 from resurge.arch.zoo import get_spec
 from resurge.tasks.detect.masks_task import InstanceModel
-from resurge.tasks.settings import Detector
+from resurge.tasks.detect.settings import Detector
 
 SIZES = [(96, 128), (110, 100)]
 CLASSES = 3

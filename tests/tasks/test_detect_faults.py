@@ -14,7 +14,7 @@ from resurge.tasks.detect.boxes import paste, postprocess
 from resurge.tasks.detect.boxes_task import DetectionModel
 from resurge.tasks.detect.masks_task import InstanceModel
 from resurge.tasks.detect.pyramid import image_batch, pick_levels
-from resurge.tasks.settings import Detector
+from resurge.tasks.detect.settings import Detector
 
 NUMBERS = {
     "fpn_channels": 16, "box_channels": 32, "mask_channels": 8, "box_size": 3, "mask_size": 4, "pool_scale": 56,

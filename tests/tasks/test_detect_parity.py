@@ -15,7 +15,7 @@ from resurge.arch.surgery import convert_norm
 from resurge.arch.zoo import get_spec
 from resurge.tasks.detect.boxes_task import DetectionModel
 from resurge.tasks.detect.masks_task import InstanceModel
-from resurge.tasks.settings import Detector
+from resurge.tasks.detect.settings import Detector
 from resurge.weights.checkpoint import export_weights, load_weights
 
 FEW = Detector(rpn_proposals_train=PROPOSALS, rpn_proposals_test=PROPOSALS, roi_batch=64)

@@ -9,10 +9,12 @@ from torch import nn
 from resurge.arch.spec import Spec
 from resurge.arch.zoo import get_spec
 from resurge.tasks.build import build_task_model
-from resurge.tasks.settings import HEADS, Detector, Segmenter
+from resurge.tasks.detect.settings import Detector
+from resurge.tasks.segment.settings import Segmenter
+from resurge.tasks.table import TASKS
 
 BACKBONES = ("resnet50", "resnext50_32x4d", "seresnet50", "skresnext50_32x4d", "res2net50_26w_4s", "resnest50")
-PAIRS = [(task, head) for task in ("segment", "detect", "instances") for head in HEADS[task]]
+PAIRS = [(task, head) for task in ("segment", "detect", "instances") for head in TASKS[task].heads]
 SIDE, CLASSES = 64, 3
 # The heads are narrow, so that the time goes into the backbones.
 DETECTOR = Detector(
@@ -36,7 +38,9 @@ def _quick_start(monkeypatch):
 
 
 def built(backbone: str | Spec, task: str, head: str) -> nn.Module:
-    return build_task_model(task, get_spec(backbone), CLASSES, head=head, detector=DETECTOR, segmenter=SEGMENTER)
+    return build_task_model(
+        task, get_spec(backbone), CLASSES, head=head, settings=SEGMENTER if task == "segment" else DETECTOR
+    )
 
 
 def losses_of(model: nn.Module, task: str, images: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -9,7 +9,7 @@ from resurge.arch.backbone import Backbone
 from resurge.arch.zoo import get_spec
 from resurge.tasks.detect.boxes_task import DetectionModel
 from resurge.tasks.detect.pyramid import image_batch
-from resurge.tasks.settings import Detector
+from resurge.tasks.detect.settings import Detector
 
 SETTINGS = Detector(fpn_channels=16, rpn_proposals_test=20, max_detections=15)
 

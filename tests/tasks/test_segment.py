@@ -17,9 +17,9 @@ from resurge.arch.surgery import SyncBatchNorm, convert_norm
 from resurge.arch.zoo import get_spec
 from resurge.errors import UserError
 from resurge.tasks.segment.model import IGNORE, SegmentationModel, atrous_rates, pixel_cross_entropy
-from resurge.tasks.settings import HEADS
+from resurge.tasks.table import TASKS
 
-ALL_HEADS = HEADS["segment"]
+ALL_HEADS = TASKS["segment"].heads
 
 
 # ----------------------------------------------------------------------------------------------------------- losses

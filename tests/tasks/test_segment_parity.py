@@ -20,7 +20,7 @@ from resurge.arch.spec import plan
 from resurge.arch.zoo import get_spec
 from resurge.errors import UserError
 from resurge.tasks.segment.model import SegmentationModel, enlarge
-from resurge.tasks.settings import Segmenter
+from resurge.tasks.segment.settings import Segmenter
 from resurge.weights import layouts, segment_layout
 
 CLASSES = 21

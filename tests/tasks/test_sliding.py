@@ -14,8 +14,8 @@ from resurge.arch.backbone import Backbone
 from resurge.arch.zoo import get_spec
 from resurge.errors import UserError
 from resurge.tasks.segment.model import SegmentationModel
+from resurge.tasks.segment.settings import Segmenter
 from resurge.tasks.segment.sliding import predict_probabilities, window_starts
-from resurge.tasks.settings import Segmenter
 
 REJECTED = 1e-3
 

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from resurge.recipe import Recipe
-from resurge.tasks.objectives import OBJECTIVES
+from resurge.tasks.classify.objective import Classification
+from resurge.tasks.scene_objectives import Detection, Instances, Segmentation
 from resurge.train.train import train
+
+OBJECTIVES = {"classify": Classification, "segment": Segmentation, "detect": Detection, "instances": Instances}
 
 if __name__ == "__main__":
     recipe = Recipe.from_yaml(Path(sys.argv[2]).read_text())

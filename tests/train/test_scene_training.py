@@ -19,8 +19,8 @@ from tiny_scenes import SIDE, write_coco, write_pairs
 from resurge.errors import UserError
 from resurge.recipe import Recipe, describe_recipe, list_recipes, load_recipe
 from resurge.runs import load_run
-from resurge.tasks.objectives import OBJECTIVES
-from resurge.tasks.settings import HEADS
+from resurge.tasks.scene_objectives import Detection
+from resurge.tasks.table import TASKS
 from resurge.train.stops import TrainingDiverged
 from resurge.train.train import build_model, train
 
@@ -70,7 +70,7 @@ def test_a_training_leaves_a_run_that_loads(task: str, coco: Path, pairs: Path, 
     result = train(recipe, tmp_path, quiet=True)
     assert result["split"] == "val"
     assert result["count"] == 4
-    first = OBJECTIVES[task].figures[0]
+    first = TASKS[task].metrics[0]
     with (tmp_path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2"]
@@ -79,7 +79,7 @@ def test_a_training_leaves_a_run_that_loads(task: str, coco: Path, pairs: Path, 
     assert len(terms) == {"detect": 4, "instances": 5, "segment": 2}[task]
     assert sum(float(rows[0][name]) for name in terms) == pytest.approx(float(rows[0]["train_loss"]), rel=1e-4)
     run = load_run(tmp_path)
-    assert (run.task, run.model.head_name) == (task, HEADS[task][0])
+    assert (run.task, run.model.head_name) == (task, TASKS[task].heads[0])
     assert run.model.settings == (recipe.segmenter if task == "segment" else recipe.detector)
     meta = json.loads((tmp_path / "model.json").read_text())
     assert meta["scores"][first] == result["scores"][first]
@@ -114,13 +114,13 @@ def test_killed_in_mid_epoch_resumes_to_the_same_bits(task: str, coco: Path, pai
 def test_a_term_of_the_loss_that_is_not_a_number_is_named(
     coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    losses = OBJECTIVES["detect"].losses
+    losses = Detection.losses
 
     def poisoned(self, net, batch):
         terms, sums = losses(self, net, batch)
         return terms | {"loss_box": terms["loss_box"] * float("nan")}, sums
 
-    monkeypatch.setattr(OBJECTIVES["detect"], "losses", poisoned)
+    monkeypatch.setattr(Detection, "losses", poisoned)
     with pytest.raises(TrainingDiverged, match="its term loss_box"):
         train(small("detect", coco), tmp_path, quiet=True)
 
@@ -142,9 +142,9 @@ def test_label_maps_of_nothing_but_ignored_pixels_are_counted_once(
     assert "images/train/2.png, images/train/3.png; label them" in said
 
 
-@pytest.mark.parametrize("head", [*HEADS["detect"], *HEADS["instances"]])
+@pytest.mark.parametrize("head", [*TASKS["detect"].heads, *TASKS["instances"].heads])
 def test_batches_without_any_object(head: str, tmp_path: Path) -> None:
-    task = "instances" if head in HEADS["instances"] else "detect"
+    task = "instances" if head in TASKS["instances"].heads else "detect"
     data = write_coco(tmp_path / "data", train=6, val=2, sparse=True)
     result = train(small(task, data, f"head={head}", "epochs=1"), tmp_path / "run", quiet=True)
     assert result["box"]["ap"] is None  # there was nothing to find

@@ -16,8 +16,9 @@ from resurge.errors import UserError
 from resurge.tasks.classify.model import ClassificationModel
 from resurge.tasks.detect.boxes_task import DetectionModel
 from resurge.tasks.detect.masks_task import InstanceModel
+from resurge.tasks.detect.settings import Detector
 from resurge.tasks.segment.model import SegmentationModel
-from resurge.tasks.settings import Detector, Segmenter
+from resurge.tasks.segment.settings import Segmenter
 from resurge.weights.checkpoint import export_weights, load_weights, save_model
 
 # Names and shapes are all that most of these tests look at, so the networks hold no numbers.

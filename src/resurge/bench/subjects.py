@@ -18,8 +18,9 @@ from resurge.errors import UserError
 from resurge.explain.cost import cost
 from resurge.export.calibration import Material, Pictures, gather
 from resurge.infer.folder import Export, is_export, read_export
-from resurge.runs import Run, bare_run, load_run, read_preprocessing
+from resurge.runs import Run, bare_run, load_run
 from resurge.tasks.build import build_task_model
+from resurge.tasks.table import get_task
 from resurge.weights.catalog import Entry, entries
 from resurge.weights.model_json import folder_of
 
@@ -76,7 +77,7 @@ class Subject:
             seen = self.run.preprocessing
         else:
             assert self.export is not None
-            seen = read_preprocessing(self.task, self.export.meta["preprocessing"])
+            seen = get_task(self.task).read_preprocessing(self.export.meta["preprocessing"])
         return dataclasses.replace(seen, size=self.size) if isinstance(seen, Preprocessing) else seen
 
     def material(self, pictures: str | None, limit: int) -> Material:

@@ -7,12 +7,14 @@ import argparse
 from resurge.cli.options import Parser, add_json
 from resurge.cli.tables import print_json
 from resurge.errors import UserError
-from resurge.tasks.settings import TASKS
+from resurge.tasks.table import TASKS
 
 
 def add_options(parser: Parser) -> None:
     parser.add_argument("data", metavar="DATA", help="what `resurge train --data` takes")
-    parser.add_argument("--task", choices=TASKS, help="what the data is for (default: what its folders look like)")
+    parser.add_argument(
+        "--task", choices=tuple(TASKS), help="what the data is for (default: what its folders look like)"
+    )
     parser.add_argument("--val", metavar="DATA", help="where the validation images are, as for `resurge train`")
     parser.add_argument(
         "--fix",

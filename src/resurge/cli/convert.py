@@ -12,7 +12,7 @@ from resurge.errors import UserError
 if TYPE_CHECKING:
     from torch import nn
 
-    from resurge.tasks.settings import Segmenter
+    from resurge.tasks.segment.settings import Segmenter
 
 
 def add_options(parser: Parser) -> None:
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
 
     from resurge.api import create_model, get_spec, load_run
     from resurge.files import atomic_write_bytes
-    from resurge.tasks.settings import Segmenter
+    from resurge.tasks.segment.settings import Segmenter
     from resurge.weights.checkpoint import export_weights, load_weights
     from resurge.weights.layouts import module_names
 

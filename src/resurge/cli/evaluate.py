@@ -25,7 +25,7 @@ from resurge.cli.options import (
 )
 from resurge.cli.tables import print_json
 from resurge.errors import UserError, suggest
-from resurge.tasks.settings import HEADS, TASKS, pick_head
+from resurge.tasks.table import TASKS, pick_head
 
 if TYPE_CHECKING:
     from resurge.cli.scoring.contract import Scoring, Subject
@@ -42,7 +42,7 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--weights", metavar="FILE", help="of a MODEL: a file, hub:owner/name, or pretrained")
     about = f"of a MODEL: {', '.join(TASKS)} (default: classify)"
     parser.add_argument("--task", type=one_of(TASKS, "task"), metavar="NAME", help=about)
-    every = [head for task, heads in HEADS.items() if task != "classify" for head in heads]
+    every = [head for task in TASKS.values() if task.section is not None for head in task.heads]
     about = f"of a MODEL: {', '.join(every)} (default: the task's first)"
     parser.add_argument("--head", metavar="NAME", help=about)
     parser.add_argument("--data", metavar="DIR", help="images with labels, as for `resurge train` (default: the run's)")

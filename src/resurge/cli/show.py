@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from resurge.cli.options import Parser, add_json, whole_number
 from resurge.cli.tables import print_json
 from resurge.errors import UserError
-from resurge.tasks.settings import pick_head
+from resurge.tasks.table import get_task, pick_head
 from resurge.weights.model_json import folder_of
 
 if TYPE_CHECKING:
@@ -86,7 +86,6 @@ def _examine_run(place: Path, options: argparse.Namespace) -> Summary:
     from resurge.arch.zoo import canonical_name, get_spec
     from resurge.explain.cost import cost
     from resurge.explain.show import BACKBONE_ONLY, Summary, Trained, default_classes
-    from resurge.runs import read_settings
     from resurge.tasks.build import build_task_model
     from resurge.weights.catalog import entries
     from resurge.weights.model_json import read_model_json
@@ -99,7 +98,9 @@ def _examine_run(place: Path, options: argparse.Namespace) -> Summary:
     channels = options.in_channels or told.get("in_channels", 3)
     side = options.size or _side(told.get("preprocessing", {})) or _usual_size(spec)
     with torch.device("meta"):
-        network = build_task_model(task, spec, count, channels, head, **read_settings(task, told))
+        network = build_task_model(
+            task, spec, count, channels, head, get_task(task).read_settings(told.get("head_settings"))
+        )
         if told.get("norm") in ("frozen", "group"):
             convert_norm(network, told["norm"])
     parts = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}

@@ -27,8 +27,8 @@ from resurge.recipe import Recipe
 from resurge.runs import BEST, LAST, Run, load_run, prepare, read_recipe, require_empty, save_run_model
 from resurge.tasks.build import build_task_model
 from resurge.tasks.classify.evaluate import pick_device, write_evaluation
-from resurge.tasks.objectives import Objective, objective_of
-from resurge.tasks.settings import pick_head
+from resurge.tasks.objective import Objective
+from resurge.tasks.table import get_task, pick_head
 from resurge.train.checkpoints import AtomicCheckpointIO, link_or_copy, read_checkpoint
 from resurge.train.feeding import Feed, pick_workers, readable
 from resurge.train.keeper import Keeper, Recorder, StopSignal
@@ -106,7 +106,7 @@ def train(
     bundle = open_data(
         recipe.data, task=recipe.task, val=recipe.val, seed=recipe.seed, val_fraction=recipe.val_fraction
     )
-    objective = objective_of(recipe, bundle)
+    objective = get_task(recipe.task).objective(recipe, bundle)
     net = build_model(recipe, objective.preprocessing[0].channels, bundle.num_classes, start=not resume, say=say)
     bundle = readable(bundle)
     for note in (bundle.how, *bundle.notes):
@@ -208,9 +208,8 @@ def _built(recipe: Recipe, channels: int, classes: int, dropout: float = 0.0) ->
         classes,
         channels,
         recipe.head,
+        recipe.head_settings(),
         dropout=dropout,
-        detector=recipe.detector,
-        segmenter=recipe.segmenter,
     )
 
 

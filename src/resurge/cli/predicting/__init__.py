@@ -18,7 +18,7 @@ _PLACES = {
 
 
 def predicting_of(task: str) -> type[Predicting]:
-    """The class that predicts for a task of `resurge.tasks.settings.TASKS`."""
+    """The class that predicts for a task of `resurge.tasks.table.TASKS`."""
     module, name = _PLACES[task]
     found: type[Predicting] = getattr(importlib.import_module(module), name)
     return found

@@ -18,7 +18,7 @@ _PLACES = {
 
 
 def scoring_of(task: str) -> Scoring:
-    """What scores a task of `resurge.tasks.settings.TASKS`."""
+    """What scores a task of `resurge.tasks.table.TASKS`."""
     module, name = _PLACES[task]
     found: Scoring = getattr(importlib.import_module(module), name)()
     return found

@@ -11,7 +11,7 @@ from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 from resurge.errors import UserError
 from resurge.tasks.detect.pyramid import Size
-from resurge.tasks.settings import Detector
+from resurge.tasks.detect.settings import Detector
 
 SMALLEST = 1e-2  # pixels; a detection with a shorter side is dropped, as torchvision does
 PASTED_AT_ONCE = 2**26  # pixels of masks that are float32 at a time: 256 MiB

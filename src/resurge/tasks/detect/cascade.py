@@ -21,7 +21,7 @@ from torchvision.ops.poolers import LevelMapper
 from resurge.arch.layers import BatchNorm2d
 from resurge.tasks.detect.boxes import choose
 from resurge.tasks.detect.pyramid import Pyramid, Size
-from resurge.tasks.settings import Detector
+from resurge.tasks.detect.settings import Detector
 
 HITS_SHARE = 0.25  # of the sampled proposals; arXiv:1504.08083, section 2.3
 SMALLEST = 1e-3  # pixels; a shorter side cannot be the unit of an offset

@@ -19,7 +19,7 @@ from resurge.tasks.detect.masks import MaskHead
 from resurge.tasks.detect.model import SceneModel
 from resurge.tasks.detect.ops import ABSENT, pooled, surviving
 from resurge.tasks.detect.retina import RetinaHead
-from resurge.tasks.settings import Detector
+from resurge.tasks.detect.settings import Detector
 
 Objects = tuple[Tensor, Tensor, Tensor]
 """boxes float32 (N, n, 4); scores float32 (N, n), `ABSENT` where there is none; labels int64 (N, n), from 0."""

@@ -16,7 +16,7 @@ from torchvision.models.detection.roi_heads import maskrcnn_loss
 from resurge.arch.layers import BatchNorm2d
 from resurge.tasks.detect.cascade import Sample, make_pool, share_gradient, start_small
 from resurge.tasks.detect.pyramid import Pyramid, Size
-from resurge.tasks.settings import Detector
+from resurge.tasks.detect.settings import Detector
 
 
 class MaskHead(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from resurge.arch.backbone import Backbone
 from resurge.tasks.detect.model import SceneModel
-from resurge.tasks.settings import Detector
+from resurge.tasks.detect.settings import Detector
 
 
 class InstanceModel(SceneModel):

@@ -15,7 +15,8 @@ from resurge.tasks.detect.boxes import learnable, postprocess
 from resurge.tasks.detect.pyramid import Pyramid, Size, image_batch
 from resurge.tasks.detect.regions import RegionHead
 from resurge.tasks.detect.retina import RetinaHead
-from resurge.tasks.settings import Detector, pick_head
+from resurge.tasks.detect.settings import Detector
+from resurge.tasks.table import pick_head
 
 
 class SceneModel(nn.Module):

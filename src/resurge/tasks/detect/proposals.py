@@ -14,7 +14,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
-from resurge.tasks.settings import Detector
+from resurge.tasks.detect.settings import Detector
 
 # Overlap from which an anchor is an object, and below which it is none; share of objects in the sample; overlap of
 # two proposals above which the lower one goes: arXiv:1506.01497, section 3.1.2, and the authors' code.

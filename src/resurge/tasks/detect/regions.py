@@ -9,7 +9,7 @@ from resurge.tasks.detect.cascade import BoxHead
 from resurge.tasks.detect.masks import MaskHead
 from resurge.tasks.detect.proposals import make_proposer, propose
 from resurge.tasks.detect.pyramid import Pyramid
-from resurge.tasks.settings import Detector
+from resurge.tasks.detect.settings import Detector
 
 
 class RegionHead(nn.Module):

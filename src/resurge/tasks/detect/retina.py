@@ -15,7 +15,7 @@ from resurge.arch.layers import BatchNorm2d
 from resurge.tasks.detect.boxes import suppressed
 from resurge.tasks.detect.proposals import make_anchors
 from resurge.tasks.detect.pyramid import Pyramid, Size
-from resurge.tasks.settings import Detector
+from resurge.tasks.detect.settings import Detector
 
 # Overlap from which an anchor is an object, and below which it is none: arXiv:1708.02002, section 4.
 OBJECT, NOTHING = 0.5, 0.4

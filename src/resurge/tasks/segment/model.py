@@ -16,7 +16,8 @@ from resurge.arch.backbone import Backbone, initialize
 from resurge.arch.layers import BatchNorm2d, ConvNormAct, global_pool
 from resurge.arch.spec import Spec
 from resurge.errors import UserError
-from resurge.tasks.settings import Segmenter, pick_head
+from resurge.tasks.segment.settings import Segmenter
+from resurge.tasks.table import pick_head
 
 IGNORE = 255  # the label of pixels that are no class: neither learnt nor scored
 BINS = (1, 2, 3, 6)  # arXiv:1612.01105, section 3.2

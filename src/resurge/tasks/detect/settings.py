@@ -1,7 +1,8 @@
-"""The tasks, their heads, and the numbers a head is built from. No torch here.
+"""The numbers of a detector's heads, as recipes state them. No torch here.
 
-The defaults are those of Ren et al. 2015 (arXiv:1506.01497), Lin et al. 2017 (arXiv:1612.03144 and 1708.02002), He et
-al. 2017 (arXiv:1703.06870) and Cai and Vasconcelos 2018 (arXiv:1712.00726) as torchvision and detectron2 run them.
+Defaults are those of the published systems: Ren et al. 2015 (arXiv:1506.01497), Lin et al. 2017 (arXiv:1612.03144 and
+1708.02002), He et al. 2017 (arXiv:1703.06870) and Cai and Vasconcelos 2018 (arXiv:1712.00726) as torchvision and
+detectron2 run them.
 """
 
 from __future__ import annotations
@@ -9,33 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from resurge.config import Section, option
-from resurge.errors import UserError, suggest
-
-# task -> its heads; the first one is taken when none is named
-HEADS: dict[str, tuple[str, ...]] = {
-    "classify": ("linear",),
-    "segment": ("deeplabv3", "fcn", "pspnet"),
-    "detect": ("faster_rcnn", "cascade_rcnn", "retinanet"),
-    "instances": ("mask_rcnn", "cascade_mask_rcnn"),
-}
-TASKS = tuple(HEADS)
-
-
-def pick_head(task: str, head: str | None) -> str:
-    """The head to build: the named one, or the task's first.
-
-    Raises:
-        UserError: the task is unknown, or it has no such head (a task that has it is named).
-    """
-    if task not in HEADS:
-        raise UserError(f"expected a task, one of {', '.join(TASKS)}; got {task!r}.{suggest(task, TASKS)}")
-    if head is None:
-        return HEADS[task][0]
-    if head not in HEADS[task]:
-        other = [name for name, heads in HEADS.items() if head in heads]
-        hint = f" It belongs to --task {other[0]}." if other else suggest(head, HEADS[task])
-        raise UserError(f"the task {task} has the heads {', '.join(HEADS[task])}, not {head!r}.{hint}")
-    return head
+from resurge.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,21 +47,3 @@ class Detector(Section):
         for name in ("anchor_ratios", "cascade_ious"):
             if not getattr(self, name):
                 raise UserError(f"{name} needs at least one number.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Segmenter(Section):
-    """A semantic segmenter: how fine its map is and what its loss is made of."""
-
-    output_stride: int = option(8, "stride of the last feature map: 4, 8, 16 or 32", low=4, high=32)
-    aux_weight: float = option(0.5, "weight of the auxiliary loss on stage 3; 0: no auxiliary head", low=0)
-    head_channels: int | None = option(None, "channels inside the head; null: the head's usual number", low=1)
-    head_dropout: float = option(0.1, "dropout before the head's last convolution", low=0, below=1)
-    atrous_rates: tuple[int, ...] = option(
-        (), "DeepLabV3: rates of the dilated branches; empty: 12, 24, 36 at stride 8 and half of it at 16", low=1
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.output_stride & (self.output_stride - 1):
-            raise UserError(f"output_stride must be 4, 8, 16 or 32, not {self.output_stride}.")

@@ -1,0 +1,38 @@
+"""The table of tasks. A new task is one folder beside this file and one line here. Imports no torch."""
+
+from __future__ import annotations
+
+from resurge.errors import UserError, suggest
+from resurge.tasks.classify.task import Classify
+from resurge.tasks.detect.task import Detect, Instances
+from resurge.tasks.segment.task import Segment
+from resurge.tasks.task import Task
+
+TASKS: dict[str, Task] = {task.name: task for task in (Classify(), Segment(), Detect(), Instances())}
+"""By name; the first one is the default."""
+
+
+def get_task(name: str) -> Task:
+    """The task of a name.
+
+    Raises:
+        UserError: there is none; the nearest is suggested.
+    """
+    if name not in TASKS:
+        raise UserError(f"expected a task, one of {', '.join(TASKS)}; got {name!r}.{suggest(name, TASKS)}")
+    return TASKS[name]
+
+
+def pick_head(task: str, head: str | None) -> str:
+    """The head to build: the named one, or the task's first.
+
+    Raises:
+        UserError: the task is unknown, or it has no such head (a task that has it is named).
+    """
+    own = get_task(task)
+    other = [name for name, each in TASKS.items() if head in each.heads]
+    if head is not None and head not in own.heads and other:
+        raise UserError(
+            f"the task {task} has the heads {', '.join(own.heads)}, not {head!r}. It belongs to --task {other[0]}."
+        )
+    return own.head(head)
