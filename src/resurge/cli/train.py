@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
+from resurge import processes
 from resurge import recipe as recipes
 from resurge.cli.options import Parser, as_is
 from resurge.config import read_assignment
 from resurge.errors import UserError, suggest
 from resurge.recipe import Recipe
 from resurge.tasks.metric_names import NAMES, percent_text
-from resurge.train.stops import TrainingDiverged, TrainingInterrupted
+from resurge.train.stops import OtherProcessFailed, TrainingDiverged, TrainingInterrupted
 
 # These stand first in the help; every other field of a recipe follows under the name of its group.
 COMMON = ("task", "head", "data", "model", "weights")
@@ -66,6 +69,26 @@ def option_name(path: str) -> str:
 
 
 def run(options: argparse.Namespace) -> int:
+    if processes.is_child():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the first process too, which stops all
+    try:
+        return _run(options)
+    except BaseException as error:
+        if not processes.reports(error):
+            _fall_silent()
+        if isinstance(error, (TrainingInterrupted, TrainingDiverged, OtherProcessFailed)):
+            print(f"resurge: {error}", file=sys.stderr)
+            return error.exit_code
+        raise
+
+
+def _fall_silent() -> None:
+    """Show nothing more: this process ends, and another one says why. What torch says on its way out is included."""
+    sys.stderr.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def _run(options: argparse.Namespace) -> int:
     changes = changed_fields(options)
     if options.resume is not None:
         given = [name for name in ("recipe", "out", "overwrite", "print_recipe") if getattr(options, name)]
@@ -76,7 +99,8 @@ def run(options: argparse.Namespace) -> int:
         return _train(_changed_recipe(folder, changes) if changes else None, folder, resume=True)
     recipe = _starting_recipe(options.recipe, changes).replace(changes, where="command line")
     if options.print_recipe:
-        print(recipe.to_yaml(), end="")
+        if processes.is_first():
+            print(recipe.to_yaml(), end="")
         return 0
     return _train(recipe, Path(options.out) if options.out else free_run(recipe), overwrite=options.overwrite)
 
@@ -90,7 +114,8 @@ def _starting_recipe(name: str | None, changes: dict[str, Any]) -> Recipe:
     default = recipes.default_recipe(task, str(changes.get("data", plain.data))) if task != plain.task else None
     if default is None:
         return plain
-    print(f"recipe: {default} (the default of --task {task}; --recipe names another)", file=sys.stderr)
+    if processes.is_first():
+        print(f"recipe: {default} (the default of --task {task}; --recipe names another)", file=sys.stderr)
     return recipes.load_recipe(default)
 
 
@@ -106,11 +131,7 @@ def _train(recipe: Recipe | None, out: Path, *, resume: bool = False, overwrite:
     from resurge.report import write_report
     from resurge.train.train import train
 
-    try:
-        result = train(recipe, out, resume=resume, overwrite=overwrite, finished=explain_training)
-    except (TrainingInterrupted, TrainingDiverged) as stop:
-        print(f"resurge: {stop}", file=sys.stderr)
-        return stop.exit_code
+    result = train(recipe, out, resume=resume, overwrite=overwrite, finished=explain_training)
     if not result:  # a helper process of a training on several devices; the first one has the result
         return 0
     shown = {name: value for name, value in result["scores"].items() if name in NAMES}

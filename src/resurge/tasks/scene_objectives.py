@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
@@ -16,6 +16,7 @@ from resurge.data.bundle import DataBundle
 from resurge.data.scene_transforms import SceneAugment, SceneDataset, ScenePreprocessing, default_scene_preprocessing
 from resurge.data.scenes import IGNORE, MaskSplit, SceneBatch, collate_scenes
 from resurge.errors import UserError
+from resurge.processes import is_first
 from resurge.tasks.classify.objective import given_class_weights
 from resurge.tasks.evaluate_scenes import PreparedScenes, SceneScores, evaluate_scenes
 from resurge.tasks.objective import Gather, Sums
@@ -128,9 +129,8 @@ class Segmentation(_Scenes):
 
     def _warn(self, indices: list[int]) -> None:
         """Say once, in one process, which training images teach nothing."""
-        first = not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
         self._warned = bool(indices)
-        if indices and first:
+        if indices and is_first():
             log.warning(
                 "of %d training images %d have nothing but ignored pixels in their label maps and teach nothing: %s%s; "
                 "label them, or remove the images",

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 
 from resurge.errors import UserError
 from resurge.files import atomic_write_text
+from resurge.processes import is_child
 from resurge.train.checkpoints import first_nonfinite, link_or_copy
 from resurge.train.module import Training
 from resurge.train.stops import TrainingDiverged, TrainingInterrupted
@@ -38,7 +40,8 @@ class StopSignal:
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        before = {number: signal.signal(number, self) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = (signal.SIGTERM,) if is_child() else (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self) for number in numbers}
         try:
             yield self
         finally:
@@ -175,11 +178,11 @@ class Keeper(L.Callback):
         position = pl_module.position
         if not pl_module.at_step or position.batch == pl_module.span.batches or position.step >= pl_module.span.steps:
             return  # gradients are waiting for more batches, or the end of the epoch saves in a moment
-        stop = self._stop_requested(trainer)
+        stop = self._stop_signal(trainer)
         if stop or (self.every and position.step % self.every == 0):
             self.save(trainer, pl_module)
         if stop:
-            self._interrupt(pl_module)
+            self._interrupt(pl_module, stop)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Training)
@@ -202,19 +205,23 @@ class Keeper(L.Callback):
             link_or_copy(self.last, self.best)
         if self.patience and module.since_best >= self.patience:
             trainer.should_stop = True
-        if self._stop_requested(trainer) and module.position.step < module.span.steps:
-            self._interrupt(module)
+        stop = self._stop_signal(trainer)
+        if stop and module.position.step < module.span.steps:
+            self._interrupt(module, stop)
 
-    def _stop_requested(self, trainer: L.Trainer) -> bool:
-        requested = self.signals.received is not None
-        if trainer.world_size > 1:
-            requested = trainer.strategy.reduce_boolean_decision(requested, all=False)
-        return requested
+    def _stop_signal(self, trainer: L.Trainer) -> int:
+        """The stop signal that a process of the training has received, the same in all of them; 0 for none."""
+        received = self.signals.received or 0
+        if trainer.world_size == 1:
+            return received
+        return int(
+            trainer.strategy.reduce(torch.tensor(received, device=trainer.strategy.root_device), reduce_op="max")
+        )
 
-    def _interrupt(self, module: Training) -> None:
+    def _interrupt(self, module: Training, number: int) -> None:
         position = module.position
         raise TrainingInterrupted(
             f"stopped after step {position.step} of {module.span.steps}; checkpoint written to {self.last}. "
             f"Go on with: resurge train --resume {self.last.parent.parent}",
-            self.signals.received or signal.SIGINT,
+            number,
         )

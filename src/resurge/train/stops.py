@@ -1,4 +1,4 @@
-"""The two ways a training ends early that are nobody's mistake in the input. No torch here."""
+"""The ways a training ends early that are nobody's mistake in the input. No torch here."""
 
 from __future__ import annotations
 
@@ -25,3 +25,14 @@ class TrainingDiverged(Exception):
     def __init__(self, message: str, module: str | None = None) -> None:
         super().__init__(message)
         self.module = module
+
+
+class OtherProcessFailed(Exception):
+    """Another process of this training failed or was killed, and this one cannot go on without it.
+
+    `exit_code` is that of the other process where it is known, and 1 elsewhere.
+    """
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -16,6 +16,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from resurge import processes
 from resurge.arch.surgery import convert_norm, set_drop_block, set_drop_path, zero_init_last
 from resurge.arch.zoo import get_spec
 from resurge.data.bundle import DataBundle, write_split
@@ -80,10 +81,10 @@ def train(
         UserError: the recipe, the data or the folder cannot be used, or the disk is full.
         TrainingInterrupted: Ctrl-C or SIGTERM; a checkpoint was written.
         TrainingDiverged: the loss became infinite or not a number.
+        OtherProcessFailed: another process of a training on several devices failed.
     """
     folder = Path(out)
-    # Lightning starts the other processes of a node by running the same command again; only the first one prepares.
-    first = int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
+    first = processes.is_first()
 
     def say(text: str) -> None:
         if first and not quiet:
@@ -97,11 +98,12 @@ def train(
     if recipe.machine.threads is not None:
         torch.set_num_threads(recipe.machine.threads)
     checkpoint = folder / LAST if resume else None
+    processes.check_started(recipe.machine.devices, recipe.machine.nodes)
     device = _device(recipe)
     # What takes a moment to check is checked before the images are, which may take minutes.
     get_spec(recipe.model)
     pick_head(recipe.task, recipe.head)
-    if not resume and not overwrite:
+    if first and not resume and not overwrite:
         require_empty(folder)
     bundle = open_data(
         recipe.data, task=recipe.task, val=recipe.val, seed=recipe.seed, val_fraction=recipe.val_fraction
@@ -122,10 +124,11 @@ def train(
         atomic_write_text(folder / "recipe.yaml", recipe.to_yaml())
         write_split(bundle, folder / "split.csv")
     start = _position(checkpoint, module) if checkpoint is not None else 0
+    processes.meet()
     try:
         if start < module.span.steps:
             _fit(job, module, feed, device, checkpoint, quiet)
-        if module.global_rank != 0:
+        if not first:
             return {}
         return _finish(job, module, device, finished)
     except KeyboardInterrupt:
@@ -227,7 +230,7 @@ def _position(path: Path, module: Training) -> int:
             "Its data or its network was changed; start anew."
         )
     position, best = content["resurge"]["position"], content["resurge"]["best"]
-    if best and best["epoch"] == position["epoch"] and position["batch"] == 0:
+    if best and best["epoch"] == position["epoch"] and position["batch"] == 0 and processes.is_first():
         link_or_copy(path, path.with_name(BEST.name))  # killed between the two
     if position["batch"] > module.span.batches or position["epoch"] > module.span.epochs:
         raise UserError(f"{path} stands beyond the end of this training; the data was changed. Start anew.")
@@ -271,6 +274,10 @@ def _fit(job: _Job, module: Training, feed: Feed, device: torch.device, checkpoi
         except SystemExit:
             # Lightning's answer to a KeyboardInterrupt, which here is the second stop signal
             raise KeyboardInterrupt from None
+        except Exception as error:
+            if trainer.strategy.launcher is None:
+                raise
+            raise processes.understood(error, getattr(trainer.strategy.launcher, "procs", [])) from error
 
 
 @contextlib.contextmanager
