@@ -23,3 +23,38 @@ def suggest(word: str, options: Iterable[str]) -> str:
     begun = [option for option in by_lower if word and option.startswith(word.lower())]
     near = begun or difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return f" Did you mean {by_lower[near[0]]!r}?" if near else ""
+
+
+class TrainingInterrupted(Exception):
+    """Ctrl-C or SIGTERM arrived; a checkpoint was written at the last whole optimizer step.
+
+    `exit_code` is 128 + the signal's number, as shells report it (130 for Ctrl-C, 143 for SIGTERM).
+    """
+
+    def __init__(self, message: str, signal_number: int = 2) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
+class TrainingDiverged(Exception):
+    """The loss or a weight became infinite or not a number; `module` names where it was first seen.
+
+    The last good checkpoint stays. `exit_code` is 3.
+    """
+
+    exit_code = 3
+
+    def __init__(self, message: str, module: str | None = None) -> None:
+        super().__init__(message)
+        self.module = module
+
+
+class OtherProcessFailed(Exception):
+    """Another process of this training failed or was killed, and this one cannot go on without it.
+
+    `exit_code` is that of the other process where it is known, and 1 elsewhere.
+    """
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -17,8 +17,7 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from resurge.errors import UserError
-from resurge.train.stops import OtherProcessFailed, TrainingInterrupted
+from resurge.errors import OtherProcessFailed, TrainingInterrupted, UserError
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore
@@ -134,7 +133,8 @@ def _key(name: str) -> str:
 def _store() -> TCPStore | None:
     """The key-value store through which the processes find each other; None for a process that is alone."""
     host, port = os.environ.get("MASTER_ADDR"), _number("MASTER_PORT")
-    if host is None or port is None or _number("WORLD_SIZE") in (None, 1):
+    several = "RANK" in os.environ or "LOCAL_RANK" in os.environ  # Lightning removes WORLD_SIZE when it has trained
+    if not several or host is None or port is None or _number("WORLD_SIZE") == 1:
         return None
     owner = is_first() and not _by_torchrun()
     with contextlib.suppress(RuntimeError):

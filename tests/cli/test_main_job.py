@@ -19,8 +19,8 @@ import resurge
 from resurge import recipe as recipes
 from resurge.cli import main
 from resurge.cli.train import option_name, read_value
+from resurge.errors import TrainingDiverged, TrainingInterrupted
 from resurge.recipe import Recipe
-from resurge.train.stops import TrainingDiverged, TrainingInterrupted
 
 
 def printed_recipe(capsys: pytest.CaptureFixture[str], *words: str) -> Recipe:

@@ -13,10 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from resurge.errors import UserError
+from resurge.errors import TrainingInterrupted, UserError
 from resurge.recipe import Recipe
 from resurge.train.module import Training
-from resurge.train.stops import TrainingInterrupted
 from resurge.train.train import train
 
 KILLED = Path(__file__).with_name("killed.py")

@@ -16,12 +16,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from tiny_scenes import SIDE, write_coco, write_pairs
 
-from resurge.errors import UserError
+from resurge.errors import TrainingDiverged, UserError
 from resurge.recipe import Recipe, describe_recipe, list_recipes, load_recipe
 from resurge.runs import load_run
 from resurge.tasks.scene_objectives import Detection
 from resurge.tasks.table import TASKS
-from resurge.train.stops import TrainingDiverged
 from resurge.train.train import build_model, train
 
 MODEL = "resnest14 stem=deep(4) planes=(8,8,8,8) depths=(1,1,1,1)"

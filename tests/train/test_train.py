@@ -15,14 +15,13 @@ from PIL import Image
 from torch import nn
 
 from resurge.data.sources import open_data
-from resurge.errors import UserError
+from resurge.errors import TrainingDiverged, UserError
 from resurge.recipe import Recipe
 from resurge.runs import load_run
 from resurge.tasks.classify.evaluate import evaluate
 from resurge.train.checkpoints import AtomicCheckpointIO, first_nonfinite, read_checkpoint
 from resurge.train.diagnose import first_nonfinite_module
 from resurge.train.module import Training
-from resurge.train.stops import TrainingDiverged
 from resurge.train.train import build_model, train
 
 

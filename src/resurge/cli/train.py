@@ -13,10 +13,9 @@ from resurge import processes
 from resurge import recipe as recipes
 from resurge.cli.options import Parser, as_is
 from resurge.config import read_assignment
-from resurge.errors import UserError, suggest
+from resurge.errors import OtherProcessFailed, TrainingDiverged, TrainingInterrupted, UserError, suggest
 from resurge.recipe import Recipe
 from resurge.tasks.metric_names import NAMES, percent_text
-from resurge.train.stops import OtherProcessFailed, TrainingDiverged, TrainingInterrupted
 
 # These stand first in the help; every other field of a recipe follows under the name of its group.
 COMMON = ("task", "head", "data", "model", "weights")

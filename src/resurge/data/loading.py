@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -188,12 +189,16 @@ def make_loader(
     """
     return DataLoader(
         dataset, batch_sampler=sampler, num_workers=workers, pin_memory=pin_memory, persistent_workers=workers > 0,
-        worker_init_fn=_one_thread, collate_fn=collate_fn,
+        worker_init_fn=_start_worker, collate_fn=collate_fn,
     )  # fmt: skip
 
 
-def _one_thread(worker: int) -> None:
+def _start_worker(worker: int) -> None:
     torch.set_num_threads(1)
+    if hasattr(os, "setpgid"):
+        # Ctrl-C of a terminal and SIGTERM of torchrun go to the whole process group; a training that takes a last
+        # step before it stops still needs its workers. They end when it does.
+        os.setpgid(0, 0)
 
 
 def class_weights(labels: Sequence[int], num_classes: int) -> torch.Tensor:

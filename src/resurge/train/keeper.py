@@ -15,12 +15,11 @@ from typing import Any
 import lightning as L
 import torch
 
-from resurge.errors import UserError
+from resurge.errors import TrainingDiverged, TrainingInterrupted, UserError
 from resurge.files import atomic_write_text
 from resurge.processes import is_child
 from resurge.train.checkpoints import first_nonfinite, link_or_copy
 from resurge.train.module import Training
-from resurge.train.stops import TrainingDiverged, TrainingInterrupted
 
 
 class StopSignal:

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, distributed, nn
 
 from resurge.data.seeding import mix
+from resurge.errors import TrainingDiverged
 from resurge.recipe import Recipe
 from resurge.tasks.objective import Objective
 from resurge.train.diagnose import explain_divergence
 from resurge.train.ema import Ema
 from resurge.train.groups import build_optimizer, freeze
 from resurge.train.schedule import Length, lr_factor
-from resurge.train.stops import TrainingDiverged
 
 CHECKPOINT_FORMAT = 2  # 1 had the sums of the epoch in one tensor
 

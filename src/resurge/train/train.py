@@ -22,7 +22,7 @@ from resurge.arch.zoo import get_spec
 from resurge.data.bundle import DataBundle, write_split
 from resurge.data.seeding import mix
 from resurge.data.sources import open_data
-from resurge.errors import UserError
+from resurge.errors import TrainingInterrupted, UserError
 from resurge.files import atomic_write_text
 from resurge.recipe import Recipe
 from resurge.runs import BEST, LAST, Run, load_run, prepare, read_recipe, require_empty, save_run_model
@@ -36,7 +36,6 @@ from resurge.train.keeper import Keeper, Recorder, StopSignal
 from resurge.train.module import CHECKPOINT_FORMAT, Training
 from resurge.train.progress import Progress
 from resurge.train.schedule import length
-from resurge.train.stops import TrainingInterrupted
 from resurge.weights.checkpoint import load_weights
 
 log = logging.getLogger(__name__)
