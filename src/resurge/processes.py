@@ -22,7 +22,7 @@ from resurge.errors import OtherProcessFailed, TrainingInterrupted, UserError
 if TYPE_CHECKING:
     from torch.distributed import TCPStore
 
-_PATIENCE = 3.0  # seconds to wait for a process that is about to end, or for a connection
+_PATIENCE = 10.0  # seconds to wait for a process that is about to end
 
 
 def _number(name: str) -> int | None:
@@ -146,11 +146,12 @@ def _store() -> TCPStore | None:
 def _connected(host: str, port: int, owner: bool) -> TCPStore:
     from torch.distributed import TCPStore
 
-    patience = timedelta(seconds=_PATIENCE)
-    return TCPStore(host, port, is_master=owner, wait_for_workers=False, multi_tenant=True, timeout=patience)
+    # it is there already, or it has gone
+    limit = timedelta(seconds=3)
+    return TCPStore(host, port, is_master=owner, wait_for_workers=False, multi_tenant=True, timeout=limit)
 
 
-def understood(error: Exception, children: list[subprocess.Popen[bytes]]) -> Exception:
+def settle_failure(error: Exception, children: list[subprocess.Popen[bytes]]) -> Exception:
     """What `error` of a training in several processes comes from; ends the processes that this one has started.
 
     They have nothing to save. `children` is emptied, so that nobody watches them any longer.

@@ -276,7 +276,7 @@ def _fit(job: _Job, module: Training, feed: Feed, device: torch.device, checkpoi
         except Exception as error:
             if trainer.strategy.launcher is None:
                 raise
-            raise processes.understood(error, getattr(trainer.strategy.launcher, "procs", [])) from error
+            raise processes.settle_failure(error, getattr(trainer.strategy.launcher, "procs", [])) from error
 
 
 @contextlib.contextmanager
