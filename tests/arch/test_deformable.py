@@ -18,9 +18,8 @@ from resurge.arch.deformable import Deform, DeformableConv2d, OffsetConv2d, defo
 from resurge.arch.forms import to_separate
 from resurge.arch.spec import plan
 from resurge.arch.surgery import convert_norm
-from resurge.arch.text import parse_spec
 from resurge.arch.transforms import AvgDown, Conv3x3, SelectiveKernel, SplitAttention
-from resurge.arch.zoo import get_spec
+from resurge.arch.zoo import get_spec, parse_spec
 from resurge.errors import UserError
 from resurge.explain.cost import conv_parameters, cost
 from resurge.explain.diagram import block_scene, network_scene

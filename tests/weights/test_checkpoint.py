@@ -18,8 +18,7 @@ from alive import enliven, structured_images
 from torch import nn
 
 from resurge.arch.backbone import Backbone
-from resurge.arch.text import parse_spec
-from resurge.arch.zoo import get_spec
+from resurge.arch.zoo import get_spec, parse_spec
 from resurge.errors import UserError
 from resurge.tasks.classify.model import ClassificationModel
 from resurge.weights.checkpoint import adapt_input, export_weights, load_weights, save_model

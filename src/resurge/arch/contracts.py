@@ -81,3 +81,7 @@ class Block(Protocol):
     @property
     def expansion(self) -> int: ...
     def build(self, site: Site, *, width: int, transform: Transform, gate: Gate, shortcut: Shortcut) -> nn.Module: ...
+
+
+AXES: dict[str, type] = {"stem": Stem, "block": Block, "transform": Transform, "gate": Gate, "shortcut": Shortcut}
+"""The axes of a spec that are choices, by the name of the field."""

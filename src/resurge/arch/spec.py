@@ -6,25 +6,25 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from resurge.arch.blocks import Bottleneck
-from resurge.arch.contracts import Block, Gate, Shortcut, Site, Stem, Transform
+from resurge.arch.contracts import AXES, Block, Gate, Shortcut, Site, Stem, Transform
 from resurge.arch.gates import NoGate
 from resurge.arch.shortcuts import Projection
 from resurge.arch.stems import Conv7x7
+from resurge.arch.text import format_value, plain_value
 from resurge.arch.transforms import Conv3x3
 from resurge.errors import UserError, suggest
 
-# Far beyond any published network, and still small enough that a slip of the keyboard ends in a message and not in
-# a full memory.
+# Far beyond any published network: bounds, so that a typing error raises instead of exhausting memory.
 MAX_BLOCKS = 4096
 MAX_CHANNELS = 2**15
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """One choice an axis, and the numbers. Any choice combines with any other.
+    """One choice per axis, and the numbers. Any choice combines with any other.
 
     Attributes:
-        depths: blocks a stage.
+        depths: blocks per stage.
         planes: a stage puts out `planes * block.expansion` channels.
         groups: cardinality K (arXiv:1611.05431); the width of a block is `planes * base_width / 64 * groups`.
         base_width: width of one group where planes is 64.
@@ -45,10 +45,10 @@ class Spec:
         for name in ("depths", "planes"):
             value = getattr(self, name)
             if not isinstance(value, tuple) or not value or not all(type(n) is int and n > 0 for n in value):
-                raise UserError(f"{name} must be a tuple of positive whole numbers, one a stage; got {value!r}.")
+                raise UserError(f"{name} must be a tuple of positive whole numbers, one per stage; got {value!r}.")
         if len(self.depths) != len(self.planes):
             raise UserError(
-                f"depths and planes need one number a stage each; got {len(self.depths)} depths {self.depths} "
+                f"depths and planes need one number per stage each; got {len(self.depths)} depths {self.depths} "
                 f"and {len(self.planes)} planes {self.planes}."
             )
         if sum(self.depths) > MAX_BLOCKS:
@@ -84,9 +84,23 @@ class Spec:
         return self.planes[stage] * self.base_width // 64 * self.groups
 
     def __str__(self) -> str:
-        from resurge.arch.text import format_spec  # text knows the named models, and those are Specs
+        """One line that `resurge.arch.zoo.get_spec` reads back: the nearest named model and what differs from it."""
 
-        return format_spec(self)
+        def different(parent: Spec) -> list[str]:
+            return [field.name for field in fields(Spec) if getattr(parent, field.name) != getattr(self, field.name)]
+
+        name = min(NAMED, key=lambda candidate: len(different(NAMED[candidate])))
+        return " ".join(
+            [name, *(f"{field}={format_value(field, getattr(self, field))}" for field in different(NAMED[name]))]
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """All fields as plain JSON values, independent of the table of named models."""
+        return {field.name: plain_value(field.name, getattr(self, field.name)) for field in fields(self)}
+
+
+NAMED: dict[str, Spec] = {}
+"""The named models; `resurge.arch.zoo` fills it."""
 
 
 def _check_numbers(axis: str, choice: Any) -> None:
@@ -102,11 +116,8 @@ def _check_numbers(axis: str, choice: Any) -> None:
             )
 
 
-AXES: dict[str, type] = {"stem": Stem, "block": Block, "transform": Transform, "gate": Gate, "shortcut": Shortcut}
-
-
 def plan(spec: Spec, output_stride: int = 32) -> tuple[tuple[Site, ...], ...]:
-    """One `Site` a block: the only place that knows strides and dilation.
+    """One `Site` per block: the only place that knows strides and dilation.
 
     A stage that would take the network beyond `output_stride` trades its stride for dilation (arXiv:1706.05587,
     section 3.1). The strided layer of such a stage still sees the dilation of the stage before it.

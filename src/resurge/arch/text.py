@@ -1,21 +1,22 @@
-"""A `Spec` as one line of text, and as JSON, both ways.
+"""The fields of a spec as text, both ways.
 
-    spec   = name-or-first-field { " " field "=" value }
+    line   = [ name ] { " " field "=" value }
     value  = number | "(" number { "," number } ")" | word [ "(" [ argument { "," argument } ] ")" ]
 
-The line starts from the named model nearest to the spec: `resnet50 transform=split(radix=2) depths=(3,4,6,3)`.
-`WORDS` is the one place a new choice is entered to be spoken of on the command line and in files.
+A value is call syntax, which Python's own parser reads; nothing is evaluated. `WORDS` is the one place where a new
+choice is entered to be used on the command line and in files.
 """
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, fields
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, fields, is_dataclass
+from typing import get_type_hints
 
 from resurge.arch import blocks, deformable, gates, shortcuts, stems, transforms
-from resurge.arch.spec import AXES, Spec
+from resurge.arch.contracts import AXES
 from resurge.errors import UserError, suggest
 
 # A line or a file from a stranger must not exhaust the stack or fill the screen.
@@ -36,43 +37,49 @@ WORDS: dict[str, dict[str, type]] = {
     "gate": {"none": gates.NoGate, "se": gates.SqueezeExcite},
     "shortcut": {"proj": shortcuts.Projection, "avg": shortcuts.AvgProjection, "zeropad": shortcuts.ZeroPad},
 }
+LISTS = ("depths", "planes")
+NUMBERS = ("groups", "base_width")
+FIELDS = (*LISTS, *NUMBERS, *AXES)
+
+
+def _own_fields(choice: object) -> tuple[Field[object], ...]:
+    return fields(choice) if is_dataclass(choice) else ()
 
 
 # --------------------------------------------------------------------------------------------------- writing
 
 
-def format_spec(spec: Spec) -> str:
-    """One line that `parse_spec` reads back: the nearest named model and what differs from it."""
-    from resurge.arch.zoo import MODELS  # the zoo is made of Specs, and they print through here
-
-    def different(parent: Spec) -> list[str]:
-        return [field.name for field in fields(Spec) if getattr(parent, field.name) != getattr(spec, field.name)]
-
-    name = min(MODELS, key=lambda candidate: len(different(MODELS[candidate])))
-    changes = [f"{field}={_format_value(field, getattr(spec, field))}" for field in different(MODELS[name])]
-    return " ".join([name, *changes])
-
-
-def _format_value(axis: str, value: Any) -> str:
+def format_value(axis: str, value: object) -> str:
+    """The value of a spec's field, or of an argument inside it, as text; an argument that is no choice has axis ""."""
     if isinstance(value, tuple):
         return "(" + ",".join(str(number) for number in value) + ")"
     if axis not in WORDS:
         return str(value).lower() if isinstance(value, bool) else str(value)
     arguments = []
-    for field in fields(value):
+    for field in _own_fields(value):
         inner = getattr(value, field.name)
         if inner != field.default:
             nested = _nested_axis(axis, inner)
             # a choice inside a choice needs no name: avgdown(split(radix=2))
-            arguments.append(("" if nested else f"{field.name}=") + _format_value(nested, inner))
+            arguments.append(("" if nested else f"{field.name}=") + format_value(nested, inner))
     return _word(axis, value) + (f"({','.join(arguments)})" if arguments else "")
 
 
-def _nested_axis(axis: str, value: Any) -> str:
+def plain_value(axis: str, value: object) -> object:
+    """The same as plain JSON values: a choice is an object with its word as `kind`."""
+    if isinstance(value, tuple):
+        return list(value)
+    if axis not in WORDS:
+        return value
+    inner = {field.name: getattr(value, field.name) for field in _own_fields(value)}
+    return {"kind": _word(axis, value)} | {name: plain_value(_nested_axis(axis, v), v) for name, v in inner.items()}
+
+
+def _nested_axis(axis: str, value: object) -> str:
     return axis if isinstance(value, AXES[axis]) else ""
 
 
-def _word(axis: str, choice: Any) -> str:
+def _word(axis: str, choice: object) -> str:
     for word, kind in WORDS[axis].items():
         if type(choice) is kind:
             return word
@@ -82,35 +89,25 @@ def _word(axis: str, choice: Any) -> str:
 # --------------------------------------------------------------------------------------------------- reading
 
 
-def parse_spec(text: str) -> Spec:
-    """The network that a line names: a model of the zoo, with or without changes, or every field spelled out.
+def read_line(text: str) -> tuple[str | None, dict[str, object]]:
+    """The name that a line begins with, if it does, and the values of the fields that it sets.
 
     Raises:
-        UserError: a name, field, word or value is unknown; the nearest real one is suggested.
+        UserError: a field, word or value is unknown; the nearest real one is suggested.
     """
-    from resurge.arch.zoo import get_named
-
     if len(text) > MAX_LENGTH:
         raise UserError(f"a spec has at most {MAX_LENGTH} characters; got {len(text)} that begin with {text[:60]!r}.")
     parts = _split_fields(text)
-    parent: Spec | None = None
-    if parts and "=" not in parts[0]:
-        parent = get_named(parts.pop(0))
-    changes: dict[str, Any] = {}
+    name = parts.pop(0) if parts and "=" not in parts[0] else None
+    changes: dict[str, object] = {}
     for part in parts:
-        name, equals, value = part.partition("=")
+        field, equals, value = part.partition("=")
         if not equals:
             raise UserError(f"expected field=value, got {part!r} in {text!r}.")
-        if name in changes:
-            raise UserError(f"the field {name!r} is given twice in {text!r}.")
-        changes[name] = _read_field(name, value)
-    if parent is not None:
-        return parent.but(**changes) if changes else parent
-    if "depths" not in changes:
-        raise UserError(
-            f"expected a model name or at least depths=(..), got {text!r}. `resurge models` lists the names."
-        )
-    return Spec(**changes)
+        if field in changes:
+            raise UserError(f"the field {field!r} is given twice in {text!r}.")
+        changes[field] = _read_field(field, value)
+    return name, changes
 
 
 def _split_fields(text: str) -> list[str]:
@@ -131,150 +128,68 @@ def _split_fields(text: str) -> list[str]:
     return [part for part in parts if part]
 
 
-def _short(value: object) -> str:
-    """`value` as it goes into a message."""
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."
-
-
-def _read_field(name: str, value: str) -> Any:
-    names = [field.name for field in fields(Spec)]
-    if name not in names:
-        raise UserError(f"a Spec has no field {name!r}; its fields are {', '.join(names)}.{suggest(name, names)}")
-    if name in WORDS:
-        return _read_choice(name, value)
-    return _read_number(name, value)
-
-
-def _read_number(name: str, value: str) -> int | tuple[int, ...]:
+def _read_field(name: str, value: str) -> object:
+    if name not in FIELDS:
+        raise UserError(f"a Spec has no field {name!r}; its fields are {', '.join(FIELDS)}.{suggest(name, FIELDS)}")
     try:
-        if name in ("depths", "planes"):
-            return tuple(int(number) for number in value.strip("()").split(",") if number)
-        return int(value)
-    except ValueError:
-        kind = "whole numbers in parentheses, one a stage" if name in ("depths", "planes") else "a whole number"
-        raise UserError(f"{name} takes {kind}; got {value!r}.") from None
+        node = ast.parse(value, mode="eval").body
+    except (SyntaxError, ValueError):  # an empty value, a stray sign, a null byte
+        node = ast.Constant(None)
+    if name in WORDS:
+        return _read_choice(name, node, value)
+    elements = node.elts if isinstance(node, ast.Tuple) else [node]
+    numbers = tuple(each.value for each in elements if isinstance(each, ast.Constant) and type(each.value) is int)
+    if len(numbers) == len(elements) and (name in LISTS or len(numbers) == 1):
+        return numbers if name in LISTS else numbers[0]
+    kind = "whole numbers in parentheses, one per stage" if name in LISTS else "a whole number"
+    raise UserError(f"{name} takes {kind}; got {value!r}.")
 
 
-def _read_choice(axis: str, value: str) -> Any:
-    match = re.fullmatch(r"(\w+)(?:\((.*)\))?", value)
-    if not match:
-        raise UserError(f"expected a choice like {next(iter(WORDS[axis]))!r} for {axis}, got {value!r}.")
-    kind = _kind(axis, match[1])
-    arguments: dict[str, Any] = {}
-    for position, argument in enumerate(_split_arguments(match[2] or "")):
-        name, equals, inner = argument.partition("=")
-        # `deep(32)`, `avgdown(split(radix=2))`: an argument without a name is the next field
-        if not equals or "(" in name:
-            own = [field.name for field in fields(kind)]
-            if position >= len(own):
-                raise UserError(f"{match[1]} takes at most {len(own)} arguments; got {value!r}.")
-            name, inner = own[position], argument
-        if name in arguments:
-            raise UserError(f"the argument {name!r} is given twice in {value!r}.")
-        arguments[name] = inner
-    return _build_choice(axis, match[1], arguments)
-
-
-def _split_arguments(text: str) -> Iterator[str]:
-    depth, start = 0, 0
-    for i, character in enumerate(text):
-        depth += (character == "(") - (character == ")")
-        if character == "," and depth == 0:
-            yield text[start:i]
-            start = i + 1
-    if text[start:]:
-        yield text[start:]
-
-
-def _kind(axis: str, word: str) -> Any:
+def _read_choice(axis: str, node: ast.expr, text: str) -> object:
+    call = ast.Call(node, [], []) if isinstance(node, ast.Name) else node
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+        raise UserError(f"expected a choice like {next(iter(WORDS[axis]))!r} for {axis}, got {text!r}.")
+    word = call.func.id
     if word not in WORDS[axis]:
         known = ", ".join(WORDS[axis])
         raise UserError(f"{axis} has no choice {word!r}; its choices are {known}.{suggest(word, WORDS[axis])}")
-    return WORDS[axis][word]
-
-
-def _build_choice(axis: str, word: str, arguments: Mapping[str, Any]) -> Any:
-    kind = _kind(axis, word)
-    own = {field.name: field for field in fields(kind)}
-    values: dict[str, Any] = {}
-    for name, value in arguments.items():
+    kind = WORDS[axis][word]
+    own = {field.name: field for field in _own_fields(kind)}
+    hints = get_type_hints(kind)
+    values: dict[str, object] = {}
+    for name, argument in _named_arguments(call, list(own), text):
         if name not in own:
             known = ", ".join(own) or "no arguments"
             raise UserError(f"{axis}={word} has no argument {name!r}; it takes {known}.{suggest(name, own)}")
-        values[name] = _coerce(axis, f"{axis}={word}: {name}", str(own[name].type), value)
+        if name in values:
+            raise UserError(f"the argument {name!r} is given twice in {text!r}.")
+        values[name] = _read_argument(axis, f"{axis}={word}: {name}", hints[name], argument)
     missing = [name for name, field in own.items() if field.default is MISSING and name not in values]
     if missing:
         raise UserError(f"{axis}={word} needs {', '.join(missing)}; write {word}({missing[0]}=...).")
-    return kind(**values)
+    choice: object = kind(**values)
+    return choice
 
 
-def _coerce(axis: str, where: str, kind: str, value: Any) -> Any:
-    """`value` (text, or a JSON value) as a field of type `kind`."""
-    if kind == AXES[axis].__name__:
-        return _read_choice(axis, value) if isinstance(value, str) else _choice_from_json(axis, value)
-    if kind == "bool":
-        if isinstance(value, bool) or value in ("true", "false"):
-            return value in (True, "true")
-        raise UserError(f"{where} must be true or false; got {_short(value)}.")
-    if kind == "int":
-        try:
-            number = int(value) if isinstance(value, str) else value
-        except ValueError:
-            number = None
-        if type(number) is not int:
-            raise UserError(f"{where} must be a whole number; got {_short(value)}.")
-        return number
-    return value
+def _named_arguments(call: ast.Call, names: list[str], text: str) -> Iterator[tuple[str, ast.expr]]:
+    """The arguments with the fields they set: `deep(32)`, `avgdown(split(radix=2))`: without a name, the next one."""
+    if len(call.args) > len(names):
+        raise UserError(f"{ast.unparse(call.func)} takes at most {len(names)} arguments; got {text!r}.")
+    yield from zip(names, call.args, strict=False)
+    for keyword in call.keywords:
+        yield keyword.arg or "**", keyword.value
 
 
-# ------------------------------------------------------------------------------------------------------ JSON
-
-
-def spec_to_json(spec: Spec) -> dict[str, Any]:
-    """All of a spec as plain JSON values, independent of the table of named models."""
-    return {field.name: _to_json(field.name, getattr(spec, field.name)) for field in fields(Spec)}
-
-
-def _to_json(axis: str, value: Any) -> Any:
-    if isinstance(value, tuple):
-        return list(value)
-    if axis not in WORDS:
-        return value
-    inner = {field.name: getattr(value, field.name) for field in fields(value)}
-    return {"kind": _word(axis, value)} | {name: _to_json(_nested_axis(axis, v), v) for name, v in inner.items()}
-
-
-def spec_from_json(data: Mapping[str, Any]) -> Spec:
-    """The spec that `spec_to_json` wrote.
-
-    Raises:
-        UserError: a field or choice is unknown, or a value has the wrong type.
-    """
-    if not isinstance(data, Mapping) or "depths" not in data:
-        raise UserError(f"expected a spec as a JSON object with depths; got {_short(data)}.")
-    _check_nesting(data)
-    names = [field.name for field in fields(Spec)]
-    values: dict[str, Any] = {}
-    for name, value in data.items():
-        if name not in names:
-            raise UserError(f"a Spec has no field {name!r}; its fields are {', '.join(names)}.{suggest(name, names)}")
-        if name in WORDS:
-            values[name] = _choice_from_json(name, value)
-        else:
-            values[name] = tuple(value) if isinstance(value, list) else value
-    return Spec(**values)
-
-
-def _check_nesting(data: Mapping[str, Any]) -> None:
-    level: list[Any] = [data]
-    for _ in range(MAX_NESTING):
-        level = [value for item in level if isinstance(item, Mapping) for value in item.values()]
-    if any(isinstance(item, Mapping) for item in level):
-        raise UserError(f"a spec has no more than {MAX_NESTING} objects inside each other.")
-
-
-def _choice_from_json(axis: str, data: Any) -> Any:
-    if not isinstance(data, Mapping) or not isinstance(data.get("kind"), str):
-        raise UserError(f"expected {axis} as a JSON object with a kind; got {_short(data)}.")
-    return _build_choice(axis, data["kind"], {name: value for name, value in data.items() if name != "kind"})
+def _read_argument(axis: str, where: str, kind: type, node: ast.expr) -> object:
+    text = ast.unparse(node)
+    if kind is AXES[axis]:
+        return _read_choice(axis, node, text)
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise UserError(f"{where} must be true or false; got {text!r}.")
+        return text == "true"
+    if kind is int:
+        if not isinstance(node, ast.Constant) or type(node.value) is not int:
+            raise UserError(f"{where} must be a whole number; got {text!r}.")
+        return node.value
+    return text

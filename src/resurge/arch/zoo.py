@@ -7,10 +7,10 @@ import fnmatch
 from resurge.arch.blocks import Basic, Bottleneck
 from resurge.arch.gates import SqueezeExcite
 from resurge.arch.shortcuts import AvgProjection, Projection, ZeroPad
-from resurge.arch.spec import Spec
+from resurge.arch.spec import NAMED, Spec
 from resurge.arch.stems import Conv3x3 as CifarStem
 from resurge.arch.stems import Deep
-from resurge.arch.text import parse_spec
+from resurge.arch.text import read_line
 from resurge.arch.transforms import AvgDown, Res2, SelectiveKernel, SplitAttention
 from resurge.errors import UserError, suggest
 
@@ -116,6 +116,8 @@ MODELS: dict[str, Spec] = {
     "resnext29_16x64d_cifar": X29_CIFAR.but(groups=16),
 }
 
+NAMED.update(MODELS)
+
 # timm's names, where they differ
 ALIASES: dict[str, str] = {
     "resnest14d": "resnest14",
@@ -145,6 +147,22 @@ def get_named(name: str) -> Spec:
         hint = suggest(name, [*MODELS, *ALIASES]) or " `resurge models` lists all of them."
         raise UserError(f"there is no model named {name!r}.{hint}")
     return MODELS[name]
+
+
+def parse_spec(text: str) -> Spec:
+    """The network that a line names: a named model, with or without changes, or every field spelled out.
+
+    Raises:
+        UserError: a name, field, word or value is unknown; the nearest real one is suggested.
+    """
+    name, changes = read_line(text)
+    if name is not None:
+        return get_named(name).but(**changes) if changes else get_named(name)
+    if "depths" not in changes:
+        raise UserError(
+            f"expected a model name or at least depths=(..), got {text!r}. `resurge models` lists the names."
+        )
+    return Spec(**changes)  # type: ignore[arg-type]  # Spec checks every value
 
 
 def get_spec(model: str | Spec) -> Spec:

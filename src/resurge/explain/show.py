@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from resurge.arch.spec import Spec
-from resurge.arch.text import format_spec, spec_to_json
 from resurge.arch.zoo import ALIASES, canonical_name, get_spec
 from resurge.errors import UserError
 from resurge.explain.cost import CostReport, cost
@@ -75,7 +74,7 @@ class Summary:
 
     @property
     def name(self) -> str:
-        return canonical_name(self.spec) or format_spec(self.spec)
+        return canonical_name(self.spec) or str(self.spec)
 
     @property
     def of_backbone(self) -> bool:
@@ -92,9 +91,9 @@ class Summary:
         other = {"of": "backbone", "other_parameters": self.parameters - self.costs.parameters}
         return {
             "name": canonical_name(self.spec),
-            "text": format_spec(self.spec),
+            "text": str(self.spec),
             "aliases": self._aliases(),
-            "spec": spec_to_json(self.spec),
+            "spec": self.spec.to_json(),
             "cost": self.costs.to_json() | (other if self.of_backbone else {}),
             "published": self._published(),
             "weights": self._weights(),

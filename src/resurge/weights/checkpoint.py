@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from resurge.arch.backbone import Backbone, backbone_of
 from resurge.arch.deformable import undeformed
 from resurge.arch.spec import Spec
-from resurge.arch.text import parse_spec, spec_to_json
-from resurge.arch.zoo import MODELS, canonical_name
+from resurge.arch.zoo import MODELS, canonical_name, parse_spec
 from resurge.errors import UserError, suggest
 from resurge.files import atomic_write_bytes
 from resurge.weights import detect_layout as detectors
@@ -203,7 +202,7 @@ def save_model(directory: str | os.PathLike[str], model: nn.Module, meta: Mappin
     described = {
         "format": FORMAT,
         "spec": str(spec),
-        "spec_json": spec_to_json(spec),
+        "spec_json": spec.to_json(),
         "parameters": sum(p.numel() for p in model.parameters()),
         **meta,
     }
