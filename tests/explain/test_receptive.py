@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from measured_fields import branch_fields, measured_field, sensitivity
 from torch import nn
 
 from resurge.arch.backbone import Backbone
@@ -11,14 +12,7 @@ from resurge.arch.contracts import Site
 from resurge.arch.transforms import Conv3x3, Res2, SelectiveKernel, SplitAttention
 from resurge.arch.zoo import get_spec
 from resurge.errors import UserError
-from resurge.explain.receptive import (
-    Field,
-    branch_fields,
-    measured_field,
-    receptive_field,
-    receptive_fields,
-    sensitivity,
-)
+from resurge.explain.receptive import Field, receptive_field, receptive_fields
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from resurge.errors import UserError
-from resurge.explain.scene import GREY, INK, Paint, Rect, Scene, text_width
+from resurge.explain.scene import Scene, text_width
+from resurge.explain.shapes import GREY, INK, Paint, Rect
 
 Row = Mapping[str, Any]
 Point = tuple[float, float]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resurge.cli.options import Parser, add_json, whole_number
-from resurge.cli.tables import print_json
+from resurge.cli.tables import print_json, table
 from resurge.errors import UserError
 from resurge.tasks.table import get_task, pick_head
 from resurge.weights.model_json import folder_of
@@ -32,10 +32,14 @@ def add_options(parser: Parser) -> None:
     parser.add_argument(
         "--diagram", metavar="FILE", help="draw the network to FILE.svg or FILE.png, and its blocks beside it"
     )
+    about = "check the equal forms of its layers on the network itself, with the largest difference of each"
+    parser.add_argument("--forms", action="store_true", help=about)
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.forms:
+        return _show_forms(options)
     from resurge.explain.show import compare
 
     shown = [examine(model, options) for model in (options.model, *options.compare)]
@@ -49,6 +53,24 @@ def run(options: argparse.Namespace) -> int:
         print(compare(shown) if options.compare else shown[0].to_text(), end="")
     if written and not options.json:
         print("\ndiagrams:", *(f"  {path}" for path in written), sep="\n")
+    return 0
+
+
+def _show_forms(options: argparse.Namespace) -> int:
+    from resurge.arch.zoo import get_spec
+    from resurge.explain.equalities import equalities
+    from resurge.weights.model_json import read_model_json
+
+    place = folder_of(options.model)
+    spec = get_spec(read_model_json(place)["spec"] if place is not None else options.model)
+    found = equalities(spec)
+    if options.json:
+        print_json([each.to_json() for each in found])
+    elif found:
+        rows = [(each.place, each.name, f"{each.difference:.1e}") for each in found]
+        print(table(rows, ("where", "forms", "largest difference"), "<<>"))
+    else:
+        print(f"{spec}: none of its layers has another form here.")
     return 0
 
 

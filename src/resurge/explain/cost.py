@@ -85,17 +85,6 @@ class CostReport:
         return {"input": list(self.input), "rows": rows, "total": total}
 
 
-def conv_parameters(kernel: int, cin: int, cout: int, groups: int = 1) -> int:
-    """Weights of a convolution without bias: k·k·Cin·Cout/g (arXiv:1611.05431, section 3.3).
-
-    Raises:
-        UserError: the channels cannot be divided into `groups`.
-    """
-    if groups < 1 or cin % groups or cout % groups:
-        raise UserError(f"{cin} and {cout} channels cannot both be divided into {groups} groups.")
-    return kernel * kernel * cin * cout // groups
-
-
 def cost(
     model: nn.Module | Spec | str,
     size: tuple[int, int] = (224, 224),

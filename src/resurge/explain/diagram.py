@@ -19,7 +19,8 @@ from resurge.arch.zoo import canonical_name, get_spec
 from resurge.errors import UserError
 from resurge.explain.layout import GAP, Box, Column, Picture, Sum, Wire
 from resurge.explain.parts import picture, unknown_box
-from resurge.explain.scene import GREY, Scene, text_width
+from resurge.explain.scene import Scene, text_width
+from resurge.explain.shapes import GREY
 
 MARGIN = 18.0
 HEADING = 44.0

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from resurge.explain.scene import GREY, Scene, text_width
+from resurge.explain.scene import Scene, text_width
+from resurge.explain.shapes import GREY
 
 GAP = 22.0
 LABEL_GAP = 34.0

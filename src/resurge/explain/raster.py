@@ -1,4 +1,4 @@
-"""Shapes painted by PIL, for PNG files; see `scene`."""
+"""Shapes painted by PIL, for PNG files; see `shapes`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from PIL import ImageDraw, ImageFont
 
-from resurge.explain.scene import GREY, INK, Line, Rect, Shape, Sign, Text, arrow_head, sign_strokes
+from resurge.explain.shapes import GREY, INK, Line, Rect, Shape, Sign, Text, arrow_head, sign_strokes
 
 if TYPE_CHECKING:
     from PIL import Image
