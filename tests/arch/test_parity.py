@@ -27,7 +27,7 @@ from resurge.arch.spec import Spec
 from resurge.arch.transforms import AvgDown, Res2Conv, SplitAttention
 from resurge.arch.zoo import ALIASES, get_spec
 from resurge.tasks.classify.model import ClassificationModel
-from resurge.weights.layouts import to_resurge
+from resurge.weights.layouts.naming import to_resurge
 
 timm = pytest.importorskip("timm")
 

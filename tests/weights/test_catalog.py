@@ -14,7 +14,7 @@ from resurge.arch.zoo import ALIASES, MODELS, get_spec
 from resurge.errors import UserError
 from resurge.tasks.classify.model import ClassificationModel
 from resurge.weights.catalog import entries, entry, names_with_parameters, pretrained_source
-from resurge.weights.layouts import LAYOUTS, module_names
+from resurge.weights.layouts.naming import LAYOUTS, module_names
 
 
 def counted(model_name: str) -> tuple[int, str]:

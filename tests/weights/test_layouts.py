@@ -11,7 +11,7 @@ from resurge.arch.zoo import MODELS, get_spec
 from resurge.errors import UserError
 from resurge.tasks.classify.model import ClassificationModel
 from resurge.weights.catalog import entries
-from resurge.weights.layouts import LAYOUTS, detect_layout, from_resurge, to_resurge
+from resurge.weights.layouts.naming import LAYOUTS, detect_layout, from_resurge, to_resurge
 
 timm = pytest.importorskip("timm")
 

@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     from resurge.files import atomic_write_bytes
     from resurge.tasks.segment.settings import Segmenter
     from resurge.weights.checkpoint import export_weights, load_weights
-    from resurge.weights.layouts import module_names
+    from resurge.weights.layouts.naming import module_names
 
     # what the published detectors and segmenters have: COCO's category numbers, and Pascal VOC's classes
     classes = options.num_classes or {"classify": 1000, "segment": 21}.get(options.task, 90)

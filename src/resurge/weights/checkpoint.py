@@ -19,10 +19,10 @@ from resurge.arch.spec import Spec
 from resurge.arch.zoo import MODELS, canonical_name, parse_spec
 from resurge.errors import UserError, suggest
 from resurge.files import atomic_write_bytes
-from resurge.weights import detect_layout as detectors
-from resurge.weights import segment_layout as segmenters
 from resurge.weights.catalog import entries, fetch, names_with_parameters, pretrained_source
-from resurge.weights.layouts import OWN, Value, detect_layout, from_resurge, to_resurge
+from resurge.weights.layouts import torchvision_detect as detectors
+from resurge.weights.layouts import torchvision_segment as segmenters
+from resurge.weights.layouts.naming import OWN, Value, detect_layout, from_resurge, to_resurge
 from resurge.weights.model_json import FORMAT, JSON_FILE, read_model_json
 from resurge.weights.reading import Checkpoint, read_checkpoint, unwrap
 
@@ -89,7 +89,7 @@ def load_weights(
         source: a file (`.safetensors`, `.pth`, `.pt`, `.th`, `.bin`), a run directory, a state dict,
             `hub:owner/name`, an http(s) address, `catalog:NAME`, or `pretrained` (the catalogue's weights of the
             model's own name). A deformable network also takes those of the plain one; its offsets stay as they are.
-        layout: one of `resurge.weights.layouts.LAYOUTS`, or "auto".
+        layout: one of `resurge.weights.layouts.naming.LAYOUTS`, or "auto".
         strict: a tensor that is missing, unexpected or misshapen is an error, except a last layer for another number
             of classes, which is skipped and reported. Otherwise whatever fits is loaded.
         adapt: convert the first convolution when the model takes another number of channels; see `adapt_input`.
@@ -166,7 +166,7 @@ def export_weights(model: nn.Module, layout: str = "resurge") -> dict[str, Tenso
     """The model's state dict under the names of a layout; the tensors are shared with the model.
 
     Raises:
-        UserError: the layout has no names for this network; see `resurge.weights.layouts.from_resurge`.
+        UserError: the layout has no names for this network; see `resurge.weights.layouts.naming.from_resurge`.
     """
     tensors, spec = _uncompiled(model).state_dict(), backbone_of(model).spec
     if layout == "torchvision" and hasattr(_uncompiled(model), "head_name"):

@@ -24,7 +24,7 @@ class Source:
         revision: branch, tag or commit on the hub; empty means the newest.
         label: which training the weights are from, in the words of those who published them.
         licence: licence of the weights as published; "see repository" where none is stated for them.
-        layout: the names its state dict uses, one of `resurge.weights.layouts.LAYOUTS`.
+        layout: the names its state dict uses, one of `resurge.weights.layouts.naming.LAYOUTS`.
         top1: published top-1 accuracy of exactly this file in per cent, if any.
         size: side of the square crop, in pixels, that evaluation uses.
         crop_pct: crop side divided by the short side of the resized image.

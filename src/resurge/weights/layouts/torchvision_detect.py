@@ -1,7 +1,7 @@
 """torchvision's names for the tensors of its detectors, as a table read in both directions.
 
 Source: torchvision `models/detection/{faster_rcnn,mask_rcnn,retinanet,rpn,backbone_utils}.py`. The backbone's names are
-in :mod:`resurge.weights.layouts`. torchvision counts the background as class 0 and gives COCO 91 classes, its ids from
+in `naming`. torchvision counts the background as class 0 and gives COCO 91 classes, its ids from
 0; here the background is not counted, so those weights are of models with `num_classes=90`, whose label is id - 1.
 """
 
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from resurge.arch.spec import Spec
 from resurge.errors import UserError
-from resurge.weights import layouts
-from resurge.weights.layouts import Value
+from resurge.weights.layouts import naming
+from resurge.weights.layouts.naming import Value
 
 BODY = "backbone.body."
 # this project's beginning of a name, torchvision's
@@ -65,7 +65,7 @@ def to_resurge(tensors: Mapping[str, Value], spec: Spec) -> dict[str, Value]:
     inside = {key.removeprefix(BODY): value for key, value in tensors.items() if key.startswith(BODY)}
     result = {
         name if name.startswith("backbone.") else f"backbone.{name}": value
-        for name, value in layouts.to_resurge(inside, spec, "torchvision").items()
+        for name, value in naming.to_resurge(inside, spec, "torchvision").items()
     }
     for key, value in tensors.items():
         if not key.startswith(BODY):
@@ -80,7 +80,7 @@ def from_resurge(tensors: Mapping[str, Value], spec: Spec) -> dict[str, Value]:
         UserError: torchvision has no such detector (a cascade), or no names for a choice of the spec.
     """
     inside = {key: value for key, value in tensors.items() if key.startswith("backbone.")}
-    result = {BODY + key: value for key, value in layouts.from_resurge(inside, spec, "torchvision").items()}
+    result = {BODY + key: value for key, value in naming.from_resurge(inside, spec, "torchvision").items()}
     stages = any(key.startswith("head.box.heads.1.") for key in tensors)
     for key, value in tensors.items():
         if key.startswith("backbone."):

@@ -1,7 +1,7 @@
 """torchvision's names for the tensors of its segmentation networks, as tables read in both directions.
 
 Source: torchvision `models/segmentation/{fcn,deeplabv3,_utils}.py`. Left this project's name inside the head, right
-theirs; `{i}` counts the branches of the atrous pyramid. The backbone's names are in :mod:`resurge.weights.layouts`.
+theirs; `{i}` counts the branches of the atrous pyramid. The backbone's names are in `naming`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from resurge.arch.spec import Spec
 from resurge.errors import UserError
-from resurge.weights import layouts
-from resurge.weights.layouts import Pairs, Value
+from resurge.weights.layouts import naming
+from resurge.weights.layouts.naming import Value
+from resurge.weights.layouts.tables import Pairs
 
 FCN: Pairs = (("conv.conv", "0"), ("conv.norm", "1"), ("predict", "4"))
 DEEPLABV3: Pairs = (
@@ -55,7 +56,7 @@ def to_resurge(tensors: Mapping[str, Value], spec: Spec) -> dict[str, Value]:
     inside = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
     result = {
         name if name.startswith(prefix) else prefix + name: value
-        for name, value in layouts.to_resurge(inside, spec, "torchvision").items()
+        for name, value in naming.to_resurge(inside, spec, "torchvision").items()
     }
     return result | {_renamed(key, table): value for key, value in tensors.items() if not key.startswith(prefix)}
 
@@ -69,7 +70,7 @@ def from_resurge(tensors: Mapping[str, Value], spec: Spec) -> dict[str, Value]:
     table = dict(_head_names(tensors, theirs=False))
     prefix = "backbone."
     inside = {key: value for key, value in tensors.items() if key.startswith(prefix)}
-    result = {prefix + key: value for key, value in layouts.from_resurge(inside, spec, "torchvision").items()}
+    result = {prefix + key: value for key, value in naming.from_resurge(inside, spec, "torchvision").items()}
     for key, value in tensors.items():
         if key.startswith(prefix):
             continue

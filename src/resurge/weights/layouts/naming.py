@@ -1,116 +1,22 @@
-"""The names other packages give to the same tensors, as tables read in both directions.
-
-A layout is names and nothing else: no tensor changes its shape or order on the way. In every table the left name is
-this project's, relative to its piece, and the right one theirs, relative to the block. In the right names `{n}` is
-the convolution's number in its block (the transform of a bottleneck is the second, that of a basic block the first);
-`{i}`, in both, counts branches or scales.
-
-Sources: torchvision `models/resnet.py`; timm `models/resnet.py`, `sknet.py`, `res2net.py`, `resnest.py`;
-zhanghang1989/ResNeSt `resnest/torch/models/{resnet,splat}.py`; Res2Net/Res2Net-PretrainedModels `res2net.py`,
-`res2net_v1b.py`, `res2next.py`; akamaster/pytorch_resnet_cifar10 `resnet.py`.
-"""
+"""From the names of other packages to this project's, and back. A layout is one file here and one line below."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import TypeVar
 
-from resurge.arch import blocks, gates, shortcuts, stems, transforms
+from resurge.arch import blocks, transforms
 from resurge.arch.deformable import Deform
 from resurge.arch.spec import Spec
 from resurge.errors import UserError, suggest
+from resurge.weights.layouts import cifar, official, timm, torchvision
+from resurge.weights.layouts.tables import PLAIN, Layout, Pairs
 
-Pairs = tuple[tuple[str, str], ...]
-Value = TypeVar("Value")  # a tensor, or whatever else stands under its name
+Value = TypeVar("Value")  # a tensor, or whatever else has its name
 
 OWN = ("stem.", "stages.", "head.")  # how this project's names begin, after "backbone."
 
-ONE_CONV: Pairs = (("convs.0.conv", "conv1"), ("convs.0.norm", "bn1"))
-THREE_CONVS: Pairs = (
-    ("convs.0.conv", "conv1.0"),
-    ("convs.0.norm", "conv1.1"),
-    ("convs.1.conv", "conv1.3"),
-    ("convs.1.norm", "conv1.4"),
-    ("convs.2.conv", "conv1.6"),
-    ("convs.2.norm", "bn1"),
-)
-PLAIN: Pairs = (("conv", "conv{n}"), ("norm", "bn{n}"))
-NESTED: Pairs = (("conv", "conv{n}.conv"), ("norm", "conv{n}.bn"))
-RES2: Pairs = (("convs.{i}.conv", "convs.{i}"), ("convs.{i}.norm", "bns.{i}"))
-SELECTIVE: Pairs = (
-    ("branches.{i}.conv", "conv{n}.paths.{i}.conv"),
-    ("branches.{i}.norm", "conv{n}.paths.{i}.bn"),
-    ("attention.fc1", "conv{n}.attn.fc_reduce"),
-    ("attention.norm", "conv{n}.attn.bn"),
-    ("attention.fc2", "conv{n}.attn.fc_select"),
-)
-SPLIT: Pairs = (
-    ("split.conv", "conv{n}.conv"),
-    ("split.norm", "conv{n}.bn0"),
-    ("attention.fc1", "conv{n}.fc1"),
-    ("attention.norm", "conv{n}.bn1"),
-    ("attention.fc2", "conv{n}.fc2"),
-)
-SQUEEZE: Pairs = (("fc1", "se.fc1"), ("fc2", "se.fc2"))
-DOWN: Pairs = (("conv", "downsample.0"), ("norm", "downsample.1"))
-DOWN_AFTER_POOL: Pairs = (("conv", "downsample.1"), ("norm", "downsample.2"))
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The names of one package: a table for every choice it has names for.
-
-    `around` overrides, for a transform, the names of the convolutions before and behind it.
-    """
-
-    name: str
-    stems: Mapping[type, Pairs]
-    transforms: Mapping[type, Pairs]
-    shortcuts: Mapping[type, Pairs]
-    gates: Mapping[type, Pairs] = field(default_factory=lambda: {gates.NoGate: ()})
-    around: Mapping[type, Pairs] = field(default_factory=dict)
-    head: str = "fc"
-
-
-_IMAGENET_STEMS = {stems.Conv7x7: ONE_CONV, stems.Deep: THREE_CONVS}
-_LAYOUTS = {
-    layout.name: layout
-    for layout in (
-        Layout(
-            name="torchvision",
-            stems={stems.Conv7x7: ONE_CONV},
-            transforms={transforms.Conv3x3: PLAIN},
-            shortcuts={shortcuts.Projection: DOWN},
-        ),
-        Layout(
-            name="timm",
-            stems=_IMAGENET_STEMS,
-            transforms={
-                transforms.Conv3x3: PLAIN,
-                transforms.Res2: RES2,
-                transforms.SelectiveKernel: SELECTIVE,
-                transforms.SplitAttention: SPLIT,
-            },
-            shortcuts={shortcuts.Projection: DOWN, shortcuts.AvgProjection: DOWN_AFTER_POOL},
-            gates={gates.NoGate: (), gates.SqueezeExcite: SQUEEZE},
-            around={transforms.SelectiveKernel: NESTED},
-        ),
-        Layout(
-            name="official",
-            stems=_IMAGENET_STEMS,
-            transforms={transforms.Conv3x3: PLAIN, transforms.Res2: RES2, transforms.SplitAttention: SPLIT},
-            shortcuts={shortcuts.Projection: DOWN, shortcuts.AvgProjection: DOWN_AFTER_POOL},
-        ),
-        Layout(
-            name="cifar",
-            stems={stems.Conv3x3: ONE_CONV},
-            transforms={transforms.Conv3x3: PLAIN},
-            shortcuts={shortcuts.ZeroPad: (), shortcuts.Projection: (("conv", "shortcut.0"), ("norm", "shortcut.1"))},
-            head="linear",
-        ),
-    )
-}
+_LAYOUTS = {layout.name: layout for layout in (torchvision.LAYOUT, timm.LAYOUT, official.LAYOUT, cifar.LAYOUT)}
 LAYOUTS: tuple[str, ...] = ("resurge", *_LAYOUTS)
 
 

@@ -1,0 +1,1 @@
+"""The names that other packages give to the same tensors: one file per package, listed in `naming`."""
