@@ -18,6 +18,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run tests that take more than half a minute")
     parser.addoption("--network", action="store_true", help="also run tests that talk to the internet")
+    parser.addoption("--write-goldens", action="store_true", help="record the values of tests/frozen anew")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
