@@ -29,6 +29,20 @@ def elsewhere(found: Any, recorded: Any) -> Iterator[str]:
     yield from differences(found["model"]["export"], recorded["model"]["export"])
 
 
+def masks_taken_out(answers: dict[str, Any]) -> list[dict[str, Any]]:
+    """The masks of all objects in order; a pixel on a mask's edge may be on either side of the threshold."""
+    objects = [thing for image in answers["images"] for thing in image.get("objects", ())]
+    return [thing.pop("mask") for thing in objects if "mask" in thing]
+
+
+def overlap(mine: dict[str, Any], wanted: dict[str, Any]) -> float:
+    """Intersection over union of two masks in COCO's run lengths; 1 for equal ones, empty ones too."""
+    if mine == wanted:
+        return 1.0
+    coco = pytest.importorskip("pycocotools.mask")
+    return float(coco.iou([mine], [wanted], [0])[0, 0])
+
+
 @pytest.mark.parametrize("task, format", CASES)
 def test_exports(task: str, format: str, recorded: Record, once: Callable[..., Path], goldens: Goldens) -> None:
     for package in NEEDS[format]:
@@ -36,6 +50,7 @@ def test_exports(task: str, format: str, recorded: Record, once: Callable[..., P
     answers = recorded(task)["predict"]["json"]
     for image in answers["images"]:
         image.pop("map", None)  # where a segmenter's map was written
+    masks = masks_taken_out(answers)
     folder = once(task, lambda folder: None)
 
     def make(target: Path) -> None:
@@ -50,6 +65,8 @@ def test_exports(task: str, format: str, recorded: Record, once: Callable[..., P
     if "objects" in certificate:
         assert certificate["objects"].pop("box_difference") < 0.1  # pixels
         assert certificate["objects"]["before"] > 0
+    for mine, wanted in zip(masks_taken_out(found["predict"]), masks, strict=True):
+        assert overlap(mine, wanted) > 0.98
     assert not list(differences(found["predict"], answers, relative=2e-4, absolute=1e-3))
     found["certificate keys"] = sorted(certificate)
     for name in MEASURED:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from frozen import tiny_runs
 from frozen.goldens import Goldens, differences, same_skeleton
 
@@ -95,6 +96,15 @@ class TestRuns:
     def test_load_run(self, task: str, once: Callable[..., Path], recorded: Record, goldens: Goldens) -> None:
         recorded(task)
         run = load_run(once(task, lambda folder: None) / "run")
-        told = {"task": run.task, "spec": str(run.spec), "classes": list(run.classes), "training": run.model.training,
-                "epochs": run.recipe and run.recipe.optimization.epochs, "meta": sorted(run.meta)}  # fmt: skip
+        with torch.inference_mode():
+            found = run.model(torch.zeros(1, run.meta["in_channels"], 64, 64))
+        told = {
+            "task": run.task,
+            "spec": str(run.spec),
+            "classes": list(run.classes),
+            "training": run.model.training,
+            "epochs": run.recipe and run.recipe.optimization.epochs,
+            "meta": sorted(run.meta),
+            "output": list(found.shape) if isinstance(found, torch.Tensor) else [sorted(one) for one in found],
+        }
         goldens.same(f"{task}/load_run", told)

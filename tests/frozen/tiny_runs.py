@@ -1,4 +1,4 @@
-"""A training of each task that takes seconds, and what can be read off its run directory and from the commands on it."""
+"""A training of each task that takes seconds, and all that is recorded of its run and of the commands on it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLASSIFIER = (
 )
 SPLIT = "resnet20_cifar depths=(1,1,1) planes=(8,16,24) stem=deep(4) transform=split(radix=2) shortcut=avg"
 PLAIN = "resnet18 depths=(1,1,1,1) planes=(8,8,16,16) stem=conv7x7(8)"
-SCENES = "--size 40 --max-size 64 --batch-size 16 --steps 150 --warmup 0.1 --lr 0.1 --ema 0.9 --eval-every 1"
+SCENES = "--size 40 --max-size 64 --batch-size 16 --steps 130 --warmup 0.1 --lr 0.1 --ema 0.9 --eval-every 1"
 OBJECTS = (
     f"{SCENES} --fpn-channels 16 --box-channels 32 --max-detections 10 --rpn-proposals-train 50 "
     "--rpn-proposals-test 20 --rpn-batch 32 --roi-batch 16 --score-threshold 0.01"
@@ -70,12 +70,8 @@ def write_images(folder: Path, task: str) -> None:
                 ink = np.kron(digits[draw.randint(len(digits))] > 6, np.ones((7, 6))) > 0
                 pixels[top : top + 56, left : left + 48][ink] = draw.randint(150, 255, 3)
         image = Image.fromarray(pixels)
-        changed = {
-            "grey.png": image.convert("L"),
-            "clear.png": image.convert("RGBA"),
-            "wide.png": image.resize((80, 50)),
-        }
-        changed.get(name, image).save(folder / name)
+        image = {"grey.png": image.convert("L"), "clear.png": image.convert("RGBA")}.get(name, image)
+        (image.resize((80, 50)) if name == "wide.png" else image).save(folder / name)
     (folder / "broken.png").write_text("no image")
 
 
