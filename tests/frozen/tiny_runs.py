@@ -143,7 +143,11 @@ def record(task: str, folder: Path) -> dict[str, Any]:
         "evaluation": json.loads((run / "evaluation.json").read_text()),
         "report": visible_text((run / "report.html").read_text()),
         "pictures": pixels(run / "explain"),
-        "files": sorted(p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file() and p.suffix != ".jpg"),
+        "files": sorted(
+            p.relative_to(run).as_posix()
+            for p in run.rglob("*")
+            if p.is_file() and p.suffix != ".jpg" and p.parent.name != "tb"
+        ),
         "eval": json.loads(output("eval", run, "--split", "val", "--json", "--device", "cpu")),
         "eval_text": output("eval", run, "--split", "val", "--device", "cpu"),
     }
