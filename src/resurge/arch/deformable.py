@@ -121,6 +121,8 @@ def deformable(conv: nn.Conv2d) -> DeformableConv2d:
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager[None]:
-    # the meta device, which cost is counted on, knows no autocast
+    # Where there is none, nothing is switched off: torch.export would put what is inside into a graph of its own. The
+    # meta device, which cost is counted on, knows no autocast.
     known = torch.amp.is_autocast_available(device.type)
-    return torch.autocast(device.type, enabled=False) if known else nullcontext()
+    on = known and torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if on else nullcontext()
