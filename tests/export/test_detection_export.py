@@ -37,6 +37,7 @@ from resurge.optimize.rewrite import rewrite
 from resurge.runs import load_run, save_run_model
 from resurge.tasks.detect.boxes import paste
 from resurge.tasks.detect.fixed import DeployedDetector
+from resurge.tasks.detect.ops import pooled
 from resurge.tasks.detect.outputs import Suppression, batched, found_in, pasted
 
 for name in ("onnx", "onnxscript", "onnxruntime", "openvino"):
@@ -376,3 +377,13 @@ def test_what_is_not_made(
     assert main(["export", str(runs(head)), "--out", str(tmp_path / "out"), *words]) == 2
     assert told in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("image", [-1, 2, 1 << 40])
+def test_boxes_of_an_image_that_is_not_there(image: int) -> None:
+    """A program may ask for them; torchvision's operator would read memory past the maps."""
+    maps, box, level = [torch.zeros(2, 3, 8, 8)], torch.tensor([[0.0, 0.0, 8.0, 8.0]]), torch.tensor([0])
+    with pytest.raises(ValueError, match="not there: there are 2"):
+        pooled(maps, box, torch.tensor([image]), level, [1.0], 7, 2)
+    assert pooled(maps, box, torch.tensor([1]), level, [1.0], 7, 2).shape == (1, 3, 7, 7)
+    assert not pooled([maps[0] + 1], box, torch.tensor([1]), level + 1, [1.0], 7, 2).any()  # a level that is not there

@@ -18,7 +18,7 @@ from tiny_exports import pictures, write_classifier
 from resurge.errors import UserError
 from resurge.export.make import export
 from resurge.infer import engines
-from resurge.infer.folder import read_export
+from resurge.infer.folder import described, read_export
 from resurge.infer.predictor import Predictor
 from resurge.runs import load_run
 
@@ -73,10 +73,52 @@ def test_a_file_that_is_no_network(format: str, made: dict[str, Path], tmp_path:
     files = json.loads((folder / "model.json").read_text())["export"]["files"]
     name = next(iter(files))
     (folder / name).write_bytes(b"<nothing/>")
-    from resurge.infer.folder import described
 
     change(folder, files={**files, name: described(folder / name)})
     with pytest.raises(UserError, match="cannot be loaded"):
+        Predictor(folder)
+
+
+def with_foreign_weights(model: Any, location: str, where: str) -> None:
+    """The model has a tensor that another file holds: a weight, a constant, or one in a graph inside the graph."""
+    import onnx
+
+    tensor = onnx.TensorProto(name="foreign", data_type=onnx.TensorProto.UINT8, dims=[16])
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", "0"), ("length", "16")):
+        tensor.external_data.add(key=key, value=value)
+    constant = onnx.helper.make_node("Constant", [], ["foreign"], value=tensor)
+    if where == "weights":
+        model.graph.initializer.append(tensor)
+    elif where == "constant":
+        model.graph.node.append(constant)
+    else:
+        inner = onnx.helper.make_graph([constant], "inner", [], [])
+        model.graph.node.append(onnx.helper.make_node("If", ["c"], ["d"], then_branch=inner, else_branch=inner))
+
+
+@pytest.mark.parametrize("where", ["weights", "constant", "inner graph"])
+@pytest.mark.parametrize("location", ["../secret", "/etc/hostname", "secret", "*/_ORT_MEM_ADDR_/*"])
+def test_an_onnx_file_takes_nothing_from_another(location: str, where: str, copy: Path) -> None:
+    import onnx
+
+    for folder in (copy, copy.parent):
+        (folder / "secret").write_bytes(bytes(16))
+    path = copy / "model.onnx"
+    model = onnx.load(path)
+    with_foreign_weights(model, location, where)
+    path.write_bytes(model.SerializeToString())
+    change(copy, files={"model.onnx": described(path)})
+    with pytest.raises(UserError, match="takes weights from another file"):
+        Predictor(copy)
+
+
+def test_openvino_reads_no_other_format(made: dict[str, Path], tmp_path: Path) -> None:
+    """It would tell from the content what model.xml is, and an ONNX file may name others."""
+    folder = Path(shutil.copytree(made["openvino"], tmp_path / "copy"))
+    shutil.copy(made["onnx"] / "model.onnx", folder / "model.xml")
+    change(folder, files={name: described(folder / name) for name in ("model.xml", "model.bin")})
+    with pytest.raises(UserError, match="not OpenVINO's XML"):
         Predictor(folder)
 
 

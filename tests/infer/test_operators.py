@@ -72,7 +72,7 @@ def finder(head: str, spec: str, kind: torch.dtype = torch.float32, raw: bool = 
         fpn_channels=8, box_channels=16, mask_channels=8, rpn_proposals_test=20, max_detections=10, head_norm=rich,
         box_head="4conv1fc" if rich else "2fc", rpn_convs=1 + rich,
     )  # fmt: skip
-    task = next(task for task, heads in HEADS.items() if head in heads)
+    task = next(name for name, task in TASKS.items() if head in task.heads)
     model = resurge.create_model(spec, 3, task=task, head=head, detector=settings)
     return DeployedDetector(rewrite(convert_norm(model, "group" if rich else "batch")), kind, raw)
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import functools
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -145,6 +145,7 @@ class OpenVinoEngine:
             self.precision = "fp32"
         settings = openvino_settings(self.precision, threads)
         try:
+            _require_ir(export.file)
             self._shapes = CompiledShapes(
                 # not mapped: it is compiled again for other shapes, when another file may be in the place of this one
                 core.read_model(export.file, config={"ENABLE_MMAP": False}),
@@ -180,6 +181,7 @@ class OnnxEngine:
 
     def __init__(self, export: Export, device: str, threads: int | None) -> None:
         runtime = need("onnxruntime")
+        _require_alone(export.file)
         self.precision = export.precision
         provider = self._provider(runtime, device)
         if self.precision == "fp16" and provider == "CPUExecutionProvider":
@@ -279,7 +281,7 @@ class ProgramEngine:
         try:
             with torch.inference_mode():
                 found = self._module(*given)
-        except (RuntimeError, AssertionError) as error:
+        except (RuntimeError, AssertionError, ValueError) as error:
             raise _refused(images, error) from error
         values = found if isinstance(found, (tuple, list)) else (found,)
         return {name: value.cpu().numpy() for name, value in zip(self._names, values, strict=True)}
@@ -311,6 +313,36 @@ def _require_unchanged(export: Export) -> None:
         raise UserError(f"cannot read {export.file}: {error.strerror or error}. Load the export again.") from error
     if found != export.meta["export"]["files"][export.file.name]["sha256"]:
         raise UserError(f"{export.file} has changed since the export was loaded. Load the export again.")
+
+
+def _require_alone(path: Path) -> None:
+    """Raises UserError if an ONNX file takes tensors from other files, which may be anywhere and are not checked."""
+    onnx = need("onnx")
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's own, or an OSError
+        raise _unreadable(path, error) from error
+    if any(isinstance(part, onnx.TensorProto) and part.external_data for part in _parts(model)):
+        raise UserError(
+            f"{path} takes weights from another file, which no export of resurge does and which could read any file of "
+            "this machine. Use it only with what made it, or export the run again."
+        )
+
+
+def _parts(message: Any) -> Iterator[Any]:
+    """A message of protobuf, and all that are inside it."""
+    yield message
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                yield from _parts(part)
+
+
+def _require_ir(path: Path) -> None:
+    """Raises UserError if a file is of another format than OpenVINO's own, for which OpenVINO would load a reader."""
+    with path.open("rb") as file:
+        if file.read(1) != b"<":
+            raise UserError(f"{path} is not OpenVINO's XML. Copy it again or export again.")
 
 
 def _inputs(export: Export) -> tuple[str, ...]:

@@ -71,9 +71,14 @@ def pooled(
         size: side of what is pooled. samples: along a side of each of its cells.
 
     Returns:
-        float32 (n, C, size, size).
+        float32 (n, C, size, size); zeros of a box whose level is not there.
+
+    Raises:
+        ValueError: a box is of an image that is not there.
     """
-    result = maps[0].new_empty((len(boxes), maps[0].shape[1], size, size))
+    if ((image < 0) | (image >= len(maps[0]))).any():  # torchvision would read past the maps
+        raise ValueError(f"a box is of an image that is not there: there are {len(maps[0])}.")
+    result = maps[0].new_zeros((len(boxes), maps[0].shape[1], size, size))
     rows = torch.cat([image[:, None].to(boxes.dtype), boxes], 1)
     for number, (values, scale) in enumerate(zip(maps, scales, strict=True)):
         places = (level == number).nonzero()[:, 0]
