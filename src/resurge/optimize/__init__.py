@@ -6,6 +6,7 @@ when a module of the package is imported first. The package is therefore callabl
 
 from __future__ import annotations
 
+import inspect
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,12 @@ class _Callable(ModuleType):
         from resurge.optimize.autotune import optimize
 
         return optimize(*arguments, **options)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        from resurge.optimize.autotune import optimize
+
+        return inspect.signature(optimize)
 
 
 sys.modules[__name__].__class__ = _Callable
