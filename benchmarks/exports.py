@@ -34,9 +34,12 @@ from resurge.export.calibration import Pictures, gather
 from resurge.export.fidelity_objects import ObjectComparison
 from resurge.infer.folder import FORMATS, PRECISIONS
 from resurge.infer.predictor import Predictor
-from resurge.infer.tta import Views
 from resurge.runs import load_run
-from resurge.tasks.results import Answer, Classified, Found, LabelMap
+from resurge.tasks.classify.predict import Classified
+from resurge.tasks.detect.predict import Found
+from resurge.tasks.result import Result
+from resurge.tasks.segment.predict import LabelMap
+from resurge.tasks.tta import TTA
 
 RESULT = Path(__file__).parent / "results" / "exports.json"
 SAME = ("run", "task", "format", "precision", "batch")
@@ -90,7 +93,7 @@ def _readable(pictures: Pictures) -> Iterator[Any]:
 
 
 def _exported(
-    folder: Path, format: str, precision: str, images: list[Any], expected: list[Answer], classes: Sequence[str],
+    folder: Path, format: str, precision: str, images: list[Any], expected: list[Result], classes: Sequence[str],
     options: argparse.Namespace,
 ) -> dict[str, Any]:  # fmt: skip
     """What became of one export."""
@@ -113,16 +116,16 @@ def _exported(
     return {"mb": round(size, 2), "seconds": seconds, **_compared(expected, found, tuple(classes))}
 
 
-def _answers(folder: str, images: list[Any], batch: int) -> list[Answer]:
+def _answers(folder: str, images: list[Any], batch: int) -> list[Result]:
     predictor = Predictor(folder)
     return [
         answer
         for begin in range(0, len(images), batch)
-        for answer in predictor.predict(images[begin : begin + batch], views=Views())  # an export has one view
+        for answer in predictor.predict(images[begin : begin + batch], views=TTA())  # an export has one view
     ]
 
 
-def _compared(expected: list[Answer], found: list[Answer], classes: tuple[str, ...]) -> dict[str, Any]:
+def _compared(expected: list[Result], found: list[Result], classes: tuple[str, ...]) -> dict[str, Any]:
     """How far the answers of two networks to the same images are apart."""
     if isinstance(expected[0], Found):
         objects = ObjectComparison(classes)

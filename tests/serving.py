@@ -20,7 +20,7 @@ from resurge.serve.contract import Answer
 from resurge.serve.limits import Limits
 from resurge.serve.running import Server, bind
 from resurge.serve.service import Loaded, Service
-from resurge.tasks.results import Classified
+from resurge.tasks.classify.predict import Classified
 
 SMALL = Limits(
     max_bytes=400_000, max_pixels=1_000_000, max_images=4, max_batch=4, queue=8, timeout=20, read_timeout=20, grace=20,

@@ -9,8 +9,10 @@ from PIL import Image
 
 from resurge.data.preprocessing import Preprocessing
 from resurge.data.scene_preprocessing import ScenePreprocessing
+from resurge.tasks.classify.predict import Classified
+from resurge.tasks.detect.predict import Found
 from resurge.tasks.evaluate_scenes import enlarged_classes as with_torch
-from resurge.tasks.results import Classified, Found, LabelMap, enlarged_classes
+from resurge.tasks.segment.predict import LabelMap, enlarged_classes
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P"])
@@ -56,7 +58,7 @@ def test_classes_come_best_first() -> None:
     answer = Classified.of(logits, ("a", "b", "c", "d"))
     assert answer.names == ("b", "d", "a", "c")
     np.testing.assert_allclose(sorted(answer.scores), sorted(torch.from_numpy(logits).softmax(0).numpy()), rtol=1e-6)
-    assert list(answer.to_json(count=1)["predictions"][0]) == ["class", "score"]
+    assert list(answer.to_json(top=1)["predictions"][0]) == ["class", "score"]
     assert len(answer.to_json(())["predictions"]) == 4
     assert Classified.of(np.array([1e4, 0], dtype=np.float32), ("a", "b")).scores.tolist() == [1, 0]
 

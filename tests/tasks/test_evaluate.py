@@ -13,7 +13,8 @@ from torch import nn
 from resurge.data.bundle import ArrayImages, Split
 from resurge.data.transforms import Preprocessing
 from resurge.errors import UserError
-from resurge.tasks.classify.evaluate import BINS, MISTAKES, evaluate, pick_device, write_evaluation
+from resurge.tasks.classify.evaluate import BINS, MISTAKES, evaluate, write_evaluation
+from resurge.tasks.running import pick_device
 
 CLASSES = ("a", "b", "c", "d", "e", "f", "g")
 

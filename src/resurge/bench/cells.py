@@ -21,7 +21,7 @@ from resurge.bench.traffic import bandwidth, traffic
 from resurge.errors import UserError, suggest
 from resurge.infer.engines import need
 from resurge.optimize import timing
-from resurge.tasks.classify.evaluate import pick_device
+from resurge.tasks.running import pick_device
 
 NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
 YARDSTICK = "the yardstick"

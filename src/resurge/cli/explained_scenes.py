@@ -12,9 +12,10 @@ from resurge.cli.predicting.objects import SCORE
 from resurge.data.scenes import IGNORE, Objects, Region
 from resurge.explain.overlays import BACKGROUND, colour, draw_label_map, draw_objects, save_jpeg
 from resurge.infer.predictor import Predictor
-from resurge.infer.tta import Views
 from resurge.runs import Run
-from resurge.tasks.results import Found, LabelMap
+from resurge.tasks.detect.predict import Found
+from resurge.tasks.segment.predict import LabelMap
+from resurge.tasks.tta import TTA
 
 SIDE = (288, 360)  # at least and at most, of the longer side of a picture, pixels
 
@@ -73,12 +74,12 @@ def _examples(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, An
             yield f"{kind}_{number:03d}", entry
 
 
-def _views(run: Run, evaluation: Mapping[str, Any]) -> Views:
+def _views(run: Run, evaluation: Mapping[str, Any]) -> TTA:
     told = evaluation.get("inference")
     if told is not None:
         window = told["window"]
-        return Views(tuple(told["scales"]), told["flip"], None if window is None else (window[0], window[1]))
-    return Views.of_recipe(run.recipe)
+        return TTA(tuple(told["scales"]), told["flip"], None if window is None else (window[0], window[1]))
+    return TTA.of_recipe(run.recipe)
 
 
 def _truth(image: Image.Image, objects: Objects, classes: Sequence[str]) -> Image.Image:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from resurge.errors import UserError, suggest
+from resurge.tasks.tta import TTA
 
 
 class Parser(argparse.ArgumentParser):
@@ -144,7 +145,7 @@ def height_and_width(word: str) -> tuple[int, int] | None:
 
 
 def add_views(parser: Parser) -> None:
-    """The options of `Views`; those not given stay None."""
+    """The options of test-time augmentation; those not given stay None."""
     group = parser.add_argument_group("segmenters only", "default: what the run's recipe tests with")
     about = "average over the image at these sizes: 0.75,1,1.25"
     group.add_argument("--scales", type=factors, metavar="A,B", help=about)
@@ -156,6 +157,15 @@ def add_views(parser: Parser) -> None:
         type=lambda word: (height_and_width(word),),  # a tuple, so that `none` is not taken for nothing given
         metavar="H,W",
         help="let a window of this many pixels slide over larger images; none: whole images",
+    )
+
+
+def tta_of(options: argparse.Namespace, own: TTA) -> TTA:
+    """The test-time augmentation that the options of `add_views` ask for; what they leave open is as in `own`."""
+    return TTA(
+        own.scales if options.scales is None else options.scales,
+        own.flip if options.flip is None else options.flip,
+        own.window if options.window is None else options.window[0],
     )
 
 

@@ -20,8 +20,8 @@ from resurge.export.calibration import Material, Pictures, unreadable
 from resurge.export.fidelity import Comparison, Run, decisions, points_lost
 from resurge.export.quantize import CALIBRATION, Ask, Trial
 from resurge.infer.engines import INPUT
-from resurge.tasks.results import enlarged_classes
 from resurge.tasks.segment.metrics import confusion_matrix, scores_of
+from resurge.tasks.segment.predict import enlarged_classes
 
 Size = tuple[int, int]  # height, width
 

@@ -18,7 +18,7 @@ from resurge.export.calibration import Pictures
 from resurge.export.fidelity import points_lost
 from resurge.tasks.detect.metrics import AveragePrecision, encode_masks
 from resurge.tasks.detect.outputs import Size, batched, found_in, overlaps
-from resurge.tasks.results import Found
+from resurge.tasks.detect.predict import Found
 
 Run = Callable[[np.ndarray, np.ndarray], Mapping[str, np.ndarray]]
 """images (N, C, H, W) and sizes (N, 2) -> objects, as `resurge.tasks.detect.outputs` describes them."""

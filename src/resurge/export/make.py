@@ -44,9 +44,9 @@ from resurge.files import atomic_write_text
 from resurge.infer.engines import Engine, need, open_engine
 from resurge.infer.engines.live import Live
 from resurge.infer.folder import CERTIFICATE, FILES, FORMATS, PRECISIONS, described, read_export
-from resurge.infer.tta import Views
 from resurge.machine import processor
 from resurge.runs import Run, load_run
+from resurge.tasks.tta import TTA
 from resurge.weights.model_json import JSON_FILE
 
 MAX_DROP = 0.5
@@ -254,7 +254,7 @@ def _notes(run: Run) -> tuple[str, ...]:
     notes = []
     if run.meta.get("random_weights"):
         notes.append("the weights are random: this export answers nothing of use")
-    if run.task == "segment" and not Views.of_recipe(run.recipe).plain:
+    if run.task == "segment" and not TTA.of_recipe(run.recipe).plain:
         notes.append("the run tests with several views of an image; the export gives one forward pass")
     return tuple(notes)
 

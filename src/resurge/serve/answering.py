@@ -14,7 +14,7 @@ from PIL import Image
 from resurge.errors import suggest
 from resurge.serve.contract import Answer
 from resurge.serve.refusals import Refused
-from resurge.tasks.results import Classified
+from resurge.tasks.classify.predict import Classified
 
 MOST = 100_000
 """Classes an image that may be asked for."""

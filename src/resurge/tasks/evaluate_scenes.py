@@ -18,10 +18,11 @@ from torch.utils.data import DataLoader, Dataset
 from resurge.data.images import read_bytes, read_header
 from resurge.data.scenes import IGNORE, MaskSplit, ObjectSplit, Sample, SceneBatch, collate_scenes
 from resurge.errors import UserError
-from resurge.tasks.classify.evaluate import autocast, evaluating, pick_device
 from resurge.tasks.detect.metrics import AveragePrecision, Matches, encode_masks, f1, match
+from resurge.tasks.running import autocast, evaluating, pick_device
 from resurge.tasks.segment.metrics import LabelMapScores, scores_of
-from resurge.tasks.segment.sliding import predict_probabilities
+from resurge.tasks.segment.sliding import class_values
+from resurge.tasks.tta import TTA
 
 EXAMPLES = 12
 Scenes = ObjectSplit | MaskSplit
@@ -161,7 +162,7 @@ class SceneScores:
         for row, (height, width) in enumerate(batch.sizes):
             by_size.setdefault((height, width), []).append(row)
         for (height, width), rows in by_size.items():
-            values = class_values(model, batch.images[rows, :, :height, :width], **self.inference)
+            values = class_values(model, batch.images[rows, :, :height, :width], TTA(**self.inference))
             if values.shape[1] != len(self.classes):
                 raise UserError(
                     f"the model tells {values.shape[1]} classes apart, but the data has {len(self.classes)}."
@@ -268,16 +269,6 @@ def evaluate_scenes(
             if progress is not None:
                 progress(done, len(split))
     return scores.compute()
-
-
-def class_values(
-    model: nn.Module, images: Tensor, scales: Sequence[float] = (1.0,), flip: bool = False, window: Any = None
-) -> Tensor:
-    """(N, C, h, w) -> (N, K, h, w) for `enlarged_classes`: logits, or the logarithm of the probabilities averaged over
-    several views; see `resurge.tasks.segment.sliding.predict_probabilities`."""
-    if tuple(scales) == (1.0,) and not flip and window is None:
-        return model(images).float()
-    return predict_probabilities(model, images, scales=scales, flip=flip, window=window).float().clamp(min=1e-12).log()
 
 
 def enlarged_classes(values: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

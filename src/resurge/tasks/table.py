@@ -10,6 +10,7 @@ from resurge.tasks.task import Task
 
 TASKS: dict[str, Task] = {task.name: task for task in (Classify(), Segment(), Detect(), Instances())}
 """By name; the first one is the default."""
+DEFAULT = next(iter(TASKS))
 
 
 def get_task(name: str) -> Task:

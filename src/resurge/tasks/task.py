@@ -7,14 +7,17 @@ names and recipe fields before it knows that it needs a network.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from resurge.config import Section, replaced
 from resurge.errors import UserError, suggest
+from resurge.tasks.tta import TTA
 
 if TYPE_CHECKING:
-    from torch import nn
+    import numpy as np
+    from PIL import Image
+    from torch import Tensor, nn
 
     from resurge.arch.spec import Spec
     from resurge.data.bundle import DataBundle
@@ -22,9 +25,23 @@ if TYPE_CHECKING:
     from resurge.data.scene_preprocessing import ScenePreprocessing
     from resurge.recipe import Recipe
     from resurge.tasks.objective import Objective
+    from resurge.tasks.result import Result, Size
+    from resurge.weights.catalog import Source
 
 Annotation = Literal["labels", "maps", "objects"]
 """What the data say of an image: one class, a class per pixel, or objects with boxes and perhaps masks."""
+
+
+class Inputs(NamedTuple):
+    """Images that go through a network together.
+
+    rows: which images of those given. images: float32 (N, C, H, W). sizes: int64 (N, 2), height and width of each image
+    without its padding.
+    """
+
+    rows: tuple[int, ...]
+    images: np.ndarray
+    sizes: np.ndarray
 
 
 class Task(ABC):
@@ -33,6 +50,7 @@ class Task(ABC):
     Attributes:
         name: the word in recipes, model.json and on the command line.
         noun: what a network of this task is called in messages.
+        usual_classes: classes of the published networks of this task.
         heads: the heads it can have; the first one is the default.
         metrics: names of the validation metrics, higher is better; the first selects the checkpoint that is kept.
         train_metrics: names of the metrics of training batches.
@@ -41,6 +59,16 @@ class Task(ABC):
         one_size: whether preprocessing brings every image to one size; otherwise an image keeps its shape and a batch
             of different images is padded.
         takes_sizes: whether the exported network is also given the size of each image without its padding.
+        in_catalog: whether the named models of the catalogue, with their weights and scores, are networks of this task.
+        fixed_cost: whether the work per image is the same whatever is in the image.
+        quick: whether a result becomes JSON in next to no time, so that a server need not do it in a thread.
+        explains_classes: whether class activation maps can be made: pooling and one linear layer are all of the head.
+        decides: whether an export may put out classes in place of logits.
+        raw: whether an export may put out candidates and leave the suppression to the caller.
+        predict_options, evaluation_options: the options of `resurge predict` and `resurge eval`, by destination, that
+            only some tasks take and this one does.
+        predict_batch, evaluation_batch: images at a time unless something else is asked for.
+        maps_out: whether `resurge predict --out` names a folder for a label map per image.
         section: the recipe's section with the numbers of the head; None where there are none.
         idle: fields of a recipe that have no effect, by dotted path.
     """
@@ -51,9 +79,21 @@ class Task(ABC):
     metrics: ClassVar[tuple[str, ...]]
     train_metrics: ClassVar[tuple[str, ...]] = ()
     annotation: ClassVar[Annotation]
+    usual_classes: ClassVar[int]
     masks: ClassVar[bool] = False
     one_size: ClassVar[bool] = False
     takes_sizes: ClassVar[bool] = False
+    in_catalog: ClassVar[bool] = False
+    fixed_cost: ClassVar[bool] = True
+    quick: ClassVar[bool] = False
+    explains_classes: ClassVar[bool] = False
+    decides: ClassVar[bool] = False
+    raw: ClassVar[bool] = False
+    predict_options: ClassVar[frozenset[str]] = frozenset()
+    evaluation_options: ClassVar[frozenset[str]] = frozenset()
+    predict_batch: ClassVar[int] = 1
+    evaluation_batch: ClassVar[int] = 8
+    maps_out: ClassVar[bool] = False
     section: ClassVar[str | None] = None
     idle: ClassVar[tuple[str, ...]] = ()
 
@@ -110,6 +150,109 @@ class Task(ABC):
         Raises:
             UserError, TypeError, ValueError: a field is missing or unknown, or has a value that cannot be.
         """
+
+    @abstractmethod
+    def published_preprocessing(self, source: Source | None = None) -> Preprocessing | ScenePreprocessing:
+        """What a network with published weights expects to see.
+
+        Args:
+            source: the catalogue's entry of the weights, where there is one.
+        """
+
+    # ------------------------------------------------------------------------------------------------- prediction
+
+    def batches(self, arrays: Sequence[np.ndarray]) -> Iterator[Inputs]:
+        """Prepared images float32 (C, h, w) as batches. Images of one size go through a network together and without
+        padding, so that none changes the result of another."""
+        import numpy as np
+
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for row, array in enumerate(arrays):
+            by_size.setdefault(array.shape[1:], []).append(row)
+        for size, rows in by_size.items():
+            sizes = np.array([size] * len(rows), dtype=np.int64)
+            yield Inputs(tuple(rows), np.stack([arrays[row] for row in rows]), sizes)
+
+    def finish(self, outputs: Mapping[str, np.ndarray], export: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
+        """What an exported network puts out, with what it leaves to its caller done. Needs no torch.
+
+        Args:
+            export: the part `export` of model.json.
+        """
+        return outputs
+
+    @abstractmethod
+    def decode(
+        self, outputs: Mapping[str, np.ndarray], row: int, seen: Size, size: Size, classes: Sequence[str],
+        score: float = 0.0,
+    ) -> Result:  # fmt: skip
+        """The result for one image of a batch, from what a network puts out. Needs no torch.
+
+        Args:
+            outputs: arrays by name, each with a row per image of the batch.
+            row: which image.
+            seen: height and width of the image in the batch, without its padding.
+            size: height and width of the image as it was given.
+            score: objects with a lower score are left out.
+
+        Raises:
+            UserError: an output is not a finite number.
+        """
+
+    def predict(
+        self, model: nn.Module, inputs: Inputs, sizes: Sequence[Size], classes: Sequence[str], *, score: float = 0.0,
+        tta: TTA = TTA(),
+    ) -> list[Result]:  # fmt: skip
+        """The results of a network in torch, on the device where it is.
+
+        Args:
+            model: in evaluation mode.
+            sizes: height and width of each image as it was given.
+            score: objects with a lower score are left out.
+            tta: test-time augmentation, of segmenters.
+
+        Raises:
+            UserError: an output is not a finite number.
+        """
+        import torch
+
+        images = torch.from_numpy(inputs.images).to(next(model.parameters()).device)
+        with torch.inference_mode():
+            outputs = {"logits": self.logits(model, images, tta).cpu().numpy()}
+        seen = [(int(height), int(width)) for height, width in inputs.sizes]
+        return [self.decode(outputs, row, seen[row], size, classes, score) for row, size in enumerate(sizes)]
+
+    def logits(self, model: nn.Module, images: Tensor, tta: TTA = TTA()) -> Tensor:
+        """(N, C, H, W) -> float32 logits, (N, K) of a classifier and (N, K, H, W) of a segmenter; with test-time
+        augmentation the logarithms of averaged probabilities in their place."""
+        logits: Tensor = model(images)
+        return logits.float()
+
+    @abstractmethod
+    def columns(self, top: int = 1) -> list[str]:
+        """The names of the columns of `Result.to_rows`."""
+
+    def draw(self, image: Image.Image, result: Result, classes: Sequence[str]) -> Image.Image:
+        """The image with its result on it.
+
+        Raises:
+            UserError: results of this task are not drawn.
+        """
+        raise UserError(f"the result of a {self.noun} is not drawn on the image.")
+
+    def heat_map(
+        self, model: nn.Module, preprocessing: Preprocessing | ScenePreprocessing, image: Image.Image
+    ) -> tuple[Image.Image, Tensor]:
+        """Where a network looked: the part of the image that it saw, and a map (h, w) in 0..1 over it: the class
+        activation map of the best class, or else the mean activation of the last stage."""
+        from resurge.explain.attention import activation_maps, cam
+
+        batch = preprocessing(image)[None].to(next(model.parameters()).device)
+        if self.explains_classes:
+            return preprocessing.fit(image), cam(model, batch)[0]  # type: ignore[arg-type]
+        return image, activation_maps(model, batch)[-1][0]
+
+    # --------------------------------------------------------------------------------------------------- training
 
     @abstractmethod
     def objective(self, recipe: Recipe, bundle: DataBundle) -> Objective:

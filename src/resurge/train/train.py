@@ -27,8 +27,9 @@ from resurge.files import atomic_write_text
 from resurge.recipe import Recipe
 from resurge.runs import BEST, LAST, Run, load_run, prepare, read_recipe, require_empty, save_run_model
 from resurge.tasks.build import build_task_model
-from resurge.tasks.classify.evaluate import pick_device, write_evaluation
+from resurge.tasks.classify.evaluate import write_evaluation
 from resurge.tasks.objective import Objective
+from resurge.tasks.running import pick_device
 from resurge.tasks.table import get_task, pick_head
 from resurge.train.checkpoints import AtomicCheckpointIO, link_or_copy, read_checkpoint
 from resurge.train.feeding import Feed, pick_workers, readable

@@ -8,7 +8,7 @@ from typing import Any
 
 from resurge.cli.predicting.contract import Asked, Opened
 from resurge.cli.predicting.explanations import Explanations
-from resurge.tasks.results import Classified
+from resurge.tasks.classify.predict import Classified
 
 
 class Classifying:
@@ -29,7 +29,7 @@ class Classifying:
         return "  ".join([str(opened.path), *(f"{name} {100 * score:.2f} %" for name, score in answer.best(self.top))])
 
     def json(self, opened: Opened, answer: Classified) -> dict[str, Any]:
-        return answer.to_json(count=self.top)
+        return answer.to_json(top=self.top)
 
     def csv_head(self) -> list[str]:
         return ["path", *(f"{what}_{k}" for k in range(1, self.top + 1) for what in ("class", "score"))]

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from resurge.cli.options import tta_of
 from resurge.cli.predicting.contract import Asked, Opened
 from resurge.cli.predicting.files import Names
 from resurge.cli.predicting.scenes import Pictures, limited
 from resurge.errors import UserError
 from resurge.explain.heat import save_png
 from resurge.explain.overlays import draw_label_map, index_image
-from resurge.infer.tta import Views
-from resurge.tasks.results import LabelMap
+from resurge.tasks.segment.predict import LabelMap
 
 
 class Segmenting:
@@ -26,7 +26,7 @@ class Segmenting:
         options, predictor = asked.options, asked.predictor
         self.predictor, self.classes = predictor, predictor.classes
         predictor.preprocessing = limited(predictor.preprocessing, options.max_size)
-        self.views = Views.of(options, predictor.views)
+        self.views = tta_of(options, predictor.views)
         self.pictures = Pictures(asked, options)
         if options.out and Path(options.out).suffix in (".json", ".csv"):
             raise UserError(

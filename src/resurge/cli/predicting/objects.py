@@ -15,7 +15,7 @@ from resurge.cli.predicting.contract import Asked, Opened
 from resurge.cli.predicting.scenes import Pictures, limited
 from resurge.explain.overlays import draw_objects
 from resurge.files import atomic_write_text
-from resurge.tasks.results import Found, as_text
+from resurge.tasks.detect.predict import Found, as_text
 
 SCORE = 0.5
 """Objects of a lower score are left out unless the command line says otherwise."""

@@ -7,13 +7,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from resurge.cli.options import tta_of
 from resurge.cli.predicting.scenes import limited
 from resurge.cli.scoring.contract import Progress, Subject, changed
 from resurge.cli.tables import percent, table
 from resurge.data.scene_preprocessing import ScenePreprocessing
-from resurge.infer.tta import Views
 from resurge.report.scenes import FIGURES
 from resurge.tasks.evaluate_scenes import evaluate_scenes
+from resurge.tasks.tta import TTA
 
 # A confusion matrix with more classes than this is wider than a terminal; --json has it all the same.
 WIDEST_MATRIX = 12
@@ -95,7 +96,7 @@ class LabelMaps(_Scenes):
         return ScenePreprocessing(520, 1333)  # what torchvision's segmenters were trained with
 
     def score(self, subject: Subject, options: argparse.Namespace, progress: Progress | None) -> dict[str, Any]:
-        views = Views.of(options, Views.of_recipe(subject.run.recipe if subject.run else None))
+        views = tta_of(options, TTA.of_recipe(subject.run.recipe if subject.run else None))
         scores = self._scores(subject, options, progress, **dataclasses.asdict(views))
         return {"inference": dataclasses.asdict(views), **scores}
 

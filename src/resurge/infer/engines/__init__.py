@@ -246,8 +246,8 @@ class ProgramEngine:
         import torch
 
         from resurge.infer.engines.archive import vetted
-        from resurge.tasks.classify.evaluate import pick_device
         from resurge.tasks.detect import ops as detection_ops  # noqa: F401  registers the operators of a detector
+        from resurge.tasks.running import pick_device
 
         self.precision = export.precision
         self._device = pick_device(device)

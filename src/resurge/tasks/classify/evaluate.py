@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from resurge.data.bundle import Split
 from resurge.data.transforms import Preprocessing
 from resurge.errors import UserError
 from resurge.files import atomic_write_text
+from resurge.tasks.running import autocast, evaluating, pick_device
 
 BINS = 15
 MISTAKES = 24
@@ -43,53 +43,6 @@ class PreparedSplit(Dataset[tuple[Tensor, int, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
         return self.preprocessing(self.split.read(index)), self.split.labels[index], index
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """The named device, or the best there is.
-
-    Raises:
-        UserError: the device is not there.
-    """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(kind for kind, there in available.items() if there))
-    kind = name.partition(":")[0]
-    if kind not in available:
-        raise UserError(f"device must be auto, cpu, cuda or mps, not {name!r}.")
-    if not available[kind]:
-        raise UserError(f"there is no {kind} device here that torch can use; try --device cpu.")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(
-            f"device must be auto, cpu, cuda or mps, or one with a number (cuda:1); not {name!r}."
-        ) from None
-    if kind == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"there are {torch.cuda.device_count()} GPUs here, numbered from 0; {name} is not one of them.")
-    return device
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients inside the block; every module's own mode after it."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    """The context in which a forward pass computes in `precision`: fp32, bf16 or fp16."""
-    kinds = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if precision not in kinds:
-        raise UserError(f"precision must be fp32, bf16 or fp16, not {precision!r}.")
-    kind = kinds[precision]
-    return contextlib.nullcontext() if kind is None else torch.autocast(device.type, kind)
 
 
 def evaluate(

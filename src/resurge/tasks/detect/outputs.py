@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from resurge.tasks.results import Found, enlarged
+from resurge.tasks.detect.predict import Found
+from resurge.tasks.resizing import enlarged
 
 Outputs = Mapping[str, np.ndarray]
 Size = tuple[int, int]  # height, width

@@ -16,6 +16,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resurge.errors import UserError
+from resurge.tasks.tta import TTA
+
+
+def class_values(model: nn.Module, images: Tensor, tta: TTA = TTA()) -> Tensor:
+    """(N, C, h, w) -> float32 (N, K, h, w): logits, or with test-time augmentation the logarithms of the probabilities
+    averaged over all predictions."""
+    if tta.plain:
+        logits: Tensor = model(images)
+        return logits.float()
+    found = predict_probabilities(model, images, scales=tta.scales, flip=tta.flip, window=tta.window)
+    return found.float().clamp(min=1e-12).log()
 
 
 @torch.no_grad()

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from resurge.config import Section
 from resurge.tasks.segment.settings import Segmenter
 from resurge.tasks.task import Task
+from resurge.tasks.tta import TTA
 
 if TYPE_CHECKING:
-    from torch import nn
+    import numpy as np
+    from PIL import Image
+    from torch import Tensor, nn
 
     from resurge.arch.spec import Spec
     from resurge.data.bundle import DataBundle
     from resurge.data.scene_preprocessing import ScenePreprocessing
     from resurge.recipe import Recipe
     from resurge.tasks.objective import Objective
+    from resurge.tasks.result import Result, Size
+    from resurge.weights.catalog import Source
 
 IDLE_IN_SCENES = (
     "augmentation.pad_crop", "augmentation.affine_degrees", "augmentation.affine_translate",
@@ -35,6 +40,11 @@ class Segment(Task):
     heads = ("deeplabv3", "fcn", "pspnet")
     metrics = ("miou", "pixel_accuracy")
     annotation = "maps"
+    usual_classes = 21
+    decides = True
+    predict_options = frozenset({"overlays", "max_size", "scales", "flip", "window"})
+    evaluation_options = frozenset({"max_size", "scales", "flip", "window"})
+    maps_out = True
     section = "segmenter"
     idle = IDLE_IN_SCENES
 
@@ -56,6 +66,36 @@ class Segment(Task):
         from resurge.data.scene_preprocessing import ScenePreprocessing
 
         return ScenePreprocessing.from_json(dict(values))
+
+    def published_preprocessing(self, source: Source | None = None) -> ScenePreprocessing:
+        from resurge.data.scene_preprocessing import ScenePreprocessing
+
+        return ScenePreprocessing(520, 1333)  # what torchvision's segmenters were trained with
+
+    def decode(
+        self, outputs: Mapping[str, np.ndarray], row: int, seen: Size, size: Size, classes: Sequence[str],
+        score: float = 0.0,
+    ) -> Result:  # fmt: skip
+        from resurge.tasks.result import finite
+        from resurge.tasks.segment.predict import LabelMap
+
+        if "logits" in outputs:
+            return LabelMap.of(finite(outputs["logits"][row]), size)
+        return LabelMap.of_decided(outputs["classes"][row], finite(outputs["confidence"][row]), size)
+
+    def logits(self, model: nn.Module, images: Tensor, tta: TTA = TTA()) -> Tensor:
+        from resurge.tasks.segment.sliding import class_values
+
+        return class_values(model, images, tta)
+
+    def columns(self, top: int = 1) -> list[str]:
+        return ["class", "pixels", "share"]
+
+    def draw(self, image: Image.Image, result: Result, classes: Sequence[str]) -> Image.Image:
+        from resurge.explain.overlays import draw_label_map
+
+        assert result.label_map is not None
+        return draw_label_map(image, result.label_map, classes)
 
     def objective(self, recipe: Recipe, bundle: DataBundle) -> Objective:
         from resurge.tasks.scene_objectives import Segmentation
