@@ -15,9 +15,9 @@ from two_classes import write_images
 import resurge
 from resurge.arch.zoo import ALIASES, MODELS
 from resurge.cli import main
-from resurge.cli.tables import percent, table
 from resurge.tasks.segment.settings import Segmenter
 from resurge.tasks.table import TASKS
+from resurge.text_tables import percent, table
 
 
 def asked(capsys: pytest.CaptureFixture[str], *words: str) -> str:

@@ -27,7 +27,8 @@ from resurge.export.make import export
 from resurge.infer.engines.live import Live
 from resurge.infer.predictor import Predictor
 from resurge.runs import load_run, save_run_model
-from resurge.tasks.evaluate_scenes import evaluate_scenes
+from resurge.tasks.evaluation import evaluate
+from resurge.tasks.table import get_task
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the exporters and runtimes warn of themselves
 
@@ -79,7 +80,7 @@ def test_the_miou_is_that_of_the_evaluation(decide: bool, run: Path, data: Path,
     split = open_data(data, task="segment").val
     split = split.select([row for row, name in enumerate(split.ids) if "14" not in name])
     ours = nn.Sequential(made.model, Reordered([1, 2, 0]))  # to the order of the data
-    told = evaluate_scenes(ours, split, made.preprocessing, ("background", "red", "green"), task="segment")
+    told = evaluate(get_task("segment"), ours, split, made.preprocessing, ("background", "red", "green"))
     found = certificate["accuracy"]
     assert found["of"] == "mIoU"
     assert 0.05 < told["miou"] < 0.95

@@ -11,7 +11,7 @@ from resurge.data.preprocessing import Preprocessing
 from resurge.data.scene_preprocessing import ScenePreprocessing
 from resurge.tasks.classify.predict import Classified
 from resurge.tasks.detect.predict import Found
-from resurge.tasks.evaluate_scenes import enlarged_classes as with_torch
+from resurge.tasks.segment.metrics import enlarged_classes as with_torch
 from resurge.tasks.segment.predict import LabelMap, enlarged_classes
 
 

@@ -13,9 +13,12 @@ from torch import nn
 from resurge.data.bundle import ArrayImages, Split
 from resurge.data.transforms import Preprocessing
 from resurge.errors import UserError
-from resurge.tasks.classify.evaluate import BINS, MISTAKES, evaluate, write_evaluation
+from resurge.tasks.classify.metrics import BINS, MISTAKES
+from resurge.tasks.evaluation import evaluate, write_evaluation
 from resurge.tasks.running import pick_device
+from resurge.tasks.table import get_task
 
+CLASSIFY = get_task("classify")
 CLASSES = ("a", "b", "c", "d", "e", "f", "g")
 
 
@@ -47,7 +50,9 @@ def case() -> tuple[Table, Split, Preprocessing, np.ndarray, np.ndarray]:
 def test_scores_are_their_definitions(case: tuple[Table, Split, Preprocessing, np.ndarray, np.ndarray]) -> None:
     model, split, pre, logits, labels = case
     done: list[tuple[int, int]] = []
-    got = evaluate(model, split, pre, CLASSES, batch_size=64, device="cpu", progress=lambda *at: done.append(at))
+    got = evaluate(
+        CLASSIFY, model, split, pre, CLASSES, batch_size=64, device="cpu", progress=lambda *at: done.append(at)
+    )
     assert done == [(64, 200), (128, 200), (192, 200), (200, 200)]
     assert model.training
     assert model.drop.training
@@ -91,17 +96,17 @@ def test_scores_are_their_definitions(case: tuple[Table, Split, Preprocessing, n
 
 def test_the_result_is_json(case: tuple[Table, Split, Preprocessing, np.ndarray, np.ndarray], tmp_path: Path) -> None:
     model, split, pre, _, _ = case
-    got = evaluate(model, split, pre, CLASSES, device="cpu")
+    got = evaluate(CLASSIFY, model, split, pre, CLASSES, device="cpu")
     assert json.loads(write_evaluation(tmp_path, got).read_text()) == got
 
 
 def test_what_cannot_be_evaluated(case: tuple[Table, Split, Preprocessing, np.ndarray, np.ndarray]) -> None:
     model, split, pre, _, _ = case
     with pytest.raises(UserError, match="7 classes"):
-        evaluate(model, split, pre, CLASSES[:6], device="cpu")
+        evaluate(CLASSIFY, model, split, pre, CLASSES[:6], device="cpu")
     with pytest.raises(UserError, match="no images"):
-        evaluate(model, split.select([]), pre, CLASSES, device="cpu")
+        evaluate(CLASSIFY, model, split.select([]), pre, CLASSES, device="cpu")
     with pytest.raises(UserError, match="auto, cpu, cuda or mps"):
         pick_device("gpu")
     with pytest.raises(UserError, match="precision"):
-        evaluate(model, split, pre, CLASSES, device="cpu", precision="fp8")
+        evaluate(CLASSIFY, model, split, pre, CLASSES, device="cpu", precision="fp8")

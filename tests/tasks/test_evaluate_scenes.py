@@ -20,9 +20,12 @@ from resurge.data.bundle import FileImages
 from resurge.data.scenes import IGNORE, MaskSplit, Objects, ObjectSplit, collate_scenes
 from resurge.errors import UserError
 from resurge.tasks.detect.metrics import AveragePrecision
-from resurge.tasks.evaluate_scenes import PreparedScenes, SceneScores, enlarged_classes, evaluate_scenes
-from resurge.tasks.segment.metrics import LabelMapScores
+from resurge.tasks.evaluation import evaluate
+from resurge.tasks.scenes.metrics import PreparedScenes, SceneScores
+from resurge.tasks.segment.metrics import confusion_matrix, enlarged_classes, map_scores
 from resurge.tasks.segment.sliding import predict_probabilities
+from resurge.tasks.table import get_task
+from resurge.tasks.tta import TTA
 
 CLASSES = ("cat", "dog", "bird")
 STEP = 10  # of grey between one image and the next
@@ -154,7 +157,7 @@ def test_scores_of_objects_are_those_of_the_detections(task: str, case: tuple[Ob
     split, model = case
     done: list[tuple[int, int]] = []
     model.train()
-    got = evaluate_scenes(model, split, half, CLASSES, task=task, batch_size=3, device="cpu",
+    got = evaluate(get_task(task), model, split, half, CLASSES, batch_size=3, device="cpu",
                           progress=lambda *at: done.append(at))  # fmt: skip
     assert done == [(3, 7), (6, 7), (7, 7)]
     assert model.drop.training
@@ -179,7 +182,7 @@ def test_scores_of_objects_are_those_of_the_detections(task: str, case: tuple[Ob
 
 def test_examples_of_objects(case: tuple[ObjectSplit, Knowing]) -> None:
     split, model = case
-    named = evaluate_scenes(model, split, half, CLASSES, task="detect", device="cpu")["examples"]
+    named = evaluate(get_task("detect"), model, split, half, CLASSES, device="cpu")["examples"]
     # F1 by hand; the image with a crowd alone has nothing to score
     assert [(row["index"], row["score"]) for row in named["best"]] == [
         (0, 1.0), (1, 0.5), (5, 0.5), (2, 0.0), (4, 0.0), (6, 0.0),
@@ -194,7 +197,7 @@ def test_examples_of_objects(case: tuple[ObjectSplit, Knowing]) -> None:
     assert named["wrong"][0] == {"id": "image 2", "index": 2, "path": None, "score": 0.0, "weight": pytest.approx(0.95),
                                  "wrong": "dog 0.95 where no object is"}  # fmt: skip
     assert named["best"][1]["path"] == "1.png"
-    few = evaluate_scenes(model, split, half, CLASSES, task="detect", device="cpu", examples=1)["examples"]
+    few = evaluate(get_task("detect"), model, split, half, CLASSES, device="cpu", examples=1)["examples"]
     assert few == {key: rows[:1] for key, rows in named.items()}
 
 
@@ -202,7 +205,7 @@ def validate(split: Any, model: nn.Module, task: str, parts: list[list[int]], **
     """As a training does on several processes: each has its part of the split and its own numbering."""
     scores = []
     for part in parts:
-        own = SceneScores(task, CLASSES, **how)
+        own = get_task(task).scores(CLASSES, **how)
         data = PreparedScenes(split.select(part), half)
         for i in range(len(data)):
             image, target, index = data[i]
@@ -215,11 +218,11 @@ def validate(split: Any, model: nn.Module, task: str, parts: list[list[int]], **
 @pytest.mark.parametrize("task", ["detect", "instances"])
 def test_processes_together_give_the_whole_once(task: str, case: tuple[ObjectSplit, Knowing]) -> None:
     split, model = case
-    whole = evaluate_scenes(model, split, half, CLASSES, task=task, device="cpu")
+    whole = evaluate(get_task(task), model, split, half, CLASSES, device="cpu")
     parts = validate(split, model, task, [[6, 1, 3], [0, 2, 4, 5, 6, 1]], examples=0)
     for order in (parts, parts[::-1]):
         states = pickle.loads(pickle.dumps([part.state() for part in order]))
-        got = order[0].compute(lambda _, states=states: states)
+        got = order[0].merged(lambda _, states=states: states).compute()
         assert got == whole | {"examples": {"best": [], "worst": [], "wrong": []}}
     assert parts[0].compute()["count"] == 3
 
@@ -250,7 +253,7 @@ def test_the_size_of_an_upright_image_comes_from_its_file(tmp_path: Path) -> Non
     split = ObjectSplit(("a",), FileImages(tmp_path, ("a.jpg",)), (objects([box], [0]),), (1,))
     model = Knowing([{"boxes": [box], "labels": [0], "scores": [0.9]}]).eval()
     image, _, index = PreparedScenes(split, half)[0]
-    scores = SceneScores("instances", CLASSES)
+    scores = get_task("instances").scores(CLASSES)
     scores.update(model, collate_scenes([(image, {}, index)]), split)
     assert scores.compute()["mask"]["ap"] == 1.0
 
@@ -303,8 +306,9 @@ def test_scores_of_maps_are_those_of_each_image_alone(
     batch_size: int, views: dict[str, Any], maps: tuple[MaskSplit, Waves]
 ) -> None:
     split, model = maps
-    got = evaluate_scenes(model, split, half, CLASSES, task="segment", batch_size=batch_size, device="cpu", **views)
-    expected = LabelMapScores(CLASSES)
+    task, tta = get_task("segment"), TTA(**views)
+    got = evaluate(task, model, split, half, CLASSES, batch_size=batch_size, device="cpu", tta=tta)
+    total = np.zeros((3, 3), dtype=np.int64)
     figures, weights = [], []
     with torch.inference_mode():
         for i in range(len(split)):
@@ -312,14 +316,14 @@ def test_scores_of_maps_are_those_of_each_image_alone(
             values = predict_probabilities(model, image, **views).log() if views else model(image)
             truth = split.target(i)
             large = F.interpolate(values, truth.shape, mode="bilinear")[0]
-            own = LabelMapScores(CLASSES)
-            own.add(large.argmax(dim=0), truth)
-            expected.add(large.argmax(dim=0), truth)
-            figures.append(own.compute()["miou"])
+            own = confusion_matrix(large.argmax(dim=0), truth, 3)
+            total += own
+            figures.append(map_scores(own, CLASSES)["miou"])
             wrong = (large.argmax(dim=0).numpy() != truth) & (truth != IGNORE)
             sure = large.softmax(dim=0).max(dim=0).values.numpy()
             weights.append(sure[wrong].sum() / (truth != IGNORE).sum())
-    assert {key: got[key] for key in expected.compute()} == expected.compute()
+    expected = map_scores(total, CLASSES)
+    assert {key: got[key] for key in expected} == expected
     assert got["count"] == 5
     named = got["examples"]
     assert [row["index"] for row in named["best"]] == sorted(range(5), key=lambda i: -figures[i])
@@ -333,17 +337,17 @@ def test_scores_of_maps_are_those_of_each_image_alone(
 
 def test_maps_on_several_processes_are_the_whole(maps: tuple[MaskSplit, Waves]) -> None:
     split, model = maps
-    whole = evaluate_scenes(model, split, half, CLASSES, task="segment", device="cpu", examples=0)
+    whole = evaluate(get_task("segment"), model, split, half, CLASSES, device="cpu", examples=0)
     with torch.inference_mode():
         parts = validate(split, model, "segment", [[4, 0], [1, 2, 3, 4]], examples=0)
     for order in (parts, parts[::-1]):
-        assert order[0].compute(lambda _, order=order: [part.state() for part in order]) == whole
+        assert order[0].merged(lambda _, order=order: [part.state() for part in order]).compute() == whole
 
 
 def test_a_map_all_ignored_has_no_score(maps: tuple[MaskSplit, Waves]) -> None:
     split, model = maps
     nothing = replace(split, maps=Maps(tuple(np.full_like(m, IGNORE) for m in split.maps.maps)))
-    got = evaluate_scenes(model, nothing, half, CLASSES, task="segment", device="cpu")
+    got = evaluate(get_task("segment"), model, nothing, half, CLASSES, device="cpu")
     assert got["miou"] is got["pixel_accuracy"] is None
     assert got["examples"] == {"best": [], "worst": [], "wrong": []}
 
@@ -357,7 +361,7 @@ def test_what_is_wrong_in_a_map_is_said() -> None:
         def forward(self, images: Tensor) -> Tensor:
             return torch.tensor([0.75, 0.1, 0.15]).log()[None, :, None, None].expand(-1, -1, *images.shape[2:])
 
-    (row,) = evaluate_scenes(Cat(), split, half, CLASSES, task="segment", device="cpu")["examples"]["wrong"]
+    (row,) = evaluate(get_task("segment"), Cat(), split, half, CLASSES, device="cpu")["examples"]["wrong"]
     assert row["wrong"] == "25% of the pixels, most of them bird taken for cat; mean probability 0.75"
     assert row["weight"] == pytest.approx(0.75 * 0.25)
 
@@ -369,7 +373,7 @@ def test_strips_are_the_whole(small: tuple[int, int], large: tuple[int, int], mo
     values = torch.randn(4, *small) * 3
     expected = F.interpolate(values[None], large, mode="bilinear")[0]
     for strip in (1, 4 * large[1] * 3, 1 << 24):
-        monkeypatch.setattr("resurge.tasks.evaluate_scenes._STRIP", strip)
+        monkeypatch.setattr("resurge.tasks.segment.metrics._STRIP", strip)
         labels, shares = enlarged_classes(values, large)
         assert (labels == expected.argmax(dim=0)).all()
         torch.testing.assert_close(shares, expected.softmax(dim=0).amax(dim=0), rtol=1e-4, atol=1e-5)
@@ -381,16 +385,16 @@ def test_strips_are_the_whole(small: tuple[int, int], large: tuple[int, int], mo
 def test_what_cannot_be_evaluated_is_said(case: tuple[ObjectSplit, Knowing], maps: tuple[MaskSplit, Waves]) -> None:
     split, model = case
     with pytest.raises(UserError, match="no images to evaluate"):
-        evaluate_scenes(model, split.select([]), half, CLASSES, task="detect", device="cpu")
+        evaluate(get_task("detect"), model, split.select([]), half, CLASSES, device="cpu")
     with pytest.raises(UserError, match="tells 3 classes apart, but the data has 2"):
-        evaluate_scenes(model, split, half, CLASSES[:2], task="detect", device="cpu")
+        evaluate(get_task("detect"), model, split, half, CLASSES[:2], device="cpu")
     with pytest.raises(UserError, match="tells 3 classes apart, but the data has 2"):
-        evaluate_scenes(maps[1], maps[0], half, CLASSES[:2], task="segment", device="cpu")
+        evaluate(get_task("segment"), maps[1], maps[0], half, CLASSES[:2], device="cpu")
     boxes_only = replace(split, objects=tuple(replace(target, regions=None) for target in split.objects))
-    assert evaluate_scenes(model, boxes_only, half, CLASSES, task="detect", device="cpu")["box"]["ap50"] > 0.2
+    assert evaluate(get_task("detect"), model, boxes_only, half, CLASSES, device="cpu")["box"]["ap50"] > 0.2
     with pytest.raises(UserError, match="a mask for every object"):
-        evaluate_scenes(model, boxes_only, half, CLASSES, task="instances", device="cpu")
+        evaluate(get_task("instances"), model, boxes_only, half, CLASSES, device="cpu")
     with pytest.raises(UserError, match="image numbers"):
-        evaluate_scenes(model, replace(split, image_ids=(1,) * 7), half, CLASSES, task="detect", device="cpu")
+        evaluate(get_task("detect"), model, replace(split, image_ids=(1,) * 7), half, CLASSES, device="cpu")
     with pytest.raises(UserError, match="task"):
-        evaluate_scenes(model, split, half, CLASSES, task="segment", device="cpu")
+        evaluate(get_task("segment"), model, split, half, CLASSES, device="cpu")

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from resurge.recipe import Recipe
-from resurge.tasks.classify.objective import Classification
-from resurge.tasks.scene_objectives import Detection, Instances, Segmentation
+from resurge.tasks.classify.loss import Classification
+from resurge.tasks.detect.loss import Detection
+from resurge.tasks.segment.loss import Segmentation
 from resurge.train.train import train
 
-OBJECTIVES = {"classify": Classification, "segment": Segmentation, "detect": Detection, "instances": Instances}
+OBJECTIVES = {"classify": Classification, "segment": Segmentation, "detect": Detection, "instances": Detection}
 
 if __name__ == "__main__":
     recipe = Recipe.from_yaml(Path(sys.argv[2]).read_text())

@@ -19,7 +19,7 @@ from tiny_scenes import SIDE, write_coco, write_pairs
 from resurge.errors import TrainingDiverged, UserError
 from resurge.recipe import Recipe, describe_recipe, list_recipes, load_recipe
 from resurge.runs import load_run
-from resurge.tasks.scene_objectives import Detection
+from resurge.tasks.detect.loss import Detection
 from resurge.tasks.table import TASKS
 from resurge.train.train import build_model, train
 

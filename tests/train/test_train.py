@@ -18,11 +18,14 @@ from resurge.data.sources import open_data
 from resurge.errors import TrainingDiverged, UserError
 from resurge.recipe import Recipe
 from resurge.runs import load_run
-from resurge.tasks.classify.evaluate import evaluate
+from resurge.tasks.evaluation import evaluate
+from resurge.tasks.table import get_task
 from resurge.train.checkpoints import AtomicCheckpointIO, first_nonfinite, read_checkpoint
 from resurge.train.diagnose import first_nonfinite_module
 from resurge.train.module import Training
 from resurge.train.train import build_model, train
+
+CLASSIFY = get_task("classify")
 
 
 def folder_of_images(root: Path, counts: dict[str, int], mode: str = "RGB", size: int = 8) -> Path:
@@ -80,10 +83,12 @@ def test_a_training_learns_and_leaves_a_complete_run(
     # the weights that were kept score the same when they are read back, by themselves and from the best checkpoint
     run = load_run(out)
     data = open_data("digits")
-    again = evaluate(run.model, data.test, run.preprocessing, run.classes, batch_size=50, device="cpu")
+    again = evaluate(
+        get_task(run.task), run.model, data.test, run.preprocessing, run.classes, batch_size=50, device="cpu"
+    )
     assert again["top1"] == result["top1"]
     assert again["confusion"] == result["confusion"]
-    on_val = evaluate(run.model, data.val, run.preprocessing, run.classes, device="cpu")
+    on_val = evaluate(CLASSIFY, run.model, data.val, run.preprocessing, run.classes, device="cpu")
     assert on_val["top1"] == pytest.approx(best, abs=1e-5)
     average = read_checkpoint(out / "checkpoints" / "best.ckpt")["resurge"]["ema"]["average"]
     assert torch.equal(run.model.head.fc.weight, average["head.fc.weight"])
@@ -226,7 +231,9 @@ def test_other_norms_come_back_from_the_run(norm: str, tiny: Recipe, tmp_path: P
     result = train(tiny.override([f"norm={norm}", "steps=4"]), tmp_path, quiet=True)
     run = load_run(tmp_path)
     assert run.meta["norm"] == ("batch" if norm == "sync" else norm)
-    again = evaluate(run.model, open_data("digits").test, run.preprocessing, run.classes, device="cpu")
+    again = evaluate(
+        get_task(run.task), run.model, open_data("digits").test, run.preprocessing, run.classes, device="cpu"
+    )
     assert again["nll"] == pytest.approx(result["nll"], rel=1e-5)
 
 

@@ -7,6 +7,7 @@ import csv
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,20 +22,42 @@ from resurge.cli.options import (
     number,
     numbers,
     one_of,
+    require_taken,
+    tta_of,
     whole_number,
 )
 from resurge.cli.tables import print_json
 from resurge.errors import UserError, suggest
-from resurge.tasks.table import TASKS, pick_head
+from resurge.tasks.table import DEFAULT, TASKS, get_task, pick_head
+from resurge.tasks.tta import TTA
 
 if TYPE_CHECKING:
-    from resurge.cli.scoring.contract import Scoring, Subject
+    from torch import nn
+
     from resurge.data.bundle import DataBundle
+    from resurge.data.preprocessing import Preprocessing
+    from resurge.data.scene_preprocessing import ScenePreprocessing
     from resurge.runs import Run
+    from resurge.tasks.task import Task
 
 SPLITS = ("auto", "train", "val", "test", "all")
 # Options that only some tasks take, by destination; not given, they are None.
 PARTICULAR = ("crop_pct", "max_size", "scales", "flip", "window")
+PREPROCESSING = ("size", "crop_pct", "interpolation", "mean", "std", "max_size")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to score, and the images to score it on. `which` says in words which images these are."""
+
+    name: str
+    task: Task
+    model: nn.Module
+    preprocessing: Preprocessing | ScenePreprocessing
+    classes: tuple[str, ...]
+    split: Any
+    which: str
+    run: Run | None = None
 
 
 def add_options(parser: Parser) -> None:
@@ -83,16 +106,24 @@ def run(options: argparse.Namespace) -> int:
     if not is_run and not options.data:
         raise UserError("a network by name needs --data: a folder of images, a CSV file, or digits.")
     from resurge.data.images import UnreadableImage
-    from resurge.tasks.classify.evaluate import write_evaluation
+    from resurge.tasks.evaluation import evaluate, write_evaluation
 
-    subject, scoring = subject_of_run(options) if is_run else subject_of_model(options)
+    subject = subject_of_run(options) if is_run else subject_of_model(options)
+    task, recipe = subject.task, None if subject.run is None else subject.run.recipe
+    tta = tta_of(options, TTA.of_recipe(recipe)) if "scales" in task.evaluation_options else TTA()
     try:
-        scores = scoring.score(subject, options, progress_line("evaluating"))
+        found = evaluate(
+            task, subject.model, subject.split, subject.preprocessing, subject.classes,
+            batch_size=options.batch_size, device=options.device, precision=options.precision,
+            workers=options.workers, progress=progress_line("evaluating"), tta=tta,
+        )  # fmt: skip
     except UnreadableImage as error:
         raise UserError(
             f"{error} Scores are over all images; `resurge check-data` finds everything that is wrong with a folder."
         ) from error
-    scores = {"model": subject.name, "data": subject.which, "preprocessing": subject.preprocessing.to_json(), **scores}
+    if "scales" in task.evaluation_options:
+        found = {"inference": asdict(tta), **found}
+    scores = {"model": subject.name, "data": subject.which, "preprocessing": subject.preprocessing.to_json(), **found}
     if options.out:
         if subject.run is not None and Path(options.out).resolve() == subject.run.folder.resolve():
             _renew(subject.run, scores, subject.split)
@@ -101,13 +132,13 @@ def run(options: argparse.Namespace) -> int:
         print_json(scores)
     else:
         about = f"{scores['count']:,} images in {len(subject.classes)} classes: {scores['data']}"
-        print("\n".join([subject.name, about, "", *scoring.text(scores, subject.classes)]))
+        print("\n".join([subject.name, about, "", *task.score_lines(scores, subject.classes)]))
     return 0
 
 
 def _renew(run: Run, scores: dict[str, Any], split: Any) -> None:
     """Bring the pictures of a run in line with its new scores."""
-    from resurge.cli.explained import explain_run
+    from resurge.cli.run_pictures import explain_run
 
     explain_run(run, scores, split)
 
@@ -122,25 +153,27 @@ def _no_weights(model: str) -> str:
     )
 
 
-def subject_of_run(options: argparse.Namespace) -> tuple[Subject, Scoring]:
+def subject_of_run(options: argparse.Namespace) -> Subject:
     """A run, on the data it was trained with unless --data names other."""
-    from resurge.cli.scoring import scoring_of
-    from resurge.cli.scoring.contract import Subject
     from resurge.runs import load_run
 
     run = load_run(options.model)
-    scoring = scoring_of(run.task)
-    _require_known(options, run.task, scoring)
+    task = get_task(run.task)
+    require_taken(options, options.model, run.task, PARTICULAR, task.evaluation_options)
     split, classes, which = _images_of(run, options)
-    preprocessing = scoring.adjusted(run.preprocessing, options)
-    return Subject(str(options.model), run.task, run.model, preprocessing, classes, split, which, run), scoring
+    preprocessing = task.adjust(run.preprocessing, _given(options))
+    return Subject(str(options.model), task, run.model, preprocessing, classes, split, which, run)
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name in PREPROCESSING if (value := getattr(options, name)) is not None}
 
 
 def _images_of(run: Run, options: argparse.Namespace) -> tuple[Any, tuple[str, ...], str]:
     """The images to score a run on: the split, its classes, and a sentence that says which they are."""
     from resurge.data.sources import open_split
 
-    if options.data is None and run.task != "classify":
+    if options.data is None and get_task(run.task).annotation != "labels":
         return own_scenes(run, options.split)
     return open_split(
         options.data if options.data is not None else own_data(run),
@@ -227,20 +260,19 @@ def _require_whole(run: Run, listed: Path) -> None:
         )
 
 
-def subject_of_model(options: argparse.Namespace) -> tuple[Subject, Scoring]:
+def subject_of_model(options: argparse.Namespace) -> Subject:
     """A network by name or text with weights of somebody's, on --data."""
-    task = options.task or "classify"
-    pick_head(task, options.head)
+    name = options.task or DEFAULT
+    pick_head(name, options.head)
     from resurge.api import create_model
-    from resurge.cli.scoring import scoring_of
-    from resurge.cli.scoring.contract import Subject
     from resurge.data.sources import open_split
+    from resurge.weights.catalog import published_source
     from resurge.weights.checkpoint import load_weights
 
-    scoring = scoring_of(task)
-    _require_known(options, task, scoring)
-    split, classes, which = open_split(options.data, task=task, split=options.split)
-    model = create_model(options.model, num_classes=len(classes), task=task, head=options.head)
+    task = get_task(name)
+    require_taken(options, options.model, name, PARTICULAR, task.evaluation_options)
+    split, classes, which = open_split(options.data, task=name, split=options.split)
+    model = create_model(options.model, num_classes=len(classes), task=name, head=options.head)
     report = load_weights(model, options.weights)
     left = [key for key in (*report.mismatched, *report.missing) if not key.startswith("auxiliary.")]
     classifier = report.mismatched.get("head.fc.weight")
@@ -255,17 +287,9 @@ def subject_of_model(options: argparse.Namespace) -> tuple[Subject, Scoring]:
             f"is of another head, or not of the {len(classes)} classes of {options.data}. Name its --head and the data "
             "it was trained on, or train on yours: resurge train --weights ..."
         )
-    preprocessing = scoring.adjusted(scoring.published(options), options)
-    name = f"{options.model}, weights {options.weights}"
-    return Subject(name, task, model, preprocessing, classes, split, which), scoring
-
-
-def _require_known(options: argparse.Namespace, task: str, scoring: Scoring) -> None:
-    """Raises UserError for an option that means nothing for the task."""
-    given = [name for name in PARTICULAR if getattr(options, name) is not None and name not in scoring.takes]
-    if given:
-        words = ", ".join("--" + name.replace("_", "-") for name in given)
-        raise UserError(f"{options.model} is of the task {task}, which has no use for {words}. Leave it out.")
+    source = published_source(options.model, options.weights) if task.in_catalog else None
+    preprocessing = task.adjust(task.published_preprocessing(source), _given(options))
+    return Subject(f"{options.model}, weights {options.weights}", task, model, preprocessing, classes, split, which)
 
 
 def progress_line(what: str) -> Callable[[int, int], None] | None:

@@ -115,10 +115,11 @@ def _bare(options: argparse.Namespace) -> Any:
         UserError: there is no such network, no weights are named, or they do not fit.
     """
     from resurge.arch.zoo import get_spec
-    from resurge.cli.scoring.classify import preprocessing_of, published_source
     from resurge.data.preprocessing import Preprocessing
     from resurge.runs import bare_run
     from resurge.tasks.build import build_task_model
+    from resurge.tasks.classify.task import Classify
+    from resurge.weights.catalog import published_source
     from resurge.weights.checkpoint import load_weights
 
     spec = get_spec(options.run)
@@ -136,7 +137,7 @@ def _bare(options: argparse.Namespace) -> Any:
             raise UserError(f"{options.weights} does not fill the network: {lost} would be random. Give --num-classes.")
     source = None if options.weights == RANDOM else published_source(options.run, options.weights)
     if channels == 3:
-        seen = preprocessing_of(source) if source else Preprocessing(options.size or 224)
+        seen = Classify().published_preprocessing(source) if source else Preprocessing(options.size or 224)
     else:
         seen = Preprocessing(options.size or 224, mean=(0.5,) * channels, std=(0.25,) * channels, channels=channels)
     if options.size is not None and seen.size != options.size:

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from resurge.cli.options import Parser, add_json
-from resurge.cli.tables import fixed, print_json, table
+from resurge.cli.tables import print_json
 from resurge.errors import UserError, suggest
+from resurge.text_tables import fixed, table
 from resurge.weights.catalog import Entry, entries
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NoReturn
 
 from resurge.errors import UserError, suggest
@@ -167,6 +167,24 @@ def tta_of(options: argparse.Namespace, own: TTA) -> TTA:
         own.flip if options.flip is None else options.flip,
         own.window if options.window is None else options.window[0],
     )
+
+
+def require_taken(
+    options: argparse.Namespace, source: str, task: str, names: Iterable[str], taken: Collection[str]
+) -> None:
+    """Check the options that only some tasks take; not given, they are None.
+
+    Args:
+        source: the run, export or network of the task.
+        names: these options, by destination. taken: those that the task takes.
+
+    Raises:
+        UserError: an option is given that the task does not take.
+    """
+    given = [name for name in names if getattr(options, name) is not None and name not in taken]
+    if given:
+        words = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise UserError(f"{source} is of the task {task}, which has no use for {words}. Leave it out.")
 
 
 def add_max_size(parser: Parser) -> None:

@@ -1,13 +1,15 @@
-"""`resurge predict RUN|EXPORT images-or-folders…`: what a trained network says of images."""
+"""`resurge predict RUN|EXPORT images-or-folders…`: the results of a trained network on images."""
 
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from resurge.cli.options import (
     Parser,
@@ -16,13 +18,20 @@ from resurge.cli.options import (
     add_json,
     add_max_size,
     add_views,
+    require_taken,
     share,
+    tta_of,
     whole_number,
 )
 from resurge.errors import UserError
+from resurge.tasks.table import get_task
 
 if TYPE_CHECKING:
-    from resurge.cli.predicting.contract import Opened, Predicting
+    from PIL.Image import Image
+
+    from resurge.infer.predictor import Predictor
+    from resurge.tasks.result import Result
+    from resurge.tasks.tta import TTA
 
 # Options that only some tasks take, by destination; not given, they are None.
 PARTICULAR = ("top", "score", "overlays", "coco_json", "max_size", "scales", "flip", "window")
@@ -58,38 +67,42 @@ def run(options: argparse.Namespace) -> int:
         raise UserError("--json and --csv are two forms of the same output. Choose one.")
     files = find_files(options.images)
     _keep_apart(options, files)
-    from resurge.cli.predicting import predicting_of
-    from resurge.cli.predicting.contract import Asked
+    from resurge.cli.image_files import ImageFiles
     from resurge.infer.predictor import Predictor
 
     predictor = Predictor(options.run, options.device, options.threads)
     for note in predictor.notes:
         print(f"resurge: {note}", file=sys.stderr)
-    task = predictor.task
-    kind = predicting_of(task)
-    _require_known(options, task, kind)
-    style = _style(options, to_file=task != "segment")
-    predicting = kind(Asked(predictor, options))
-    to_file = options.out is not None and task != "segment"
-    writer = Writer(style, predicting, live=not to_file)
-    skipped = 0
-    for opened, answer in answers(predicting, files, options.batch_size or kind.batch_size):
-        if isinstance(opened, Path):
-            skipped += 1
-            print(f"resurge: skipped {answer}", file=sys.stderr)
-            writer.skip(opened, answer)
+    task = get_task(predictor.task)
+    require_taken(options, options.run, task.name, PARTICULAR, task.predict_options)
+    to_file = options.out is not None and not task.maps_out
+    style = _style(options, to_file)
+    if options.max_size is not None:
+        predictor.preprocessing = task.adjust(predictor.preprocessing, {"max_size": options.max_size})
+    written = ImageFiles(predictor, options, options.out if task.maps_out else None)
+    if task.maps_out and options.out and Path(options.out).suffix in (".json", ".csv"):
+        raise UserError(
+            f"--out {options.out}: {predictor.folder} is a {task.noun}, and --out is the folder its label maps are "
+            "written to. Give a folder, and send --json or --csv to a file with > FILE."
+        )
+    output = Output(style, predictor, min(options.top or 1, len(predictor.classes)), live=not to_file)
+    score, tta = task.shown_score if options.score is None else options.score, tta_of(options, predictor.views)
+    for found in predictions(predictor, files, options.batch_size or task.predict_batch, score, tta):
+        if isinstance(found, Skipped):
+            output.skipped.append({"path": str(found.path), "problem": found.problem})
+            print(f"resurge: skipped {found.problem}", file=sys.stderr)
         else:
-            predicting.write(opened, answer)
-            writer.add(opened, answer)
-    predicting.finish()
-    text = writer.end()
+            written.write(*found)
+            output.add(found, written.map_of(found.path))
+    written.finish()
+    text = output.end()
     if to_file:
         from resurge.files import atomic_write_bytes
 
         atomic_write_bytes(options.out, text.encode("utf-8", "backslashreplace"))
-    if skipped:
-        print(f"resurge: {skipped} of {len(files)} files skipped.", file=sys.stderr)
-    return 1 if skipped else 0
+    if output.skipped:
+        print(f"resurge: {len(output.skipped)} of {len(files)} files skipped.", file=sys.stderr)
+    return 1 if output.skipped else 0
 
 
 def _style(options: argparse.Namespace, to_file: bool) -> str:
@@ -99,14 +112,6 @@ def _style(options: argparse.Namespace, to_file: bool) -> str:
     if options.out and to_file and by_suffix is None:
         raise UserError(f"--out {options.out}: expected a file that ends in .csv or .json, or --csv or --json with it.")
     return by_suffix or "text"
-
-
-def _require_known(options: argparse.Namespace, task: str, kind: type[Predicting]) -> None:
-    """Raises UserError for an option that means nothing for the run's task."""
-    given = [name for name in PARTICULAR if getattr(options, name) is not None and name not in kind.takes]
-    if given:
-        words = ", ".join("--" + name.replace("_", "-") for name in given)
-        raise UserError(f"{options.run} is of the task {task}, which has no use for {words}. Leave it out.")
 
 
 def _keep_apart(options: argparse.Namespace, files: Sequence[Path]) -> None:
@@ -149,55 +154,67 @@ def find_files(places: Sequence[str]) -> list[Path]:
     return list(found)
 
 
-def answers(
-    predicting: Predicting, files: Sequence[Path], batch_size: int
-) -> Iterator[tuple[Opened, Any] | tuple[Path, str]]:
-    """For each file, in order: the picture and the answer, or the path and why it cannot be read."""
-    from resurge.cli.predicting.contract import Opened
+class Predicted(NamedTuple):
+    """The result of one image, which is upright and of mode L or RGB."""
+
+    path: Path
+    image: Image
+    result: Result
+
+
+class Skipped(NamedTuple):
+    """A file that cannot be read, and why."""
+
+    path: Path
+    problem: str
+
+
+def predictions(
+    predictor: Predictor, files: Sequence[Path], batch_size: int, score: float, tta: TTA
+) -> Iterator[Predicted | Skipped]:
+    """What became of each file, in order."""
     from resurge.data.images import UnreadableImage, open_image
 
     for start in range(0, len(files), batch_size):
-        batch: list[Opened | tuple[Path, str]] = []
+        batch: list[tuple[Path, Image] | Skipped] = []
         for path in files[start : start + batch_size]:
             try:
-                batch.append(Opened(path, open_image(path)))
+                batch.append((path, open_image(path)))
             except UnreadableImage as error:
-                batch.append((path, str(error)))
-        readable = [entry for entry in batch if isinstance(entry, Opened)]
-        given = iter(predicting.predict(readable)) if readable else iter(())
-        for entry in batch:
-            if isinstance(entry, Opened):
-                yield entry, next(given)
-            else:
-                yield entry
+                batch.append(Skipped(path, str(error)))
+        images = [opened[1] for opened in batch if not isinstance(opened, Skipped)]
+        results = iter(predictor.predict(images, score=score, views=tta))
+        for opened in batch:
+            yield opened if isinstance(opened, Skipped) else Predicted(*opened, next(results))
 
 
-class Writer:
-    """The output in one of its forms. With `live`, lines are printed as they come."""
+class Output:
+    """The output as text, CSV or JSON. With `live`, lines are printed as they come."""
 
-    def __init__(self, style: str, predicting: Predicting, live: bool) -> None:
-        self.style = style
-        self.predicting = predicting
-        self.live = live
+    def __init__(self, style: str, predictor: Predictor, top: int, live: bool) -> None:
+        self.style, self.classes, self.top, self.live = style, predictor.classes, top, live
+        self.task = get_task(predictor.task)
         self.lines: list[str] = []
-        self.predicted: list[dict[str, Any]] = []
+        self.predicted: list[dict[str, object]] = []
         self.skipped: list[dict[str, str]] = []
         if style == "csv":
-            self._row(predicting.csv_head())
+            self._row(["path", *self.task.columns(top)])
 
-    def add(self, opened: Opened, answer: Any) -> None:
-        """Take one answer."""
+    def add(self, found: Predicted, map_file: Path | None) -> None:
+        """Take the result of one image. map_file: where its label map is."""
+        path, image, result = found
         if self.style == "json":
-            self.predicted.append({"path": str(opened.path), **self.predicting.json(opened, answer)})
+            plain: dict[str, object] = {"path": str(path)}
+            if not self.task.one_size:
+                plain |= {"width": image.width, "height": image.height}
+            if map_file is not None:
+                plain["map"] = str(map_file)
+            self.predicted.append(plain | result.to_json(self.classes, self.top))
         elif self.style == "csv":
-            for row in self.predicting.csv_rows(opened, answer):
-                self._row(row)
+            for row in result.to_rows(self.classes, self.top):
+                self._row([str(path), *row])
         else:
-            self._line(self.predicting.text(opened, answer))
-
-    def skip(self, path: Path, problem: str) -> None:
-        """Take a file that cannot be read; it appears in JSON only."""
-        self.skipped.append({"path": str(path), "problem": problem})
+            self._line(f"{path}  {result.to_text(self.classes, self.top)}")
 
     def end(self) -> str:
         """Everything as one text; JSON is printed now."""
@@ -205,10 +222,10 @@ class Writer:
             self._line(json.dumps({"images": self.predicted, "skipped": self.skipped}, indent=2, ensure_ascii=False))
         return "\n".join(self.lines) + "\n" if self.lines else ""
 
-    def _row(self, cells: list[str]) -> None:
-        from resurge.cli.predicting.contract import csv_line
-
-        self._line(csv_line(cells))
+    def _row(self, cells: Sequence[str]) -> None:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="").writerow(cells)
+        self._line(text.getvalue())
 
     def _line(self, line: str) -> None:
         if self.live:

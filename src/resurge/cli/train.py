@@ -126,7 +126,7 @@ def _changed_recipe(folder: Path, changes: dict[str, Any]) -> Recipe:
 
 
 def _train(recipe: Recipe | None, out: Path, *, resume: bool = False, overwrite: bool = False) -> int:
-    from resurge.cli.explained import explain_training
+    from resurge.cli.run_pictures import explain_training
     from resurge.report import write_report
     from resurge.train.train import train
 

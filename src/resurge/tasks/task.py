@@ -7,14 +7,16 @@ names and recipe fields before it knows that it needs a network.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 from resurge.config import Section, replaced
 from resurge.errors import UserError, suggest
 from resurge.tasks.tta import TTA
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from PIL import Image
     from torch import Tensor, nn
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from resurge.data.preprocessing import Preprocessing
     from resurge.data.scene_preprocessing import ScenePreprocessing
     from resurge.recipe import Recipe
+    from resurge.tasks.evaluation import PreparedImages, Scores
     from resurge.tasks.objective import Objective
     from resurge.tasks.result import Result, Size
     from resurge.weights.catalog import Source
@@ -42,6 +45,30 @@ class Inputs(NamedTuple):
     rows: tuple[int, ...]
     images: np.ndarray
     sizes: np.ndarray
+
+
+class Network(NamedTuple):
+    """A trained network, in evaluation mode, with its preprocessing and the names of its classes."""
+
+    model: nn.Module
+    preprocessing: Any
+    classes: Sequence[str]
+
+
+class AnnotationFile(Protocol):
+    """Results of many images in one file."""
+
+    def add(self, path: Path, size: tuple[int, int], found: Result) -> None:
+        """Take in the result of the image at `path`, whose width and height are `size`."""
+        ...
+
+    def write(self) -> None:
+        """Write the file.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        ...
 
 
 class Task(ABC):
@@ -68,6 +95,7 @@ class Task(ABC):
         predict_options, evaluation_options: the options of `resurge predict` and `resurge eval`, by destination, that
             only some tasks take and this one does.
         predict_batch, evaluation_batch: images at a time unless something else is asked for.
+        shown_score: the score from which objects are shown unless something else is asked for.
         maps_out: whether `resurge predict --out` names a folder for a label map per image.
         section: the recipe's section with the numbers of the head; None where there are none.
         idle: fields of a recipe that have no effect, by dotted path.
@@ -93,6 +121,7 @@ class Task(ABC):
     evaluation_options: ClassVar[frozenset[str]] = frozenset()
     predict_batch: ClassVar[int] = 1
     evaluation_batch: ClassVar[int] = 8
+    shown_score: ClassVar[float] = 0.0
     maps_out: ClassVar[bool] = False
     section: ClassVar[str | None] = None
     idle: ClassVar[tuple[str, ...]] = ()
@@ -157,6 +186,20 @@ class Task(ABC):
 
         Args:
             source: the catalogue's entry of the weights, where there is one.
+        """
+
+    @abstractmethod
+    def adjust(
+        self, preprocessing: Preprocessing | ScenePreprocessing, given: Mapping[str, Any]
+    ) -> Preprocessing | ScenePreprocessing:
+        """The preprocessing with other values.
+
+        Args:
+            given: by name, those of size, interpolation, mean, std, crop_pct (classifiers) and max_size (other tasks)
+                that change.
+
+        Raises:
+            UserError: a value is out of range.
         """
 
     # ------------------------------------------------------------------------------------------------- prediction
@@ -240,6 +283,14 @@ class Task(ABC):
         """
         raise UserError(f"the result of a {self.noun} is not drawn on the image.")
 
+    def annotation_file(self, path: Path, classes: Sequence[str]) -> AnnotationFile:
+        """A file of annotations that results are collected in.
+
+        Raises:
+            UserError: results of this task are not written as annotations.
+        """
+        raise UserError(f"the results of a {self.noun} are not written as annotations.")
+
     def heat_map(
         self, model: nn.Module, preprocessing: Preprocessing | ScenePreprocessing, image: Image.Image
     ) -> tuple[Image.Image, Tensor]:
@@ -252,7 +303,48 @@ class Task(ABC):
             return preprocessing.fit(image), cam(model, batch)[0]  # type: ignore[arg-type]
         return image, activation_maps(model, batch)[-1][0]
 
-    # --------------------------------------------------------------------------------------------------- training
+    # ------------------------------------------------------------------------------------- evaluation and training
+
+    @abstractmethod
+    def prepared(self, split: Any, preprocessing: Callable[[Any], Tensor]) -> PreparedImages:
+        """The images of a split as a network sees them in evaluation."""
+
+    @abstractmethod
+    def collate(self, samples: Sequence[Any]) -> Any:
+        """A batch of samples of `prepared`: a named tuple with the fields `images` and `indices` and others."""
+
+    @abstractmethod
+    def scores(self, classes: Sequence[str], *, tta: TTA = TTA(), examples: int | None = None) -> Scores:
+        """What collects the predictions of an evaluation and computes their scores.
+
+        Args:
+            tta: test-time augmentation, of segmenters.
+            examples: images of each kind that are named to be looked at; None for the task's usual number.
+        """
+
+    def summary(self, result: Mapping[str, Any]) -> dict[str, float | None]:
+        """The scores that stand for an evaluation, from all that `Scores.compute` gives."""
+        return {name: result[name] for name in self.metrics}
+
+    @abstractmethod
+    def score_lines(self, scores: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
+        """The scores for people, from what `Scores.compute` gives: parts that stand below each other."""
+
+    @abstractmethod
+    def write_pictures(
+        self, network: Network, folder: Path, evaluation: dict[str, Any], split: Any, tta: TTA = TTA()
+    ) -> None:
+        """Write pictures of the images that an evaluation names into `explain/` of a run directory, for its report.
+
+        The entries of `evaluation` get the paths of their pictures.
+
+        Args:
+            evaluation: what `Scores.compute` gave, on the images of `split`.
+            tta: test-time augmentation, as in the evaluation.
+
+        Raises:
+            UserError: an image cannot be read, or a file cannot be written.
+        """
 
     @abstractmethod
     def objective(self, recipe: Recipe, bundle: DataBundle) -> Objective:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from resurge.recipe import Recipe
@@ -27,6 +28,14 @@ class TTA:
         """What a recipe tests with; nothing without a recipe."""
         if recipe is None:
             return TTA()
-        testing, window = recipe.testing, recipe.testing.test_window
-        sides = None if window is None else (window[0], window[1])
-        return TTA(tuple(testing.test_scales), testing.test_flip, sides)
+        testing = recipe.testing
+        return TTA(tuple(testing.test_scales), testing.test_flip, _sides(testing.test_window))
+
+    @staticmethod
+    def of_json(values: Mapping[str, Any]) -> TTA:
+        """From the fields of one, as an evaluation states them."""
+        return TTA(tuple(values["scales"]), values["flip"], _sides(values["window"]))
+
+
+def _sides(window: Sequence[int] | None) -> tuple[int, int] | None:
+    return None if window is None else (window[0], window[1])

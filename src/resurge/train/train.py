@@ -27,7 +27,7 @@ from resurge.files import atomic_write_text
 from resurge.recipe import Recipe
 from resurge.runs import BEST, LAST, Run, load_run, prepare, read_recipe, require_empty, save_run_model
 from resurge.tasks.build import build_task_model
-from resurge.tasks.classify.evaluate import write_evaluation
+from resurge.tasks.evaluation import write_evaluation
 from resurge.tasks.objective import Objective
 from resurge.tasks.running import pick_device
 from resurge.tasks.table import get_task, pick_head
@@ -74,8 +74,7 @@ def train(
             the data, for everything that explains the result.
 
     Returns the evaluation of the kept weights on the test images, or on the validation images where there are no
-    others; see :func:`resurge.tasks.classify.evaluate.evaluate` and :mod:`resurge.tasks.evaluate_scenes`. `split` says
-    which, and `scores` are the few that stand for all.
+    others; see `Scores.compute` of the task. `split` says which, and `scores` are the few that stand for all.
 
     Raises:
         UserError: the recipe, the data or the folder cannot be used, or the disk is full.

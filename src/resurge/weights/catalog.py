@@ -11,12 +11,22 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 
 from resurge.errors import UserError, suggest
 from resurge.weights.download import fetch
 from resurge.weights.sources import Source
 
-__all__ = ["Entry", "Source", "entries", "entry", "fetch", "names_with_parameters", "pretrained_source"]
+__all__ = [
+    "Entry",
+    "Source",
+    "entries",
+    "entry",
+    "fetch",
+    "names_with_parameters",
+    "pretrained_source",
+    "published_source",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,3 +136,20 @@ def pretrained_source(name: str) -> Source:
 def names_with_parameters(parameters: int, classes: int) -> list[str]:
     """Names of the models of exactly this many parameters, counted with a classifier of `classes` classes."""
     return [e.name for e in entries().values() if e.parameters == parameters and e.classes == classes]
+
+
+def published_source(model: str, weights: str) -> Source | None:
+    """The entry of published weights, by the name of their file; otherwise that of the model's preferred ones.
+
+    Args:
+        model: a name or the text of a spec.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    from resurge.arch.zoo import canonical_name, get_spec
+
+    name = canonical_name(get_spec(model))
+    sources = entries()[name].sources if name in entries() else ()
+    file = Path(weights).name
+    return next((s for s in sources if file in (s.file, s.location)), sources[0] if sources else None)

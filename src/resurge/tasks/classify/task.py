@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from resurge.config import Section
-from resurge.tasks.task import Task
+from resurge.tasks.task import Network, Task
+from resurge.tasks.tta import TTA
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
-    from torch import nn
+    from torch import Tensor, nn
 
     from resurge.arch.spec import Spec
-    from resurge.data.bundle import DataBundle
+    from resurge.data.bundle import DataBundle, Split
     from resurge.data.preprocessing import Preprocessing
+    from resurge.data.scene_preprocessing import ScenePreprocessing
     from resurge.recipe import Recipe
+    from resurge.tasks.classify.metrics import ClassifierScores, LabelBatch, LabelledImages
     from resurge.tasks.objective import Objective
     from resurge.tasks.result import Result, Size
     from resurge.weights.catalog import Source
@@ -73,6 +79,12 @@ class Classify(Task):
             interpolation=source.interpolation,
         )
 
+    def adjust(self, preprocessing: Preprocessing | ScenePreprocessing, given: Mapping[str, Any]) -> Preprocessing:
+        from resurge.data.preprocessing import Preprocessing
+
+        assert isinstance(preprocessing, Preprocessing)
+        return dataclasses.replace(preprocessing, **given)
+
     def decode(
         self, outputs: Mapping[str, np.ndarray], row: int, seen: Size, size: Size, classes: Sequence[str],
         score: float = 0.0,
@@ -85,7 +97,37 @@ class Classify(Task):
     def columns(self, top: int = 1) -> list[str]:
         return [f"{what}_{k}" for k in range(1, top + 1) for what in ("class", "score")]
 
-    def objective(self, recipe: Recipe, bundle: DataBundle) -> Objective:
-        from resurge.tasks.classify.objective import Classification
+    def prepared(self, split: Split, preprocessing: Callable[[Any], Tensor]) -> LabelledImages:
+        from resurge.tasks.classify.metrics import LabelledImages
 
-        return Classification(recipe, bundle)
+        return LabelledImages(split, preprocessing)
+
+    def collate(self, samples: Sequence[Any]) -> LabelBatch:
+        from resurge.tasks.classify.metrics import collate
+
+        return collate(samples)
+
+    def scores(self, classes: Sequence[str], *, tta: TTA = TTA(), examples: int | None = None) -> ClassifierScores:
+        from resurge.tasks.classify.metrics import MISTAKES, ClassifierScores
+
+        return ClassifierScores(classes, MISTAKES if examples is None else examples)
+
+    def summary(self, result: Mapping[str, Any]) -> dict[str, float | None]:
+        return {name: result[name] for name in ("top1", "top5", "nll", "ece")}
+
+    def score_lines(self, scores: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
+        from resurge.tasks.classify.report import score_lines
+
+        return score_lines(scores, classes)
+
+    def write_pictures(
+        self, network: Network, folder: Path, evaluation: dict[str, Any], split: Split, tta: TTA = TTA()
+    ) -> None:
+        from resurge.tasks.classify.draw import write_pictures
+
+        write_pictures(network, folder, evaluation, split)
+
+    def objective(self, recipe: Recipe, bundle: DataBundle) -> Objective:
+        from resurge.tasks.classify.loss import Classification
+
+        return Classification(self, recipe, bundle)

@@ -11,9 +11,6 @@ import numpy as np
 
 from resurge.tasks.result import Result
 
-SCORE = 0.5
-"""The score from which objects are shown unless something else is asked for."""
-
 
 @dataclass(frozen=True)
 class Found(Result):

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from resurge.config import Section
 from resurge.tasks.detect.settings import Detector
-from resurge.tasks.segment.task import IDLE_IN_SCENES
-from resurge.tasks.task import Inputs, Task
+from resurge.tasks.scenes.task import IDLE_IN_SCENES, SceneTask
+from resurge.tasks.task import Inputs, Network
 from resurge.tasks.tta import TTA
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from PIL import Image
     from torch import nn
@@ -19,13 +21,16 @@ if TYPE_CHECKING:
     from resurge.arch.spec import Spec
     from resurge.data.bundle import DataBundle
     from resurge.data.scene_preprocessing import ScenePreprocessing
+    from resurge.data.scenes import ObjectSplit
     from resurge.recipe import Recipe
+    from resurge.tasks.detect.coco_file import CocoFile
+    from resurge.tasks.detect.scores import ObjectScores
     from resurge.tasks.objective import Objective
     from resurge.tasks.result import Result, Size
     from resurge.weights.catalog import Source
 
 
-class Detect(Task):
+class Detect(SceneTask):
     """Objects with boxes."""
 
     name = "detect"
@@ -36,6 +41,7 @@ class Detect(Task):
     usual_classes = 90
     fixed_cost = False
     raw = True
+    shown_score = 0.5
     predict_options = frozenset({"score", "overlays", "coco_json", "max_size"})
     evaluation_options = frozenset({"max_size"})
     takes_sizes = True
@@ -56,11 +62,6 @@ class Detect(Task):
         numbers = settings if isinstance(settings, Detector) else self.default_settings()
         kind = InstanceModel if self.masks else DetectionModel
         return kind(Backbone(spec, in_channels), num_classes, self.head(head), numbers)
-
-    def read_preprocessing(self, values: Mapping[str, Any]) -> ScenePreprocessing:
-        from resurge.data.scene_preprocessing import ScenePreprocessing
-
-        return ScenePreprocessing.from_json(dict(values))
 
     def published_preprocessing(self, source: Source | None = None) -> ScenePreprocessing:
         from resurge.data.scene_preprocessing import ScenePreprocessing
@@ -97,19 +98,41 @@ class Detect(Task):
     def columns(self, top: int = 1) -> list[str]:
         return ["class", "score", "x1", "y1", "x2", "y2"]
 
-    def draw(self, image: Image.Image, result: Result, classes: Sequence[str]) -> Image.Image:
-        from resurge.explain.overlays import draw_objects
-        from resurge.tasks.detect.predict import Found
+    def annotation_file(self, path: Path, classes: Sequence[str]) -> CocoFile:
+        from resurge.tasks.detect.coco_file import CocoFile
 
-        assert isinstance(result, Found)
-        return draw_objects(
-            image, result.boxes, result.labels.tolist(), classes, scores=result.scores.tolist(), masks=result.decoded()
-        )
+        return CocoFile(path, classes)
+
+    def draw(self, image: Image.Image, result: Result, classes: Sequence[str]) -> Image.Image:
+        from resurge.tasks.detect.draw import draw
+
+        return draw(image, result, classes)
+
+    def scores(self, classes: Sequence[str], *, tta: TTA = TTA(), examples: int | None = None) -> ObjectScores:
+        from resurge.tasks.detect.scores import EXAMPLES, ObjectScores
+
+        return ObjectScores(self, classes, EXAMPLES if examples is None else examples)
+
+    def summary(self, result: Mapping[str, Any]) -> dict[str, float | None]:
+        named = [(name, *name.split("_", 1)) for name in self.metrics]  # box_ap is result["box"]["ap"]
+        return {name: result[kind][key] for name, kind, key in named}
+
+    def score_lines(self, scores: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
+        from resurge.tasks.detect.report import score_lines
+
+        return score_lines(scores, classes)
+
+    def write_pictures(
+        self, network: Network, folder: Path, evaluation: dict[str, Any], split: ObjectSplit, tta: TTA = TTA()
+    ) -> None:
+        from resurge.tasks.detect.draw import write_pictures
+
+        write_pictures(self, network, folder, evaluation, split)
 
     def objective(self, recipe: Recipe, bundle: DataBundle) -> Objective:
-        from resurge.tasks import scene_objectives
+        from resurge.tasks.detect.loss import Detection
 
-        return (scene_objectives.Instances if self.masks else scene_objectives.Detection)(recipe, bundle)
+        return Detection(self, recipe, bundle)
 
 
 class Instances(Detect):

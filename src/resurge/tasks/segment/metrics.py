@@ -1,14 +1,24 @@
-"""Scores of label maps: intersection over union of each class, and how many pixels are right."""
+"""Scores of segmenters at the images' own size: intersection over union per class, and how many pixels are right."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
+from resurge.data.scenes import IGNORE, MaskSplit, SceneBatch
 from resurge.errors import UserError
+from resurge.tasks.result import Size
+from resurge.tasks.scenes.metrics import EXAMPLES, SceneScores, own_size
+from resurge.tasks.segment.sliding import class_values
+from resurge.tasks.task import Task
+from resurge.tasks.tta import TTA
+
+_STRIP = 1 << 24  # numbers a strip of enlarged logits has at most
 
 
 def confusion_matrix(predicted: Any, truth: Any, classes: int, ignore: int = 255) -> np.ndarray:
@@ -56,43 +66,129 @@ def scores_of(confusion: np.ndarray) -> dict[str, Any]:
     }
 
 
-class LabelMapScores:
-    """Adds up the confusion matrix of label maps over images."""
+def map_scores(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    """Plain data: `miou`, `pixel_accuracy`, `mean_accuracy` in 0..1 (see `scores_of`), `per_class` (class, pixels, iou,
+    accuracy; None where undefined) and `confusion` in pixels, [true][predicted]."""
+    scores = scores_of(confusion)
+    iou, accuracy = scores.pop("iou"), scores.pop("accuracy")
+    pixels = confusion.sum(axis=1).tolist()
+    return {
+        **scores,
+        "per_class": [
+            {"class": name, "pixels": pixels[k], "iou": _or_none(iou[k]), "accuracy": _or_none(accuracy[k])}
+            for k, name in enumerate(classes)
+        ],
+        "confusion": confusion.tolist(),
+    }
 
-    def __init__(self, classes: Sequence[str], ignore: int = 255) -> None:
-        self.classes = tuple(classes)
-        self.ignore = ignore
-        self._confusion = np.zeros((len(self.classes), len(self.classes)), dtype=np.int64)
 
-    def add(self, predicted: Any, truth: Any) -> np.ndarray:
-        """Take in one image, (H, W) class indices each; returns its own confusion matrix. Raises as that."""
-        confusion = confusion_matrix(predicted, truth, len(self.classes), self.ignore)
-        self._confusion += confusion
-        return confusion
+class MapScores(SceneScores):
+    """Intersection over union and pixel accuracy; see `SceneScores`. `metrics` is that of `map_scores`.
 
-    def state(self) -> np.ndarray:
-        """What has been added up: int64 (K, K)."""
-        return self._confusion
+    Args:
+        tta: test-time augmentation.
+    """
 
-    def merge(self, states: Iterable[np.ndarray]) -> None:
-        """Add what others have added up, in any order."""
-        for state in states:
-            self._confusion = self._confusion + state
+    def __init__(self, task: Task, classes: Sequence[str], examples: int = EXAMPLES, tta: TTA = TTA()) -> None:
+        self.tta = tta
+        super().__init__(task, classes, examples)
 
-    def compute(self) -> dict[str, Any]:
-        """`miou`, `pixel_accuracy`, `mean_accuracy` in 0..1 (see `scores_of`), `per_class` (class, pixels, iou,
-        accuracy; None where undefined) and `confusion` in pixels, [true][predicted]."""
-        scores = scores_of(self._confusion)
-        iou, accuracy = scores.pop("iou"), scores.pop("accuracy")
-        pixels = self._confusion.sum(axis=1).tolist()
-        return {
-            **scores,
-            "per_class": [
-                {"class": name, "pixels": pixels[k], "iou": _or_none(iou[k]), "accuracy": _or_none(accuracy[k])}
-                for k, name in enumerate(self.classes)
-            ],
-            "confusion": self._confusion.tolist(),
-        }
+    def empty(self) -> MapScores:
+        return MapScores(self.task, self.classes, self.examples, self.tta)
+
+    def check(self, model: nn.Module, split: Any) -> None:
+        if not isinstance(split, MaskSplit):
+            raise UserError(f"the task {self.task.name} needs images with label maps.")
+        self._check_classes(getattr(model, "num_classes", len(self.classes)))
+
+    def _check_classes(self, known: int) -> None:
+        if known != len(self.classes):
+            raise UserError(f"the model tells {known} classes apart, but the data has {len(self.classes)}.")
+
+    def metrics(self) -> dict[str, Any]:
+        total = np.zeros(len(self.classes) ** 2, dtype=np.int64)
+        for image in self._images.values():
+            places, counts = image["confusion"]
+            total[places] += counts
+        return map_scores(total.reshape(len(self.classes), -1), self.classes)
+
+    def update(self, model: nn.Module, batch: SceneBatch, split: MaskSplit) -> None:
+        # Images of one size go together and without padding, which pooling over the whole image would see: a score
+        # must not depend on what else is in the batch.
+        by_size: dict[Size, list[int]] = {}
+        for row, (height, width) in enumerate(batch.sizes):
+            by_size.setdefault((height, width), []).append(row)
+        for (height, width), rows in by_size.items():
+            values = class_values(model, batch.images[rows, :, :height, :width], self.tta)
+            self._check_classes(values.shape[1])
+            for row, value in zip(rows, values, strict=True):
+                index = int(batch.indices[row])
+                self._add(value, _truth(batch, row, split, index), split, index)
+
+    def _add(self, values: Tensor, truth: np.ndarray, split: MaskSplit, index: int) -> None:
+        predicted, confidence = enlarged_classes(values, (truth.shape[0], truth.shape[1]))
+        confusion = confusion_matrix(predicted, truth, len(self.classes), IGNORE)
+        image = self.entry(split, index)
+        image["confusion"] = (np.flatnonzero(confusion), confusion[confusion > 0])
+        if self.examples:
+            image["score"] = scores_of(confusion)["miou"]
+            counted = truth != IGNORE
+            wrong = counted & (predicted.cpu().numpy() != truth)
+            if wrong.any():
+                sure = confidence.cpu().numpy()
+                image["weight"] = float(sure[wrong].sum() / counted.sum())
+                image["wrong"] = _commonest_mistake(confusion, self.classes, float(sure[wrong].mean()))
+        self._images[split.id(index)] = image
+
+
+def enlarged_classes(values: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The most probable class of every pixel of the image, and its probability.
+
+    Args:
+        values: (K, h, w) logits, or logarithms of probabilities.
+        size: (H, W) of the image, to which they are resized bilinearly, as `F.interpolate` does with
+            align_corners=False, but strip by strip: with many classes the enlarged values would fill the memory.
+
+    Returns:
+        int64 (H, W), float32 (H, W).
+    """
+    classes, rows, _ = values.shape
+    height, width = size
+    at = ((torch.arange(height, device=values.device, dtype=torch.float64) + 0.5) * (rows / height) - 0.5).clamp(min=0)
+    upper = at.long().clamp(max=rows - 1)
+    lower = (upper + 1).clamp(max=rows - 1)
+    share = (at - upper).to(values.dtype)[:, None]
+    labels, shares = [], []
+    for strip in torch.arange(height, device=values.device).split(max(1, _STRIP // (classes * width))):
+        part = torch.lerp(values[:, upper[strip]], values[:, lower[strip]], share[strip])
+        if part.shape[-1] != width:
+            part = F.interpolate(part[None], (len(strip), width), mode="bilinear", align_corners=False)[0]
+        highest, label = part.max(dim=0)
+        labels.append(label)
+        shares.append((highest - part.logsumexp(dim=0)).exp())
+    return torch.cat(labels), torch.cat(shares)
+
+
+def _truth(batch: SceneBatch, row: int, split: MaskSplit, index: int) -> np.ndarray:
+    """The label map of an image, (H, W) uint8. Raises UserError when the image has another size."""
+    truth = split.target(index)
+    height, width = own_size(batch, row, split, index)
+    if truth.shape != (height, width):
+        raise UserError(
+            f"{split.id(index)}: the image has {width} x {height} pixels and its label map "
+            f"{truth.shape[1]} x {truth.shape[0]}. `resurge check-data` lists all such files."
+        )
+    return truth
+
+
+def _commonest_mistake(confusion: np.ndarray, classes: Sequence[str], confidence: float) -> str:
+    """ "12 % of the pixels, most of them road taken for pavement; mean probability 0.81" """
+    wrong = confusion - np.diag(np.diag(confusion))
+    true, told = divmod(int(wrong.argmax()), len(classes))
+    share = wrong.sum() / confusion.sum()
+    most = "most of them" if 2 * wrong[true, told] > wrong.sum() else "above all"
+    what = f"{classes[true]} taken for {classes[told]}"
+    return f"{share:.0%} of the pixels, {most} {what}; mean probability {confidence:.2f}"
 
 
 def _array(values: Any) -> np.ndarray:

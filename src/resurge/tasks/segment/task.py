@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from resurge.config import Section
+from resurge.tasks.scenes.task import IDLE_IN_SCENES, SceneTask
 from resurge.tasks.segment.settings import Segmenter
-from resurge.tasks.task import Task
+from resurge.tasks.task import Network
 from resurge.tasks.tta import TTA
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from PIL import Image
     from torch import Tensor, nn
@@ -18,21 +21,15 @@ if TYPE_CHECKING:
     from resurge.arch.spec import Spec
     from resurge.data.bundle import DataBundle
     from resurge.data.scene_preprocessing import ScenePreprocessing
+    from resurge.data.scenes import MaskSplit
     from resurge.recipe import Recipe
     from resurge.tasks.objective import Objective
     from resurge.tasks.result import Result, Size
+    from resurge.tasks.segment.metrics import MapScores
     from resurge.weights.catalog import Source
 
-IDLE_IN_SCENES = (
-    "augmentation.pad_crop", "augmentation.affine_degrees", "augmentation.affine_translate",
-    "augmentation.affine_scale", "augmentation.affine_shear", "augmentation.auto_augment",
-    "augmentation.random_erasing", "optimization.balanced_sampling", "regularization.label_smoothing",
-    "regularization.mixup", "regularization.cutmix", "regularization.dropout",
-)  # fmt: skip
-"""Fields of a recipe that only a classifier's training heeds."""
 
-
-class Segment(Task):
+class Segment(SceneTask):
     """A class per pixel."""
 
     name = "segment"
@@ -61,11 +58,6 @@ class Segment(Task):
         numbers = settings if isinstance(settings, Segmenter) else self.default_settings()
         backbone = Backbone(spec, in_channels, numbers.output_stride)
         return SegmentationModel(backbone, num_classes, self.head(head), numbers)
-
-    def read_preprocessing(self, values: Mapping[str, Any]) -> ScenePreprocessing:
-        from resurge.data.scene_preprocessing import ScenePreprocessing
-
-        return ScenePreprocessing.from_json(dict(values))
 
     def published_preprocessing(self, source: Source | None = None) -> ScenePreprocessing:
         from resurge.data.scene_preprocessing import ScenePreprocessing
@@ -97,7 +89,24 @@ class Segment(Task):
         assert result.label_map is not None
         return draw_label_map(image, result.label_map, classes)
 
-    def objective(self, recipe: Recipe, bundle: DataBundle) -> Objective:
-        from resurge.tasks.scene_objectives import Segmentation
+    def scores(self, classes: Sequence[str], *, tta: TTA = TTA(), examples: int | None = None) -> MapScores:
+        from resurge.tasks.segment.metrics import EXAMPLES, MapScores
 
-        return Segmentation(recipe, bundle)
+        return MapScores(self, classes, EXAMPLES if examples is None else examples, tta)
+
+    def score_lines(self, scores: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
+        from resurge.tasks.segment.report import score_lines
+
+        return score_lines(scores, classes)
+
+    def write_pictures(
+        self, network: Network, folder: Path, evaluation: dict[str, Any], split: MaskSplit, tta: TTA = TTA()
+    ) -> None:
+        from resurge.tasks.segment.draw import write_pictures
+
+        write_pictures(self, network, folder, evaluation, split, tta)
+
+    def objective(self, recipe: Recipe, bundle: DataBundle) -> Objective:
+        from resurge.tasks.segment.loss import Segmentation
+
+        return Segmentation(self, recipe, bundle)

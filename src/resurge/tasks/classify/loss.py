@@ -1,12 +1,10 @@
-"""Image classification: cross-entropy, mixed batches, accuracy."""
+"""The training of a classifier: cross-entropy, mixed batches, accuracy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset, default_collate
@@ -15,43 +13,30 @@ from torchvision.transforms import v2
 from resurge.data.bundle import DataBundle, Split
 from resurge.data.loading import IndexedDataset, class_weights
 from resurge.data.transforms import Augment, Preprocessing, default_preprocessing, train_transform
-from resurge.errors import UserError
-from resurge.tasks.classify.evaluate import evaluate
-from resurge.tasks.objective import Gather, Sums
+from resurge.tasks.objective import Objective, Sums, given_class_weights
 
 if TYPE_CHECKING:
     from resurge.recipe import Recipe
+    from resurge.tasks.task import Task
 
 Batch = tuple[Tensor, Tensor]
 
 
-class Classification:
-    """One label an image: images (N, C, H, W), labels (N,) or, mixed, (N, K)."""
+class Classification(Objective):
+    """One label per image: images (N, C, H, W), labels (N,) or, mixed, (N, K)."""
 
-    figures: ClassVar[tuple[str, ...]] = ("top1", "top5")
-    train_figures: ClassVar[tuple[str, ...]] = ("top1",)
-
-    def __init__(self, recipe: Recipe, bundle: DataBundle) -> None:
-        self.recipe = recipe
-        self.classes = bundle.classes
+    def __init__(self, task: Task, recipe: Recipe, bundle: DataBundle) -> None:
+        super().__init__(task, recipe, bundle)
         self.preprocessing = preprocessings(recipe, bundle)
         self._class_weights = _class_weights(recipe, bundle)
         self._mix_batch = _batch_mixing(recipe, bundle.num_classes)
-        self._sums = torch.zeros(4, dtype=torch.float64)
-
-    # ------------------------------------------------------------------------------------------------- data
 
     def training_data(self, split: Split) -> Dataset[Any]:
         transform = train_transform(self.preprocessing[0], augmentation(self.recipe))
         return IndexedDataset(split, transform, self.recipe.seed, train=True)
 
-    def evaluation_data(self, split: Split) -> Dataset[Any]:
-        return IndexedDataset(split, self.preprocessing[1], strict=True)
-
     def collate(self, samples: Any) -> Any:
-        return default_collate(samples)
-
-    # ---------------------------------------------------------------------------------------------- training
+        return default_collate(samples) if len(samples[0]) == 2 else self.task.collate(samples)
 
     def augment_batch(self, batch: Batch) -> Batch:
         images, labels = batch
@@ -72,31 +57,9 @@ class Classification:
     def parts_to_compile(self, net: nn.Module) -> list[nn.Module]:
         return [net]
 
-    # -------------------------------------------------------------------------------------------- validation
-
-    def start_validation(self, split: Split, device: torch.device) -> None:
-        # sums of loss, right answers, right ones among five, images; double, so that no order of sums shows
-        self._sums = torch.zeros(4, dtype=torch.float64, device=device)
-
-    def validate(self, net: nn.Module, batch: Batch) -> None:
-        images, labels = batch
-        logits = net(images).float()
-        loss = F.cross_entropy(logits, labels, reduction="sum")
-        top = logits.topk(min(5, logits.shape[1]), 1).indices == labels[:, None]
-        count = torch.tensor(len(labels), device=logits.device)
-        self._sums += torch.stack([loss, top[:, 0].sum(), top.any(1).sum(), count]).double()
-
-    def validated(self, reduce: Callable[[Tensor], Tensor], gather: Gather) -> dict[str, float]:
-        loss, top1, top5, count = reduce(self._sums.clone()).tolist()
-        return {"loss": loss / count, "top1": top1 / count, "top5": top5 / count, "count": count} if count else {}
-
-    def evaluate(self, net: nn.Module, split: Split, **how: Any) -> dict[str, Any]:
-        result = evaluate(net, split, self.preprocessing[1], self.classes, **how)
-        return result | {"scores": {key: result[key] for key in ("top1", "top5", "nll", "ece")}}
-
 
 def preprocessings(recipe: Recipe, bundle: DataBundle) -> tuple[Preprocessing, Preprocessing]:
-    """(training's, evaluation's): the same but for the size."""
+    """(Of the training, of the evaluation): the same but for the size."""
     images = recipe.images
     training = default_preprocessing(bundle, images.size, crop_pct=images.crop_pct, interpolation=images.interpolation)
     if images.mean is not None and images.std is not None:
@@ -108,7 +71,7 @@ def preprocessings(recipe: Recipe, bundle: DataBundle) -> tuple[Preprocessing, P
 
 
 def augmentation(recipe: Recipe) -> Augment:
-    """The recipe's augmentation in the terms of the data part."""
+    """The recipe's augmentation in the terms of `resurge.data`."""
     setting = recipe.augmentation
     scale, ratio = setting.crop_scale, setting.crop_ratio
     return Augment(
@@ -138,19 +101,7 @@ def _class_weights(recipe: Recipe, bundle: DataBundle) -> Tensor | None:
     return given_class_weights(recipe, bundle)
 
 
-def given_class_weights(recipe: Recipe, bundle: DataBundle) -> Tensor:
-    """The recipe's own list, (K,).
-
-    Raises:
-        UserError: it has another number of classes.
-    """
-    wanted = recipe.regularization.class_weights
-    if len(wanted) != bundle.num_classes:
-        raise UserError(f"class_weights has {len(wanted)} numbers, but the data has {bundle.num_classes} classes.")
-    return torch.tensor(wanted)
-
-
-def _batch_mixing(recipe: Recipe, classes: int) -> Any:
+def _batch_mixing(recipe: Recipe, classes: int) -> nn.Module | None:
     """Mixup and CutMix of a batch: (images, labels (N,)) -> (images, labels (N, K)); None when both are off."""
     setting = recipe.regularization
     choices: list[nn.Module] = []

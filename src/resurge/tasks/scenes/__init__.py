@@ -1,0 +1,1 @@
+"""What detection and segmentation have in common: images of any shape, scored at their own size."""
