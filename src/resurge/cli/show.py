@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resurge.cli.options import Parser, add_json, whole_number
-from resurge.cli.tables import print_json, table
+from resurge.cli.tables import print_json
 from resurge.errors import UserError
 from resurge.tasks.table import get_task, pick_head
+from resurge.text_tables import table
 from resurge.weights.model_json import folder_of
 
 if TYPE_CHECKING:
