@@ -1,6 +1,6 @@
 """Which process of a training this is, and which one reports when the training fails. No torch until it fails.
 
-The processes are started by Lightning (`--devices 2`: the command starts itself again), by torchrun or by Slurm. All of
+The processes are started by Fabric (`--devices 2`: the command starts itself again), by torchrun or by Slurm. All of
 them say what a process is in environment variables. The first process of all, global rank 0, prepares the run
 directory, evaluates, writes and prints; the others only train.
 """
@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,7 @@ def is_first() -> bool:
 
 
 def is_child() -> bool:
-    """Whether Lightning started this process from the first one of this machine, which then looks after it."""
+    """Whether Fabric started this process from the first one of this machine, which then looks after it."""
     return _number("RANK") is None and bool(_number("LOCAL_RANK"))
 
 
@@ -61,7 +62,7 @@ def check_started(devices: int, nodes: int) -> None:
         UserError: they differ.
     """
     if _number("RANK") is None and is_first():
-        return  # no launcher, or Lightning, which starts what the recipe wants
+        return  # no launcher, or Fabric, which starts what the recipe wants
     world, local = _number("WORLD_SIZE"), _number("LOCAL_WORLD_SIZE")
     right = world is None or world == devices * nodes
     if right and (local is None or local == devices) and (devices * nodes > 1 or is_first()):
@@ -133,7 +134,7 @@ def _key(name: str) -> str:
 def _store() -> TCPStore | None:
     """The key-value store through which the processes find each other; None for a process that is alone."""
     host, port = os.environ.get("MASTER_ADDR"), _number("MASTER_PORT")
-    several = "RANK" in os.environ or "LOCAL_RANK" in os.environ  # Lightning removes WORLD_SIZE when it has trained
+    several = "RANK" in os.environ or "LOCAL_RANK" in os.environ
     if not several or host is None or port is None or _number("WORLD_SIZE") == 1:
         return None
     owner = is_first() and not _by_torchrun()
@@ -151,26 +152,50 @@ def _connected(host: str, port: int, owner: bool) -> TCPStore:
     return TCPStore(host, port, is_master=owner, wait_for_workers=False, multi_tenant=True, timeout=limit)
 
 
-def settle_failure(error: Exception, children: list[subprocess.Popen[bytes]]) -> Exception:
-    """What `error` of a training in several processes comes from; ends the processes that this one has started.
+@contextlib.contextmanager
+def looked_after(launcher: object) -> Iterator[None]:
+    """A training in several processes; `launcher` is Fabric's, None where there is one process.
 
-    They have nothing to save. `children` is emptied, so that nobody watches them any longer.
+    When this process fails or is stopped at once, so are those it has started: they have nothing to save.
+
+    Raises:
+        OtherProcessFailed: in place of the error that this process gets when another one is gone.
     """
-    ours = reports(error)
-    started, children[:] = list(children), []
-    for process in started:
-        if not ours or _lost_connection(error):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_PATIENCE)
-    codes = [process.poll() for process in started]
-    for process in started:
-        process.kill()
-        process.wait()
-    if not _lost_connection(error):
+    try:
+        yield
+    except BaseException as error:
+        children = getattr(launcher, "procs", [])
+        if launcher is None or not isinstance(error, Exception):
+            _end(children)
+            raise
+        raise _understood(error, children) from error
+
+
+def _understood(error: Exception, children: list[subprocess.Popen[bytes]]) -> Exception:
+    """What `error` of a training in several processes comes from; ends the processes that this one has started."""
+    ours, lost = reports(error), _lost_connection(error)
+    codes = _end(children, patience=_PATIENCE if lost or not ours else 0)
+    if not lost:
         return error
     code = next((code for code in codes if code), 1)
     how = f"was ended by signal {-code} ({signal.strsignal(-code)})" if code < 0 else "ended before its time"
     return OtherProcessFailed(f"another process of this training {how}. Go on with --resume.", max(1, code))
+
+
+def _end(children: list[subprocess.Popen[bytes]], patience: float = 0) -> list[int | None]:
+    """End processes, after some seconds in which they may end by themselves; the exit codes of those that did.
+
+    Empties the list, so that Fabric watches them no longer.
+    """
+    started, children[:] = list(children), []
+    for process in started if patience else ():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+    codes = [process.poll() for process in started]
+    for process in started:
+        process.kill()
+        process.wait()
+    return codes
 
 
 def _lost_connection(error: Exception) -> bool:

@@ -237,7 +237,7 @@ def save_run_model(
 def versions() -> dict[str, str]:
     """What the training ran with."""
     found = {"python": platform.python_version()}
-    for name in ("resurge", "torch", "torchvision", "lightning"):
+    for name in ("resurge", "torch", "torchvision", "lightning-fabric"):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -14,7 +14,7 @@ from resurge.cli import main
 from resurge.cli.program import COMMANDS
 from resurge.errors import UserError
 
-HEAVY = ("torch", "torchvision", "lightning", "sklearn", "matplotlib", "PIL", "numpy")
+HEAVY = ("torch", "torchvision", "lightning_fabric", "sklearn", "matplotlib", "PIL", "numpy")
 
 
 def python(*words: str, **kwargs: object) -> subprocess.CompletedProcess[str]:

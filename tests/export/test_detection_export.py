@@ -255,7 +255,7 @@ def test_predicting_objects_imports_no_torch(exported: tuple[Path, ExportedProgr
     program = (
         "import sys\nfrom resurge.cli import main\n"
         f"code = main(['predict', {str(exported[0])!r}, {str(images)!r}, '--json'])\n"
-        "print(code, [m for m in ('torch', 'lightning', 'sklearn') if m in sys.modules], file=sys.stderr)"
+        "print(code, [m for m in ('torch', 'lightning_fabric', 'sklearn') if m in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=250)
     assert done.stderr.splitlines()[-1] == "0 []", done.stderr

@@ -98,7 +98,7 @@ def test_predicting_with_an_export_imports_no_torch(
     program = (
         "import sys\nfrom resurge.cli import main\n"
         f"code = main(['predict', {str(exported(format))!r}, {str(images)!r}, '--json', '--top', '2'])\n"
-        "print(code, [m for m in ('torch', 'lightning', 'sklearn') if m in sys.modules], file=sys.stderr)"
+        "print(code, [m for m in ('torch', 'lightning_fabric', 'sklearn') if m in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=250)
     assert done.stderr.splitlines()[-1] == "0 []", done.stderr

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from resurge.errors import TrainingInterrupted, UserError
 from resurge.recipe import Recipe
-from resurge.train.module import Training
+from resurge.tasks.classify.objective import Batch, Classification
+from resurge.tasks.objective import Sums
 from resurge.train.train import train
 
 KILLED = Path(__file__).with_name("killed.py")
@@ -86,15 +87,16 @@ def test_ctrl_c_writes_a_checkpoint_and_resumes_to_the_same_bits(
 ) -> None:
     recipe = everything(tiny).override(["checkpoint_every=0"])
     train(recipe, tmp_path / "whole", quiet=True)
-    step = Training.training_step
+    losses, seen = Classification.losses, []
 
-    def interrupted(self: Training, batch: object, index: int) -> torch.Tensor:
-        if (self.position.epoch, self.position.batch) == (0, 6):  # between the two halves of a step
+    def interrupted(self: Classification, net: torch.nn.Module, batch: Batch) -> tuple[dict[str, torch.Tensor], Sums]:
+        seen.append(len(batch[0]))
+        if len(seen) == 7:  # between the two halves of a step
             os.kill(os.getpid(), signal.SIGINT)
-        return step(self, batch, index)  # type: ignore[arg-type]
+        return losses(self, net, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "training_step", interrupted)
+        patch.setattr(Classification, "losses", interrupted)
         before = signal.getsignal(signal.SIGINT)
         with pytest.raises(TrainingInterrupted, match="--resume") as stopped:
             train(recipe, tmp_path / "stopped", quiet=True)

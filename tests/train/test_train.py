@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 import resource
 import sys
 from pathlib import Path
@@ -20,9 +21,8 @@ from resurge.recipe import Recipe
 from resurge.runs import load_run
 from resurge.tasks.evaluation import evaluate
 from resurge.tasks.table import get_task
-from resurge.train.checkpoints import AtomicCheckpointIO, first_nonfinite, read_checkpoint
+from resurge.train.checkpoint import CHECKPOINT_FORMAT, first_nonfinite, read_checkpoint, write_checkpoint
 from resurge.train.diagnose import first_nonfinite_module
-from resurge.train.module import Training
 from resurge.train.train import build_model, train
 
 CLASSIFY = get_task("classify")
@@ -148,16 +148,17 @@ def test_a_run_cut_short_is_told(tiny: Recipe, tmp_path: Path) -> None:
 def test_a_loss_that_is_not_a_number_stops_and_names_the_module(
     tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = Training.training_step
+    losses, seen = Classification.losses, []
 
-    def poisoned(self: Training, batch: object, index: int) -> torch.Tensor:
-        if self.position.step == 8:
-            self.net.get_submodule("backbone.stages.1.0.transform").register_forward_hook(
+    def poisoned(self: Classification, net: nn.Module, batch: Batch) -> tuple[dict[str, torch.Tensor], Sums]:
+        seen.append(len(batch[0]))
+        if len(seen) == 9:
+            net.get_submodule("backbone.stages.1.0.transform").register_forward_hook(
                 lambda module, inputs, output: output * float("nan")
             )
-        return step(self, batch, index)  # type: ignore[arg-type]
+        return losses(self, net, batch)
 
-    monkeypatch.setattr(Training, "training_step", poisoned)
+    monkeypatch.setattr(Classification, "losses", poisoned)
     with pytest.raises(TrainingDiverged, match=r"backbone\.stages\.1\.0\.transform.*checkpoint.*is kept") as stopped:
         train(tiny.override(["checkpoint_every=3"]), tmp_path, quiet=True)
     assert stopped.value.module == "backbone.stages.1.0.transform"
@@ -187,19 +188,18 @@ def test_the_first_bad_module_is_the_innermost() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="file size limits are a POSIX matter")
 def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
-    writer = AtomicCheckpointIO()
-    writer.save_checkpoint({"resurge": {"position": 1}, "weight": torch.zeros(10)}, path)
+    write_checkpoint({"resurge": {"format": CHECKPOINT_FORMAT}, "weight": torch.zeros(10)}, path)
     before = path.read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
         with pytest.raises(UserError, match="cannot write"):
-            writer.save_checkpoint({"resurge": {}, "weight": torch.zeros(1_000_000)}, path)
+            write_checkpoint({"resurge": {}, "weight": torch.zeros(1_000_000)}, path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["last.ckpt"]
-    assert writer.load_checkpoint(path)["resurge"] == {"position": 1}
+    assert read_checkpoint(path)["resurge"] == {"format": CHECKPOINT_FORMAT}
 
 
 def test_checkpoints_hold_plain_data_only(tmp_path: Path) -> None:
@@ -209,6 +209,23 @@ def test_checkpoints_hold_plain_data_only(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(UserError, match="not a checkpoint of"):
         read_checkpoint(tmp_path / "other.ckpt")
+    torch.save({"resurge": {"format": CHECKPOINT_FORMAT - 1}, "state_dict": {}}, tmp_path / "older.ckpt")
+    with pytest.raises(UserError, match=r"another version of resurge.*start anew"):
+        read_checkpoint(tmp_path / "older.ckpt")
+
+
+def test_no_loader_process_outlives_a_training(tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = multiprocessing.active_children()
+    train(tiny.override(["workers=2", "steps=2"]), tmp_path / "run", quiet=True)
+    assert multiprocessing.active_children() == before
+
+    def failing(self: Classification, net: nn.Module, batch: Batch) -> tuple[dict[str, torch.Tensor], Sums]:
+        raise RuntimeError("no losses")
+
+    monkeypatch.setattr(Classification, "losses", failing)
+    with pytest.raises(RuntimeError, match="no losses"):
+        train(tiny.override(["workers=2"]), tmp_path / "failed", quiet=True)
+    assert multiprocessing.active_children() == before
 
 
 def test_frozen_parts_do_not_change_nor_do_their_statistics(tiny: Recipe, tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ def own_scenes(run: Run, split: str) -> tuple[Any, tuple[str, ...], str]:
     trained = run.meta.get("data")
     wanted = trained.get("sizes") if isinstance(trained, Mapping) else None
     if isinstance(wanted, Mapping) and dict(wanted) != _sizes(bundle):
-        from resurge.train.feeding import readable
+        from resurge.train.loaders import readable
 
         bundle = readable(bundle)  # as the training left out what cannot be decoded
     splits, sizes = bundle.splits(), _sizes(bundle)

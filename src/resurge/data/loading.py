@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import multiprocessing
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -129,7 +132,7 @@ class EpochSampler(Sampler[list[Key]]):
         self.epoch, self.start_batch = 0, start_batch
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the start of `epoch`; when already in it, keep the position (Lightning calls this after resuming)."""
+        """Go to the start of `epoch`; when already in it, keep the position."""
         if epoch != self.epoch:
             self.set_position(epoch, 0)
 
@@ -179,15 +182,61 @@ class EpochSampler(Sampler[list[Key]]):
             yield [(epoch, index) for index in order[batch * size : (batch + 1) * size]]
 
 
+class ImageLoader(DataLoader[Any]):
+    """A `DataLoader` whose processes end as soon as it is closed or no longer used.
+
+    torch's own asks them to end and waits up to 5 s for each; those started after CUDA was initialised may not answer.
+    """
+
+    _processes: frozenset[multiprocessing.process.BaseProcess] = frozenset()
+    _owner = 0  # the process that started them; a loader process has a copy of this loader
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch's type is private
+        if not self.num_workers:
+            return super().__iter__()
+        before = set(multiprocessing.active_children())
+        with _sigterm_blocked():
+            iterator = super().__iter__()
+        self._processes |= frozenset(multiprocessing.active_children()) - before
+        self._owner = os.getpid()
+        return iterator
+
+    def close(self) -> None:
+        """End the processes; the loader cannot be used any more."""
+        started, self._processes = self._processes, frozenset()
+        if not started or self._owner != os.getpid():
+            return
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.join(5)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+@contextlib.contextmanager
+def _sigterm_blocked() -> Iterator[None]:
+    """Processes started inside receive SIGTERM only once they have torch's handler, see `_start_worker`."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def make_loader(
     dataset: Dataset[Any], sampler: EpochSampler, workers: int = 0, pin_memory: bool = False,
     collate_fn: Callable[[list[Any]], Any] | None = None,
-) -> DataLoader[Any]:  # fmt: skip
+) -> ImageLoader:  # fmt: skip
     """A loader of (images (N, C, H, W) float32, labels (N,) int64), or of what `collate_fn` makes of a list of samples.
 
     The result does not depend on `workers`.
     """
-    return DataLoader(
+    return ImageLoader(
         dataset, batch_sampler=sampler, num_workers=workers, pin_memory=pin_memory, persistent_workers=workers > 0,
         worker_init_fn=_start_worker, collate_fn=collate_fn,
     )  # fmt: skip
@@ -195,6 +244,8 @@ def make_loader(
 
 def _start_worker(worker: int) -> None:
     torch.set_num_threads(1)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     if hasattr(os, "setpgid"):
         # Ctrl-C of a terminal and SIGTERM of torchrun go to the whole process group; a training that takes a last
         # step before it stops still needs its workers. They end when it does.

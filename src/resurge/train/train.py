@@ -6,15 +6,15 @@ import contextlib
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
-from torch import Tensor, nn
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision, Precision
+from torch import nn
 
 from resurge import processes
 from resurge.arch.surgery import convert_norm, set_drop_block, set_drop_path, zero_init_last
@@ -31,16 +31,16 @@ from resurge.tasks.evaluation import write_evaluation
 from resurge.tasks.objective import Objective
 from resurge.tasks.running import pick_device
 from resurge.tasks.table import get_task, pick_head
-from resurge.train.checkpoints import AtomicCheckpointIO, link_or_copy, read_checkpoint
-from resurge.train.feeding import Feed, pick_workers, readable
-from resurge.train.keeper import Keeper, Recorder, StopSignal
-from resurge.train.module import CHECKPOINT_FORMAT, Training
-from resurge.train.progress import Progress
-from resurge.train.schedule import length
+from resurge.train.callbacks import Progress, Recorder
+from resurge.train.checkpoint import Checkpoint, link_or_copy, read_checkpoint
+from resurge.train.loaders import Loaders, batches_per_epoch, pick_workers, readable
+from resurge.train.loop import Callback, Training
+from resurge.train.optim import freeze
+from resurge.train.schedule import Length, length
+from resurge.train.signals import StopSignal
 from resurge.weights.checkpoint import load_weights
 
 log = logging.getLogger(__name__)
-PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,12 @@ class _Job:
 
     recipe: Recipe
     folder: Path
+    device: torch.device
     bundle: DataBundle
     objective: Objective
+    net: nn.Module
+    frozen: list[nn.Module]
+    span: Length
 
 
 def train(
@@ -96,7 +100,6 @@ def train(
     recipe = _with_absolute_paths(recipe)
     if recipe.machine.threads is not None:
         torch.set_num_threads(recipe.machine.threads)
-    checkpoint = folder / LAST if resume else None
     processes.check_started(recipe.machine.devices, recipe.machine.nodes)
     device = _device(recipe)
     # What takes a moment to check is checked before the images are, which may take minutes.
@@ -112,24 +115,26 @@ def train(
     bundle = readable(bundle)
     for note in (bundle.how, *bundle.notes):
         say(note)
-    job = _Job(recipe, folder, bundle, objective)
-    feed = Feed(bundle, recipe, objective)
-    module = Training(net, objective, recipe, length(recipe.optimization, feed.batches))
-    if module.frozen:
-        names = ["the stem", *(f"stage {number}" for number in range(1, len(module.frozen)))]
+    frozen = freeze(net, recipe.optimization.freeze)
+    if frozen:
+        names = ["the stem", *(f"stage {number}" for number in range(1, len(frozen)))]
         say(f"not trained, statistics included: {', '.join(names)}")
-    if checkpoint is None and first:
+    span = length(recipe.optimization, batches_per_epoch(bundle, recipe))
+    job = _Job(recipe, folder, device, bundle, objective, net, frozen, span)
+    checkpoint = _checked_checkpoint(job) if resume else None
+    if not resume and first:
         prepare(folder, overwrite=overwrite)
         atomic_write_text(folder / "recipe.yaml", recipe.to_yaml())
         write_split(bundle, folder / "split.csv")
-    start = _position(checkpoint, module) if checkpoint is not None else 0
     processes.meet()
     try:
-        if start < module.span.steps:
-            _fit(job, module, feed, device, checkpoint, quiet)
+        if checkpoint is None or checkpoint["resurge"]["position"]["step"] < span.steps:
+            signals = StopSignal()
+            with signals.listening():
+                _fit(job, checkpoint, quiet, signals)
         if not first:
             return {}
-        return _finish(job, module, device, finished)
+        return _finish(job, finished)
     except KeyboardInterrupt:
         raise TrainingInterrupted(
             f"stopped at once. The last checkpoint is {folder / LAST}; go on with: resurge train --resume {folder}"
@@ -215,13 +220,15 @@ def _built(recipe: Recipe, channels: int, classes: int, dropout: float = 0.0) ->
     )
 
 
-def _position(path: Path, module: Training) -> int:
-    """The step a checkpoint stands at, after a look at whether it belongs to this training."""
+def _checked_checkpoint(job: _Job) -> Checkpoint:
+    """The last checkpoint of a training.
+
+    Raises:
+        UserError: there is none, or it does not belong to this training.
+    """
+    path = job.folder / LAST
     content = read_checkpoint(path)
-    if content["resurge"].get("format") != CHECKPOINT_FORMAT:
-        raise UserError(f"{path} is of another version of resurge. Resume it with that version, or start anew.")
-    state = content["state_dict"]
-    own = module.state_dict()
+    state, own = content["state_dict"], job.net.state_dict()
     different = [name for name in own if name not in state or state[name].shape != own[name].shape]
     if different or len(own) != len(state):
         raise UserError(
@@ -230,94 +237,102 @@ def _position(path: Path, module: Training) -> int:
         )
     position, best = content["resurge"]["position"], content["resurge"]["best"]
     if best and best["epoch"] == position["epoch"] and position["batch"] == 0 and processes.is_first():
-        link_or_copy(path, path.with_name(BEST.name))  # killed between the two
-    if position["batch"] > module.span.batches or position["epoch"] > module.span.epochs:
+        link_or_copy(path, job.folder / BEST)  # killed between the two
+    if position["batch"] > job.span.batches or position["epoch"] > job.span.epochs:
         raise UserError(f"{path} stands beyond the end of this training; the data was changed. Start anew.")
-    return int(position["step"])
+    return content
 
 
-def _fit(job: _Job, module: Training, feed: Feed, device: torch.device, checkpoint: Path | None, quiet: bool) -> None:
+class _Autocast(MixedPrecision):
+    """Mixed precision by autocast alone.
+
+    Fabric would also cast the batch, whose boxes and targets need all digits, and keep the cast weights, so that the
+    gradients of a layer that is used on several levels of a pyramid were summed in half precision.
+    """
+
+    def forward_context(self) -> torch.autocast:
+        dtype = torch.bfloat16 if self.precision == "bf16-mixed" else torch.float16
+        return torch.autocast(self.device, dtype=dtype, cache_enabled=False)
+
+    def convert_input(self, data: Any) -> Any:
+        return data
+
+    def convert_output(self, data: Any) -> Any:
+        return data
+
+
+def _fabric(recipe: Recipe, device: torch.device) -> Fabric:
+    machine = recipe.machine
+    precision = Precision()
+    if machine.precision != "fp32":
+        precision = _Autocast("bf16-mixed" if machine.precision == "bf16" else "16-mixed", device.type)
+    return Fabric(
+        accelerator=device.type,
+        devices=machine.devices,
+        num_nodes=machine.nodes,
+        strategy="ddp" if machine.devices * machine.nodes > 1 else "auto",
+        plugins=precision,
+    )
+
+
+def _fit(job: _Job, checkpoint: Checkpoint | None, quiet: bool, signals: StopSignal) -> None:
+    """Train from a checkpoint, or from the start, in as many processes as the recipe wants."""
     recipe, machine = job.recipe, job.recipe.machine
-    resumed = read_checkpoint(checkpoint)["resurge"]["position"] if checkpoint is not None else None
-    signals = StopSignal()
     batch = min(recipe.optimization.batch_size, max(1, len(job.bundle.train) // (machine.devices * machine.nodes)))
-    recorder = Recorder(job.folder, recipe.images_per_step(batch), resumed["step"] if resumed else None)
-    keeper = Keeper((job.folder / LAST).parent, machine.checkpoint_every, recipe.optimization.early_stop, signals)
-    callbacks: list[L.Callback] = [recorder, *([] if quiet else [Progress(recorder)]), keeper]
+    step = checkpoint["resurge"]["position"]["step"] if checkpoint is not None else None
+    recorder = Recorder(job.folder, recipe.images_per_step(batch), step)
+    callbacks: list[Callback] = [recorder, *([] if quiet else [Progress(recorder)])]
     if machine.compile:
-        for part in job.objective.parts_to_compile(module.net):
+        for part in job.objective.parts_to_compile(job.net):
             part.compile()
-    with _understood_noise_silenced(), signals.listening():
-        trainer = L.Trainer(
-            accelerator={"cuda": "gpu"}.get(device.type, device.type),
-            devices=machine.devices,
-            num_nodes=machine.nodes,
-            strategy="ddp" if machine.devices * machine.nodes > 1 else "auto",
-            precision=PRECISIONS[machine.precision],  # type: ignore[arg-type]
-            # Lightning counts from 0 after resuming; the position in the training is the module's.
-            max_epochs=module.span.epochs - (resumed["epoch"] if resumed else 0),
-            accumulate_grad_batches=recipe.optimization.accumulate,
-            gradient_clip_val=recipe.optimization.clip_norm or None,
-            callbacks=callbacks,
-            plugins=[AtomicCheckpointIO()],
-            default_root_dir=job.folder,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
+    fabric = _fabric(recipe, job.device)
+    with _devices_unannounced(), processes.looked_after(fabric.strategy.launcher):
+        fabric.launch()
+        loaders = Loaders(
+            job.bundle, recipe, job.objective, fabric.global_rank, fabric.world_size, fabric.device.type == "cuda"
         )
         try:
-            trainer.fit(module, datamodule=feed, ckpt_path=checkpoint, weights_only=True)
-        except SystemExit:
-            # Lightning's answer to a KeyboardInterrupt, which here is the second stop signal
-            raise KeyboardInterrupt from None
-        except Exception as error:
-            if trainer.strategy.launcher is None:
-                raise
-            raise processes.settle_failure(error, getattr(trainer.strategy.launcher, "procs", [])) from error
+            training = Training(
+                job.net, job.frozen, job.objective, recipe, job.span, fabric, loaders, job.folder, callbacks, signals
+            )
+            if checkpoint is not None:
+                training.resume(checkpoint)
+            training.run()
+        finally:
+            loaders.close()
+            for callback in callbacks:
+                callback.close()
 
 
 @contextlib.contextmanager
-def _understood_noise_silenced() -> Iterator[None]:
-    """Hush Lightning's hints about devices, and the warnings below, each with why it says nothing about a training."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+def _devices_unannounced() -> Iterator[None]:
+    """Keep Fabric from printing which processes and devices it starts."""
+    logger = logging.getLogger("lightning_fabric")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            # Lightning asks torch for a class that torch has renamed; it works with both.
-            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
-            yield
+        yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logger.setLevel(level)
 
 
-def _finish(
-    job: _Job,
-    module: Training,
-    device: torch.device,
-    finished: Callable[[Run, dict[str, Any], DataBundle], None] | None,
-) -> dict[str, Any]:
+def _finish(job: _Job, finished: Callable[[Run, dict[str, Any], DataBundle], None] | None) -> dict[str, Any]:
     """Write the model from the best checkpoint, evaluate it, and write the scores."""
-    recipe, bundle = job.recipe, job.bundle
+    recipe, bundle, objective, norm = job.recipe, job.bundle, job.objective, job.recipe.machine.norm
     content = read_checkpoint(job.folder / BEST)
-    net, norm = module.net, recipe.machine.norm
-    average = content["resurge"]["ema"]
-    state = average["average"] if average is not None else _without_prefix(content["state_dict"])
-    net.load_state_dict(state)
-    objective = job.objective
-    plain = _plain(recipe, net, objective.preprocessing[1].channels, bundle.num_classes)
-    best = content["resurge"]["best"]
+    average, best = content["resurge"]["ema"], content["resurge"]["best"]
+    # The network as it is used from now on: nothing dropped at random, synchronised norms ordinary again.
+    net = _built(recipe, objective.preprocessing[1].channels, bundle.num_classes)
+    if norm in ("frozen", "group"):
+        convert_norm(net, norm)
+    net.load_state_dict(average["average"] if average is not None else content["state_dict"])
+    net.eval()
     name, split = ("test", bundle.test) if bundle.test is not None else ("val", bundle.val)
     result = {"split": name} | objective.evaluate(
-        plain,
+        net,
         split,
         batch_size=recipe.optimization.batch_size,
-        device=device,
+        device=job.device,
         precision=recipe.machine.precision,
         workers=pick_workers(recipe.machine.workers),
     )
@@ -325,7 +340,7 @@ def _finish(
     scores |= {"epoch": best["epoch"]} | result["scores"] | {"split": name}
     save_run_model(
         job.folder,
-        plain.cpu(),
+        net.cpu(),
         task=recipe.task,
         classes=bundle.classes,
         preprocessing=objective.preprocessing[1],
@@ -334,19 +349,6 @@ def _finish(
         scores=scores,
     )
     if finished is not None:
-        finished(load_run(job.folder, device), result, bundle)
+        finished(load_run(job.folder, job.device), result, bundle)
     write_evaluation(job.folder, result)
     return result
-
-
-def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix("net."): value for name, value in state.items() if name.startswith("net.")}
-
-
-def _plain(recipe: Recipe, net: nn.Module, channels: int, classes: int) -> nn.Module:
-    """The trained network as it is used from now on: nothing dropped at random, synchronised norms ordinary again."""
-    model = _built(recipe, channels, classes)
-    if recipe.machine.norm in ("frozen", "group"):
-        convert_norm(model, recipe.machine.norm)
-    model.load_state_dict(net.state_dict())
-    return model.eval()

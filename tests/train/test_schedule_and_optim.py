@@ -13,8 +13,7 @@ from resurge.arch.zoo import get_spec
 from resurge.errors import UserError
 from resurge.recipe import Recipe
 from resurge.tasks.classify.model import ClassificationModel
-from resurge.train.ema import Ema
-from resurge.train.groups import build_optimizer, depths, freeze, parameter_groups
+from resurge.train.optim import Ema, build_optimizer, depths, freeze, parameter_groups
 from resurge.train.schedule import length, lr_factor
 
 

@@ -1,0 +1,117 @@
+"""Checkpoint files: written whole or not at all, and plain data only."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+
+from resurge.errors import UserError
+from resurge.files import atomic_write
+from resurge.train.optim import EmaState
+
+CHECKPOINT_FORMAT = 3  # 1 had the sums of the epoch in one tensor, 2 was a checkpoint of Lightning's Trainer
+
+
+class State(TypedDict):
+    """How far a training is, beside its tensors. `totals` are a mean over the devices: each can go on from it."""
+
+    format: int
+    position: dict[str, int]
+    best: dict[str, float]
+    since_best: int
+    totals: dict[str, Tensor]
+    ema: EmaState | None
+
+
+class Checkpoint(TypedDict):
+    """The content of a checkpoint file; `scaler` is the state of the loss scaling of fp16."""
+
+    resurge: State
+    state_dict: dict[str, Tensor]
+    optimizer: dict[str, Any]  # as torch's optimizers type it
+    scaler: dict[str, Any]  # as torch's GradScaler types it
+
+
+def write_checkpoint(content: Mapping[str, object], path: Path) -> None:
+    """Write to a neighbour of `path` and rename it.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written; the old file is then untouched.
+    """
+    try:
+        with atomic_write(path) as file:
+            torch.save(content, file)
+    except RuntimeError as error:
+        # torch's zip writer reports a failed write on its way out, hiding the OSError behind it
+        reason = next((e.strerror for e in _chain(error) if isinstance(e, OSError) and e.strerror), str(error))
+        raise UserError(
+            f"cannot write the checkpoint {path}: {reason}. The one before it is kept. Free some space and go on "
+            "with --resume."
+        ) from error
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An exception and those it was raised from, or while handling."""
+    following: BaseException | None = error
+    while following is not None:
+        yield following
+        following = following.__cause__ or following.__context__
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """The content of a checkpoint file, on the CPU.
+
+    Raises:
+        UserError: the file is missing, cut short, not a checkpoint, of another version, or holds more than tensors and
+            plain data.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(
+            f"there is no checkpoint {path}; the run stopped before its first one. Start it anew, with --overwrite."
+        ) from None
+    except Exception as error:  # torch.load raises half a dozen types for a damaged file
+        reason = (
+            getattr(error, "strerror", None) or f"it is damaged, cut short or no checkpoint ({type(error).__name__})"
+        )
+        raise UserError(
+            f"cannot read the checkpoint {path}: {reason}. Put back a whole one, or start anew with --overwrite."
+        ) from None
+    if not isinstance(content, dict) or not isinstance(content.get("resurge"), dict):
+        raise UserError(f"{path} is not a checkpoint of a resurge training.")
+    if content["resurge"].get("format") != CHECKPOINT_FORMAT:
+        raise UserError(f"{path} is of another version of resurge. Resume it with that version, or start anew.")
+    return content  # type: ignore[return-value]  # what this version writes
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`, without writing its content twice where the file system can.
+
+    `source` is only ever replaced by renaming, so the link keeps today's content.
+    """
+    temporary = target.with_name(f".{target.name}.tmp")
+    try:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+        os.replace(temporary, target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {target}: {error.strerror}. Free some space and go on with --resume.") from error
+
+
+def first_nonfinite(state: Mapping[str, Tensor]) -> str | None:
+    """The name of the first tensor that holds an infinity or not-a-number."""
+    for name, value in state.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            return name
+    return None

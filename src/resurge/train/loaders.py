@@ -1,0 +1,117 @@
+"""The loaders of a training: which images are kept in memory, which are read by whom, in which order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from resurge.data.bundle import ArrayImages, DataBundle
+from resurge.data.images import UnreadableImage
+from resurge.data.loading import AnySplit, EpochSampler, cache, make_loader, verify
+from resurge.recipe import Recipe
+from resurge.tasks.objective import Objective
+
+
+def readable(bundle: DataBundle) -> DataBundle:
+    """The data set without the validation and test images that cannot be decoded; `notes` name them.
+
+    Training images need no such pass: an unreadable one is replaced when its turn comes. A score must be over known
+    images.
+    """
+    splits: dict[str, Any] = {}
+    notes = list(bundle.notes)
+    for name, split in (("val", bundle.val), ("test", bundle.test)):
+        if split is None or isinstance(split.images, ArrayImages):
+            continue
+        splits[name], problems = verify(split, threads=os.cpu_count() or 1)
+        notes += [f"left out of {name}: {problem.message}" for problem in problems]
+    return replace(bundle, notes=tuple(notes), **splits)
+
+
+def cached(split: AnySplit, gibibytes: float) -> AnySplit:
+    """The split with its images decoded into memory, if by a sample of them all fit into `gibibytes`."""
+    if not gibibytes or isinstance(split.images, ArrayImages):
+        return split
+    sizes = []
+    for index in range(0, len(split), max(1, len(split) // 16)):
+        try:
+            image = split.read(index)
+        except UnreadableImage:
+            continue
+        sizes.append(image.width * image.height * len(image.getbands()))
+    budget = int(gibibytes * 2**30)
+    if not sizes or sum(sizes) / len(sizes) * len(split) > 0.9 * budget:
+        return split
+    return cache(split, budget, threads=os.cpu_count() or 1)
+
+
+def pick_workers(wanted: int | None, devices: int = 1) -> int:
+    """Loader processes per device: `wanted`, or as many as processors are left once each device has one, up to 8."""
+    if wanted is not None:
+        return wanted
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(0, min(8, processors // devices - 1)) if processors > 2 else 0
+
+
+def batches_per_epoch(bundle: DataBundle, recipe: Recipe) -> int:
+    """Training batches per epoch and device."""
+    return len(_training_sampler(bundle, recipe, 0, recipe.machine.devices * recipe.machine.nodes))
+
+
+def _training_sampler(bundle: DataBundle, recipe: Recipe, rank: int, world_size: int) -> EpochSampler:
+    setting = recipe.optimization
+    return EpochSampler(
+        bundle.train.labels,
+        setting.batch_size,
+        recipe.seed,
+        balanced=setting.balanced_sampling,
+        drop_last=True,
+        rank=rank,
+        world_size=world_size,
+    )
+
+
+class Loaders:
+    """The training and validation batches of one process.
+
+    Args:
+        bundle: the data.
+        recipe: batch size, sampling, augmentation, workers.
+        objective: makes samples and batches of the data.
+        rank: of this process, of `world_size`.
+        pin_memory: for a GPU.
+
+    Attributes:
+        val_split: the images that this process validates on.
+        val: its loader.
+    """
+
+    def __init__(
+        self, bundle: DataBundle, recipe: Recipe, objective: Objective, rank: int, world_size: int, pin_memory: bool
+    ) -> None:
+        machine = recipe.machine
+        workers = pick_workers(machine.workers, machine.devices)
+        self._sampler = _training_sampler(bundle, recipe, rank, world_size)
+        self._train = make_loader(
+            objective.training_data(cached(bundle.train, machine.cache)),
+            self._sampler, workers, pin_memory, objective.collate,
+        )  # fmt: skip
+        own = bundle.val.select(range(rank, len(bundle.val), world_size)) if world_size > 1 else bundle.val
+        self.val_split = cached(own, machine.cache)
+        self.val = make_loader(
+            objective.evaluation_data(self.val_split),
+            EpochSampler(self.val_split.labels, recipe.optimization.batch_size, shuffle=False),
+            workers, pin_memory, objective.collate,
+        )  # fmt: skip
+
+    def epoch(self, epoch: int, batch: int) -> Iterator[Any]:
+        """The training batches of an epoch, from a batch on."""
+        self._sampler.set_position(epoch, batch)
+        return iter(self._train)
+
+    def close(self) -> None:
+        """End the loader processes."""
+        self._train.close()
+        self.val.close()
