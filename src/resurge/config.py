@@ -1,8 +1,8 @@
-"""Typed, ranged dataclass fields that are read from YAML and from `field=value`. No torch here.
+"""Typed dataclass fields with limits, read from YAML, from `field=value` and from the command line. No torch here.
 
-A *section* is a frozen dataclass whose fields are made by :func:`option`. This file knows how to check a section, to
-build one from plain data and to turn one into plain data; what the fields mean is in :mod:`resurge.recipe` and
-:mod:`resurge.tasks.settings`.
+A *section* is a frozen dataclass whose fields are made by :func:`option`. This module checks sections, builds them from
+plain data and turns them into plain data; what the fields mean is in :mod:`resurge.recipe` and in the settings of the
+tasks.
 """
 
 from __future__ import annotations
@@ -11,16 +11,47 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 
 from resurge.errors import UserError, suggest
 
+TRUE, FALSE, NONE = ("true", "yes", "on"), ("false", "no", "off"), ("none", "null", "~")  # as YAML has them, and none
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Limits:
+    """`low <= value <= high`, `above < value < below`; of a text, one of `choices`. For a list, each of its values."""
+
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+    choices: tuple[str, ...] = ()
+
+    def problem(self, value: object) -> str | None:
+        """What a value has to be and is not: "at least 1, not 0"; None when it is within the limits."""
+        if self.choices and value not in self.choices:
+            near = suggest(str(value), self.choices)
+            return f"one of {', '.join(self.choices)}, not {value!r}" + (near and f".{near}")
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, bool) or not isinstance(number, (int, float)):
+                continue
+            for limit, words, fits in (
+                (self.low, "at least", lambda limit, number=number: number >= limit),
+                (self.high, "at most", lambda limit, number=number: number <= limit),
+                (self.above, "above", lambda limit, number=number: number > limit),
+                (self.below, "below", lambda limit, number=number: number < limit),
+            ):
+                if limit is not None and not fits(limit):
+                    return f"{words} {limit:g}, not {number:g}"
+        return None
+
 
 def option(
-    default: Any,
+    default: Any,  # a dataclass field is typed by its annotation
     help: str,
     *,
     low: float | None = None,
@@ -29,159 +60,161 @@ def option(
     below: float | None = None,
     choices: tuple[str, ...] = (),
 ) -> Any:
-    """A dataclass field with its help line and limits: `low <= value <= high`, `above < value < below`."""
-    limits = {"low": low, "high": high, "above": above, "below": below, "choices": choices}
-    return dataclasses.field(default=default, metadata={"help": help, **limits})
+    """A dataclass field with its help line and limits; see :class:`Limits`."""
+    limits = Limits(low=low, high=high, above=above, below=below, choices=choices)
+    return dataclasses.field(default=default, metadata={"help": help, "limits": limits})
 
 
-def type_name(hint: Any) -> str:
-    """How a message or the documentation calls a type: "number", "list of whole numbers", "text or null"."""
-    origin = typing.get_origin(hint)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join("null" if member is type(None) else type_name(member) for member in typing.get_args(hint))
-    if origin is tuple:
+Hint = Any  # a type as an annotation: typing has no name for that which covers unions
+
+
+def members(hint: Hint) -> tuple[Hint, ...]:
+    """The types of a union, `NoneType` among them; any other type alone."""
+    return typing.get_args(hint) if _origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def _origin(hint: Hint) -> object:
+    return typing.get_origin(hint)
+
+
+def type_name(hint: Hint) -> str:
+    """How a message calls a type: "number", "list of whole numbers", "text or null"."""
+    if len(members(hint)) > 1:
+        return " or ".join(map(type_name, members(hint)))
+    if _origin(hint) is tuple:
         return f"list of {type_name(typing.get_args(hint)[0])}s"
-    return {int: "whole number", float: "number", bool: "true/false", str: "text"}[hint]
+    return {int: "whole number", float: "number", bool: "true/false", str: "text", type(None): "null"}[hint]
 
 
-class _Unfit(Exception):
-    """The value is not of the type; turned into a UserError where the field's name is known."""
+class Unfit(ValueError):
+    """A value is not of the type that is wanted."""
 
 
-def coerce(value: Any, hint: Any) -> Any:
-    """`value` as the type `hint`, or :class:`_Unfit`. YAML reads 1e-4 as text, so numbers are taken from text too."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        if type(None) in arguments:
-            if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
-                return None
-            arguments = tuple(member for member in arguments if member is not type(None))
-        for member in arguments:
-            try:
-                return coerce(value, member)
-            except _Unfit:
-                continue
-        raise _Unfit
-    if origin is tuple:
-        if isinstance(value, str) or not isinstance(value, (list, tuple)):
-            value = [value]
-        return tuple(coerce(item, arguments[0]) for item in value)
-    if hint is bool:
-        if isinstance(value, bool):
-            return value
-        raise _Unfit
-    if hint is str:
+def coerce(value: object, hint: Hint) -> object:
+    """`value` as the type `hint`: a bool, int, float, str, tuple of one of these, None, or a union of them.
+
+    Text is read as all of these: `1e-4` (which YAML takes for text), `true`, `none`, `1,2` or `[1, 2]`.
+
+    Raises:
+        Unfit: it cannot be.
+    """
+    if type(None) in members(hint) and (value is None or (isinstance(value, str) and value.lower() in NONE)):
+        return None
+    for member in members(hint):
+        try:
+            return _coerce_one(value, member)
+        except Unfit:
+            continue
+    raise Unfit
+
+
+def _coerce_one(value: object, kind: Hint) -> object:
+    if _origin(kind) is tuple:
         if isinstance(value, str):
-            return value
+            inner = value.strip().strip("[]()").strip()
+            value = inner.split(",") if inner else ()
+        items = value if isinstance(value, (list, tuple)) else (value,)
+        return tuple(coerce(item, typing.get_args(kind)[0]) for item in items)
+    if kind is str:
         # an unquoted `null`, `no` or 50 where text belongs: YAML has already turned it into something else
-        if isinstance(value, bool) or value is None:
-            raise _Unfit
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+            raise Unfit
         return str(value)
-    if isinstance(value, bool):
-        raise _Unfit
+    if kind is bool:
+        if isinstance(value, str) and value.lower() in TRUE + FALSE:
+            return value.lower() in TRUE
+        if not isinstance(value, bool):
+            raise Unfit
+        return value
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)) or kind not in (int, float):
+        raise Unfit
     try:
         number = float(value)
-    except (TypeError, ValueError):
-        raise _Unfit from None
-    if not math.isfinite(number):
-        raise _Unfit
-    if hint is int:
-        if number != int(number):
-            raise _Unfit
-        return int(number)
-    return number
+    except (ValueError, OverflowError):
+        raise Unfit from None
+    if not math.isfinite(number) or (kind is int and number != int(number)):
+        raise Unfit
+    return kind(number)
 
 
-def _check_limits(name: str, value: Any, metadata: Mapping[str, Any]) -> None:
-    if metadata["choices"] and value not in metadata["choices"]:
-        raise UserError(
-            f"{name} must be one of {', '.join(metadata['choices'])}, not {value!r}."
-            + suggest(str(value), metadata["choices"])
-        )
-    for number in value if isinstance(value, tuple) else (value,):
-        if isinstance(number, bool) or not isinstance(number, (int, float)):
-            continue
-        for key, words, fits in (
-            ("low", "at least", lambda limit, number=number: number >= limit),
-            ("high", "at most", lambda limit, number=number: number <= limit),
-            ("above", "above", lambda limit, number=number: number > limit),
-            ("below", "below", lambda limit, number=number: number < limit),
-        ):
-            if metadata[key] is not None and not fits(metadata[key]):
-                raise UserError(f"{name} must be {words} {metadata[key]:g}, not {number:g}.")
-
-
-def check(section: Any) -> None:
-    """Check every option of a section; for `__post_init__`. Values are brought to their declared type.
+class Section:
+    """A frozen dataclass of options. Its values are brought to their declared type and checked when it is made.
 
     Raises:
         UserError: names the field, what it takes and what came.
     """
-    hints = typing.get_type_hints(type(section))
-    for field in dataclasses.fields(section):
-        value = getattr(section, field.name)
-        if dataclasses.is_dataclass(value):
-            continue
-        try:
-            value = coerce(value, hints[field.name])
-        except _Unfit:
-            raise UserError(f"{field.name} takes a {type_name(hints[field.name])}, not {value!r}.") from None
-        object.__setattr__(section, field.name, value)
-        if value is not None and field.metadata:
-            _check_limits(field.name, value, field.metadata)
 
-
-class Section:
-    """What all sections share: their values are checked when they are made."""
+    __dataclass_fields__: typing.ClassVar[dict[str, dataclasses.Field[Any]]]
 
     def __post_init__(self) -> None:
-        check(self)
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Section):
+                continue
+            try:
+                value = coerce(value, hints[field.name])
+            except Unfit:
+                raise UserError(f"{field.name} takes a {type_name(hints[field.name])}, not {value!r}.") from None
+            object.__setattr__(self, field.name, value)
+            if value is not None and (problem := field.metadata["limits"].problem(value)):
+                raise UserError(f"{field.name} must be {problem}" + ("" if problem.endswith("?") else "."))
 
 
-def to_plain(section: Any) -> dict[str, Any]:
+class FieldInfo(NamedTuple):
+    """A field of a section or of a section in it."""
+
+    path: str
+    hint: Hint
+    default: object
+    help: str
+
+
+def fields(kind: type[Section], group: str = "") -> Iterator[FieldInfo]:
+    """Every option of a section and of the sections in it, by dotted path."""
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        path, hint = f"{group}{field.name}", hints[field.name]
+        if isinstance(hint, type) and issubclass(hint, Section):
+            yield from fields(hint, f"{path}.")
+        else:
+            yield FieldInfo(path, hint, field.default, field.metadata["help"])
+
+
+def paths(kind: type[Section]) -> dict[str, str]:
+    """Every name a field answers to -> its dotted path: both `lr` and `optimization.lr` give `optimization.lr`."""
+    return {name: path for path, *_ in fields(kind) for name in (path.rpartition(".")[2], path)}
+
+
+def to_plain(section: Section) -> dict[str, Any]:
     """Nested dictionaries and lists, ready for YAML or JSON."""
-    plain = {}
+    plain: dict[str, Any] = {}
     for field in dataclasses.fields(section):
         value = getattr(section, field.name)
-        if dataclasses.is_dataclass(value):
-            value = to_plain(value)
+        value = to_plain(value) if isinstance(value, Section) else value
         plain[field.name] = list(value) if isinstance(value, tuple) else value
     return plain
 
 
-def paths(kind: Any) -> dict[str, str]:
-    """Every name a field answers to -> its dotted path: both `lr` and `optimization.lr` give `optimization.lr`."""
-    found = {}
-    hints = typing.get_type_hints(kind)
-    for field in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(hints[field.name]):
-            for inner in dataclasses.fields(hints[field.name]):
-                found[inner.name] = found[f"{field.name}.{inner.name}"] = f"{field.name}.{inner.name}"
-        else:
-            found[field.name] = field.name
-    return found
+S = TypeVar("S", bound=Section)
 
 
-def replaced(section: Any, changes: Mapping[str, Any], where: str) -> Any:
+def replaced(section: S, changes: Mapping[str, Any], where: str) -> S:
     """A copy of a section with `changes` (field name, dotted path or whole sub-section -> plain value).
 
     Raises:
-        UserError: an unknown field (with the nearest real one), or a value that does not fit.
+        UserError: an unknown field (with the nearest real one), or a value that does not fit; begins with `where`.
     """
     names = paths(type(section))
-    sections = {
-        field.name for field in dataclasses.fields(section) if dataclasses.is_dataclass(getattr(section, field.name))
-    }
     flat: dict[str, dict[str, Any]] = {}
     for key, value in changes.items():
-        if key in sections:
+        inner = {str(key): value}
+        if isinstance(getattr(section, str(key), None), Section):
             if not isinstance(value, Mapping):
                 raise UserError(
                     f"{where}: {key} is a group of fields, so it takes `field: value` lines, not {value!r}."
                 )
             inner = {f"{key}.{name}": part for name, part in value.items()}
-        else:
-            inner = {str(key): value}
         for name, part in inner.items():
             if name not in names:
                 near = suggest(name, names) or suggest(name.rsplit(".", 1)[-1], names)
@@ -190,9 +223,7 @@ def replaced(section: Any, changes: Mapping[str, Any], where: str) -> Any:
             flat.setdefault(group, {})[leaf] = part
     try:
         top = flat.pop("", {})
-        inner_sections = {
-            group: dataclasses.replace(getattr(section, group), **fields) for group, fields in flat.items()
-        }
+        inner_sections = {group: dataclasses.replace(getattr(section, group), **part) for group, part in flat.items()}
         return dataclasses.replace(section, **top, **inner_sections)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
@@ -202,7 +233,7 @@ def read_assignment(text: str) -> tuple[str, Any]:
     """`"lr=0.1"` -> `("lr", 0.1)`; the value is read as YAML, so lists are `[1, 2]` and nothing is `null`.
 
     Raises:
-        UserError: there is no `=`, or the value is not YAML.
+        UserError: there is no `=`.
     """
     name, separator, value = text.partition("=")
     if not separator or not name.strip():

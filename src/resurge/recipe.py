@@ -10,15 +10,14 @@ whether they were run by us.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from resurge.config import Section, check, option, paths, read_assignment, replaced, to_plain, type_name
+from resurge.config import Section, option, read_assignment, replaced, to_plain
 from resurge.errors import UserError, suggest
 from resurge.tasks.detect.settings import Detector
 from resurge.tasks.segment.settings import Segmenter
@@ -173,7 +172,7 @@ class Machine(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Section):
     """Everything needed to repeat a training.
 
     Raises:
@@ -205,7 +204,7 @@ class Recipe:
     machine: Machine = Machine()
 
     def __post_init__(self) -> None:
-        check(self)
+        super().__post_init__()
         pick_head(self.task, self.head)
         _check_heeded(self)
         _check_together(self)
@@ -358,14 +357,3 @@ def describe_recipe(name: str) -> str:
             break
         lines.append(line.removeprefix("#").removeprefix(" "))
     return "\n".join(lines)
-
-
-def fields() -> Iterator[tuple[str, str, Any, str]]:
-    """(dotted path, type in words, default, help) of every field, for help texts and the documentation."""
-    import typing
-
-    for path in dict.fromkeys(paths(Recipe).values()):
-        group, _, leaf = path.rpartition(".")
-        section = getattr(Recipe(), group) if group else Recipe()
-        field = next(field for field in dataclasses.fields(section) if field.name == leaf)
-        yield path, type_name(typing.get_type_hints(type(section))[leaf]), field.default, field.metadata["help"]

@@ -28,13 +28,13 @@ from torch import nn
 from resurge.arch.spec import Spec
 from resurge.arch.surgery import convert_norm
 from resurge.arch.zoo import get_spec
-from resurge.config import to_plain
+from resurge.config import Section, to_plain
 from resurge.data.scene_transforms import ScenePreprocessing
 from resurge.data.transforms import Preprocessing
 from resurge.errors import UserError, suggest
 from resurge.recipe import Machine, Recipe
 from resurge.tasks.build import build_task_model
-from resurge.tasks.table import TASKS, get_task
+from resurge.tasks.table import TASKS
 from resurge.weights.checkpoint import load_weights, save_model
 from resurge.weights.model_json import FORMAT, read_model_json
 
@@ -214,8 +214,8 @@ def save_run_model(
 ) -> None:
     """Write `model.safetensors` and `model.json`."""
     backbone = model.get_submodule("backbone")
-    has_numbers = get_task(task).section is not None
-    head = {"head": model.head_name, "head_settings": to_plain(model.settings)} if has_numbers else {}
+    settings = getattr(model, "settings", None)
+    head = {"head": model.head_name, "head_settings": to_plain(settings)} if isinstance(settings, Section) else {}
     save_model(
         folder,
         model,

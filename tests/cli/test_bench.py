@@ -51,7 +51,7 @@ def test_table_json_and_plot(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
         (["resnet50", "--aganist", "timm"], "Did you mean '--against'?"),
         (["resnet50", "--against", "tim"], "Did you mean 'timm'?"),
         (["resnet50", "--batch", "1,,8"], "expected values with commas between them"),
-        (["resnet50", "--batch", "0"], "expected 1 or more"),
+        (["resnet50", "--batch", "0"], "expected at least 1"),
         (["resnet50", "--yardstick", "resnte50d"], "Did you mean 'resnet50d'?"),
         (["resnet50", "--plot", "speed.pdf"], ".svg or .png"),
         (["resnet50", "--json", "."], "is a folder"),

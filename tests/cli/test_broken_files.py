@@ -148,9 +148,9 @@ def test_eval_does_not_need_the_training_images(trained: Path, photos: Path, tmp
     "words, told",
     [
         (["eval", "RUN", "--device", "cpu:x"], "cuda:1"),
-        (["eval", "RUN", "--size", "100000"], "4096 or less"),
-        (["eval", "RUN", "--mean", "nan,0,0"], "expected a number"),
-        (["eval", "RUN", "--std", "inf,1,1"], "expected a number"),
+        (["eval", "RUN", "--size", "100000"], "at most 4096"),
+        (["eval", "RUN", "--mean", "nan,0,0"], "list of numbers"),
+        (["eval", "RUN", "--std", "inf,1,1"], "list of numbers"),
         (["predict", "RUN", ""], "empty name"),
         (["predict", "RUN", "/" + "x" * 300], "too long"),
         (["check-data", ""], "empty name"),

@@ -321,7 +321,7 @@ def test_predict_explains(trained: Path, mixed: Path, tmp_path: Path) -> None:
     [
         (["RUN", "DIR", "--json", "--csv"], "Choose one"),
         (["RUN", "DIR", "--out", "said.txt"], ".csv or .json"),
-        (["RUN", "DIR", "--top", "0"], "1 or more"),
+        (["RUN", "DIR", "--top", "0"], "at least 1"),
         (["RUN", "EMPTY"], "no images"),
         (["EMPTY", "DIR"], "model.json"),
         (["no-such-run", "DIR"], "no-such-run"),

@@ -192,7 +192,7 @@ def test_grey_networks_take_any_image(pictures: Path, tmp_path: Path) -> None:
         ("segment", ["--window", "3"], "height and a width"),
         ("segment", ["--scales", "0"], "above 0"),
         ("detect", ["--score", "50"], "from 0 to 1"),
-        ("detect", ["--max-size", "0"], "1 or more"),
+        ("detect", ["--max-size", "0"], "at least 1"),
         ("detect", ["--out", "maps"], ".csv or .json"),
         ("segment", ["--out", "maps", "--overlays", "maps"], "same folder"),
         ("segment", ["--out", "PICTURES"], "to be read"),

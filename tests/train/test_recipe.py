@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resurge.arch.zoo import get_spec
+from resurge.config import fields
 from resurge.errors import UserError
-from resurge.recipe import Recipe, describe_recipe, fields, list_recipes, load_recipe
+from resurge.recipe import Recipe, describe_recipe, list_recipes, load_recipe
 from resurge.train.train import build_model
 
 
@@ -146,7 +147,7 @@ def test_imagenet_recipes_are_the_papers() -> None:
 
 
 def test_fields_are_documented_and_have_one_name_each() -> None:
-    listed = list(fields())
+    listed = list(fields(Recipe))
     leaves = [path.rpartition(".")[2] for path, *_ in listed]
     assert len(leaves) == len(set(leaves))
     assert all(help for *_, help in listed)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import math
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NoReturn
 
+from resurge.config import Hint, Limits, Unfit, coerce, members, type_name
 from resurge.errors import UserError, suggest
 from resurge.tasks.tta import TTA
 
@@ -58,37 +58,31 @@ def one_of(options: Iterable[str], what: str) -> Callable[[str], str]:
     return check
 
 
+def value(hint: Hint, **limits: float | None) -> Callable[[str], Any]:
+    """An argparse `type`: what the text is as the type `hint`, within `limits` (see `resurge.config.Limits`)."""
+
+    def read(word: str) -> object:
+        try:
+            found = coerce(word, hint)
+        except Unfit:
+            found = ()
+        if found == ():
+            raise argparse.ArgumentTypeError(f"expected a {type_name(hint)}, got {word!r}")
+        if problem := Limits(**limits).problem(found):  # type: ignore[arg-type]  # choices are one_of's
+            raise argparse.ArgumentTypeError(f"expected {problem}")
+        return found
+
+    return read
+
+
 def whole_number(at_least: int, at_most: int | None = None) -> Callable[[str], int]:
     """An argparse `type`: an integer that is neither smaller than `at_least` nor larger than `at_most`."""
-
-    def check(word: str) -> int:
-        try:
-            number = int(word)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"expected a whole number, got {word!r}") from None
-        if number < at_least:
-            raise argparse.ArgumentTypeError(f"expected {at_least} or more, got {number}")
-        if at_most is not None and number > at_most:
-            raise argparse.ArgumentTypeError(f"expected {at_most} or less, got {number}")
-        return number
-
-    return check
+    return value(int, low=at_least, high=at_most)
 
 
-def number(word: str) -> float:
-    """An argparse `type`: a finite number."""
-    try:
-        value = float(word)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"expected a number, got {word!r}")
-    return value
-
-
-def numbers(word: str) -> tuple[float, ...]:
-    """An argparse `type`: numbers with commas between them."""
-    return tuple(number(part.strip()) for part in word.strip("[]()").split(","))
+number: Callable[[str], float] = value(float)
+numbers: Callable[[str], tuple[float, ...]] = value(tuple[float, ...])
+share: Callable[[str], float] = value(float, low=0, high=1)
 
 
 def add_json(parser: Parser) -> None:
@@ -119,26 +113,11 @@ def add_workers(parser: Parser) -> None:
     )
 
 
-def yes_or_no(word: str) -> bool:
-    """An argparse `type`: true or false."""
-    if word.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"expected true or false, got {word!r}")
-    return word.lower() == "true"
-
-
-def factors(word: str) -> tuple[float, ...]:
-    """An argparse `type`: positive numbers with commas between them."""
-    found = numbers(word)
-    if min(found) <= 0:
-        raise argparse.ArgumentTypeError(f"expected numbers above 0, got {word!r}")
-    return found
-
-
 def height_and_width(word: str) -> tuple[int, int] | None:
     """An argparse `type`: two whole numbers of pixels, or `none`."""
     if word.lower() == "none":
         return None
-    sides = [whole_number(1)(part.strip()) for part in word.strip("[]()").split(",")]
+    sides = value(tuple[int, ...], low=1)(word)
     if len(sides) != 2:
         raise argparse.ArgumentTypeError(f"expected a height and a width such as 512,512, got {word!r}")
     return sides[0], sides[1]
@@ -148,9 +127,14 @@ def add_views(parser: Parser) -> None:
     """The options of test-time augmentation; those not given stay None."""
     group = parser.add_argument_group("segmenters only", "default: what the run's recipe tests with")
     about = "average over the image at these sizes: 0.75,1,1.25"
-    group.add_argument("--scales", type=factors, metavar="A,B", help=about)
+    group.add_argument("--scales", type=value(tuple[float, ...], above=0), metavar="A,B", help=about)
     group.add_argument(
-        "--flip", type=yes_or_no, nargs="?", const=True, metavar="true/false", help="average over its mirror image too"
+        "--flip",
+        type=value(bool),
+        nargs="?",
+        const=True,
+        metavar="true/false",
+        help="average over its mirror image too",
     )
     group.add_argument(
         "--window",
@@ -195,20 +179,13 @@ def add_max_size(parser: Parser) -> None:
     parser.add_argument("--max-size", type=whole_number(1), metavar="N", help=about)
 
 
-def share(word: str) -> float:
-    """An argparse `type`: a number in 0..1."""
-    found = number(word)
-    if not 0 <= found <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {word!r}")
-    return found
+def metavar(hint: Hint) -> str:
+    """What stands for a value of this type in the help: N, X, TEXT, true/false, or A,B for a list."""
+    return {int: "N", float: "X", str: "TEXT", bool: "true/false"}.get(members(hint)[0], "A,B")
 
 
-def as_is(value: Any) -> str:
+def as_is(value: object) -> str:
     """A value as the command line would take it: `none`, `true`, `0.1`, `a,b`."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "true" if value else "false"
     if isinstance(value, (tuple, list)):
         return ",".join(map(as_is, value))
-    return str(value)
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)

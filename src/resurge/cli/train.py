@@ -7,12 +7,11 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 from resurge import processes
 from resurge import recipe as recipes
-from resurge.cli.options import Parser, as_is
-from resurge.config import read_assignment
+from resurge.cli.options import Parser, as_is, metavar
+from resurge.config import FieldInfo, fields, paths, read_assignment
 from resurge.errors import OtherProcessFailed, TrainingDiverged, TrainingInterrupted, UserError, suggest
 from resurge.recipe import Recipe
 from resurge.tasks.metric_names import NAMES, percent_text
@@ -23,10 +22,10 @@ COMMON = ("task", "head", "data", "model", "weights")
 
 def add_options(parser: Parser) -> None:
     parser.usage = "%(prog)s [options]"
-    fields = {path: (kind, default, help_) for path, kind, default, help_ in recipes.fields()}
+    options = {field.path: field for field in fields(Recipe)}
     parser.add_argument("--recipe", metavar="NAME", help="a named recipe (below) or a YAML file; options override it")
     for path in COMMON:
-        _add_field(parser, path, *fields.pop(path))
+        _add_field(parser, options.pop(path))
     parser.add_argument("--out", metavar="RUN", help="the run directory to write (default: a new one under runs/)")
     parser.add_argument("--overwrite", action="store_true", help="replace the run directory when it exists")
     parser.add_argument("--resume", metavar="RUN", help="go on with a run exactly where its last checkpoint stands")
@@ -35,31 +34,23 @@ def add_options(parser: Parser) -> None:
     )
     parser.add_argument("--print-recipe", action="store_true", help="print the resulting recipe and train nothing")
     groups: dict[str, argparse._ArgumentGroup] = {}
-    for path, field in fields.items():
+    for path, field in options.items():
         title = path.rpartition(".")[0] or "recipe"
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
-        _add_field(groups[title], path, *field)
+        _add_field(groups[title], field)
     parser.epilog = "named recipes: " + ", ".join(recipes.list_recipes())
 
 
-def _add_field(place: argparse._ActionsContainer, path: str, kind: str, default: Any, help_: str) -> None:
-    # true/false fields may stand without a value: `--compile`
-    flag: dict[str, Any] = {"nargs": "?", "const": "true"} if kind == "true/false" else {}
+def _add_field(place: argparse._ActionsContainer, field: FieldInfo) -> None:
     place.add_argument(
-        option_name(path),
-        dest=f"field:{path}",
-        metavar=_metavar(kind),
-        help=f"{help_} ({as_is(default)})".replace("%", "%%"),
-        **flag,
+        option_name(field.path),
+        dest=f"field:{field.path}",
+        metavar=metavar(field.hint),
+        help=f"{field.help} ({as_is(field.default)})".replace("%", "%%"),
+        nargs="?" if field.hint is bool else None,  # true/false fields may stand without a value: `--compile`
+        const="true" if field.hint is bool else None,
     )
-
-
-def _metavar(kind: str) -> str:
-    if "list" in kind:
-        return "A,B"
-    first = kind.split(" or ")[0]
-    return {"true/false": "true/false", "whole number": "N", "number": "X"}.get(first, "TEXT")
 
 
 def option_name(path: str) -> str:
@@ -104,7 +95,7 @@ def _run(options: argparse.Namespace) -> int:
     return _train(recipe, Path(options.out) if options.out else free_run(recipe), overwrite=options.overwrite)
 
 
-def _starting_recipe(name: str | None, changes: dict[str, Any]) -> Recipe:
+def _starting_recipe(name: str | None, changes: dict[str, object]) -> Recipe:
     """The named recipe, or the one a task starts from when none is named."""
     if name is not None:
         return recipes.load_recipe(name)
@@ -118,7 +109,7 @@ def _starting_recipe(name: str | None, changes: dict[str, Any]) -> Recipe:
     return recipes.load_recipe(default)
 
 
-def _changed_recipe(folder: Path, changes: dict[str, Any]) -> Recipe:
+def _changed_recipe(folder: Path, changes: dict[str, object]) -> Recipe:
     """The run's recipe with what the command line says; the training refuses what must stay as it was."""
     from resurge.runs import read_recipe
 
@@ -140,31 +131,17 @@ def _train(recipe: Recipe | None, out: Path, *, resume: bool = False, overwrite:
     return 0
 
 
-def changed_fields(options: argparse.Namespace) -> dict[str, Any]:
+def changed_fields(options: argparse.Namespace) -> dict[str, object]:
     """The recipe's fields that the command line sets, by dotted path. An option wins over `--set`."""
-    kinds = {path: kind for path, kind, _, _ in recipes.fields()}
-    changes: dict[str, Any] = {}
+    names = paths(Recipe)
+    changes: dict[str, object] = {}
     for assignment in options.set:
         name, value = read_assignment(assignment)
-        paths = [path for path in kinds if name in (path, path.rpartition(".")[2])]
-        if not paths:
-            names = [path.rpartition(".")[2] for path in kinds]
+        if name not in names:
             raise UserError(f"--set {assignment}: a recipe has no field {name!r}.{suggest(name, names)}")
-        changes[paths[0]] = value
-    for path, kind in kinds.items():
-        text = getattr(options, f"field:{path}")
-        if text is not None:
-            changes[path] = read_value(text, kind)
-    return changes
-
-
-def read_value(text: str, kind: str) -> Any:
-    """An option's text as plain data for a field of this type (in the words of `recipe.fields`)."""
-    if kind.startswith("text"):
-        return text  # paths and spec text hold characters that mean something to YAML
-    if "list" in kind and "," in text and not text.lstrip().startswith("["):
-        text = f"[{text}]"
-    return read_assignment(f"value={text}")[1]
+        changes[names[name]] = value
+    given = {path: getattr(options, f"field:{path}") for path in names.values()}
+    return changes | {path: text for path, text in given.items() if text is not None}
 
 
 def free_run(recipe: Recipe) -> Path:
