@@ -191,7 +191,7 @@ def test_grey_networks_take_any_image(pictures: Path, tmp_path: Path) -> None:
         ("segment", ["--out", "x.json"], "folder"),
         ("segment", ["--window", "3"], "height and a width"),
         ("segment", ["--scales", "0"], "above 0"),
-        ("detect", ["--score", "50"], "from 0 to 1"),
+        ("detect", ["--score", "50"], "at most 1"),
         ("detect", ["--max-size", "0"], "at least 1"),
         ("detect", ["--out", "maps"], ".csv or .json"),
         ("segment", ["--out", "maps", "--overlays", "maps"], "same folder"),
