@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from resurge.errors import TrainingInterrupted, UserError
 from resurge.recipe import Recipe
-from resurge.tasks.classify.objective import Batch, Classification
+from resurge.tasks.classify.loss import Batch, Classification
 from resurge.tasks.objective import Sums
 from resurge.train.train import train
 

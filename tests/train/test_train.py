@@ -19,7 +19,9 @@ from resurge.data.sources import open_data
 from resurge.errors import TrainingDiverged, UserError
 from resurge.recipe import Recipe
 from resurge.runs import load_run
+from resurge.tasks.classify.loss import Batch, Classification
 from resurge.tasks.evaluation import evaluate
+from resurge.tasks.objective import Sums
 from resurge.tasks.table import get_task
 from resurge.train.checkpoint import CHECKPOINT_FORMAT, first_nonfinite, read_checkpoint, write_checkpoint
 from resurge.train.diagnose import first_nonfinite_module
