@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from resurge.arch.zoo import get_spec
-from resurge.data.scene_preprocessing import ScenePreprocessing
+from resurge.data.preprocessing import ScenePreprocessing
 from resurge.runs import save_run_model
 from resurge.tasks.build import build_task_model
 from resurge.tasks.detect.settings import Detector

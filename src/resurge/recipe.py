@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from resurge.config import Section, option, read_assignment, replaced, to_plain
+from resurge.data.augmentation import Augmentation
 from resurge.errors import UserError, suggest
 from resurge.tasks.detect.settings import Detector
 from resurge.tasks.segment.settings import Segmenter
@@ -50,44 +51,6 @@ class Images(Section):
     interpolation: str = option("bilinear", "how images are resized", choices=("nearest", "bilinear", "bicubic"))
     mean: tuple[float, ...] | None = option(None, "mean of each channel on a 0..1 scale; null: the data's usual one")
     std: tuple[float, ...] | None = option(None, "deviation of each channel; null: the data's usual one", above=0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Augmentation(Section):
-    """What is done to a training image at random."""
-
-    crop_scale: tuple[float, ...] | None = option(
-        (0.08, 1.0), "random resized crop: share of the area, from and to; null: off", above=0, high=1
-    )
-    crop_ratio: tuple[float, ...] = option((0.75, 4 / 3), "random resized crop: aspect ratio, from and to", above=0)
-    pad_crop: int = option(0, "pad by this many pixels, then crop at random (CIFAR: 4)", low=0)
-    hflip: float = option(0.5, "probability of a left-right flip", low=0, high=1)
-    affine_degrees: float = option(0.0, "random rotation, up to this many degrees either way", low=0, high=180)
-    affine_translate: float = option(0.0, "random shift, up to this share of the side", low=0, high=1)
-    affine_scale: float = option(0.0, "random zoom, up to this share larger or smaller", low=0, below=1)
-    affine_shear: float = option(0.0, "random shear, up to this many degrees either way", low=0, below=90)
-    auto_augment: str = option(
-        "none", "policy of operations", choices=("none", "autoaugment", "randaugment", "trivialaugment")
-    )
-    auto_policy: str = option(
-        "imagenet", "AutoAugment: the data its policy was found on", choices=("imagenet", "cifar10")
-    )
-    auto_operations: int = option(2, "RandAugment: operations an image", low=1)
-    auto_magnitude: int = option(9, "RandAugment: strength, 0 to 30", low=0, high=30)
-    color_jitter: float = option(0.0, "strength of random brightness, contrast and saturation", low=0, high=1)
-    random_erasing: float = option(0.0, "probability of erasing a rectangle (Zhong et al. 2020)", low=0, high=1)
-    vflip: float = option(0.0, "not classify: probability of an upside-down flip", low=0, high=1)
-    rotate90: bool = option(False, "not classify: turn by a random number of quarter turns")
-    photometric: float = option(
-        0.0, "not classify: probability of each of SSD's colour changes (Liu et al. 2016)", low=0, high=1
-    )
-    short_sides: tuple[int, ...] = option((), "not classify: short sides to draw from; empty: size", low=1, high=4096)
-    scale_jitter: tuple[float, ...] | None = option(
-        None, "not classify: resize by a random factor, from and to, and cut or pad to crop_size; null: off", above=0
-    )
-    crop_size: tuple[int, ...] | None = option(
-        None, "not classify: height and width of a random crop after resizing; null: off", low=1, high=4096
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,15 +227,10 @@ class Recipe(Section):
 
 def _check_together(recipe: Recipe) -> None:
     """Limits between fields."""
-    images, augmentation, setting = recipe.images, recipe.augmentation, recipe.optimization
-    for name, pair in (("crop_scale", augmentation.crop_scale), ("crop_ratio", augmentation.crop_ratio)):
-        if pair is not None and (len(pair) != 2 or pair[0] > pair[1]):
-            raise UserError(f"{name} takes two numbers, from and to (for example [0.5, 1.0]), not {list(pair)}.")
-    for name, pair in (("scale_jitter", augmentation.scale_jitter), ("crop_size", augmentation.crop_size),
-                       ("test_window", recipe.testing.test_window)):  # fmt: skip
-        if pair is not None and len(pair) != 2:
-            raise UserError(f"{name} takes two numbers, not {list(pair)}.")
-    if augmentation.scale_jitter is not None and augmentation.crop_size is None:
+    images, setting, window = recipe.images, recipe.optimization, recipe.testing.test_window
+    if window is not None and len(window) != 2:
+        raise UserError(f"test_window takes two numbers, not {list(window)}.")
+    if recipe.augmentation.scale_jitter is not None and recipe.augmentation.crop_size is None:
         raise UserError(
             "scale_jitter needs crop_size, the size that images are cut or padded to (for example [512, 512])."
         )

@@ -29,8 +29,7 @@ from resurge.arch.spec import Spec
 from resurge.arch.surgery import convert_norm
 from resurge.arch.zoo import get_spec
 from resurge.config import Section, to_plain
-from resurge.data.scene_transforms import ScenePreprocessing
-from resurge.data.transforms import Preprocessing
+from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
 from resurge.errors import UserError, suggest
 from resurge.recipe import Machine, Recipe
 from resurge.tasks.build import build_task_model

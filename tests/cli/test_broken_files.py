@@ -107,8 +107,8 @@ def test_check_data_names_ten_kinds_and_the_training_completes(
 def test_a_run_finds_images_with_odd_names_again(
     name: str, trained: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from resurge.data.bundle import write_split
     from resurge.data.sources import open_data
+    from resurge.data.splits import write_split
 
     data = shutil.copytree(photos, tmp_path / "data")
     try:
@@ -134,8 +134,8 @@ def test_eval_refuses_a_list_of_images_that_was_cut_short(
 
 
 def test_eval_does_not_need_the_training_images(trained: Path, photos: Path, tmp_path: Path) -> None:
-    from resurge.data.bundle import write_split
     from resurge.data.sources import open_data
+    from resurge.data.splits import write_split
 
     data = shutil.copytree(photos, tmp_path / "data")
     run = shutil.copytree(trained, tmp_path / "run")

@@ -15,8 +15,8 @@ from scene_runs import DETECTOR, MODEL, SEGMENTER, write_run
 
 import resurge
 from resurge.cli import main
-from resurge.data import digit_scenes
-from resurge.data.digits import DIGITS
+from resurge.data.formats import digit_scenes
+from resurge.data.formats.digits import DIGITS
 from resurge.recipe import Recipe
 
 TASKS = ("detect", "instances", "segment")

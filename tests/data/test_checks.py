@@ -9,11 +9,17 @@ import pytest
 import torch
 from PIL import Image
 
-from resurge.data.checks import SEVERITIES, check_classification
+from resurge.data.augmentation import Augmentation
+from resurge.data.checks import SEVERITIES, check_data
 from resurge.data.loading import EpochSampler, IndexedDataset, make_loader, verify
+from resurge.data.preprocessing import default_preprocessing
 from resurge.data.sources import open_data
-from resurge.data.transforms import Augment, default_preprocessing, train_transform
+from resurge.data.transforms import TrainTransform
 from resurge.errors import UserError
+
+
+def check_labels(source, **options):
+    return check_data(source, annotation="labels", **options)[0]
 
 
 def picture(seed: int, size=(48, 40)) -> Image.Image:
@@ -88,7 +94,7 @@ def broken(tmp_path) -> Path:
 
 
 def test_every_kind_of_broken_file_is_named(broken):
-    report = check_classification(broken)
+    report = check_labels(broken)
     found = {finding.kind: finding for finding in report.findings}
     for kind, (where, _) in broken_files().items():
         assert kind in found, kind
@@ -111,16 +117,16 @@ def test_every_kind_of_broken_file_is_named(broken):
 
 
 def test_nothing_else_is_accused(broken):
-    accused = {path for finding in check_classification(broken).findings for path in finding.paths}
+    accused = {path for finding in check_labels(broken).findings for path in finding.paths}
     assert not {path for path in accused if "/ok" in path and path.rsplit("ok")[1] not in ("0.jpg", "1.jpg")}
 
 
 def test_the_broken_folder_trains(broken):
     bundle = open_data(broken)
-    named = {path for finding in check_classification(broken).findings if finding.severity == "error"
+    named = {path for finding in check_labels(broken).findings if finding.severity == "error"
              for path in finding.paths}  # fmt: skip
     pre = default_preprocessing(bundle, 16)
-    transform = train_transform(pre, Augment(auto="trivialaugment", erase=0.2))
+    transform = TrainTransform(pre, Augmentation(auto_augment="trivialaugment", random_erasing=0.2))
     good, problems = verify(bundle.train)
     assert {problem.id for problem in problems} <= named
     assert len(problems) == 5
@@ -144,7 +150,7 @@ def test_the_broken_folder_trains(broken):
 
 
 def test_a_healthy_folder_has_no_findings(tmp_path):
-    report = check_classification(healthy(tmp_path / "pets"))
+    report = check_labels(healthy(tmp_path / "pets"))
     assert report.findings == ()
     assert report.ok
     assert report.lines()[-1] == "nothing wrong found"
@@ -159,14 +165,14 @@ def test_a_data_set_of_grey_or_tiny_images_is_not_odd(tmp_path):
         for i in range(3):
             pixels = np.random.default_rng(ord(name) + 9 * i).integers(0, 256, (4, 4), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
-    assert check_classification(tmp_path).findings == ()
+    assert check_labels(tmp_path).findings == ()
 
 
 def test_the_same_pixels_in_another_file_are_a_duplicate(tmp_path):
     root = healthy(tmp_path / "pets")
     (root / "train/cat/x.png").write_bytes(encode(picture(500), "PNG"))
     (root / "train/cat/y.bmp").write_bytes(encode(picture(500), "BMP"))
-    (finding,) = check_classification(root).findings
+    (finding,) = check_labels(root).findings
     assert (finding.kind, finding.paths) == ("duplicate", ("train/cat/x.png", "train/cat/y.bmp"))
 
 
@@ -181,7 +187,7 @@ def test_classes_are_looked_at(tmp_path):
     (root / "val/cow/a.jpg").write_bytes(encode(picture(900), "JPEG"))
     for file in (root / "val/cat").iterdir():
         file.unlink()
-    report = check_classification(root)
+    report = check_labels(root)
     assert {"empty-class", "empty-file", "imbalance", "unknown-class", "class-missing"} == report.kinds()
     text = "\n".join(report.lines())
     for word in ("bird", "fish", "val has classes that training lacks: cow", "val has no images of cat", "76"):
@@ -191,7 +197,7 @@ def test_classes_are_looked_at(tmp_path):
 def test_a_single_class_is_an_error(tmp_path):
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "a.png").write_bytes(encode(picture(1), "PNG"))
-    assert "single-class" in check_classification(tmp_path).kinds()
+    assert "single-class" in check_labels(tmp_path).kinds()
 
 
 def test_tables_and_separate_validation_folders(tmp_path):
@@ -199,16 +205,16 @@ def test_tables_and_separate_validation_folders(tmp_path):
     file = tmp_path / "t.csv"
     file.write_text("path,label,split\npets/train/cat/ok0.jpg,cat,train\npets/train/dog/ok0.jpg,dog,train\n"
                     "pets/val/dog/ok0.jpg,dog,val\n")  # fmt: skip
-    assert check_classification(file).kinds() == {"class-missing"}
+    assert check_labels(file).kinds() == {"class-missing"}
     (root / "val/dog/ok1.jpg").write_bytes((root / "train/dog/ok1.jpg").read_bytes())
-    report = check_classification(root / "train", val=root / "val")
+    report = check_labels(root / "train", val=root / "val")
     assert report.kinds() == {"overlap"}
-    assert check_classification(root / "train", val=file).kinds() == {"overlap"}
-    assert check_classification(root, val="val").kinds() == {"overlap"}
+    assert check_labels(root / "train", val=file).kinds() == {"overlap"}
+    assert check_labels(root, val="val").kinds() == {"overlap"}
 
 
 def test_data_sets_in_memory_report_their_counts():
-    report = check_classification("digits")
+    report = check_labels("digits")
     assert report.findings == ()
     assert report.stats["images"] == 1797
     assert report.stats["splits"] == {"train": 1258, "val": 179, "test": 360}
@@ -216,16 +222,16 @@ def test_data_sets_in_memory_report_their_counts():
 
 def test_nothing_to_check_is_an_error(tmp_path):
     with pytest.raises(UserError, match="is empty"):
-        check_classification(tmp_path)
+        check_labels(tmp_path)
     with pytest.raises(UserError, match="no folder"):
-        check_classification(tmp_path / "none")
+        check_labels(tmp_path / "none")
 
 
 def test_long_lists_are_cut_in_the_terminal_but_not_in_json(tmp_path):
     root = healthy(tmp_path / "pets")
     for i in range(30):
         (root / f"train/cat/zero{i:02d}.png").touch()
-    report = check_classification(root)
+    report = check_labels(root)
     assert any("and 25 more" in line for line in report.lines())
     assert len(report.lines()) < 20
     assert len(report.to_json()["findings"]) == 30

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scene_files import SQUARE, annotation, coco_document, picture, write_coco
 
-from resurge.data.coco import find_coco, read_coco
+from resurge.data.formats.coco import find_coco, read_coco
 from resurge.data.sources import open_data, open_split
 from resurge.errors import UserError
 
@@ -21,7 +21,7 @@ def test_a_folder_in_cocos_layout(tmp_path):
         annotation(5, 10, 1, segmentation=[]),
     ])  # fmt: skip
     val = coco_document([annotation(1, 10, 1)], images=1)
-    bundle = open_data(write_coco(tmp_path / "set", train, val), task="detect")
+    bundle = open_data(write_coco(tmp_path / "set", train, val), annotation="boxes")
     assert bundle.classes == ("cat", "dog", "bird")  # in the order of the ids, which have gaps
     assert bundle.train.ids == ("train2017/a0.png", "train2017/a1.png", "train2017/a2.png")
     assert bundle.train.image_ids == (10, 20, 30)
@@ -36,10 +36,10 @@ def test_a_folder_in_cocos_layout(tmp_path):
     assert len(bundle.val) == 1
     assert "1 box without area was left out: train2017/a0.png" in bundle.notes
     assert any("1 training image has no objects" in note for note in bundle.notes)
-    assert (bundle.in_channels, bundle.default_size, bundle.task) == (3, 30, "detect")
+    assert (bundle.in_channels, bundle.default_size, bundle.annotation) == (3, 30, "boxes")
     assert bundle.train.read(0).size == (40, 30)
 
-    with_masks = open_data(tmp_path / "set", task="instances")
+    with_masks = open_data(tmp_path / "set", annotation="masks")
     first, third = with_masks.train.target(0), with_masks.train.target(2)
     assert len(first) == 1
     assert "1 object without a mask was left out: train2017/a0.png" in with_masks.notes
@@ -55,7 +55,7 @@ def test_where_images_may_be(tmp_path, place):
     (tmp_path / "annotations/instances_train2017.json").write_text(json.dumps(document))
     for i in range(3):
         picture(tmp_path / place / f"a{i}.png", i)
-    bundle = open_data(tmp_path, task="detect", val_fraction=0.34)
+    bundle = open_data(tmp_path, annotation="boxes", val_fraction=0.34)
     assert bundle.train.path(0).is_file()
     assert (len(bundle.train), len(bundle.val)) == (2, 1)
     assert "held out by image with seed 0" in bundle.how
@@ -66,16 +66,16 @@ def test_a_single_file_with_images_beside(tmp_path):
     (tmp_path / "boxes.json").write_text(json.dumps(document))
     for i in range(3):
         picture(tmp_path / f"a{i}.png", i)
-    bundle = open_data(tmp_path / "boxes.json", task="instances", seed=1)
-    again = open_data(tmp_path / "boxes.json", task="instances", seed=1)
+    bundle = open_data(tmp_path / "boxes.json", annotation="masks", seed=1)
+    again = open_data(tmp_path / "boxes.json", annotation="masks", seed=1)
     assert bundle.val.ids == again.val.ids
     assert not set(bundle.train.ids) & set(bundle.val.ids)
-    split, classes, what = open_split(tmp_path / "boxes.json", task="detect")
+    split, classes, what = open_split(tmp_path / "boxes.json", annotation="boxes")
     assert (len(split), classes) == (3, ("cat", "dog", "bird"))
-    assert "whole part" in what
-    held, _, _ = open_split(tmp_path / "boxes.json", task="instances", split="val", seed=1)
+    assert "all images" in what
+    held, _, _ = open_split(tmp_path / "boxes.json", annotation="masks", split="val", seed=1)
     assert held.ids == bundle.val.ids
-    kept, _, _ = open_split(tmp_path / "boxes.json", task="instances", split="train", seed=1)
+    kept, _, _ = open_split(tmp_path / "boxes.json", annotation="masks", split="train", seed=1)
     assert kept.ids == bundle.train.ids
 
 
@@ -85,7 +85,7 @@ def test_files_in_split_folders_and_plain_names(tmp_path):
         (tmp_path / part).mkdir()
         (tmp_path / part / "_annotations.coco.json").write_text(json.dumps(document))
         picture(tmp_path / part / f"a{first}.png", first)
-    bundle = open_data(tmp_path, task="detect")
+    bundle = open_data(tmp_path, annotation="boxes")
     assert [split.ids for split in bundle.splits().values()] == [("train/a0.png",), ("valid/a5.png",), ("test/a9.png",)]
     assert find_coco(tmp_path / "train") == {"": tmp_path / "train" / "_annotations.coco.json"}
 
@@ -107,7 +107,7 @@ def test_odd_names_survive(tmp_path):
     write_coco(tmp_path, document)
     source = read_coco(tmp_path)
     assert source.classes[0] == "cat\n\u202e,\t'x' / \\"
-    bundle = open_data(tmp_path, task="detect", val_fraction=0.3)
+    bundle = open_data(tmp_path, annotation="boxes", val_fraction=0.3)
     found = {*bundle.train.ids, *bundle.val.ids}
     assert found == {f"train2017/{name}" for name in names.values()}
     assert all(bundle.train.read(i).size == (40, 30) for i in range(len(bundle.train)))
@@ -120,18 +120,18 @@ def test_the_byte_where_a_file_is_cut_short(tmp_path):
     text = file.read_bytes()
     file.write_bytes(text[: len(text) // 2])
     with pytest.raises(UserError, match=rf"is cut short: .* at byte [\d,]+ of {len(text) // 2:,}\. Copy or download"):
-        open_data(tmp_path, task="detect")
+        open_data(tmp_path, annotation="boxes")
     file.write_bytes(text.replace(b'": 10', b'"? 10', 1))
     with pytest.raises(UserError, match=r"is damaged: .* at byte \d+ of "):
-        open_data(tmp_path, task="detect")
+        open_data(tmp_path, annotation="boxes")
     umlauts = json.dumps({"a": "ü" * 20}, ensure_ascii=False).encode()
     file.write_bytes(umlauts[:-1])
     with pytest.raises(UserError, match=f"at byte {len(umlauts) - 1} of {len(umlauts) - 1}"):
-        open_data(tmp_path, task="detect")
+        open_data(tmp_path, annotation="boxes")
     for text, message in ((b"", "byte 0 of 0"), (b"[1]", "no list of images"), (b'{"images": []}', "no list of annot")):
         file.write_bytes(text)
         with pytest.raises(UserError, match=message):
-            open_data(tmp_path, task="detect")
+            open_data(tmp_path, annotation="boxes")
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_the_byte_where_a_file_is_cut_short(tmp_path):
 )
 def test_damaged_objects_are_left_out_with_a_note(tmp_path, change, left_out):
     document = coco_document([annotation(1, 10, 7), annotation(2, 10, 1) | change, annotation(3, 20)])
-    bundle = open_data(write_coco(tmp_path, document, coco_document([annotation(1, 10)], 1)), task="detect")
+    bundle = open_data(write_coco(tmp_path, document, coco_document([annotation(1, 10)], 1)), annotation="boxes")
     assert bundle.train.target(0).labels.tolist() == [1]
     assert any(left_out in note for note in bundle.notes), bundle.notes
 
@@ -181,7 +181,7 @@ def test_damaged_entries_of_images(tmp_path):
 def test_damaged_categories(tmp_path, categories, message):
     write_coco(tmp_path, coco_document([annotation(1, 10)]) | {"categories": categories})
     with pytest.raises(UserError, match=message):
-        open_data(tmp_path, task="detect")
+        open_data(tmp_path, annotation="boxes")
 
 
 def test_categories_of_the_same_name_are_told_apart(tmp_path):
@@ -192,24 +192,24 @@ def test_categories_of_the_same_name_are_told_apart(tmp_path):
 def test_classes_of_validation_are_matched_by_name(tmp_path):
     val = coco_document([annotation(1, 10, 4)], 1) | {"categories": [{"id": 4, "name": "dog"}]}
     write_coco(tmp_path, coco_document([annotation(1, 10)]), val)
-    assert open_data(tmp_path, task="detect").val.target(0).labels.tolist() == [1]
-    assert open_split(tmp_path, task="detect", classes=("x", "y", "dog"))[0].target(0).labels.tolist() == [2]
+    assert open_data(tmp_path, annotation="boxes").val.target(0).labels.tolist() == [1]
+    assert open_split(tmp_path, annotation="boxes", classes=("x", "y", "dog"))[0].target(0).labels.tolist() == [2]
     file = tmp_path / "annotations/instances_val2017.json"
     file.write_text(json.dumps(val | {"categories": [{"id": 4, "name": "dogs"}]}))
     with pytest.raises(UserError, match=r"'dogs' is not one of training's .*Did you mean 'dog'"):
-        open_data(tmp_path, task="detect")
+        open_data(tmp_path, annotation="boxes")
 
 
 def test_missing_images(tmp_path):
     write_coco(tmp_path, coco_document([annotation(1, 10), annotation(2, 20)]), coco_document([annotation(1, 10)], 1))
     (tmp_path / "train2017/a1.png").unlink()
-    bundle = open_data(tmp_path, task="detect")
+    bundle = open_data(tmp_path, annotation="boxes")
     assert len(bundle.train) == 2
     assert "1 listed image is not there: train2017/a1.png" in bundle.notes
     for file in (tmp_path / "train2017").iterdir():
         file.unlink()
     with pytest.raises(UserError, match="none of the 3 images"):
-        open_data(tmp_path, task="detect")
+        open_data(tmp_path, annotation="boxes")
 
 
 def test_images_without_a_size(tmp_path):
@@ -218,14 +218,14 @@ def test_images_without_a_size(tmp_path):
     for entry in document["images"]:
         del entry["width"], entry["height"]
     (tmp_path / "annotations/instances_train2017.json").write_text(json.dumps(document))
-    objects = open_data(tmp_path, task="instances").train.target(0)
+    objects = open_data(tmp_path, annotation="masks").train.target(0)
     assert objects.boxes.tolist() == [[2, 2, 12, 12]]
     assert objects.area.tolist() == [100]
 
 
 def test_nothing_to_train_on(tmp_path):
     with pytest.raises(UserError, match="has no object to train on in its 3 training images"):
-        open_data(write_coco(tmp_path, coco_document([]), coco_document([], 1)), task="detect")
+        open_data(write_coco(tmp_path, coco_document([]), coco_document([], 1)), annotation="boxes")
 
 
 def test_parts_without_images_or_categories(tmp_path):
@@ -233,19 +233,19 @@ def test_parts_without_images_or_categories(tmp_path):
     data = write_coco(tmp_path / "no-images", empty, good)
     message = r"no-images has no images to train on: its training part lists none .*Expected at least two; add"
     with pytest.raises(UserError, match=message):
-        open_data(data, task="detect")
+        open_data(data, annotation="boxes")
     with pytest.raises(UserError, match="has no images to train on: it lists none"):
-        open_data(data / "annotations/instances_train2017.json", task="detect")
+        open_data(data / "annotations/instances_train2017.json", annotation="boxes")
     data = write_coco(tmp_path / "no-categories", good | {"categories": []}, good)
     message = r"no-categories has no classes: the list of categories is empty .*Expected an entry with an id and a name"
     with pytest.raises(UserError, match=message):
-        open_data(data, task="detect")
+        open_data(data, annotation="boxes")
     data = write_coco(tmp_path / "no-validation", good, empty)
-    assert "the val part of no-validation lists no images and is left out" in open_data(data, task="detect").notes
-    with pytest.raises(UserError, match=r"the val part .* lists no images"):
-        open_split(data, task="detect", split="val")
+    assert "the val part of no-validation lists no images and is left out" in open_data(data, annotation="boxes").notes
+    with pytest.raises(UserError, match=r"the val split .* lists no images"):
+        open_split(data, annotation="boxes", split="val")
     with pytest.raises(UserError, match="given with --val, lists no images"):
-        open_data(data, task="detect", val=data / "annotations/instances_val2017.json")
+        open_data(data, annotation="boxes", val=data / "annotations/instances_val2017.json")
 
 
 @pytest.mark.parametrize("encoding, name", [
@@ -258,24 +258,24 @@ def test_another_encoding_is_named(tmp_path, encoding, name):
     for content in (text, text[: len(text) // 2]):
         file.write_bytes(content)
         with pytest.raises(UserError, match=rf"json is in {name}, and JSON is read in UTF-8\. Save it again in UTF-8"):
-            open_data(tmp_path, task="detect")
+            open_data(tmp_path, annotation="boxes")
     file.write_bytes(bytes(100))  # what a disk that was full leaves
     with pytest.raises(UserError, match=r"at byte 0 of 100\. Copy or download"):
-        open_data(tmp_path, task="detect")
+        open_data(tmp_path, annotation="boxes")
 
 
 def test_boxes_alone_do_not_serve_instances(tmp_path):
     write_coco(tmp_path, coco_document([annotation(1, 10, segmentation=[])]))
-    with pytest.raises(UserError, match=r"has boxes but no masks.*--task detect"):
-        open_data(tmp_path, task="instances")
-    with pytest.raises(UserError, match=r"no class for every pixel.*--task detect"):
-        open_data(tmp_path, task="segment")
+    with pytest.raises(UserError, match=r"has boxes but no masks.*annotation='boxes'"):
+        open_data(tmp_path, annotation="masks")
+    with pytest.raises(UserError, match=r"no class for every pixel.*annotation='boxes'"):
+        open_data(tmp_path, annotation="maps")
 
 
 def test_outlines_of_too_few_points_beside_good_ones(tmp_path):
     document = coco_document([annotation(1, 10, segmentation=[[1, 1, 2, 2], *SQUARE]),
                               annotation(2, 10, segmentation=[[1, 1, 2, 2]])])  # fmt: skip
-    bundle = open_data(write_coco(tmp_path, document, coco_document([annotation(1, 10)], 1)), task="instances")
+    bundle = open_data(write_coco(tmp_path, document, coco_document([annotation(1, 10)], 1)), annotation="masks")
     assert len(bundle.train.target(0)) == 1
 
 
@@ -287,7 +287,7 @@ def test_the_real_subset(real_data: Path):
     from faster_coco_eval.core import mask as coco_mask
     from pycocotools.coco import COCO
 
-    bundle = open_data(folder, task="instances")
+    bundle = open_data(folder, annotation="masks")
     assert bundle.num_classes == 80
     assert (bundle.classes[0], bundle.classes[-1]) == ("person", "toothbrush")
     assert [len(split) for split in bundle.splits().values()] == [80, 80]

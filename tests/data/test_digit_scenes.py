@@ -6,15 +6,15 @@ import pickle
 import numpy as np
 import pytest
 
-from resurge.data.bundle import write_split
-from resurge.data.digit_scenes import COUNTS, SEED, SIDE, compose
-from resurge.data.digits import DIGITS, digit_splits
-from resurge.data.sources import open_data, open_split, summary
+from resurge.data.formats.digit_scenes import COUNTS, SEED, SIDE, compose
+from resurge.data.formats.digits import DIGITS, digit_splits
+from resurge.data.sources import open_data, open_split
+from resurge.data.splits import write_split
 from resurge.errors import UserError
 
 
 def test_boxes_masks_and_maps_are_of_the_same_pixels():
-    scenes, maps = open_data("digits", task="instances"), open_data("digits", task="segment")
+    scenes, maps = open_data("digits", annotation="masks"), open_data("digits", annotation="maps")
     for name, split in scenes.splits().items():
         assert len(split) == len(maps.splits()[name]) == COUNTS[name]
         for index in range(0, len(split), 17):
@@ -33,9 +33,9 @@ def test_boxes_masks_and_maps_are_of_the_same_pixels():
 
 
 def test_boxes_come_without_masks():
-    bundle = open_data("digits", task="detect")
+    bundle = open_data("digits", annotation="boxes")
     assert bundle.train.target(0).regions is None
-    assert (bundle.train.target(5).boxes == open_data("digits", task="instances").train.target(5).boxes).all()
+    assert (bundle.train.target(5).boxes == open_data("digits", annotation="masks").train.target(5).boxes).all()
 
 
 def test_a_scene_depends_on_its_seed_alone():
@@ -44,17 +44,17 @@ def test_a_scene_depends_on_its_seed_alone():
     assert (one.pixels == same.pixels).all()
     assert (one.masks == same.masks).all()
     assert (one.pixels != other.pixels).any()
-    assert (np.asarray(open_data("digits", task="detect", seed=9).val.read(3)) == one.pixels).all()
+    assert (np.asarray(open_data("digits", annotation="boxes", seed=9).val.read(3)) == one.pixels).all()
 
 
 def test_scenes_are_what_they_were():
     # Written down so that no release changes the embedded data unseen; labels do not hang on rounding.
-    labels = [objects.labels.tolist() for objects in open_data("digits", task="detect").val.objects]
+    labels = [objects.labels.tolist() for objects in open_data("digits", annotation="boxes").val.objects]
     assert hashlib.sha256(json.dumps(labels).encode()).hexdigest()[:16] == "887c9991b24c7772"
 
 
 def test_scenes_vary():
-    bundle = open_data("digits", task="detect")
+    bundle = open_data("digits", annotation="boxes")
     objects = bundle.train.objects
     counts = np.bincount(np.concatenate([one.labels for one in objects]), minlength=10)
     assert counts.min() > 0.7 * counts.mean()
@@ -77,32 +77,31 @@ def test_no_digit_is_in_two_splits(monkeypatch):
 
 
 def test_what_a_run_keeps(tmp_path):
-    bundle = open_data("digits", task="segment")
+    bundle = open_data("digits", annotation="maps")
     assert bundle.classes == ("background", *DIGITS)
     kept = json.loads(json.dumps(bundle.to_json()))
-    assert (kept["task"], kept["sizes"]) == ("segment", COUNTS)
+    assert kept["sizes"] == COUNTS
     assert (bundle.in_channels, bundle.default_size) == (3, SIDE)
     write_split(bundle, tmp_path / "split.csv")
     with (tmp_path / "split.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == sum(COUNTS.values())
     assert rows[0] == {"path": "train-scene-0000", "split": "train"}
-    assert "objects" in "\n".join(summary(open_data("digits", task="detect")))
     again = pickle.loads(pickle.dumps(bundle.val))
     assert (again.target(3) == bundle.val.target(3)).all()
     assert (again.select([3]).target(0) == bundle.val.target(3)).all()
 
 
 def test_splits_to_evaluate_on():
-    assert len(open_split("digits", task="detect")[0]) == COUNTS["test"]
-    assert len(open_split("digits", task="detect", split="val", classes=DIGITS)[0]) == COUNTS["val"]
-    bundle = open_data("digits", task="detect", val="test")
+    assert len(open_split("digits", annotation="boxes")[0]) == COUNTS["test"]
+    assert len(open_split("digits", annotation="boxes", split="val", classes=DIGITS)[0]) == COUNTS["val"]
+    bundle = open_data("digits", annotation="boxes", val="test")
     assert (len(bundle.val), bundle.test) == (COUNTS["test"], None)
     with pytest.raises(UserError, match="own split"):
-        open_data("digits", task="detect", val="elsewhere")
+        open_data("digits", annotation="boxes", val="elsewhere")
     with pytest.raises(UserError, match="other classes"):
-        open_split("digits", task="detect", classes=("a", "b"))
-    with pytest.raises(UserError, match="has no all split"):
-        open_split("digits", task="detect", split="all")
-    with pytest.raises(UserError, match="Did you mean 'detect'"):
-        open_data("digits", task="detct")
+        open_split("digits", annotation="boxes", classes=("a", "b"))
+    with pytest.raises(UserError, match="is already split"):
+        open_split("digits", annotation="boxes", split="all")
+    with pytest.raises(UserError, match="unknown annotation 'detct'"):
+        open_data("digits", annotation="detct")

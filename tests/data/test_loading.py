@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from resurge.data.bundle import ArrayImages, FileImages, Split
+from resurge.data.augmentation import Augmentation
 from resurge.data.images import UnreadableImage
 from resurge.data.loading import EpochSampler, IndexedDataset, cache, class_weights, make_loader, verify
-from resurge.data.transforms import Augment, Preprocessing, train_transform
+from resurge.data.preprocessing import Preprocessing
+from resurge.data.splits import ArrayImages, FileImages, Split
+from resurge.data.transforms import TrainTransform
 from resurge.errors import UserError
 
 PRE = Preprocessing(8, 1.0, (0.5,), (0.5,), 1, squash=True)
@@ -128,7 +130,7 @@ def test_impossible_samplers_and_positions_are_explained():
 
 def test_a_sample_is_a_function_of_seed_epoch_and_index_only():
     split = array_split()
-    transform = train_transform(PRE, Augment(auto="trivialaugment"))
+    transform = TrainTransform(PRE, Augmentation(auto_augment="trivialaugment"))
     first = IndexedDataset(split, transform, 1, train=True)
     again = IndexedDataset(split, transform, 1, train=True)
     keys = [(e, i) for e in range(3) for i in range(10)]
@@ -157,7 +159,7 @@ def test_batches_do_not_depend_on_the_number_of_workers():
     for workers in (0, 2):
         sampler = EpochSampler(split.labels, 7, 5)
         sampler.set_position(2, 1)
-        dataset = IndexedDataset(split, train_transform(PRE, Augment()), 5, train=True)
+        dataset = IndexedDataset(split, TrainTransform(PRE, Augmentation()), 5, train=True)
         results.append(list(make_loader(dataset, sampler, workers)))
         assert len(results[-1]) == len(sampler) - 1
     assert results[0][0][0].shape == (7, 1, 8, 8)
@@ -197,7 +199,7 @@ def test_the_replacement_goes_round_the_end_and_then_to_other_classes(files):
 
 
 def test_a_run_goes_on_when_files_break_half_way(files):
-    dataset = IndexedDataset(files, train_transform(PRE, Augment()), 0, train=True)
+    dataset = IndexedDataset(files, TrainTransform(PRE, Augmentation()), 0, train=True)
     sampler = EpochSampler(files.labels, 4, 0)
     whole = list(make_loader(dataset, sampler))
     spoil(files, 0, 5, 6)

@@ -3,17 +3,18 @@ import pytest
 from PIL import Image
 from scene_files import mask, picture, write_camvid, write_pairs
 
+from resurge.data.formats.camvid import CAMVID, read_camvid, stripped
+from resurge.data.formats.pairs import read_pairs
 from resurge.data.images import UnreadableImage
 from resurge.data.index_images import read_indices
-from resurge.data.mask_folders import CAMVID, read_camvid, read_pairs, stripped
-from resurge.data.scenes import IGNORE
 from resurge.data.sources import open_data, open_split
+from resurge.data.splits import IGNORE
 from resurge.errors import UserError
 
 
 @pytest.mark.parametrize("outside", [True, False])
 def test_pairs_with_parts(tmp_path, outside):
-    bundle = open_data(write_pairs(tmp_path, outside=outside), task="segment")
+    bundle = open_data(write_pairs(tmp_path, outside=outside), annotation="maps")
     assert bundle.classes == ("class 0", "class 1", "class 2")
     assert (len(bundle.train), len(bundle.val), bundle.test) == (3, 3, None)
     target = bundle.train.target(0)
@@ -21,8 +22,8 @@ def test_pairs_with_parts(tmp_path, outside):
     assert target[0, ::10].tolist() == [0, 1, 2, IGNORE]
     assert bundle.train.ids[0] == ("images/train/p0.jpg" if outside else "train/images/p0.jpg")
     assert bundle.train.select([2]).path(0).name == "p2.jpg"
-    with pytest.raises(UserError, match="no objects, which --task detect needs"):
-        open_data(tmp_path, task="detect")
+    with pytest.raises(UserError, match="no objects, which annotation='boxes' needs"):
+        open_data(tmp_path, annotation="boxes")
 
 
 def test_cityscapes(tmp_path):
@@ -32,7 +33,7 @@ def test_cityscapes(tmp_path):
             picture(tmp_path / f"leftImg8bit/{stem}_leftImg8bit.png", i)
             mask(tmp_path / f"gtFine/{stem}_gtFine_labelIds.png", 7)
             mask(tmp_path / f"gtFine/{stem}_gtFine_labelTrainIds.png", i)
-    bundle = open_data(tmp_path, task="segment")
+    bundle = open_data(tmp_path, annotation="maps")
     assert (bundle.num_classes, len(bundle.train), len(bundle.val)) == (2, 2, 2)
     assert [int(bundle.val.target(i).max()) for i in range(2)] == [0, 1]
 
@@ -42,17 +43,17 @@ def test_flat_pairs_and_names_from_a_file(tmp_path):
         picture(tmp_path / f"imgs/{i}.jpg", i)
         mask(tmp_path / f"labels/{i}_mask.png", i % 3)
     (tmp_path / "classes.txt").write_text("Straße\nHimmel, blau\n\n rest\n", encoding="utf-8")
-    bundle = open_data(tmp_path, task="segment", val_fraction=0.4, seed=2)
+    bundle = open_data(tmp_path, annotation="maps", val_fraction=0.4, seed=2)
     assert bundle.classes == ("Straße", "Himmel, blau", "rest")
     assert (len(bundle.train), len(bundle.val)) == (3, 2)
-    split, _, what = open_split(tmp_path, task="segment", classes=("rest", "Himmel, blau", "x", "Straße"))
+    split, _, what = open_split(tmp_path, annotation="maps", classes=("rest", "Himmel, blau", "x", "Straße"))
     assert [int(split.target(i).max()) for i in range(5)] == [3, 1, 0, 3, 1]
-    assert "whole part" in what
-    with pytest.raises(UserError, match="has the class 'Straße'"):
-        open_split(tmp_path, task="segment", classes=("Strase", "rest"))
+    assert "all images" in what
+    with pytest.raises(UserError, match="the class 'Straße' is not one of training's"):
+        open_split(tmp_path, annotation="maps", classes=("Strase", "rest"))
     (tmp_path / "classes.txt").write_text("a\na\n")
     with pytest.raises(UserError, match="a name twice"):
-        open_data(tmp_path, task="segment")
+        open_data(tmp_path, annotation="maps")
 
 
 @pytest.mark.parametrize("values", [(0, 255), (0, 1)])
@@ -60,7 +61,7 @@ def test_two_values_are_background_and_foreground(tmp_path, values):
     for i in range(3):
         picture(tmp_path / f"images/{i}.png", i)
         mask(tmp_path / f"masks/{i}.png", np.where(np.arange(1200).reshape(30, 40) % 3 == 0, *values[::-1]))
-    bundle = open_data(tmp_path, task="segment")
+    bundle = open_data(tmp_path, annotation="maps")
     assert bundle.classes == ("background", "foreground")
     assert np.unique(bundle.train.target(0)).tolist() == [0, 1]
 
@@ -69,7 +70,7 @@ def test_images_without_masks_are_left_out_with_a_note(tmp_path):
     write_pairs(tmp_path)
     picture(tmp_path / "images/train/bare.jpg", 77)
     mask(tmp_path / "masks/train/stray.png", 1)
-    bundle = open_data(tmp_path, task="segment")
+    bundle = open_data(tmp_path, annotation="maps")
     assert len(bundle.train) == 3
     assert bundle.notes == ("1 image is without a mask and left out: images/train/bare.jpg",)
     assert [finding.paths for finding in read_pairs(tmp_path).findings] == [("masks/train/stray.png",)]
@@ -79,13 +80,13 @@ def test_names_that_do_not_match(tmp_path):
     picture(tmp_path / "images/a.jpg")
     mask(tmp_path / "masks/b.png", 1)
     with pytest.raises(UserError, match=r"no mask in .* has the name of an image"):
-        open_data(tmp_path, task="segment")
+        open_data(tmp_path, annotation="maps")
 
 
 def test_an_index_out_of_range(tmp_path):
     write_pairs(tmp_path, classes=3)
     (tmp_path / "classes.txt").write_text("a\nb\n")
-    split = open_data(tmp_path, task="segment").train
+    split = open_data(tmp_path, annotation="maps").train
     with pytest.raises(
         UnreadableImage, match=r"has the class index 2, but the classes have 0 to 1 and 255 \(ignored\)"
     ):
@@ -98,7 +99,7 @@ def test_colours_are_no_indices(tmp_path):
         for i in range(3):
             picture(tmp_path / f"masks/{part}/p{i}.png", i)
     with pytest.raises(UserError, match="hold no class indices: they cannot be read"):
-        open_data(tmp_path, task="segment")
+        open_data(tmp_path, annotation="maps")
     with pytest.raises(UnreadableImage, match="holds colours, not class indices"):
         read_indices(tmp_path / "masks/train/p0.png")
 
@@ -138,15 +139,15 @@ def test_masks_that_cannot_be_read(tmp_path):
 
 @pytest.mark.parametrize("prefix", ["/SegNet/CamVid/", "/SegNet/", ""])
 def test_camvid(tmp_path, prefix):
-    bundle = open_data(write_camvid(tmp_path / "CamVid", prefix), task="segment")
+    bundle = open_data(write_camvid(tmp_path / "CamVid", prefix), annotation="maps")
     assert bundle.classes == CAMVID
     assert [split.ids[0] for split in bundle.splits().values()] == ["train/0.png", "val/0.png", "test/0.png"]
     target = bundle.train.target(0)
     assert target[0, :12].tolist() == [*range(11), IGNORE]
-    on_test = open_data(tmp_path / "CamVid", task="segment", val="test")
+    on_test = open_data(tmp_path / "CamVid", annotation="maps", val="test")
     assert on_test.val.ids == bundle.test.ids
     assert on_test.test is None
-    assert open_split(tmp_path / "CamVid", task="segment")[0].ids == bundle.test.ids
+    assert open_split(tmp_path / "CamVid", annotation="maps")[0].ids == bundle.test.ids
     (tmp_path / "CamVid/train.txt").write_text("train/0.png\n")
     with pytest.raises(UserError, match=r"train\.txt, line 1: expected an image and its mask"):
         read_camvid(tmp_path / "CamVid")
@@ -164,17 +165,17 @@ def test_ade20k(tmp_path):
         for i in range(2):
             picture(root / f"images/{part}/ADE_{i}.jpg", i)
             mask(root / f"annotations/{part}/ADE_{i}.png", np.arange(1200).reshape(30, 40) % 151)
-    bundle = open_data(tmp_path, task="segment")
+    bundle = open_data(tmp_path, annotation="maps")
     assert len(bundle.classes) == 150
     assert bundle.classes[149] == "class 150"
     assert bundle.train.target(0)[0, :4].tolist() == [IGNORE, 0, 1, 2]
     lines = ["Idx\tRatio\tTrain\tVal\tStuff\tName"] + [f"{i}\t0.1\t1\t1\t1\tthing{i % 149}, x" for i in range(1, 151)]
     (root / "objectInfo150.txt").write_text("\n".join(lines))
-    classes = open_data(root, task="segment").classes
+    classes = open_data(root, annotation="maps").classes
     assert (classes[1], classes[0], classes[149]) == ("thing2", "thing1 (1)", "thing1 (150)")
     (root / "objectInfo150.txt").write_text("\n".join(lines[:50]))
     with pytest.raises(UserError, match="names 49 classes, expected 150"):
-        open_data(root, task="segment")
+        open_data(root, annotation="maps")
 
 
 def test_voc_segmentation(tmp_path):
@@ -187,11 +188,11 @@ def test_voc_segmentation(tmp_path):
         image.putpalette(list(range(256)) * 3)
         (root / "SegmentationClass").mkdir(exist_ok=True)
         image.save(root / f"SegmentationClass/2007_{i}.png")
-    assert len(open_data(root, task="segment").train) == 3
+    assert len(open_data(root, annotation="maps").train) == 3
     (root / "ImageSets/Segmentation").mkdir(parents=True)
     for name, stems in (("train", "2007_0\n2007_1\n"), ("val", "2007_2\n"), ("trainval", "2007_0\n")):
         (root / f"ImageSets/Segmentation/{name}.txt").write_text(stems)
-    bundle = open_data(root, task="segment")
+    bundle = open_data(root, annotation="maps")
     assert (len(bundle.train), len(bundle.val)) == (2, 1)
     assert (bundle.classes[0], bundle.classes[20]) == ("background", "tvmonitor")
     assert np.unique(bundle.train.target(0)).tolist() == [20, IGNORE]
@@ -201,7 +202,7 @@ def test_the_real_camvid(real_data):
     folder = real_data / "CamVid"
     if not folder.is_dir():
         pytest.skip("CamVid is not unpacked")
-    bundle = open_data(folder, task="segment")
+    bundle = open_data(folder, annotation="maps")
     assert [len(split) for split in bundle.splits().values()] == [92, 26, 39]
     assert (bundle.classes, bundle.default_size, bundle.notes) == (CAMVID, 360, ())
     seen = np.unique(np.concatenate([np.unique(bundle.test.target(i)) for i in range(39)]))

@@ -3,18 +3,18 @@ import pytest
 from PIL import Image
 from scene_files import mask, write_nuclei
 
-from resurge.data.nuclei import read_nuclei
+from resurge.data.formats.nuclei import read_nuclei
 from resurge.data.sources import open_data, open_split
 from resurge.errors import UserError
 
 
 def test_one_mask_file_an_object(tmp_path):
-    bundle = open_data(write_nuclei(tmp_path / "stage1_train"), task="instances", seed=3)
+    bundle = open_data(write_nuclei(tmp_path / "stage1_train"), annotation="masks", seed=3)
     assert bundle.classes == ("nucleus",)
     assert (len(bundle.train), len(bundle.val)) == (4, 1)
     assert "held out by image with seed 3" in bundle.how
-    assert open_data(tmp_path / "stage1_train", task="instances", seed=3).val.ids == bundle.val.ids
-    others = {open_data(tmp_path / "stage1_train", task="detect", seed=seed).val.ids for seed in range(6)}
+    assert open_data(tmp_path / "stage1_train", annotation="masks", seed=3).val.ids == bundle.val.ids
+    others = {open_data(tmp_path / "stage1_train", annotation="boxes", seed=seed).val.ids for seed in range(6)}
     assert len(others) > 1
     objects = bundle.train.target(0)
     assert objects.boxes.tolist() == [[4, 3, 14, 11], [30, 22, 40, 30]]
@@ -22,14 +22,14 @@ def test_one_mask_file_an_object(tmp_path):
     masks = objects.masks(30, 40)
     assert masks[0, 3:11, 4:14].all()
     assert masks.sum() == 160
-    assert len(open_split(tmp_path / "stage1_train", task="detect")[0]) == 5
-    assert len(open_data(tmp_path, task="detect").train) == 4
+    assert len(open_split(tmp_path / "stage1_train", annotation="boxes")[0]) == 5
+    assert len(open_data(tmp_path, annotation="boxes").train) == 4
 
 
 def test_split_folders(tmp_path):
     write_nuclei(tmp_path / "train", 3)
     write_nuclei(tmp_path / "val", 2)
-    bundle = open_data(tmp_path, task="instances")
+    bundle = open_data(tmp_path, annotation="masks")
     assert (len(bundle.train), len(bundle.val)) == (3, 2)
     assert bundle.train.ids[0] == "train/id0/images/id0.png"
 
@@ -50,7 +50,7 @@ def test_masks_that_cannot_be_used(tmp_path):
     assert kinds == {
         "masks/empty.png": "empty-box", "masks/small.png": "mask-size", "masks/broken.png": "bad-object",
     }  # fmt: skip
-    assert [len(objects) for objects in open_split(tmp_path, task="instances")[0].objects] == [2, 2]
+    assert [len(objects) for objects in open_split(tmp_path, annotation="masks")[0].objects] == [2, 2]
 
 
 @pytest.mark.parametrize("mode", ["1", "P", "RGB", "RGBA", "I;16", "LA"])
@@ -61,19 +61,19 @@ def test_masks_of_every_mode(tmp_path, mode):
     image = Image.fromarray(values)
     image = Image.fromarray(values.astype(np.uint16) * 257) if mode == "I;16" else image.convert(mode)
     image.save(tmp_path / "id0/masks/m0.png")
-    assert open_split(tmp_path, task="instances")[0].target(0).boxes[0].tolist() == [8, 5, 12, 7]
+    assert open_split(tmp_path, annotation="masks")[0].target(0).boxes[0].tolist() == [8, 5, 12, 7]
 
 
 def test_semantic_masks_are_asked_for(tmp_path):
     with pytest.raises(UserError, match="no class for every pixel"):
-        open_data(write_nuclei(tmp_path), task="segment")
+        open_data(write_nuclei(tmp_path), annotation="maps")
 
 
 def test_the_real_nuclei(real_data):
     folder = real_data / "stage1_train"
     if not folder.is_dir():
         pytest.skip("the nuclei are not unpacked")
-    split, classes, _ = open_split(folder, task="instances")
+    split, classes, _ = open_split(folder, annotation="masks")
     assert classes == ("nucleus",)
     assert len(split) == 169
     assert sum(map(len, split.objects)) == 7939

@@ -17,8 +17,7 @@ from scene_files import (
     write_yolo,
 )
 
-from resurge.data.checks import SEVERITIES
-from resurge.data.scene_checks import box_sizes, check_data
+from resurge.data.checks import SEVERITIES, box_sizes, check_data
 from resurge.errors import UserError
 
 
@@ -111,7 +110,7 @@ def test_nuclei(tmp_path):
     mask(tmp_path / "id1/masks/other.png", 255, (20, 20))
     (tmp_path / "id2/images/id2.png").unlink()
     assert check(tmp_path).kinds() == {"empty-box", "mask-size", "missing-file"}
-    assert check(tmp_path, task="detect").stats["objects"] == 8
+    assert check(tmp_path, annotation="boxes").stats["objects"] == 8
 
 
 def test_label_maps(tmp_path):
@@ -153,13 +152,13 @@ def test_the_task_is_found_from_the_folder(tmp_path):
             picture(tmp_path / "pets" / name / f"{i}.png", ord(name[0]) + i)
     assert check(tmp_path / "pets").stats["splits"] == {"train": 4}
     with pytest.raises(UserError, match="no format of annotations that is known"):
-        check(tmp_path / "pets", task="detect")
+        check(tmp_path / "pets", annotation="boxes")
     assert check("digits").stats["images"] == 1797
-    assert check("digits", task="instances").ok
-    with pytest.raises(UserError, match="no objects, which --task detect needs"):
-        check(write_pairs(tmp_path / "pairs"), task="detect")
+    assert check("digits", annotation="masks").ok
+    with pytest.raises(UserError, match="no objects, which annotation='boxes' needs"):
+        check(write_pairs(tmp_path / "pairs"), annotation="boxes")
     with pytest.raises(UserError, match="no folder"):
-        check(tmp_path / "nowhere", task="detect")
+        check(tmp_path / "nowhere", annotation="boxes")
 
 
 def test_box_sizes():

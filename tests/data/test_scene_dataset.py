@@ -12,16 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
-from resurge.data.bundle import FileImages
+from resurge.data.augmentation import Augmentation
 from resurge.data.images import UnreadableImage, open_image
-from resurge.data.loading import EpochSampler, cache, make_loader, verify
-from resurge.data.scene_preprocessing import ScenePreprocessing
-from resurge.data.scene_transforms import SceneAugment, SceneDataset
-from resurge.data.scenes import MaskSplit, Objects, ObjectSplit, collate_scenes
+from resurge.data.loading import EpochSampler, SceneDataset, cache, collate_scenes, make_loader, verify
+from resurge.data.preprocessing import ScenePreprocessing
+from resurge.data.splits import FileImages, MaskSplit, Objects, ObjectSplit
 from resurge.errors import UserError
 
 PRE = ScenePreprocessing(24, 40, (0.5,), (0.5,), 1)
-AUGMENT = SceneAugment(short_sides=(16, 24), jitter=(0.5, 1.5), rotate90=True, vflip=0.5, colour=0.3)
+AUGMENT = Augmentation(short_sides=(16, 24), scale_jitter=(0.5, 1.5), rotate90=True, vflip=0.5, color_jitter=0.3)
 COUNT, WIDTH, HEIGHT = 12, 40, 30
 
 
@@ -83,10 +82,10 @@ def maps(folder) -> MaskSplit:
     return MaskSplit(names, pictures, FileMaps(tuple(folder / f"m{i}.png" for i in range(COUNT))))
 
 
-@pytest.fixture(params=["detect", "instances", "segment"])
+@pytest.fixture(params=["boxes", "masks", "maps"])
 def scenes(request, objects, maps):
-    """(task, split) of each kind."""
-    return request.param, maps if request.param == "segment" else objects
+    """(annotation, split) of each kind."""
+    return request.param, maps if request.param == "maps" else objects
 
 
 def same(first, second) -> bool:
@@ -104,8 +103,8 @@ def spoil(folder, *names) -> None:
 
 
 def test_a_sample_is_a_function_of_seed_epoch_and_index_only(scenes):
-    task, split = scenes
-    first, again = (SceneDataset(split, PRE, AUGMENT, 1, train=True, task=task) for _ in range(2))
+    annotation, split = scenes
+    first, again = (SceneDataset(split, PRE, AUGMENT, 1, train=True, annotation=annotation) for _ in range(2))
     keys = [(epoch, index) for epoch in range(3) for index in range(COUNT)]
     wanted = {key: first[key] for key in keys}
     random.Random(0).shuffle(keys)
@@ -115,24 +114,24 @@ def test_a_sample_is_a_function_of_seed_epoch_and_index_only(scenes):
     assert torch.equal(torch.get_rng_state(), state)
     assert not same(wanted[0, 4], wanted[1, 4])
     assert same(first[5], wanted[0, 5])
-    other = SceneDataset(split, PRE, AUGMENT, 2, train=True, task=task)
+    other = SceneDataset(split, PRE, AUGMENT, 2, train=True, annotation=annotation)
     assert sum(same(other[key], wanted[key]) for key in keys) < 5
 
 
 def test_a_dataset_travels_to_other_processes(scenes):
-    task, split = scenes
-    dataset = SceneDataset(split, PRE, AUGMENT, 1, train=True, task=task)
+    annotation, split = scenes
+    dataset = SceneDataset(split, PRE, AUGMENT, 1, train=True, annotation=annotation)
     assert same(pickle.loads(pickle.dumps(dataset))[2, 4], dataset[2, 4])
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # Python 3.12 on, about torch's threads
 def test_batches_do_not_depend_on_the_number_of_workers(scenes):
-    task, split = scenes
+    annotation, split = scenes
     results = []
     for workers in (0, 2):
         sampler = EpochSampler(split.labels, 5, 3)
         sampler.set_position(2, 1)
-        dataset = SceneDataset(split, PRE, AUGMENT, 3, train=True, task=task)
+        dataset = SceneDataset(split, PRE, AUGMENT, 3, train=True, annotation=annotation)
         results.append(list(make_loader(dataset, sampler, workers, collate_fn=collate_scenes)))
     assert [len(result) for result in results] == [2, 2]
     for batch, other in zip(*results, strict=True):
@@ -146,14 +145,14 @@ def test_batches_do_not_depend_on_the_number_of_workers(scenes):
 
 
 def test_evaluation_is_the_preprocessing_with_its_target(objects, maps):
-    image, target, index = SceneDataset(objects, PRE, AUGMENT, task="instances")[7]
+    image, target, index = SceneDataset(objects, PRE, AUGMENT, annotation="masks")[7]
     assert index == 7
     assert torch.equal(image, PRE(objects.read(7)))
     factor = 24 / HEIGHT
     assert torch.allclose(target["boxes"], torch.tensor([[6, 5, 27, 25]]) * factor)
     assert target["labels"].tolist() == [7]
     assert target["masks"].shape == (1, 24, 32)
-    image, target, _ = SceneDataset(maps, PRE, task="segment")[7]
+    image, target, _ = SceneDataset(maps, PRE, annotation="maps")[7]
     assert torch.equal(image, PRE(maps.read(7)))
     assert target["mask"].shape == image.shape[1:]
     assert target["mask"].unique().tolist() == [0, 1]
@@ -161,7 +160,7 @@ def test_evaluation_is_the_preprocessing_with_its_target(objects, maps):
 
 def test_an_epoch_without_any_object_is_fed(objects):
     split = objects.select(range(0, COUNT, 3))
-    dataset = SceneDataset(split, PRE, AUGMENT, 0, train=True, task="instances")
+    dataset = SceneDataset(split, PRE, AUGMENT, 0, train=True, annotation="masks")
     for batch in make_loader(dataset, EpochSampler(split.labels, 2), collate_fn=collate_scenes):
         assert all(target["boxes"].shape == (0, 4) for target in batch.targets)
         assert [target["masks"].shape[1:] for target in batch.targets] == list(batch.sizes)
@@ -171,9 +170,9 @@ def test_an_epoch_without_any_object_is_fed(objects):
 
 
 def test_an_unreadable_image_is_replaced_by_the_next_and_logged_once(scenes, folder, caplog):
-    task, split = scenes
+    annotation, split = scenes
     spoil(folder, "4.png", "5.png", "11.png")
-    dataset = SceneDataset(split, PRE, task=task)
+    dataset = SceneDataset(split, PRE, annotation=annotation)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             assert same(dataset[0, 4], dataset[6])
@@ -183,18 +182,18 @@ def test_an_unreadable_image_is_replaced_by_the_next_and_logged_once(scenes, fol
     assert set(dataset.replaced) == {"4.png", "5.png", "11.png"}
 
 
-@pytest.mark.parametrize("task", ["instances", "segment"])
-def test_so_is_one_whose_mask_is_unreadable(objects, maps, folder, task):
+@pytest.mark.parametrize("annotation", ["masks", "maps"])
+def test_so_is_one_whose_mask_is_unreadable(objects, maps, folder, annotation):
     spoil(folder, "m4.png")
-    split = maps if task == "segment" else objects
-    dataset = SceneDataset(split, PRE, AUGMENT, train=True, task=task)
+    split = maps if annotation == "maps" else objects
+    dataset = SceneDataset(split, PRE, AUGMENT, train=True, annotation=annotation)
     state = torch.get_rng_state()
     assert dataset[4][2] == 5
     assert torch.equal(torch.get_rng_state(), state)
     assert "m4.png" in dataset.replaced["4.png"]
     with pytest.raises(UnreadableImage, match=r"m4\.png"):
-        SceneDataset(split, PRE, task=task, strict=True)[4]
-    assert SceneDataset(objects, PRE, task="detect", strict=True)[4][2] == 4  # needs no masks
+        SceneDataset(split, PRE, annotation=annotation, strict=True)[4]
+    assert SceneDataset(objects, PRE, annotation="boxes", strict=True)[4][2] == 4  # needs no masks
 
 
 def test_when_nothing_can_be_read_that_is_an_error(objects, folder):
@@ -206,8 +205,8 @@ def test_when_nothing_can_be_read_that_is_an_error(objects, folder):
 def test_a_label_map_of_another_size_is_named_and_replaced(maps, folder):
     Image.new("L", (WIDTH, HEIGHT + 1)).save(folder / "m3.png")
     with pytest.raises(UserError, match=r"3\.png: .*40 x 31.*40 x 30"):
-        SceneDataset(maps, PRE, task="segment", strict=True)[3]
-    data = SceneDataset(maps, PRE, task="segment")
+        SceneDataset(maps, PRE, annotation="maps", strict=True)[3]
+    data = SceneDataset(maps, PRE, annotation="maps")
     assert data[3][2] == 4
     assert list(data.replaced) == ["3.png"]
 
@@ -216,26 +215,28 @@ def test_a_label_map_of_another_size_is_named_and_replaced(maps, folder):
 
 
 def test_verify_drops_and_lists(scenes, folder):
-    task, split = scenes
+    annotation, split = scenes
     assert verify(split) == (split, ())
     spoil(folder, "3.png", "m7.png")
     good, problems = verify(split)
     assert type(good) is type(split)
-    bad = ["3.png", "7.png"] if task == "segment" else ["3.png"]  # regions are decoded when they are needed
+    bad = ["3.png", "7.png"] if annotation == "maps" else ["3.png"]  # regions are decoded when they are needed
     assert [problem.id for problem in problems] == bad
     assert good.ids == tuple(id for id in split.ids if id not in bad)
-    image, target, _ = SceneDataset(good, PRE, task=task, strict=True)[3]
-    assert same((image, target, 4), SceneDataset(split, PRE, task=task)[4])
+    image, target, _ = SceneDataset(good, PRE, annotation=annotation, strict=True)[3]
+    assert same((image, target, 4), SceneDataset(split, PRE, annotation=annotation)[4])
     spoil(folder, *(f"{i}.png" for i in range(COUNT)))
     with pytest.raises(UserError, match="can be read"):
         verify(split)
 
 
 def test_the_cache_gives_the_same_samples_within_its_budget(scenes, folder):
-    task, split = scenes
+    annotation, split = scenes
     cached = cache(split, 5 * WIDTH * HEIGHT)
     assert type(cached) is type(split)
-    plain, held = (SceneDataset(s, PRE, AUGMENT, 4, train=True, task=task, strict=True) for s in (split, cached))
+    plain, held = (
+        SceneDataset(s, PRE, AUGMENT, 4, train=True, annotation=annotation, strict=True) for s in (split, cached)
+    )
     assert all(same(plain[2, i], held[2, i]) for i in range(COUNT))
     wanted = [plain[2, i] for i in range(5)]
     for i in range(COUNT):

@@ -18,8 +18,8 @@ from scene_files import (
     write_yolo,
 )
 
-from resurge.data.scene_checks import check_data
-from resurge.data.scene_fix import mend
+from resurge.data.checks import check_data
+from resurge.data.fix import mend
 from resurge.data.sources import open_data
 from resurge.errors import UserError
 
@@ -50,7 +50,7 @@ def test_coco(tmp_path):
     boxes = {entry["id"]: entry["bbox"] for entry in document["annotations"]}
     assert boxes == {1: [2, 2, 10, 10], 17: [2, 2, 10, 10], 2: [2, 2, 10, 10], 13: [30, 5, 10, 7], 3: [2, 2, 10, 10],
                      19: [2, 2, 10, 10]}  # fmt: skip
-    assert len(open_data(tmp_path / "out", task="detect").train) == 5
+    assert len(open_data(tmp_path / "out", annotation="boxes").train) == 5
 
 
 def test_nothing_to_mend(tmp_path):
@@ -86,7 +86,7 @@ def test_voc(tmp_path):
     lists = {file.stem: file.read_text().split() for file in (tmp_path / "out/ImageSets/Main").iterdir()}
     assert lists == {"train": ["a", "b"], "val": ["d"], "trainval": ["a", "b", "d"]}
     assert (tmp_path / "out/Annotations/b.xml").read_bytes() == (annotations / "b.xml").read_bytes()
-    assert open_data(tmp_path / "out", task="detect").train.target(0).boxes.tolist() == [[0, 0, 40, 9]]
+    assert open_data(tmp_path / "out", annotation="boxes").train.target(0).boxes.tolist() == [[0, 0, 40, 9]]
     for words in ("Annotations/c.xml: 1 file that cannot be read", "Annotations/d.xml: 1 image size corrected",
                   "ImageSets/Main/train.txt: 3 line(s) removed"):  # fmt: skip
         assert words in text
@@ -110,7 +110,7 @@ def test_yolo(tmp_path, description):
     assert not (tmp_path / "out/labels/train/c.txt").exists()
     if description:
         assert (tmp_path / "out/train.txt").read_text() == "images/train/a.png\nimages/train/b.png\n"
-    assert open_data(tmp_path / "out", task="detect").classes == ("cat", "dog")
+    assert open_data(tmp_path / "out", annotation="boxes").classes == ("cat", "dog")
 
 
 def test_nuclei(tmp_path):
@@ -181,7 +181,7 @@ def test_the_copy_appears_whole_or_not_at_all(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         target.write_bytes(source.read_bytes())
 
-    monkeypatch.setattr("resurge.data.scene_fix.shutil.copyfile", fill_up)
+    monkeypatch.setattr("shutil.copyfile", fill_up)
     with pytest.raises(UserError, match="No space left"):
         mend(look, tmp_path / "out")
     assert os.listdir(tmp_path) == ["set"]  # noqa: PTH208

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from resurge.data.bundle import ArrayImages, DataBundle, Split
-from resurge.data.scene_preprocessing import ScenePreprocessing, default_scene_preprocessing
-from resurge.data.scene_transforms import SceneAugment, scene_transform
+from resurge.data.augmentation import Augmentation
+from resurge.data.preprocessing import ScenePreprocessing, default_scene_preprocessing
+from resurge.data.splits import ArrayImages, DataBundle, Split
+from resurge.data.transforms import SceneTransform
 from resurge.errors import UserError
 
 
@@ -44,8 +45,8 @@ def test_a_large_image_stays_within_max_size():
     map = np.zeros((3000, 4000), np.uint8)
     pre = ScenePreprocessing(96, 128, (0.5,), (0.5,), 1)
     assert pre(image).shape == (1, 96, 128)
-    for augment in (SceneAugment(jitter=(2.0, 4.0)), SceneAugment(short_sides=(500,))):
-        tensor, target = scene_transform(pre, augment, "segment")(image, map)
+    for augment in (Augmentation(scale_jitter=(2.0, 4.0)), Augmentation(short_sides=(500,))):
+        tensor, target = SceneTransform(pre, augment, "maps")(image, map)
         assert tensor.shape == (1, 96, 128)
         assert target["mask"].shape == (96, 128)
 

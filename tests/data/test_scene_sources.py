@@ -18,9 +18,9 @@ from scene_files import (
     write_yolo,
 )
 
-from resurge.data.bundle import write_split
-from resurge.data.scene_sources import SCENE_FORMATS, recognise_scenes
-from resurge.data.sources import open_data, open_split, summary
+from resurge.data.formats import FORMATS
+from resurge.data.sources import open_data, open_split, recognise
+from resurge.data.splits import write_split
 from resurge.errors import UserError
 
 
@@ -31,53 +31,52 @@ def test_every_format_is_recognised(tmp_path):
     write_nuclei(tmp_path / "nuclei")
     write_pairs(tmp_path / "pairs")
     for name in ("coco", "voc", "yolo", "nuclei", "pairs"):
-        assert recognise_scenes(tmp_path / name) == (name, tmp_path / name)
-        assert recognise_scenes(tmp_path / name, "segment") == (name, tmp_path / name)
-    assert recognise_scenes(tmp_path) is None  # several subfolders: which one is meant?
+        assert recognise(tmp_path / name) == (FORMATS[name], tmp_path / name)
+        assert recognise(tmp_path / name, "maps") == (FORMATS[name], tmp_path / name)
+    assert recognise(tmp_path) is None  # several subfolders: which one is meant?
     for name in ("cat", "dog"):
         picture(tmp_path / "pets" / name / "0.png")
-    assert recognise_scenes(tmp_path / "pets") is None
+    assert recognise(tmp_path / "pets") is None
 
 
 def test_a_folder_that_is_both_serves_both(tmp_path):
     write_voc(tmp_path, {stem: [("dog", 1, 1, 9, 9)] for stem in "abc"})
     for i, stem in enumerate("abc"):
         mask(tmp_path / f"SegmentationClass/{stem}.png", i)
-    assert open_data(tmp_path, task="detect").classes == ("dog",)
-    assert open_data(tmp_path, task="segment").num_classes == 21
+    assert open_data(tmp_path, annotation="boxes").classes == ("dog",)
+    assert open_data(tmp_path, annotation="maps").num_classes == 21
 
 
 def test_validation_from_elsewhere(tmp_path):
     root = healthy_coco(tmp_path / "a")
     other = write_coco(tmp_path / "b", coco_document([annotation(1, 10, 7), annotation(2, 20, 90)], 2, 60))
-    bundle = open_data(root, task="detect", val=other)
+    bundle = open_data(root, annotation="boxes", val=other)
     assert bundle.val.ids == ("train2017/a60.png", "train2017/a61.png")
     assert bundle.val.target(0).labels.tolist() == [1]
     assert bundle.how.endswith("validating on b")
     assert bundle.val.read(0).size == (40, 30)
-    same = open_data(root, task="detect", val="annotations/instances_val2017.json")
+    same = open_data(root, annotation="boxes", val="annotations/instances_val2017.json")
     assert same.val.ids == ("val2017/a5.png", "val2017/a6.png", "val2017/a7.png")
-    assert open_data(root, task="detect", val="val").val.ids == open_data(root, task="detect").val.ids
+    assert open_data(root, annotation="boxes", val="val").val.ids == open_data(root, annotation="boxes").val.ids
     for val, message in (("test", "neither a part of a"), (write_pairs(tmp_path / "p"), "no objects")):
         with pytest.raises(UserError, match=message):
-            open_data(root, task="detect", val=val)
+            open_data(root, annotation="boxes", val=val)
     write_pairs(tmp_path / "q", parts=("train",))
-    assert len(open_data(tmp_path / "p", task="segment", val=tmp_path / "q").val) == 3
+    assert len(open_data(tmp_path / "p", annotation="maps", val=tmp_path / "q").val) == 3
 
 
 def test_what_a_run_keeps(tmp_path):
     names = {0: "new\nline.png", 1: "b,;\"'.png"}
     root = write_coco(tmp_path / "set", coco_document([annotation(1, 10), annotation(2, 20)], names=names))
-    bundle = open_data(root, task="detect", seed=4)
+    bundle = open_data(root, annotation="boxes", seed=4)
     write_split(bundle, tmp_path / "split.csv")
     with (tmp_path / "split.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["path"] for row in rows} == {str(path) for path in (root / "train2017").iterdir()}
     assert [row["split"] for row in rows] == ["train", "train", "val"]
     kept = json.loads(json.dumps(bundle.to_json()))
-    assert (kept["task"], kept["sizes"], kept["seed"]) == ("detect", {"train": 2, "val": 1}, 4)
+    assert (kept["sizes"], kept["seed"]) == ({"train": 2, "val": 1}, 4)
     assert str(tmp_path) not in json.dumps(kept)
-    assert any("objects" in line for line in summary(bundle))
     for split in pickle.loads(pickle.dumps(bundle)).splits().values():
         assert split.select([0]).read(0).size == (40, 30)
 
@@ -87,48 +86,48 @@ def test_channels_and_size_come_from_the_images(tmp_path):
         (tmp_path / "images").mkdir(exist_ok=True)
         Image.fromarray(np.full((900, 1000), i, dtype=np.uint8)).save(tmp_path / f"images/{i}.png")
         mask(tmp_path / f"masks/{i}.png", i % 2, (1000, 900))
-    bundle = open_data(tmp_path, task="segment")
+    bundle = open_data(tmp_path, annotation="maps")
     assert (bundle.in_channels, bundle.default_size) == (1, 800)
 
 
 def test_what_is_in_no_format(tmp_path):
     picture(tmp_path / "x/cat/0.png")
     with pytest.raises(UserError, match=r"no format of annotations that is known\. Expected one of: COCO"):
-        open_data(tmp_path / "x", task="detect")
+        open_data(tmp_path / "x", annotation="boxes")
     with pytest.raises(UserError, match="Expected one of: Pascal VOC: SegmentationClass"):
-        open_data(tmp_path / "x", task="segment")
+        open_data(tmp_path / "x", annotation="maps")
     with pytest.raises(UserError, match=r"no folder .*nowhere"):
-        open_data(tmp_path / "nowhere", task="detect")
+        open_data(tmp_path / "nowhere", annotation="boxes")
     with pytest.raises(UserError, match="Did you mean 'coco'"):
-        open_data(tmp_path / "x", task="detect", format="cocco")
-    for format in SCENE_FORMATS:
+        open_data(tmp_path / "x", annotation="boxes", format="cocco")
+    for format in (name for name, each in FORMATS.items() if "labels" not in each.annotations):
         with pytest.raises(UserError, match=f"is not in the format '{format}'"):
-            open_data(tmp_path / "x", task="detect", format=format)
-    with pytest.raises(UserError, match="unknown data format 'coco' of the task classify"):
+            open_data(tmp_path / "x", annotation="boxes", format=format)
+    with pytest.raises(UserError, match="unknown data format 'coco'; use one of auto, digits, csv"):
         open_data(tmp_path / "x", format="coco")
 
 
 def test_the_other_task_is_named(tmp_path):
     write_voc(tmp_path / "boxes", {"a": [("dog", 1, 1, 9, 9)]})
-    with pytest.raises(UserError, match="format voc, for --task detect"):
+    with pytest.raises(UserError, match="format voc, for annotation='boxes'"):
         open_data(tmp_path / "boxes")
     write_pairs(tmp_path / "maps")  # two folders of images: they could be two classes
     notes = open_data(tmp_path / "maps").notes
-    assert any("format pairs, for --task segment" in note for note in notes)
+    assert any("format pairs, for annotation='maps'" in note for note in notes)
 
 
 def test_parts_to_evaluate_on(tmp_path):
     root = healthy_coco(tmp_path)
-    assert [len(open_split(root, task="detect", split=name)[0]) for name in ("train", "val", "auto")] == [3, 3, 3]
+    assert [len(open_split(root, annotation="boxes", split=name)[0]) for name in ("train", "val", "auto")] == [3, 3, 3]
     for split, message in (("all", "is already split"), ("test", "has no test split; it has train, val")):
         with pytest.raises(UserError, match=message):
-            open_split(root, task="detect", split=split)
+            open_split(root, annotation="boxes", split=split)
     with pytest.raises(UserError, match="Did you mean 'train'"):
-        open_split(root, task="detect", split="trian")
+        open_split(root, annotation="boxes", split="trian")
 
 
 def test_validation_without_training(tmp_path):
     write_pairs(tmp_path, parts=("val", "test"))
     with pytest.raises(UserError, match="no images to train on"):
-        open_data(tmp_path, task="segment")
-    assert len(open_split(tmp_path, task="segment")[0]) == 3
+        open_data(tmp_path, annotation="maps")
+    assert len(open_split(tmp_path, annotation="maps")[0]) == 3

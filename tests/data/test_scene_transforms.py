@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from resurge.data.scene_preprocessing import ScenePreprocessing
-from resurge.data.scene_transforms import Geometry, SceneAugment, draw_geometry, scene_transform
-from resurge.data.scenes import IGNORE, Objects
+from resurge.data.augmentation import Augmentation
+from resurge.data.preprocessing import ScenePreprocessing
 from resurge.data.seeding import seeded
+from resurge.data.splits import IGNORE, Objects
+from resurge.data.transforms import Geometry, SceneTransform, draw_geometry
 from resurge.errors import UserError
 
 GREY = {"mean": (0.5,), "std": (0.5,), "channels": 1}
@@ -182,38 +183,44 @@ def test_boxes_beyond_the_image_are_clipped():
 
 
 def test_multi_scale_draws_every_side_of_the_list_and_no_other():
-    augment = SceneAugment(short_sides=(30, 40, 50), hflip=0)
+    augment = Augmentation(short_sides=(30, 40, 50), hflip=0)
     seen = {draw_geometry(ScenePreprocessing(99, 100), augment, WIDTH, HEIGHT).size for _ in range(60)}
     assert seen == {(30, 43), (40, 57), (50, 71)}
 
 
 def test_large_scale_jitter_gives_one_size_at_scales_over_the_whole_range():
-    pre, augment = ScenePreprocessing(64, 64, **GREY), SceneAugment(jitter=(0.5, 2.0), crop=(64, 64))
+    pre, augment = ScenePreprocessing(64, 64, **GREY), Augmentation(scale_jitter=(0.5, 2.0), crop_size=(64, 64))
     factors = [max(draw_geometry(pre, augment, WIDTH, HEIGHT).size) / 64 for _ in range(300)]
     assert 0.49 < min(factors) < 0.6
     assert 1.9 < max(factors) < 2.01
     assert 1.15 < np.mean(factors) < 1.35  # uniform, so 1.25
     assert len({draw_geometry(pre, augment, WIDTH, HEIGHT).crop[:2] for _ in range(60)}) > 10
     for _ in range(10):
-        tensor, target = scene_transform(pre, augment, "detect")(picture(), objects_of([rectangle(5, 5, 50, 40)]))
+        tensor, target = SceneTransform(pre, augment, "boxes")(picture(), objects_of([rectangle(5, 5, 50, 40)]))
         assert tensor.shape == (1, 64, 64)
         assert len(target["boxes"]) <= 1
 
 
 def test_flips_and_turns_occur_as_often_as_asked():
-    augment = SceneAugment(hflip=0.25, vflip=0.5, rotate90=True)
+    augment = Augmentation(hflip=0.25, vflip=0.5, rotate90=True)
     drawn = [draw_geometry(EXACT, augment, WIDTH, HEIGHT) for _ in range(800)]
     assert abs(np.mean([g.hflip for g in drawn]) - 0.25) < 0.06
     assert abs(np.mean([g.vflip for g in drawn]) - 0.5) < 0.06
     assert np.abs(np.bincount([g.turns for g in drawn]) / 800 - 0.25).max() < 0.06
-    assert not any(draw_geometry(EXACT, SceneAugment(hflip=0), WIDTH, HEIGHT).hflip for _ in range(20))
+    assert not any(draw_geometry(EXACT, Augmentation(hflip=0), WIDTH, HEIGHT).hflip for _ in range(20))
 
 
 # --------------------------------------------------------------------------------------------------- objects
 
 
-EVERYTHING = SceneAugment(
-    short_sides=(30, 60), jitter=(0.5, 2.0), rotate90=True, hflip=0.5, vflip=0.5, crop=(40, 55), photometric=0.5
+EVERYTHING = Augmentation(
+    short_sides=(30, 60),
+    scale_jitter=(0.5, 2.0),
+    rotate90=True,
+    hflip=0.5,
+    vflip=0.5,
+    crop_size=(40, 55),
+    photometric=0.5,
 )
 
 
@@ -223,7 +230,7 @@ def test_after_any_augmentation_boxes_labels_and_masks_belong_together(seed, cor
     objects = objects_of([rectangle(*c) for c in corners])
     pre = ScenePreprocessing(40, 80, **GREY)
     with seeded(seed):
-        tensor, target = scene_transform(pre, EVERYTHING, "instances")(picture(), objects)
+        tensor, target = SceneTransform(pre, EVERYTHING, "masks")(picture(), objects)
     with seeded(seed):
         geometry = draw_geometry(pre, EVERYTHING, WIDTH, HEIGHT)
     assert tensor.shape == (1, 40, 55)
@@ -237,23 +244,23 @@ def test_after_any_augmentation_boxes_labels_and_masks_belong_together(seed, cor
         np.testing.assert_array_equal(mask.numpy().astype(bool), expected)
 
 
-@pytest.mark.parametrize("augment", [None, SceneAugment(), EVERYTHING])
-@pytest.mark.parametrize("task", ["detect", "instances"])
+@pytest.mark.parametrize("augment", [None, Augmentation(), EVERYTHING])
+@pytest.mark.parametrize("task", ["boxes", "masks"])
 def test_an_image_without_objects_is_a_valid_sample(task, augment):
-    _, target = scene_transform(ScenePreprocessing(40, 80, **GREY), augment, task)(picture(), Objects.none(True))
+    _, target = SceneTransform(ScenePreprocessing(40, 80, **GREY), augment, task)(picture(), Objects.none(True))
     assert target["boxes"].shape == (0, 4)
     assert target["boxes"].dtype == torch.float32
     assert target["labels"].shape == (0,)
     assert target["labels"].dtype == torch.int64
-    assert task == "detect" or (target["masks"].shape[0] == 0 and target["masks"].shape[1] > 1)
+    assert task == "boxes" or (target["masks"].shape[0] == 0 and target["masks"].shape[1] > 1)
 
 
 def test_crowds_and_objects_of_less_than_a_pixel_are_left_out():
     masks = [rectangle(1, 1, 20, 20), rectangle(5, 5, 6, 30), rectangle(30, 8, 50, 30), rectangle(9, 9, 40, 40)]
     objects = objects_of(masks, crowd=(2,))
     objects.boxes[3] = (9, 9, 9, 40)  # a box without width, as annotations have them
-    for task in ("detect", "instances"):
-        whole, halved = (scene_transform(pre, None, task)(picture(), objects)[1]
+    for task in ("boxes", "masks"):
+        whole, halved = (SceneTransform(pre, None, task)(picture(), objects)[1]
                          for pre in (EXACT, replace(EXACT, max_size=(WIDTH + 1) // 2)))  # fmt: skip
         assert whole["labels"].tolist() == [0, 1]
         assert halved["labels"].tolist() == [0]
@@ -261,12 +268,12 @@ def test_crowds_and_objects_of_less_than_a_pixel_are_left_out():
 
 def test_an_object_of_one_pixel_lives_while_its_pixel_does():
     objects = objects_of([rectangle(7, 9, 8, 10)])
-    _, target = scene_transform(EXACT, None, "instances")(picture(), objects)
+    _, target = SceneTransform(EXACT, None, "masks")(picture(), objects)
     assert target["boxes"].tolist() == [[7, 9, 8, 10]]
     assert target["masks"].sum() == 1
     assert target["masks"][0, 9, 7] == 1
     doubled = ScenePreprocessing(2 * HEIGHT, None, **GREY)
-    assert scene_transform(doubled, None, "instances")(picture(), objects)[1]["masks"].sum() == 4
+    assert SceneTransform(doubled, None, "masks")(picture(), objects)[1]["masks"].sum() == 4
 
 
 def test_what_a_crop_leaves_of_a_slanting_object_has_a_box_of_its_own():
@@ -274,7 +281,7 @@ def test_what_a_crop_leaves_of_a_slanting_object_has_a_box_of_its_own():
     for i in range(40):
         diagonal[i, max(i - 1, 0) : i + 2] = True
     objects = objects_of([diagonal])
-    transform = scene_transform(EXACT, SceneAugment(hflip=0, crop=(12, 12)), "instances")
+    transform = SceneTransform(EXACT, Augmentation(hflip=0, crop_size=(12, 12)), "masks")
     pre_boxes = empty = 0
     for seed in range(60):
         with seeded(seed):
@@ -298,13 +305,13 @@ def test_masks_are_decoded_only_of_objects_that_are_left():
 
     masks = [rectangle(0, 0, 5, 5, 100, 100), rectangle(90, 90, 99, 99, 100, 100)]
     objects = replace(objects_of(masks), regions=tuple(Counted(mask) for mask in masks))
-    transform = scene_transform(EXACT, SceneAugment(hflip=0, crop=(20, 20)), "instances")
+    transform = SceneTransform(EXACT, Augmentation(hflip=0, crop_size=(20, 20)), "masks")
     for seed in range(40):
         with seeded(seed):
             transform(Image.new("L", (100, 100)), objects)
     assert len(decoded) < 40
     decoded.clear()
-    scene_transform(EXACT, None, "detect")(Image.new("L", (100, 100)), objects)
+    SceneTransform(EXACT, None, "boxes")(Image.new("L", (100, 100)), objects)
     assert not decoded
 
 
@@ -317,7 +324,7 @@ def test_label_maps_keep_to_their_classes_and_are_ignored_outside(seed):
     map = np.random.default_rng(0).choice([0, 3, 7, IGNORE], (HEIGHT, WIDTH)).astype(np.uint8)
     pre = ScenePreprocessing(40, 80, **GREY)
     with seeded(seed):
-        tensor, target = scene_transform(pre, EVERYTHING, "segment")(picture(), map)
+        tensor, target = SceneTransform(pre, EVERYTHING, "maps")(picture(), map)
     with seeded(seed):
         geometry = draw_geometry(pre, EVERYTHING, WIDTH, HEIGHT)
     assert target["mask"].shape == tensor.shape[1:] == (40, 55)
@@ -336,7 +343,7 @@ def test_the_map_stays_where_the_picture_is():
     map[30:60, 21:66] = 1
     image = Image.fromarray(map * 255)
     for side in (45, 64, 133):
-        tensor, target = scene_transform(ScenePreprocessing(side, None, **GREY), None, "segment")(image, map)
+        tensor, target = SceneTransform(ScenePreprocessing(side, None, **GREY), None, "maps")(image, map)
         assert ((tensor[0] > 0) != (target["mask"] == 1)).float().mean() < 0.002
 
 
@@ -351,8 +358,8 @@ def test_without_augmentation_a_picture_is_exactly_that_of_evaluation(channels, 
     values = {} if channels == 3 else GREY
     pre = ScenePreprocessing(30, 40, interpolation=interpolation, **values)
     objects = objects_of([rectangle(3, 3, 30, 30)])
-    for augment in (None, SceneAugment.off()):
-        tensor, _ = scene_transform(pre, augment, "detect")(image, objects)
+    for augment in (None, Augmentation(hflip=0.0)):
+        tensor, _ = SceneTransform(pre, augment, "boxes")(image, objects)
         assert torch.equal(tensor, pre(image))
     assert tensor.shape == (channels, 28, 40)
     assert tensor.dtype == torch.float32
@@ -362,9 +369,9 @@ def test_without_augmentation_a_picture_is_exactly_that_of_evaluation(channels, 
 def test_colours_change_pixels_and_nothing_else(channels):
     pre = ScenePreprocessing(None, None) if channels == 3 else EXACT
     image, objects = picture(channels=channels), objects_of([rectangle(3, 4, 30, 30)])
-    plain, _ = scene_transform(pre, None, "detect")(image, objects)
-    for augment in (SceneAugment(hflip=0, photometric=1.0), SceneAugment(hflip=0, colour=0.4, hue=0.1)):
-        tensor, target = scene_transform(pre, augment, "detect")(image, objects)
+    plain, _ = SceneTransform(pre, None, "boxes")(image, objects)
+    for augment in (Augmentation(hflip=0, photometric=1.0), Augmentation(hflip=0, color_jitter=0.4)):
+        tensor, target = SceneTransform(pre, augment, "boxes")(image, objects)
         assert target["boxes"].tolist() == [[3, 4, 30, 30]]
         assert tensor.shape == plain.shape
         assert not torch.equal(tensor, plain)
@@ -376,24 +383,25 @@ def test_colours_change_pixels_and_nothing_else(channels):
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"short_sides": (0,)}, {"jitter": (2.0, 1.0)}, {"jitter": (0.0, 1.0)}, {"jitter": (1, 2, 3)}, {"crop": (0, 5)},
-        {"hflip": 1.5}, {"vflip": -1}, {"photometric": 2}, {"colour": -0.1}, {"hue": 0.6},
+        {"short_sides": (0,)}, {"scale_jitter": (2.0, 1.0)}, {"scale_jitter": (0.0, 1.0)}, {"crop_size": (0, 5)},
+        {"scale_jitter": (1, 2, 3)},
+        {"hflip": 1.5}, {"vflip": -1}, {"photometric": 2}, {"color_jitter": -0.1}, {"crop_size": (5,)},
     ],
 )  # fmt: skip
 def test_impossible_augmentation_is_explained(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
-        SceneAugment(**wrong)
+        Augmentation(**wrong)
 
 
 def test_targets_that_do_not_fit_are_explained():
     map, objects = np.zeros((HEIGHT, WIDTH), np.uint8), objects_of([rectangle(1, 1, 9, 9)])
     with pytest.raises(UserError, match="Did you mean"):
-        scene_transform(EXACT, None, "detct")
-    with pytest.raises(UserError, match="needs objects"):
-        scene_transform(EXACT, None, "detect")(picture(), map)
+        SceneTransform(EXACT, None, "boxs")
+    with pytest.raises(UserError, match="need objects"):
+        SceneTransform(EXACT, None, "boxes")(picture(), map)
     with pytest.raises(UserError, match="needs label maps"):
-        scene_transform(EXACT, None, "segment")(picture(), objects)
+        SceneTransform(EXACT, None, "maps")(picture(), objects)
     with pytest.raises(UserError, match="boxes only"):
-        scene_transform(EXACT, None, "instances")(picture(), replace(objects, regions=None))
+        SceneTransform(EXACT, None, "masks")(picture(), replace(objects, regions=None))
     with pytest.raises(UserError, match=f"61 x 44.*upright, {WIDTH} x {HEIGHT}.*check-data"):
-        scene_transform(EXACT, None, "segment")(picture(), np.zeros((44, 61), np.uint8))
+        SceneTransform(EXACT, None, "maps")(picture(), np.zeros((44, 61), np.uint8))

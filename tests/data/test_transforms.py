@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop, functional, v2
 
-from resurge.data.augment import Flip, PaddingCrop, ResizedCrop
+from resurge.data.augmentation import Augmentation
+from resurge.data.preprocessing import Preprocessing, default_preprocessing
 from resurge.data.sources import open_data
-from resurge.data.transforms import AUTO, Augment, Preprocessing, default_preprocessing, train_transform
+from resurge.data.transforms import PaddingCrop, ResizedCrop, TrainTransform
 from resurge.errors import UserError
 
 
@@ -93,24 +94,26 @@ def test_json_with_unknown_or_missing_fields_is_explained():
 
 
 @pytest.mark.parametrize("wrong, message", [
-    ({"auto": "randaugmnet"}, "Did you mean 'randaugment'"), ({"hflip": 2}, "probability"),
-    ({"scale": (0, 1)}, "scale"),
-    ({"auto_policy": "x"}, "imagenet or cifar10"), ({"auto_magnitude": 31}, "0 to 30"), ({"hue": 0.6}, "hue"),
-    ({"padding_crop": -1}, "padding_crop"), ({"ratio": (2, 1)}, "ratio"),
+    ({"auto_augment": "randaugmnet"}, "Did you mean 'randaugment'"), ({"hflip": 2}, "hflip must be at most 1"),
+    ({"crop_scale": (0, 1)}, "crop_scale must be above 0"), ({"crop_scale": (0.5, 0.1)}, "from and to"),
+    ({"auto_policy": "x"}, "imagenet, cifar10"), ({"auto_magnitude": 31}, "auto_magnitude must be at most 30"),
+    ({"pad_crop": -1}, "pad_crop"), ({"crop_ratio": (2, 1)}, "crop_ratio"), ({"affine_scale": 1}, "affine_scale"),
 ])  # fmt: skip
 def test_wrong_augmentation_is_explained(wrong, message):
     with pytest.raises(UserError, match=message):
-        Augment(**wrong)
+        Augmentation(**wrong)
 
 
 EVERYTHING = {
-    "crop": Augment(),
-    "cifar": Augment(scale=None, padding_crop=4),
-    "affine": Augment(scale=None, hflip=0.0, vflip=0.5, rotate=10, translate=0.1, zoom=0.1, shear=5),
-    "jitter": Augment(scale=None, jitter=0.4, hue=0.1),
-    "erase": Augment(erase=0.9),
-    **{auto: Augment(auto=auto) for auto in AUTO},
-    "cifar10 policy": Augment(scale=None, auto="autoaugment", auto_policy="cifar10"),
+    "crop": Augmentation(),
+    "cifar": Augmentation(crop_scale=None, pad_crop=4),
+    "affine": Augmentation(
+        crop_scale=None, hflip=0.0, vflip=0.5, affine_degrees=10, affine_translate=0.1, affine_scale=0.1, affine_shear=5
+    ),
+    "jitter": Augmentation(crop_scale=None, color_jitter=0.4),
+    "erase": Augmentation(random_erasing=0.9),
+    **{auto: Augmentation(auto_augment=auto) for auto in ("none", "autoaugment", "randaugment", "trivialaugment")},
+    "cifar10 policy": Augmentation(crop_scale=None, auto_augment="autoaugment", auto_policy="cifar10"),
 }
 
 
@@ -118,7 +121,7 @@ EVERYTHING = {
 @pytest.mark.parametrize("channels", [1, 3])
 def test_training_is_random_by_torchs_generator_alone(name, channels):
     pre = Preprocessing(24, 1.0, **(GREY if channels == 1 else {}))
-    transform = pickle.loads(pickle.dumps(train_transform(pre, EVERYTHING[name])))
+    transform = pickle.loads(pickle.dumps(TrainTransform(pre, EVERYTHING[name])))
     results = []
     for image in (noise(40, 30), noise(40, 30, "L"), noise(24, 24)):
         for attempt in range(2):
@@ -136,7 +139,7 @@ def test_training_is_random_by_torchs_generator_alone(name, channels):
 def test_without_augmentation_training_sees_what_evaluation_sees():
     pre = Preprocessing(24, 0.8)
     for image in (noise(40, 30), noise(10, 200, "L")):
-        assert torch.equal(train_transform(pre, Augment.off())(image), pre(image))
+        assert torch.equal(TrainTransform(pre, Augmentation(crop_scale=None, hflip=0.0))(image), pre(image))
 
 
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(0, 10**6))
@@ -181,9 +184,9 @@ def test_padding_crop_reaches_every_offset_and_fills_with_the_mean():
 
 
 def test_flip_has_its_probability():
-    image = Image.fromarray(np.array([[0, 255]], np.uint8))
-    flip = Flip(0.3, Image.Transpose.FLIP_LEFT_RIGHT)
-    share = np.mean([np.asarray(flip(image))[0, 0] == 255 for _ in range(2000)])
+    image = Image.fromarray(np.array([[0, 255], [0, 255]], np.uint8))
+    flip = TrainTransform(Preprocessing(2, 1, (0.5,), (0.5,), 1), Augmentation(crop_scale=None, hflip=0.3))
+    share = np.mean([flip(image)[0, 0, 0].item() > 0 for _ in range(2000)])
     assert 0.26 < share < 0.34
 
 

@@ -1,8 +1,8 @@
 import pytest
 from scene_files import picture, voc_xml, write_voc
 
+from resurge.data.formats.voc import read_voc
 from resurge.data.sources import open_data, open_split
-from resurge.data.voc import read_voc
 from resurge.errors import UserError
 
 OBJECTS = {
@@ -16,7 +16,7 @@ OBJECTS = {
 
 def test_a_folder_in_vocs_layout(tmp_path):
     lists = {"train": ["a", "b", "c", "d"], "val": ["a"], "trainval": ["a", "b", "c", "d"], "test": ["b", "c"]}
-    bundle = open_data(write_voc(tmp_path / "VOC2007", OBJECTS, lists), task="detect")
+    bundle = open_data(write_voc(tmp_path / "VOC2007", OBJECTS, lists), annotation="boxes")
     assert bundle.classes == ("cat", "dog")  # those of the training images
     assert [len(split) for split in bundle.splits().values()] == [4, 1, 2]
     assert bundle.train.ids[0] == "JPEGImages/a.jpg"
@@ -30,13 +30,13 @@ def test_a_folder_in_vocs_layout(tmp_path):
     assert d.boxes.tolist() == [[0, 3, 20, 10]]
     assert a.area.tolist() == [200, 900]
     assert "1 box without area was left out: JPEGImages/b.jpg" in bundle.notes
-    assert len(open_data(tmp_path, task="detect").train) == 4  # the only subfolder is looked into
-    split, _, what = open_split(tmp_path / "VOC2007", task="detect", classes=("cat", "zebra", "dog"))
-    assert (len(split), "test part" in what) == (2, True)
+    assert len(open_data(tmp_path, annotation="boxes").train) == 4  # the only subfolder is looked into
+    split, _, what = open_split(tmp_path / "VOC2007", annotation="boxes", classes=("cat", "zebra", "dog"))
+    assert (len(split), "test split" in what) == (2, True)
 
 
 def test_without_lists(tmp_path):
-    bundle = open_data(write_voc(tmp_path, OBJECTS), task="detect", val_fraction=0.4)
+    bundle = open_data(write_voc(tmp_path, OBJECTS), annotation="boxes", val_fraction=0.4)
     assert (len(bundle.train), len(bundle.val)) == (3, 2)
     assert bundle.classes == ("bird", "cat", "dog")
 
@@ -46,19 +46,19 @@ def test_files_beside_their_images(tmp_path):
         for i in range(2):
             picture(tmp_path / part / f"{i}.png", i)
             (tmp_path / part / f"{i}.xml").write_text(voc_xml([("cell", 1, 1, 5, 5)]))
-    bundle = open_data(tmp_path, task="detect")
+    bundle = open_data(tmp_path, annotation="boxes")
     assert bundle.val.ids == ("valid/0.png", "valid/1.png")
-    assert len(open_split(tmp_path / "train", task="detect")[0]) == 2
+    assert len(open_split(tmp_path / "train", annotation="boxes")[0]) == 2
 
 
 def test_a_class_that_training_lacks(tmp_path):
     write_voc(tmp_path, OBJECTS, {"train": ["a"], "val": ["e"]})
     with pytest.raises(UserError, match="'bird' is not one of training's"):
-        open_data(tmp_path, task="detect")
+        open_data(tmp_path, annotation="boxes")
 
 
 def test_a_list_of_training_and_validation_alone(tmp_path):
-    bundle = open_data(write_voc(tmp_path, OBJECTS, {"trainval": ["a", "b", "d"], "test": ["c"]}), task="detect")
+    bundle = open_data(write_voc(tmp_path, OBJECTS, {"trainval": ["a", "b", "d"], "test": ["c"]}), annotation="boxes")
     assert (len(bundle.train), len(bundle.val), len(bundle.test)) == (2, 1, 1)
 
 
@@ -68,14 +68,14 @@ def test_the_byte_where_a_file_is_cut_short(tmp_path):
     text = file.read_text()
     file.write_text(text[:150])
     with pytest.raises(UserError, match=r"a\.xml is cut short: .* at byte 139 of 150"):
-        open_data(tmp_path, task="detect")
+        open_data(tmp_path, annotation="boxes")
     file.write_text(text.replace("<object>", "<object", 1))
     with pytest.raises(UserError, match=r"is damaged: .* at byte"):
-        open_data(tmp_path, task="detect")
+        open_data(tmp_path, annotation="boxes")
     file.write_text("<html></html>")
     with pytest.raises(UserError, match="its first element is <html>"):
-        open_data(tmp_path, task="detect")
-    source = read_voc(tmp_path, lenient=True)
+        open_data(tmp_path, annotation="boxes")
+    source = read_voc(tmp_path)
     assert source.broken == (file,)
     assert len(source.parts[""]) == 4
 
@@ -93,7 +93,7 @@ def test_damaged_objects_and_missing_files(tmp_path):
     ]  # fmt: skip
     (tmp_path / "JPEGImages/b.jpg").unlink()
     with pytest.raises(UserError, match="too few images"):
-        open_data(tmp_path, task="detect")
+        open_data(tmp_path, annotation="boxes")
 
 
 def test_sizes_of_zero_are_read_from_the_image(tmp_path):
@@ -104,7 +104,7 @@ def test_sizes_of_zero_are_read_from_the_image(tmp_path):
 
 def test_odd_names_survive(tmp_path):
     write_voc(tmp_path, {"größe ü, x": [("Zelle/ö &amp; co", 1, 1, 9, 9)], "b": [("Zelle/ö &amp; co", 1, 1, 9, 9)]})
-    bundle = open_data(tmp_path, task="detect")
+    bundle = open_data(tmp_path, annotation="boxes")
     assert bundle.classes == ("Zelle/ö & co",)
     assert "JPEGImages/größe ü, x.jpg" in {*bundle.train.ids, *bundle.val.ids}
 
@@ -113,7 +113,7 @@ def test_the_real_blood_cells(real_data):
     folder = real_data / "BCCD"
     if not folder.is_dir():
         pytest.skip("BCCD is not unpacked")
-    bundle = open_data(folder, task="detect")
+    bundle = open_data(folder, annotation="boxes")
     assert bundle.classes == ("Platelets", "RBC", "WBC")
     assert [len(split) for split in bundle.splits().values()] == [205, 87, 72]
     assert [sum(map(len, split.objects)) for split in bundle.splits().values()] == [2804, 1137, 945]
@@ -121,6 +121,6 @@ def test_the_real_blood_cells(real_data):
     assert bundle.default_size == 480
     assert all((objects.boxes >= 0).all() and (objects.boxes[:, 2] <= 640).all() for objects in bundle.train.objects)
     with pytest.raises(UserError, match="boxes but no masks"):
-        open_data(folder, task="instances")
-    with pytest.raises(UserError, match="format voc, for --task detect"):
+        open_data(folder, annotation="masks")
+    with pytest.raises(UserError, match="format voc, for annotation='boxes'"):
         open_data(folder)

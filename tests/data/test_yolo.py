@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scene_files import mask, picture, write_yolo
 
+from resurge.data.formats.yolo import label_file, read_yolo
 from resurge.data.sources import open_data, open_split
-from resurge.data.yolo import label_file, read_yolo
 from resurge.errors import UserError
 
 LABELS = {
@@ -15,7 +15,7 @@ LABELS = {
 
 
 def test_images_and_labels_in_folders(tmp_path):
-    bundle = open_data(write_yolo(tmp_path, LABELS), task="detect")
+    bundle = open_data(write_yolo(tmp_path, LABELS), annotation="boxes")
     assert bundle.classes == ("cat", "dog")
     assert bundle.train.ids == ("images/train/a.png", "images/train/b.png", "images/train/sub/c.png")
     a, b, c = (bundle.train.target(i) for i in range(3))
@@ -25,21 +25,21 @@ def test_images_and_labels_in_folders(tmp_path):
     assert np.allclose(c.boxes, [[0, 0, 16, 12]])
     assert bundle.val.target(0).boxes.tolist() == [[0, 0, 40, 30]]
     with pytest.raises(UserError, match="boxes but no masks"):
-        open_data(tmp_path, task="instances")
+        open_data(tmp_path, annotation="masks")
 
 
 def test_outlines(tmp_path):
     labels = {"a": "1 0.25 0.2 0.5 0.2 0.5 0.6 0.25 0.6\n0 0.5 0.5 0.2 0.2\n", "b": "0 0.1 0.1 0.9 0.1 0.9 0.9"}
     write_yolo(tmp_path, labels, names=())
-    bundle = open_data(tmp_path, task="instances", val_fraction=0.5)
-    split, classes, _ = open_split(tmp_path, task="instances")
+    bundle = open_data(tmp_path, annotation="masks", val_fraction=0.5)
+    split, classes, _ = open_split(tmp_path, annotation="masks")
     assert classes == bundle.classes == ("0", "1")
     first = split.target(0)
     assert np.allclose(first.boxes, [[10, 6, 20, 18]])
     assert first.masks(30, 40).sum() == 10 * 12
     assert first.area.tolist() == [120]
     assert any("1 object without a mask" in note for note in bundle.notes)
-    boxes = open_split(tmp_path, task="detect")[0].target(0)
+    boxes = open_split(tmp_path, annotation="boxes")[0].target(0)
     assert len(boxes) == 2
 
 
@@ -54,19 +54,19 @@ def test_a_description(tmp_path, names):
         f"path: /somewhere/else\ntrain: ../train/images\nval: valid/images\nnames: {names}"
     )
     for source in (tmp_path, tmp_path / "data.yaml"):
-        bundle = open_data(source, task="detect")
+        bundle = open_data(source, annotation="boxes")
         assert bundle.classes == ("cat", "a: b")
         assert bundle.train.ids == ("train/images/0.png", "train/images/1.png")
         assert len(bundle.val) == 2
     (tmp_path / "data.yaml").unlink()
-    assert open_data(tmp_path, task="detect").classes == ("0", "1")
+    assert open_data(tmp_path, annotation="boxes").classes == ("0", "1")
 
 
 def test_a_description_with_lists(tmp_path):
     write_yolo(tmp_path, LABELS, names=())
     (tmp_path / "train.txt").write_text("./images/train/a.png\nimages/train/sub/c.png\n")
     (tmp_path / "data.yaml").write_text("train: train.txt\nval: [images/val]\nnames: [cat, dog]\n")
-    bundle = open_data(tmp_path, task="detect")
+    bundle = open_data(tmp_path, annotation="boxes")
     assert bundle.train.ids == ("images/train/a.png", "images/train/sub/c.png")
 
 
@@ -79,7 +79,7 @@ def test_damaged_descriptions(tmp_path, text, message):
     write_yolo(tmp_path, {"a": "0 0.5 0.5 0.5 0.5"})
     (tmp_path / "data.yaml").write_text(text)
     with pytest.raises(UserError, match=message):
-        open_data(tmp_path, task="detect")
+        open_data(tmp_path, annotation="boxes")
 
 
 @pytest.mark.parametrize("line", ["0 0.5 0.5", "0 0.5 0.5 0.5 0.5 0.9", "x 0.5 0.5 0.5 0.5", "0.5 0.5 0.5 0.5 0.5",
@@ -87,8 +87,8 @@ def test_damaged_descriptions(tmp_path, text, message):
 def test_a_line_that_is_cut_short(tmp_path, line):
     write_yolo(tmp_path, {"a": f"0 0.5 0.5 0.5 0.5\n{line}", "b": "0 0.5 0.5 0.5 0.5"})
     with pytest.raises(UserError, match=r"a\.txt, line 2, byte 18: .* is neither"):
-        open_data(tmp_path, task="detect")
-    thing = read_yolo(tmp_path, lenient=True).parts[""][0].objects[1]
+        open_data(tmp_path, annotation="boxes")
+    thing = read_yolo(tmp_path).parts[""][0].objects[1]
     assert thing.fault is not None
     assert thing.fault.kind == "bad-object"
 
@@ -97,7 +97,7 @@ def test_damaged_objects_are_left_out_with_a_note(tmp_path):
     lines = (
         "0 0.5 0.5 0.5 0.5\n5 0.5 0.5 0.5 0.5\n-1 0.5 0.5 0.1 0.1\n0 0.5 0.5 0 0.5\n0 20 15 10 10\n1 1.2 0.5 0.1 0.1\n"
     )
-    bundle = open_data(write_yolo(tmp_path, {"train/a": lines, "val/a": lines}), task="detect")
+    bundle = open_data(write_yolo(tmp_path, {"train/a": lines, "val/a": lines}), annotation="boxes")
     assert len(bundle.train.target(0)) == 1
     for note in (
         "2 objects of unknown categories",
@@ -125,7 +125,7 @@ def test_turned_images(tmp_path):
     exif[0x0112] = 6
     Image.open(tmp_path / "images/a.png").save(tmp_path / "images/a.jpg", exif=exif)
     (tmp_path / "images/a.png").unlink()
-    split = open_split(tmp_path, task="detect")[0]
+    split = open_split(tmp_path, annotation="boxes")[0]
     assert split.read(0).size == (30, 40)
     assert split.target(0).boxes.tolist() == [[0, 0, 15, 40]]
 
@@ -144,4 +144,4 @@ def test_masks_called_labels_are_no_yolo(tmp_path):
     for name in "ab":
         mask(tmp_path / f"labels/{name}.png", np.arange(1200).reshape(30, 40) % 2)
     (tmp_path / "labels/classes.txt").write_text("sky\nsea\n")
-    assert len(open_data(tmp_path, task="segment").val) == 1
+    assert len(open_data(tmp_path, annotation="maps").val) == 1

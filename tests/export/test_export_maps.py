@@ -18,7 +18,7 @@ from tiny_scenes import write_pairs
 from torch import nn
 
 from resurge.cli import main
-from resurge.data.scene_preprocessing import ScenePreprocessing
+from resurge.data.preprocessing import ScenePreprocessing
 from resurge.data.sources import open_data
 from resurge.errors import UserError
 from resurge.export import make as exporting
@@ -53,7 +53,7 @@ def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         means = [made.model(made.preprocessing(image)[None]).mean((0, 2, 3)) for image in images]
         made.model.get_parameter("head.predict.bias").sub_(torch.stack(means).mean(0))  # no class wins always
     save_run_model(
-        folder, made.model, task="segment", classes=made.classes, preprocessing=made.preprocessing, norm="batch",
+        folder, made.model, annotation="maps", classes=made.classes, preprocessing=made.preprocessing, norm="batch",
         scores={}, data={"source": str(data)},
     )  # fmt: skip
     return folder
@@ -77,7 +77,7 @@ def wrong(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_miou_is_that_of_the_evaluation(decide: bool, run: Path, data: Path, tmp_path: Path) -> None:
     certificate = export(run, tmp_path / "out", "torch", decide=decide, max_drop=100)
     made = load_run(run)
-    split = open_data(data, task="segment").val
+    split = open_data(data, annotation="maps").val
     split = split.select([row for row, name in enumerate(split.ids) if "14" not in name])
     ours = nn.Sequential(made.model, Reordered([1, 2, 0]))  # to the order of the data
     told = evaluate(get_task("segment"), ours, split, made.preprocessing, ("background", "red", "green"))

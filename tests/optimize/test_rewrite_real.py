@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import resurge
-from resurge.data.digits import digit_splits
+from resurge.data.formats.digits import digit_splits
 from resurge.optimize.rewrite import ALWAYS, PASSES, certify, rewrite
 from resurge.tasks.detect.head_outputs import diagonal_boxes, smooth_outputs
 from resurge.tasks.detect.settings import Detector

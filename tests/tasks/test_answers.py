@@ -7,8 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from resurge.data.preprocessing import Preprocessing
-from resurge.data.scene_preprocessing import ScenePreprocessing
+from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
 from resurge.tasks.classify.predict import Classified
 from resurge.tasks.detect.predict import Found
 from resurge.tasks.segment.metrics import enlarged_classes as with_torch

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from resurge.data.bundle import ArrayImages, Split
-from resurge.data.transforms import Preprocessing
+from resurge.data.preprocessing import Preprocessing
+from resurge.data.splits import ArrayImages, Split
 from resurge.errors import UserError
 from resurge.tasks.classify.metrics import BINS, MISTAKES
 from resurge.tasks.evaluation import evaluate, write_evaluation

@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resurge.data.bundle import FileImages
-from resurge.data.scenes import IGNORE, MaskSplit, Objects, ObjectSplit, collate_scenes
+from resurge.data.loading import collate_scenes
+from resurge.data.splits import IGNORE, FileImages, MaskSplit, Objects, ObjectSplit
 from resurge.errors import UserError
 from resurge.tasks.detect.metrics import AveragePrecision
 from resurge.tasks.evaluation import evaluate

@@ -7,7 +7,7 @@ import argparse
 from resurge.cli.options import Parser, add_json
 from resurge.cli.tables import print_json
 from resurge.errors import UserError
-from resurge.tasks.table import TASKS
+from resurge.tasks.table import DATA_WORDS, TASKS, get_task
 
 
 def add_options(parser: Parser) -> None:
@@ -30,9 +30,10 @@ def add_options(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from resurge.data.scene_checks import check_data
+    from resurge.data.checks import check_data
 
-    report, look = check_data(options.data, task=options.task, val=options.val)
+    annotation = None if options.task is None else get_task(options.task).annotation
+    report, look = check_data(options.data, annotation=annotation, words=DATA_WORDS, val=options.val)
     changes: list[str] | None = None
     if options.fix is not None:
         if look is None:
@@ -40,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
                 f"--fix mends annotations, and {options.data} has none that are apart from its images. Name data in "
                 "COCO's, VOC's or YOLO's format, or with masks; leave --fix out for others."
             )
-        from resurge.data.scene_fix import mend
+        from resurge.data.fix import mend
 
         changes = mend(look, options.fix)
     if options.json:

@@ -28,15 +28,14 @@ from resurge.cli.options import (
 )
 from resurge.cli.tables import print_json
 from resurge.errors import UserError, suggest
-from resurge.tasks.table import DEFAULT, TASKS, get_task, pick_head
+from resurge.tasks.table import DATA_WORDS, DEFAULT, TASKS, get_task, pick_head
 from resurge.tasks.tta import TTA
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from resurge.data.bundle import DataBundle
-    from resurge.data.preprocessing import Preprocessing
-    from resurge.data.scene_preprocessing import ScenePreprocessing
+    from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
+    from resurge.data.splits import DataBundle
     from resurge.runs import Run
     from resurge.tasks.task import Task
 
@@ -177,7 +176,8 @@ def _images_of(run: Run, options: argparse.Namespace) -> tuple[Any, tuple[str, .
         return own_scenes(run, options.split)
     return open_split(
         options.data if options.data is not None else own_data(run),
-        task=run.task,
+        annotation=get_task(run.task).annotation,
+        words=DATA_WORDS,
         split=options.split,
         classes=run.classes,
         seed=run.recipe.seed if run.recipe else 0,
@@ -196,7 +196,14 @@ def own_scenes(run: Run, split: str) -> tuple[Any, tuple[str, ...], str]:
     recipe = run.recipe
     if recipe is None:
         raise UserError(f"{run.folder} does not say what it was trained on. Pass --data.")
-    bundle = open_data(recipe.data, task=run.task, val=recipe.val, seed=recipe.seed, val_fraction=recipe.val_fraction)
+    bundle = open_data(
+        recipe.data,
+        annotation=get_task(run.task).annotation,
+        words=DATA_WORDS,
+        val=recipe.val,
+        seed=recipe.seed,
+        val_fraction=recipe.val_fraction,
+    )
     if bundle.classes != run.classes:
         raise UserError(
             f"{recipe.data} has other classes now ({', '.join(bundle.classes[:6])}, …) than in the training "
@@ -271,7 +278,7 @@ def subject_of_model(options: argparse.Namespace) -> Subject:
 
     task = get_task(name)
     require_taken(options, options.model, name, PARTICULAR, task.evaluation_options)
-    split, classes, which = open_split(options.data, task=name, split=options.split)
+    split, classes, which = open_split(options.data, annotation=task.annotation, words=DATA_WORDS, split=options.split)
     model = create_model(options.model, num_classes=len(classes), task=name, head=options.head)
     report = load_weights(model, options.weights)
     left = [key for key in (*report.mismatched, *report.missing) if not key.startswith("auxiliary.")]

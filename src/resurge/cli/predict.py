@@ -134,7 +134,7 @@ def find_files(places: Sequence[str]) -> list[Path]:
     Raises:
         UserError: a folder has no images in it, or a name is empty.
     """
-    from resurge.data.folders import find_images
+    from resurge.data.paths import find_images
 
     found: dict[Path, None] = {}
     if not all(place.strip() for place in places):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from resurge.arch.backbone import backbone_of
-from resurge.data.bundle import DataBundle
+from resurge.data.splits import DataBundle
 from resurge.explain.cost import cost
 from resurge.explain.diagram import block_scene, network_scene
 from resurge.files import atomic_write_text

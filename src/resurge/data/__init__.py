@@ -1,7 +1,7 @@
-"""Images and labels: reading, checking, splitting, transforming and feeding them. Stands alone in the package.
+"""Images and annotations: reading, checking, splitting, transforming and loading them. Stands alone in the package.
 
-`sources.open_data` turns a name, folder or file into a `bundle.DataBundle`; `transforms.Preprocessing` is the one
-definition of what a network sees in evaluation; `loading` feeds training in an order and with randomness that are pure
-functions of (seed, epoch, index); `scene_checks.check_data` names what is wrong with a data set of any task, and
-`scene_fix.mend` writes a mended copy of its annotations.
+`sources.open_data` turns a name, folder or file into a `splits.DataBundle`; `preprocessing` is the one definition of
+what a network sees in evaluation; `loading` gives samples and batches whose order and randomness are pure functions of
+(seed, epoch, index); `checks.check_data` names what is wrong with a data set, and `fix.mend` writes a mended copy of
+its annotations. `formats` has one file per format of annotations.
 """

@@ -1,48 +1,81 @@
-"""What can be wrong with images and classes, found from facts that were read before; `checks` does the reading."""
+"""What can be wrong with images and classes, and reading the images to find it."""
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
-from resurge.data.images import EXTENSIONS, ImageHeader, UnreadableImage, ending
+from resurge.data.images import EXTENSIONS, ImageHeader, UnreadableImage, decode, ending, read_bytes
 
 _HUGE_PIXELS = 50_000_000
 _IMBALANCE = 10
-_SHOWN = 5
+SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found: its kind in a word, its severity, the files concerned (below the data folder, may be
-    none), a sentence, and what to do. Errors spoil training or its figures, or are files that will be skipped;
-    warnings may; infos are handled and only worth knowing."""
+    """One thing that is wrong, or worth knowing.
+
+    kind: in a word. severity: "error" spoils training or its figures, or is a file that is skipped; "warning" may;
+    "info" is handled. paths: the files concerned, below the data folder; may be none. message: a sentence. remedy:
+    what to do. stop: with which message training refuses the data; empty when it goes on.
+    """
 
     kind: str
     severity: str
     paths: tuple[str, ...]
     message: str
     remedy: str
+    stop: str = ""
 
 
-@dataclass(frozen=True)
-class Entry:
-    split: str
+class Entry(NamedTuple):
+    """An image in a part of the data; `label` is "" where images have no one class."""
+
+    part: str
     label: str
     name: str
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What reading a file gave: a header and a digest of its pixels, or the reason why not."""
+    """What reading an image file gave: its size in bytes, a header and a digest of its pixels, or the error."""
 
-    entry: Entry
+    name: str
     size: int
     header: ImageHeader | None = None
     digest: bytes = b""
     error: UnreadableImage | None = None
+
+
+def examine_file(root: Path, name: str, max_pixels: int) -> Facts:
+    """Decode an image: its header and a digest of its pixels, or why it cannot be read."""
+    size = 0
+    try:
+        data = read_bytes(root / name)
+        size = len(data)
+        header, image = decode(data, name, max_pixels)
+    except UnreadableImage as error:
+        return Facts(name, size, error=error)
+    digest = hashlib.blake2b(repr((image.mode, image.size)).encode(), digest_size=16)
+    digest.update(image.tobytes())
+    return Facts(name, size, header, digest.digest())
+
+
+def some(names: Iterable[str], limit: int = SHOWN) -> str:
+    """The first names, each once, and … when there are more."""
+    shown = list(dict.fromkeys(names))
+    return f"{', '.join(shown[:limit])}{', …' if len(shown) > limit else ''}"
+
+
+def number_of(count: int, one: str, many: str) -> str:
+    """ "1 image is", "3 images are"."""
+    return f"{count} {one if count == 1 else many}"
 
 
 _UNREADABLE = {
@@ -61,7 +94,7 @@ def unreadable(facts: Iterable[Facts]) -> list[Finding]:
     for fact in facts:
         if fact.error is not None:
             kind, remedy = _UNREADABLE[fact.error.kind]
-            name = fact.entry.name
+            name = fact.name
             reason = str(fact.error).removeprefix(f"{fact.error.name}: ")
             findings.append(Finding(kind, "error", (name,), f"{name}: {reason}", remedy))
     return findings
@@ -77,7 +110,7 @@ def duplicates(images: Iterable[tuple[bytes, Entry]]) -> list[Finding]:
             continue
         paths = tuple(entry.name for entry in group)
         labels = sorted({entry.label for entry in group})
-        splits = sorted({entry.split for entry in group})
+        splits = sorted({entry.part for entry in group})
         if len(labels) > 1:
             message = f"the same picture stands in the classes {', '.join(labels)}: {', '.join(paths[:3])}"
             remedy = "decide which class is right and remove the other copies"
@@ -93,16 +126,16 @@ def duplicates(images: Iterable[tuple[bytes, Entry]]) -> list[Finding]:
     return findings
 
 
-def oddities(images: list[tuple[Entry, ImageHeader]]) -> list[Finding]:
+def oddities(facts: Iterable[Facts]) -> list[Finding]:
     """Findings about formats, colours, orientation and size: one for each kind, with all its files."""
+    images = [(fact.name, fact.header) for fact in facts if fact.header is not None]
     if not images:
         return []
     files: dict[str, list[str]] = defaultdict(list)
     grey: list[str] = []
     shorter = [min(header.size) for _, header in images]
     usual = median(shorter)
-    for (entry, header), side in zip(images, shorter, strict=True):
-        name = entry.name
+    for (name, header), side in zip(images, shorter, strict=True):
         promised, real = EXTENSIONS.get(ending(name)), header.format
         if promised is not None and promised != ("JPEG" if real == "MPO" else real):
             files["wrong-extension"].append(name)
@@ -125,8 +158,7 @@ def oddities(images: list[tuple[Entry, ImageHeader]]) -> list[Finding]:
     if 0 < len(grey) < len(images):
         files["grey"] = grey
     return [
-        Finding(kind, severity, tuple(files[kind]), f"{len(files[kind])} file{'s' if len(files[kind]) > 1 else ''} "
-                f"{message}", remedy)
+        Finding(kind, severity, tuple(files[kind]), f"{number_of(len(files[kind]), 'file', 'files')} {message}", remedy)
         for kind, (severity, message, remedy) in _ODD.items() if files[kind]
     ]  # fmt: skip
 
@@ -155,7 +187,7 @@ def balance(entries: list[Entry], readable: set[Entry]) -> list[Finding]:
     """Findings about the classes: too few of them, differences between splits, imbalance."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for entry in entries:
-        counts[entry.split][entry.label] += entry in readable
+        counts[entry.part][entry.label] += entry in readable
     train = counts["train"]
     findings = []
     gone = tuple(sorted(label for label, count in train.items() if count == 0))
@@ -172,12 +204,12 @@ def balance(entries: list[Entry], readable: set[Entry]) -> list[Finding]:
             continue
         unknown = tuple(sorted(counts[split].keys() - train.keys()))
         if unknown:
-            message = f"{split} has classes that training lacks: {', '.join(unknown[:_SHOWN])}"
+            message = f"{split} has classes that training lacks: {', '.join(unknown[:SHOWN])}"
             remedy = "rename or remove them, or add training images"
             findings.append(Finding("unknown-class", "error", unknown, message, remedy))
         lacking = tuple(sorted(label for label in present if not counts[split][label]))
         if lacking:
-            message = f"{split} has no images of {', '.join(lacking[:_SHOWN])}"
+            message = f"{split} has no images of {', '.join(lacking[:SHOWN])}"
             findings.append(
                 Finding("class-missing", "warning", lacking, message, "add some: the class is not measured without")
             )
@@ -187,3 +219,9 @@ def balance(entries: list[Entry], readable: set[Entry]) -> list[Finding]:
         remedy = "collect more of the rare classes, or train with class weights or balanced sampling"
         findings.append(Finding("imbalance", "warning", (), message, remedy))
     return findings
+
+
+def broken_annotations(name: str, error: Exception) -> Finding:
+    """The finding for an annotation file that cannot be read."""
+    remedy = "copy or download the file again; training refuses it as it is, and --fix goes on without it"
+    return Finding("broken-annotations", "error", (name,), str(error), remedy, stop=str(error))

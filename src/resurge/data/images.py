@@ -72,6 +72,11 @@ class ImageHeader:
     orientation: int
     transparency: bool
 
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """(width, height) after EXIF orientation is applied."""
+        return self.size[::-1] if self.orientation >= 5 else self.size
+
 
 class _PillowSettings:
     """Pillow's process-wide switches and warnings, set for the time that any thread is inside, then put back.

@@ -1,4 +1,7 @@
-"""Feeding training: which images in which order, with which randomness, all a pure function of (seed, epoch, index)."""
+"""Samples and batches of training: which images in which order, and with which randomness.
+
+All of it is a pure function of (seed, epoch, index).
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,29 @@ import logging
 import multiprocessing
 import os
 import signal
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
+from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from resurge.data.bundle import Images, Split
+from resurge.data.annotations import Annotation
+from resurge.data.augmentation import Augmentation
 from resurge.data.images import UnreadableImage
-from resurge.data.scenes import MaskSplit, ObjectSplit
+from resurge.data.preprocessing import ScenePreprocessing
 from resurge.data.seeding import generator, mix, seeded
+from resurge.data.splits import AnySplit, Images, MaskSplit, ObjectSplit, Split
+from resurge.data.transforms import SceneTransform
 from resurge.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -31,47 +41,111 @@ Key = tuple[int, int]
 """(epoch, index): which image, and in which epoch, so that a worker needs to know nothing else."""
 
 T = TypeVar("T")
-AnySplit = TypeVar("AnySplit", Split, ObjectSplit, MaskSplit)
+B = TypeVar("B")
+SomeSplit = Split | ObjectSplit | MaskSplit
 
 
-class IndexedDataset(Dataset[tuple[torch.Tensor, int]]):
-    """The images of a split, transformed. `dataset[epoch, index]` and `dataset[index]` (epoch 0) give (tensor, label).
+class _Samples(Dataset[T], ABC):
+    """The images of a split as samples. `dataset[epoch, index]` and `dataset[index]` (epoch 0) give a sample.
 
-    With `train` the transform runs with torch's CPU generator seeded by (seed, epoch, index), and the generator is put
-    back after it. An image that cannot be read is replaced by the next readable one of its class, or of any class when
-    its class has none; every such file is logged once and counted in `replaced`. With `strict` it raises instead.
+    With `train` the random changes run with torch's CPU generator seeded by (seed, epoch, index), and the generator is
+    put back after it. An image, mask or label map that cannot be read is replaced by the next readable image of its
+    class, or of any class when its class has none; every such image is logged once and counted in `replaced`. With
+    `strict` it raises instead.
     """
 
-    def __init__(
-        self, split: Split, transform: Callable[[Image.Image], torch.Tensor], seed: int = 0, train: bool = False,
-        strict: bool = False,
-    ) -> None:  # fmt: skip
-        self.split, self.transform, self.seed, self.train, self.strict = split, transform, seed, train, strict
-        self.draft_size: int | None = getattr(transform, "draft_size", None) if train else None
+    def __init__(self, split: SomeSplit, seed: int, train: bool, strict: bool) -> None:
+        self.split, self.seed, self.train, self.strict = split, seed, train, strict
         self.replaced: dict[str, str] = {}
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, key: Key | int) -> tuple[torch.Tensor, int]:
+    def __getitem__(self, key: Key | int) -> T:
         epoch, index = key if isinstance(key, tuple) else (0, key)
-        image, label = self._read(index)
-        if not self.train:
-            return self.transform(image), label
-        with seeded(mix(self.seed, epoch, index)):
-            return self.transform(image), label
+        seed = mix(self.seed, epoch, index)
 
-    def _read(self, index: int) -> tuple[Image.Image, int]:
-        if self.strict:
-            return self.split.read(index), self.split.labels[index]
-        return first_readable(
-            self.split, index, self.replaced, lambda i: (self.split.read(i, self.draft_size), self.split.labels[i])
-        )
+        def load(candidate: int) -> T:
+            with seeded(seed) if self.train else nullcontext():
+                return self._sample(candidate)
+
+        return load(index) if self.strict else first_readable(self.split, index, self.replaced, load)
+
+    @abstractmethod
+    def _sample(self, index: int) -> T: ...
 
 
-def first_readable(
-    split: Split | ObjectSplit | MaskSplit, index: int, replaced: dict[str, str], load: Callable[[int], T]
-) -> T:
+class IndexedDataset(_Samples[tuple[Tensor, int]]):
+    """Images with labels, transformed: (tensor, label)."""
+
+    def __init__(
+        self, split: Split, transform: Callable[[Image.Image], Tensor], seed: int = 0, train: bool = False,
+        strict: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(split, seed, train, strict)
+        self.transform = transform
+        self.draft_size: int | None = getattr(transform, "draft_size", None) if train else None
+
+    def _sample(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(self.split.read(index, self.draft_size)), self.split.labels[index]
+
+
+Sample = tuple[Tensor, dict[str, Tensor], int]
+"""(image (C, h, w), target, index of the image in the split)"""
+
+
+class SceneDataset(_Samples[Sample]):
+    """Images with objects or label maps, transformed: (image float32 (C, h, w), target, index of the image in the
+    split); for the target see `SceneTransform`. Without `train` there is no augmentation."""
+
+    def __init__(
+        self, split: ObjectSplit | MaskSplit, pre: ScenePreprocessing, augment: Augmentation | None = None,
+        seed: int = 0, train: bool = False, annotation: Annotation = "boxes", *, strict: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(split, seed, train, strict)
+        self.targets = split.target
+        self.transform = SceneTransform(pre, augment if train else None, annotation)
+
+    def _sample(self, index: int) -> Sample:
+        # Never at a fraction of the size as IndexedDataset may: boxes are in pixels of the whole image. Masks are
+        # decoded inside the transform.
+        image = self.split.read(index)
+        target = self.targets(index)
+        try:
+            return *self.transform(image, target), index
+        except UnreadableImage:
+            raise
+        except UserError as error:
+            raise UnreadableImage("corrupt", self.split.ids[index], str(error)) from error
+
+
+class SceneBatch(NamedTuple):
+    """A batch of images of different sizes.
+
+    images: float32 (N, C, H, W), each in the upper left corner, the rest 0. sizes: (height, width) of each image inside
+    it. targets: one dict per image; for objects `boxes` float32 (n, 4), `labels` int64 (n,), and `masks` uint8
+    (n, h, w) where they are wanted, all of the image's own part; for label maps `mask` int64 (h, w). indices: int64
+    (N,), which images of the split these are.
+    """
+
+    images: Tensor
+    sizes: tuple[tuple[int, int], ...]
+    targets: list[dict[str, Tensor]]
+    indices: Tensor
+
+
+def collate_scenes(samples: Sequence[Sample], divisor: int = 32) -> SceneBatch:
+    """Samples (image (C, h, w), target, index) to a batch whose sides are multiples of `divisor`."""
+    sizes = tuple((image.shape[-2], image.shape[-1]) for image, _, _ in samples)
+    height, width = (-(-max(sides) // divisor) * divisor for sides in zip(*sizes, strict=True))
+    images = torch.stack(
+        [pad(image, (0, width - image.shape[-1], 0, height - image.shape[-2])) for image, _, _ in samples]
+    )
+    indices = torch.tensor([index for _, _, index in samples])
+    return SceneBatch(images, sizes, [target for _, target, _ in samples], indices)
+
+
+def first_readable(split: SomeSplit, index: int, replaced: dict[str, str], load: Callable[[int], T]) -> T:
     """`load(index)`, or that of the first image that can be read: of the others of its class in order from there on,
     round the end, then of all others.
 
@@ -111,7 +185,7 @@ class EpochSampler(Sampler[list[Key]]):
     the number of batches in a whole epoch on this rank; iteration starts at the batch set by `set_position`. A data
     set smaller than a batch gives one batch, also with `drop_last`.
 
-    labels: class index of each image. batch_size: images a batch and rank.
+    labels: class index of each image. batch_size: images per batch and rank.
     """
 
     def __init__(
@@ -252,7 +326,7 @@ def _start_worker(worker: int) -> None:
         os.setpgid(0, 0)
 
 
-def class_weights(labels: Sequence[int], num_classes: int) -> torch.Tensor:
+def class_weights(labels: Sequence[int], num_classes: int) -> Tensor:
     """Loss weights, float32 (num_classes,): inverse to the class's number of images, mean 1 over classes that occur.
 
     A class without images gets weight 0.

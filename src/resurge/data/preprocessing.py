@@ -1,14 +1,15 @@
-"""From a picture to the tensor a network sees: the one definition for evaluation, prediction and export.
+"""From an image to the tensor a network sees: the one definition for evaluation, prediction and export.
 
-Importing this imports no torch, and `array` needs none: what an export is given is made without it.
+Importing this imports no torch, and `array` needs none: the inputs of an export are made without it.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -18,7 +19,7 @@ from resurge.errors import UserError, suggest
 if TYPE_CHECKING:
     import torch
 
-    from resurge.data.bundle import DataBundle, Split
+    from resurge.data.splits import AnySplit, DataBundle
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -34,14 +35,20 @@ _MAX_ASPECT = 16
 
 
 class Values(ABC):
-    """What is done to pixel values whatever is done to sides: colours, and (v / 255 - mean) / std a channel.
+    """What both kinds of preprocessing do to pixel values: colours, and (v / 255 - mean) / std per channel.
 
-    For frozen dataclasses with these three fields; they call `check_values` when they are made.
+    For frozen dataclasses with these fields, which call `check_values` when they are made.
+
+    channels: 1 or 3. mean, std: one number per channel, in units of 0..1. interpolation: Pillow's antialiased filter.
     """
+
+    kind: ClassVar[str | None] = None
+    """The word by which the stored form says which class it is of."""
 
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    interpolation: str
 
     def check_values(self) -> None:
         """Make tuples of mean and std. Raises UserError when the fields do not fit together."""
@@ -53,6 +60,40 @@ class Values(ABC):
         if not lengths_fit or not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
             need = f"mean and std need {self.channels} numbers each, finite, std above 0"
             raise UserError(f"{need}; got {self.mean} and {self.std}.")
+        if self.interpolation not in INTERPOLATION:
+            raise UserError(
+                f"unknown interpolation {self.interpolation!r}; use one of {', '.join(INTERPOLATION)}."
+                f"{suggest(self.interpolation, INTERPOLATION)}"
+            )
+
+    @abstractmethod
+    def fit(self, image: Image.Image) -> Image.Image:
+        """The image that goes to the network, in its colours and its size (also what a report shows)."""
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        """float32 (channels, h, w), of the size that `fit` gives."""
+        return self.normalise(self.to_tensor(self.fit(image)))
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values that `from_json` turns back into an equal value."""
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}  # type: ignore[call-overload]
+        return plain if self.kind is None else {"kind": self.kind, **plain}
+
+    @classmethod
+    def from_json(cls: type[AnyValues], values: Mapping[str, object]) -> AnyValues:
+        """Raises UserError on a missing or unknown field, or when the values are of the other kind."""
+        plain = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        if cls.kind is not None and plain.pop("kind", None) != cls.kind:
+            got = values.get("kind")
+            raise UserError(f"expected the preprocessing of a detector or segmenter (kind {cls.kind!r}), got {got!r}.")
+        known = fields(cls)  # type: ignore[arg-type]
+        for key in plain:
+            if key not in [field.name for field in known]:
+                raise UserError(f"unknown preprocessing field {key!r}.{suggest(key, [field.name for field in known])}")
+        for field in known:
+            if field.default is MISSING and field.name not in plain:
+                raise UserError(f"the preprocessing lacks its {field.name}.")
+        return cls(**plain)
 
     @property
     def mean_colour(self) -> tuple[int, ...]:
@@ -63,10 +104,6 @@ class Values(ABC):
         """The image in mode "L" or "RGB", as `channels` asks."""
         mode = "L" if self.channels == 1 else "RGB"
         return image if image.mode == mode else image.convert(mode)
-
-    @abstractmethod
-    def fit(self, image: Image.Image) -> Image.Image:
-        """The picture that goes to the network: its colours and its size."""
 
     def array(self, image: Image.Image) -> np.ndarray:
         """float32 (channels, h, w): to the bit what calling gives as a tensor, without torch."""
@@ -102,6 +139,9 @@ class Values(ABC):
         return (values * std + mean).clamp(0, 1)
 
 
+AnyValues = TypeVar("AnyValues", bound=Values)
+
+
 @dataclass(frozen=True)
 class Preprocessing(Values):
     """What evaluation, prediction and export do to an image, exactly, and nothing else does.
@@ -129,18 +169,8 @@ class Preprocessing(Values):
         self.check_values()
         if self.squash and self.crop_pct != 1:
             raise UserError(f"squash resizes without a crop, so crop_pct must be 1, not {self.crop_pct}.")
-        if self.interpolation not in INTERPOLATION:
-            raise UserError(
-                f"unknown interpolation {self.interpolation!r}; use one of {', '.join(INTERPOLATION)}."
-                f"{suggest(self.interpolation, INTERPOLATION)}"
-            )
-
-    def __call__(self, image: Image.Image) -> torch.Tensor:
-        """float32 (channels, size, size)."""
-        return self.normalise(self.to_tensor(self.fit(image)))
 
     def fit(self, image: Image.Image) -> Image.Image:
-        """Colours, resize and crop: the size x size picture that goes to the network (also what a report shows)."""
         image = self.convert(image)
         filter = INTERPOLATION[self.interpolation]
         if self.squash:
@@ -156,22 +186,6 @@ class Preprocessing(Values):
             image = image.resize(new, filter)
         return image if image.size == (self.size, self.size) else _centre(image, self.size, self.size)
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values that `from_json` turns back into an equal Preprocessing."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-
-    @staticmethod
-    def from_json(values: dict[str, Any]) -> Preprocessing:
-        """Raises UserError on a missing or unknown field."""
-        names = [field.name for field in fields(Preprocessing)]
-        for key in values:
-            if key not in names:
-                raise UserError(f"unknown preprocessing field {key!r}.{suggest(key, names)}")
-        if "size" not in values:
-            raise UserError("the preprocessing lacks its size.")
-        plain: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-        return Preprocessing(**plain)
-
 
 def _centre(image: Image.Image, width: int, height: int) -> Image.Image:
     left = round((image.width - width) / 2)
@@ -179,9 +193,66 @@ def _centre(image: Image.Image, width: int, height: int) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
+@dataclass(frozen=True)
+class ScenePreprocessing(Values):
+    """What evaluation, prediction and export do to an image of a detector or segmenter, exactly.
+
+    The image is resized, with its aspect kept and Pillow's antialiased filter `interpolation`, until its shorter side
+    is `short_side`, or less where its longer side would exceed `max_size`; values become v / 255, then
+    (v - mean) / std, a channel at a time.
+
+    short_side: pixels; None keeps the size of the image. max_size: bound of the longer side, which also bounds memory;
+    None for no bound. mean, std: one number a channel, in units of 0..1. channels: 1 or 3.
+    """
+
+    kind: ClassVar[str | None] = "scene"
+
+    short_side: int | None
+    max_size: int | None
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    channels: int = 3
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        for name in ("short_side", "max_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name} must be at least 1 pixel, not {value}.")
+        if self.short_side is not None and self.max_size is not None and self.short_side > self.max_size:
+            raise UserError(f"short_side {self.short_side} exceeds max_size {self.max_size}; raise max_size.")
+        self.check_values()
+
+    def shape(self, width: int, height: int) -> tuple[int, int]:
+        """(h, w) of an image of this width and height after resizing."""
+        return resized(width, height, resize_factor(width, height, self.short_side, self.max_size))
+
+    def fit(self, image: Image.Image) -> Image.Image:
+        return self.resize(self.convert(image), self.shape(*image.size))
+
+    def resize(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
+        """The image at size (h, w): the one resize of training and evaluation."""
+        height, width = size
+        if image.size == (width, height):
+            return image
+        return image.resize((width, height), INTERPOLATION[self.interpolation])
+
+
+def resize_factor(width: int, height: int, short_side: int | None, max_size: int | None) -> float:
+    """What the sides are multiplied by for the shorter to be `short_side` (None: as it is), the longer `max_size` at
+    most."""
+    factor = 1.0 if short_side is None else short_side / min(width, height)
+    return factor if max_size is None else min(factor, max_size / max(width, height))
+
+
+def resized(width: int, height: int, factor: float) -> tuple[int, int]:
+    """(h, w), rounded to the nearest pixel and at least 1."""
+    return max(int(height * factor + 0.5), 1), max(int(width * factor + 0.5), 1)
+
+
 def default_preprocessing(
-    bundle: DataBundle, size: int | None = None, *, channels: int | None = None, crop_pct: float | None = None,
-    interpolation: str = "bilinear",
+    bundle: DataBundle[AnySplit], size: int | None = None, *, channels: int | None = None,
+    crop_pct: float | None = None, interpolation: str = "bilinear",
 ) -> Preprocessing:  # fmt: skip
     """Sensible preprocessing for a data set: ImageNet's mean and deviation for RGB, measured ones for grey images.
 
@@ -196,7 +267,24 @@ def default_preprocessing(
     return Preprocessing(size, crop, mean, std, channels, interpolation, squash=tiny and crop == 1)
 
 
-def channel_statistics(split: Split, limit: int = 500) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def default_scene_preprocessing(
+    bundle: DataBundle[AnySplit], short_side: int | None = None, max_size: int | None = None, *,
+    channels: int | None = None, interpolation: str = "bilinear",
+) -> ScenePreprocessing:  # fmt: skip
+    """Sensible preprocessing for a data set: ImageNet's mean and deviation for RGB, measured ones for grey images.
+
+    short_side: pixels, the data set's usual size unless given; 0 keeps the size of the images. max_size: 5/3 of the
+    shorter side unless given (COCO's 800 and 1333).
+    """
+    channels = bundle.in_channels if channels is None else channels
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else channel_statistics(bundle.train)
+    short = bundle.default_size if short_side is None else short_side
+    if max_size is None:
+        max_size = max(round((short or bundle.default_size) * 5 / 3), 1)
+    return ScenePreprocessing(min(short, max_size) if short else None, max_size, mean, std, channels, interpolation)
+
+
+def channel_statistics(split: AnySplit, limit: int = 500) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """(mean,), (std,) of the grey values in 0..1 over at most `limit` images, evenly spread; rounded to four places.
 
     Unreadable images are passed over.

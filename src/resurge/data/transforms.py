@@ -1,18 +1,344 @@
-"""Everything between a decoded picture and the network's input, under the name other parts import it by.
+"""What training does to an image, and everything annotated in it, at random; from torch's global generator only.
 
-`preprocessing` is the one definition for evaluation, `augment` what training does at random.
+`TrainTransform` is for images with one class each, `SceneTransform` for images with boxes, masks or label maps. The
+latter first draws a `Geometry`, which is then applied to the image, the boxes, each mask or the label map alike, by
+torchvision's transforms v2. Objects that a crop leaves nothing of therefore never cost the decoding of their masks.
 """
 
-from resurge.data.augment import AUTO, Augment, TrainTransform, train_transform
-from resurge.data.preprocessing import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Preprocessing,
-    channel_statistics,
-    default_preprocessing,
-)
+from __future__ import annotations
 
-__all__ = [
-    "AUTO", "IMAGENET_MEAN", "IMAGENET_STD", "Augment", "Preprocessing", "TrainTransform", "channel_statistics",
-    "default_preprocessing", "train_transform",
-]  # fmt: skip
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import pad
+from torchvision import tv_tensors
+from torchvision.ops import masks_to_boxes
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from resurge.data.annotations import Annotation, require_annotation
+from resurge.data.augmentation import Augmentation
+from resurge.data.preprocessing import INTERPOLATION, Preprocessing, ScenePreprocessing, Values, resize_factor, resized
+from resurge.data.splits import IGNORE, Objects
+from resurge.errors import UserError
+
+Step = Callable[[Image.Image], Image.Image]
+Movable = TypeVar("Movable", Image.Image, tv_tensors.BoundingBoxes, tv_tensors.Mask)
+
+
+class TrainTransform:
+    """A picklable function from an image to float32 (channels, size, size), with these changes in this order.
+
+    crop_scale, crop_ratio: `ResizedCrop`; without crop_scale the evaluation's resize. pad_crop: `PaddingCrop`. hflip,
+    vflip. affine_*: a random affine map. auto_augment: RandAugment (Cubuk et al., 2019), AutoAugment (Cubuk et al.,
+    2018) or TrivialAugment (Müller, Hutter, 2021). color_jitter: brightness, contrast and saturation times
+    1 ± color_jitter. random_erasing (Zhong et al., 2017): of 2 to 33 % of the area, with the mean colour.
+
+    With all of it off it gives exactly what `pre` gives.
+    """
+
+    def __init__(self, pre: Preprocessing, augment: Augmentation) -> None:
+        self.pre, self.augment = pre, augment
+        self.steps = (*_geometry(pre, augment), *_policy(pre, augment), *_colours(pre, augment))
+        self.erase = v2.RandomErasing(augment.random_erasing, value=0) if augment.random_erasing else None
+
+    @property
+    def draft_size(self) -> int | None:
+        """Shorter side that a decoded image should keep for crops to stay sharp; None: every pixel matters."""
+        return None if self.augment.crop_scale is None else 2 * self.pre.size
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        image = self.pre.convert(image)
+        for step in self.steps:
+            image = step(image)
+        tensor = self.pre.normalise(self.pre.to_tensor(image))
+        return tensor if self.erase is None else self.erase(tensor)
+
+
+@dataclass(frozen=True)
+class ResizedCrop:
+    """Cut out a random rectangle and resize it to the square (Szegedy et al., "Going deeper with convolutions", 2015).
+
+    The area is uniform in `scale` times the image's, the logarithm of the aspect uniform in that of `ratio`. When ten
+    draws do not fit into the image, the largest centred rectangle with an aspect in `ratio` is taken.
+    """
+
+    size: int
+    scale: tuple[float, ...]
+    ratio: tuple[float, ...]
+    interpolation: str
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        # A giant image is averaged down by a whole factor first, so that it costs no more than a photo does.
+        factor = min(image.size) // (8 * self.size)
+        if factor > 1:
+            image = image.reduce(factor)
+        left, top, width, height = self.rectangle(image.width, image.height)
+        box = (left, top, left + width, top + height)
+        return image.resize((self.size, self.size), INTERPOLATION[self.interpolation], box)
+
+    def rectangle(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """(left, top, width, height) in pixels of an image of that width and height."""
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        for area, aspect, x, y in torch.rand(10, 4).tolist():
+            target = width * height * (self.scale[0] + area * (self.scale[1] - self.scale[0]))
+            ratio = math.exp(low + aspect * (high - low))
+            w, h = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
+            if 0 < w <= width and 0 < h <= height:
+                return int(x * (width - w + 1)), int(y * (height - h + 1)), w, h
+        ratio = min(max(width / height, self.ratio[0]), self.ratio[1])
+        w, h = max(min(width, round(height * ratio)), 1), max(min(height, round(width / ratio)), 1)
+        return (width - w) // 2, (height - h) // 2, w, h
+
+
+@dataclass(frozen=True)
+class PaddingCrop:
+    """Pad all sides with the mean colour and cut out the old size at random (He et al., 2015, section 4.2)."""
+
+    padding: int
+    fill: tuple[int, ...]
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        dx, dy = (int(v * (2 * self.padding + 1)) - self.padding for v in torch.rand(2).tolist())
+        canvas = Image.new(image.mode, image.size, self.fill if len(self.fill) > 1 else self.fill[0])
+        canvas.paste(image, (dx, dy))
+        return canvas
+
+
+def _geometry(pre: Preprocessing, augment: Augmentation) -> list[Step]:
+    steps: list[Step] = [pre.fit]
+    if augment.crop_scale is not None:
+        steps = [ResizedCrop(pre.size, augment.crop_scale, augment.crop_ratio, pre.interpolation)]
+    if augment.pad_crop:
+        steps.append(PaddingCrop(augment.pad_crop, pre.mean_colour))
+    if augment.hflip:
+        steps.append(v2.RandomHorizontalFlip(augment.hflip))
+    if augment.vflip:
+        steps.append(v2.RandomVerticalFlip(augment.vflip))
+    shift, zoom = augment.affine_translate, augment.affine_scale
+    if augment.affine_degrees or shift or zoom or augment.affine_shear:
+        steps.append(
+            v2.RandomAffine(
+                augment.affine_degrees,
+                translate=(shift, shift) if shift else None,
+                scale=(1 - zoom, 1 + zoom) if zoom else None,
+                shear=augment.affine_shear or None,
+                interpolation=v2.InterpolationMode.BILINEAR,
+                fill=list(pre.mean_colour),
+            )
+        )
+    return steps
+
+
+def _policy(pre: Preprocessing, augment: Augmentation) -> list[Step]:
+    warp, fill = v2.InterpolationMode.BILINEAR, list(pre.mean_colour)
+    if augment.auto_augment == "randaugment":
+        return [v2.RandAugment(augment.auto_operations, augment.auto_magnitude, interpolation=warp, fill=fill)]
+    if augment.auto_augment == "autoaugment":
+        return [v2.AutoAugment(v2.AutoAugmentPolicy(augment.auto_policy), interpolation=warp, fill=fill)]
+    return [v2.TrivialAugmentWide(interpolation=warp, fill=fill)] if augment.auto_augment == "trivialaugment" else []
+
+
+def _colours(pre: Values, augment: Augmentation) -> list[Step]:
+    steps: list[Step] = []
+    if augment.photometric:
+        steps.append(v2.RandomPhotometricDistort(p=augment.photometric))
+    if augment.color_jitter:
+        # Saturation means nothing for grey images.
+        steps.append(v2.ColorJitter(augment.color_jitter, augment.color_jitter,
+                                    augment.color_jitter if pre.channels == 3 else 0.0))  # fmt: skip
+    return steps
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where pixels go, in this order: resized to `size` (h, w); turned by `turns` quarters against the clock;
+    mirrored left-right and top-bottom; the rectangle `crop` (top, left, height, width) cut out, where what lies below
+    or on the right of the image is padding."""
+
+    size: tuple[int, int]
+    turns: int = 0
+    hflip: bool = False
+    vflip: bool = False
+    crop: tuple[int, int, int, int] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(h, w) of the result."""
+        if self.crop is not None:
+            return self.crop[2:]
+        return self.size if self.turns % 2 == 0 else self.size[::-1]
+
+    def image(self, image: Image.Image, pre: ScenePreprocessing) -> Image.Image:
+        """The image, without its padding."""
+        return self._move(pre.resize(image, self.size))
+
+    def boxes(self, boxes: Tensor, width: int, height: int) -> Tensor:
+        """Boxes (n, 4) xyxy of an image of that width and height, clipped to what is left of it."""
+        known = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width))
+        known = self._move(F.resize(known, list(self.size)))
+        return F.clamp_bounding_boxes(known).as_subclass(Tensor)
+
+    def mask(self, mask: np.ndarray, fill: int) -> Tensor:
+        """uint8 (H, W) to uint8 (h, w), each pixel that of the nearest centre; `fill` in the padding."""
+        # By index: several times faster than torchvision's resize of masks, which besides rounds coordinates down and
+        # so shifts them by up to half a pixel against the picture.
+        rows, columns = (
+            ((np.arange(new) + 0.5) * (old / new)).astype(np.int64)
+            for new, old in zip(self.size, mask.shape, strict=True)
+        )
+        values = mask if mask.shape == self.size else mask[rows][:, columns]
+        values = torch.from_numpy(np.array(values, dtype=np.uint8))[None]
+        return self._move(tv_tensors.Mask(values), fill).as_subclass(Tensor)[0]
+
+    def _move(self, thing: Movable, fill: int | None = None) -> Movable:
+        """Everything but the resize. Without a fill there is no padding."""
+        thing = _quarter_turns(thing, self.turns)
+        if self.hflip:
+            thing = F.horizontal_flip(thing)
+        if self.vflip:
+            thing = F.vertical_flip(thing)
+        if self.crop is None:
+            return thing
+        top, left, height, width = self.crop
+        h, w = F.get_size(thing)
+        inside = min(height, h - top), min(width, w - left)
+        thing = F.crop(thing, top, left, *inside)
+        return thing if fill is None else F.pad(thing, [0, 0, width - inside[1], height - inside[0]], fill=fill)
+
+
+def draw_geometry(pre: ScenePreprocessing, augment: Augmentation | None, width: int, height: int) -> Geometry:
+    """The geometry for an image of that width and height; the evaluation's without augmentation.
+
+    The shorter side is one of short_sides, if there are any, instead of the evaluation's; the evaluation's max_size
+    holds. scale_jitter multiplies the size by a uniform draw from its range; together with crop_size, and an
+    evaluation that fits images into it, this is large-scale jitter (Ghiasi et al., 2020, arXiv:2012.07177). rotate90
+    turns by a random number of quarters, as suits images without an up. crop_size cuts out (height, width) at random;
+    smaller images are padded below and on the right, with zeros after normalising, and with IGNORE in label maps.
+    """
+    if augment is None:
+        return Geometry(pre.shape(width, height))
+    short_side = pre.short_side
+    if augment.short_sides:
+        short_side = augment.short_sides[_below(len(augment.short_sides))]
+    factor = resize_factor(width, height, short_side, pre.max_size)
+    if augment.scale_jitter is not None:
+        low, high = augment.scale_jitter
+        factor *= low + (high - low) * torch.rand(()).item()
+        if augment.crop_size is None and pre.max_size is not None:
+            factor = min(factor, pre.max_size / max(width, height))
+    size = resized(width, height, factor)
+    turns = _below(4) if augment.rotate90 else 0
+    hflip, vflip = (p > 0 and torch.rand(()).item() < p for p in (augment.hflip, augment.vflip))
+    crop = None
+    if augment.crop_size is not None:
+        h, w = size if turns % 2 == 0 else size[::-1]
+        top, left = (_below(max(side - cut, 0) + 1) for side, cut in zip((h, w), augment.crop_size, strict=True))
+        crop = (top, left, augment.crop_size[0], augment.crop_size[1])
+    return Geometry(size, turns, hflip, vflip, crop)
+
+
+def _below(stop: int) -> int:
+    return int(torch.randint(stop, ()).item())
+
+
+def _quarter_turns(thing: Movable, turns: int) -> Movable:
+    """Turn an image, a mask (..., H, W) or boxes against the clock, exactly; torchvision turns by resampling only."""
+    if turns == 0:
+        return thing
+    if isinstance(thing, Image.Image):
+        ways = (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
+        return thing.transpose(ways[turns - 1])
+    if not isinstance(thing, tv_tensors.BoundingBoxes):
+        return tv_tensors.wrap(torch.rot90(thing.as_subclass(Tensor), turns, (-2, -1)), like=thing)
+    boxes, (height, width) = thing.as_subclass(Tensor), thing.canvas_size
+    for _ in range(turns):
+        x1, y1, x2, y2 = boxes.unbind(1)
+        boxes = torch.stack((y1, width - x2, y2, width - x1), 1)
+        height, width = width, height
+    return tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width))
+
+
+class SceneTransform:
+    """A picklable function (image, target) -> (float32 (C, h, w), changed target).
+
+    The target is `Objects` for boxes and masks, of which boxes float32 (n, 4), labels int64 (n,) and, for masks, masks
+    uint8 (n, h, w) come back; a label map (H, W) for maps, of which mask int64 (h, w) comes back. Crowds, and objects
+    of which less than a pixel is left in width or height, are left out. Without `augment` the image is exactly that of
+    `pre`. photometric is the probability of each of the changes of brightness, contrast, saturation, hue and channel
+    order that Liu et al. (2015, arXiv:1512.02325) make; color_jitter as in `TrainTransform`.
+
+    Raises:
+        UserError: the annotation is unknown, or the target is not of it or not of the image's size.
+    """
+
+    def __init__(self, pre: ScenePreprocessing, augment: Augmentation | None, annotation: Annotation) -> None:
+        require_annotation(annotation)
+        self.pre, self.augment, self.annotation = pre, augment, annotation
+        self.colours = () if augment is None else _colours(pre, augment)
+
+    def __call__(self, image: Image.Image, target: Objects | np.ndarray) -> tuple[Tensor, dict[str, Tensor]]:
+        geometry = draw_geometry(self.pre, self.augment, image.width, image.height)
+        width, height = image.size
+        changed: dict[str, Tensor]
+        if isinstance(target, Objects):
+            changed = self._objects(target, geometry, width, height)
+        else:
+            changed = self._label_map(target, geometry, width, height)
+        image = geometry.image(self.pre.convert(image), self.pre)
+        for step in self.colours:
+            image = step(image)
+        tensor = self.pre.normalise(self.pre.to_tensor(image))
+        # The padding comes last: colours must not change it, since `collate_scenes` pads with the same.
+        h, w = geometry.shape
+        return pad(tensor, (0, w - tensor.shape[2], 0, h - tensor.shape[1])), changed
+
+    def _label_map(self, target: np.ndarray, geometry: Geometry, width: int, height: int) -> dict[str, Tensor]:
+        if self.annotation != "maps":
+            raise UserError(f"{self.annotation} need objects, and the data has label maps. Give data with objects.")
+        _same_size("label map", target.shape, width, height)
+        return {"mask": geometry.mask(target, IGNORE).long()}
+
+    def _objects(self, target: Objects, geometry: Geometry, width: int, height: int) -> dict[str, Tensor]:
+        if self.annotation == "maps":
+            raise UserError("a class per pixel needs label maps, and the data has objects. Give data with label maps.")
+        boxes = geometry.boxes(torch.from_numpy(np.array(target.boxes, dtype=np.float32)), width, height)
+        labels = torch.from_numpy(np.array(target.labels, dtype=np.int64))
+        alive = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(1) & ~torch.from_numpy(np.array(target.crowd, dtype=bool))
+        kept = torch.nonzero(alive).flatten()
+        if self.annotation == "boxes":
+            return {"boxes": boxes[kept], "labels": labels[kept]}
+        if target.regions is None:
+            raise UserError("masks need a mask of each object, and the data has boxes only. Give data with masks.")
+        h, w = geometry.shape
+        masks = torch.zeros(len(kept), h, w, dtype=torch.uint8)
+        visible: list[int] = []
+        for index in kept.tolist():
+            region = target.regions[index].decode(height, width)  # one at a time: many at full size fill the memory
+            _same_size("mask", region.shape, width, height)
+            mask = geometry.mask(region, 0)
+            if mask.any():  # a box may be left where a crop leaves nothing of a slanting object
+                masks[len(visible)] = mask
+                visible.append(index)
+        masks, boxes = masks[: len(visible)], boxes[visible]
+        if geometry.crop is not None:
+            # What is left of a cut object may be smaller than what is left of its box.
+            cut = (boxes[:, :2] <= 0).any(1) | (boxes[:, 2] >= w) | (boxes[:, 3] >= h)
+            if cut.any():
+                boxes[cut] = masks_to_boxes(masks[cut]).to(boxes) + torch.tensor([0.0, 0.0, 1.0, 1.0])
+        return {"boxes": boxes, "labels": labels[visible], "masks": masks}
+
+
+def _same_size(what: str, shape: Sequence[int], width: int, height: int) -> None:
+    if tuple(shape) != (height, width):
+        got = " x ".join(str(side) for side in reversed(shape))
+        raise UserError(
+            f"a {what} has {got} pixels (width x height) and its image, turned upright, {width} x {height}. Make it "
+            "again at the image's size, or remove it; `resurge check-data` finds all such."
+        )

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from resurge.data.folders import find_images
 from resurge.data.images import open_image
+from resurge.data.paths import find_images
 from resurge.data.sources import open_data
 from resurge.errors import UserError
 from resurge.export.fidelity import Batch
 from resurge.runs import Run
+from resurge.tasks.table import DATA_WORDS, get_task
 
 BATCH = 8
 _GENERATED = "generated patterns"
@@ -105,7 +106,8 @@ def gather(run: Run, source: str | None) -> Material:
 def _opened(run: Run, source: str) -> Material:
     folder = Path(source)
     try:
-        bundle = open_data(source, task=run.task, **_taken_apart(run, source))
+        annotation = get_task(run.task).annotation
+        bundle = open_data(source, annotation=annotation, words=DATA_WORDS, **_taken_apart(run, source))
     except UserError:
         images, _ = find_images(folder, "") if folder.is_dir() else ([], [])
         if not images:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from resurge.data.preprocessing import Preprocessing
-from resurge.data.scene_preprocessing import ScenePreprocessing
+from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
 from resurge.errors import UserError
 from resurge.infer.engines import Engine, open_engine
 from resurge.infer.folder import Export, is_export, read_export

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from resurge.data.bundle import DataBundle
+from resurge.data.splits import DataBundle
 from resurge.errors import UserError
 from resurge.tasks.evaluation import Gather, Reduce, Scores, evaluate
 from resurge.tasks.tta import TTA

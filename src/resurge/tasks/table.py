@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from resurge.data.annotations import Annotation
 from resurge.errors import UserError, suggest
 from resurge.tasks.classify.task import Classify
 from resurge.tasks.detect.task import Detect, Instances
@@ -11,6 +12,9 @@ from resurge.tasks.task import Task
 TASKS: dict[str, Task] = {task.name: task for task in (Classify(), Segment(), Detect(), Instances())}
 """By name; the first one is the default."""
 DEFAULT = next(iter(TASKS))
+
+DATA_WORDS: dict[Annotation, str] = {task.annotation: f"--task {task.name}" for task in TASKS.values()}
+"""What messages about data tell the user to choose for each kind of annotation."""
 
 
 def get_task(name: str) -> Task:

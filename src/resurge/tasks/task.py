@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from resurge.config import Section, replaced
+from resurge.data.annotations import Annotation
 from resurge.errors import UserError, suggest
 from resurge.tasks.tta import TTA
 
@@ -22,17 +23,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from resurge.arch.spec import Spec
-    from resurge.data.bundle import DataBundle
-    from resurge.data.preprocessing import Preprocessing
-    from resurge.data.scene_preprocessing import ScenePreprocessing
+    from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
+    from resurge.data.splits import DataBundle
     from resurge.recipe import Recipe
     from resurge.tasks.evaluation import PreparedImages, Scores
     from resurge.tasks.objective import Objective
     from resurge.tasks.result import Result, Size
     from resurge.weights.catalog import Source
-
-Annotation = Literal["labels", "maps", "objects"]
-"""What the data say of an image: one class, a class per pixel, or objects with boxes and perhaps masks."""
 
 
 class Inputs(NamedTuple):

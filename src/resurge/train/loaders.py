@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from resurge.data.bundle import ArrayImages, DataBundle
 from resurge.data.images import UnreadableImage
-from resurge.data.loading import AnySplit, EpochSampler, cache, make_loader, verify
+from resurge.data.loading import EpochSampler, cache, make_loader, verify
+from resurge.data.splits import AnySplit, ArrayImages, DataBundle
 from resurge.recipe import Recipe
 from resurge.tasks.objective import Objective
 

@@ -19,9 +19,9 @@ from torch import nn
 from resurge import processes
 from resurge.arch.surgery import convert_norm, set_drop_block, set_drop_path, zero_init_last
 from resurge.arch.zoo import get_spec
-from resurge.data.bundle import DataBundle, write_split
 from resurge.data.seeding import mix
 from resurge.data.sources import open_data
+from resurge.data.splits import DataBundle, write_split
 from resurge.errors import TrainingInterrupted, UserError
 from resurge.files import atomic_write_text
 from resurge.recipe import Recipe
@@ -30,7 +30,7 @@ from resurge.tasks.build import build_task_model
 from resurge.tasks.evaluation import write_evaluation
 from resurge.tasks.objective import Objective
 from resurge.tasks.running import pick_device
-from resurge.tasks.table import get_task, pick_head
+from resurge.tasks.table import DATA_WORDS, get_task, pick_head
 from resurge.train.callbacks import Progress, Recorder
 from resurge.train.checkpoint import Checkpoint, link_or_copy, read_checkpoint
 from resurge.train.loaders import Loaders, batches_per_epoch, pick_workers, readable
@@ -108,7 +108,12 @@ def train(
     if first and not resume and not overwrite:
         require_empty(folder)
     bundle = open_data(
-        recipe.data, task=recipe.task, val=recipe.val, seed=recipe.seed, val_fraction=recipe.val_fraction
+        recipe.data,
+        annotation=get_task(recipe.task).annotation,
+        words=DATA_WORDS,
+        val=recipe.val,
+        seed=recipe.seed,
+        val_fraction=recipe.val_fraction,
     )
     objective = get_task(recipe.task).objective(recipe, bundle)
     net = build_model(recipe, objective.preprocessing[0].channels, bundle.num_classes, start=not resume, say=say)
@@ -345,7 +350,7 @@ def _finish(job: _Job, finished: Callable[[Run, dict[str, Any], DataBundle], Non
         classes=bundle.classes,
         preprocessing=objective.preprocessing[1],
         norm="batch" if norm == "sync" else norm,
-        data=bundle.to_json() | {"source": recipe.data},
+        data={"task": recipe.task, **bundle.to_json(), "source": recipe.data},
         scores=scores,
     )
     if finished is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from resurge.data.bundle import Split
+from resurge.data.splits import Split
 from resurge.explain.attention import write_thumbnails
 from resurge.tasks.task import Network
 

@@ -10,9 +10,10 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset, default_collate
 from torchvision.transforms import v2
 
-from resurge.data.bundle import DataBundle, Split
 from resurge.data.loading import IndexedDataset, class_weights
-from resurge.data.transforms import Augment, Preprocessing, default_preprocessing, train_transform
+from resurge.data.preprocessing import Preprocessing, default_preprocessing
+from resurge.data.splits import DataBundle, Split
+from resurge.data.transforms import TrainTransform
 from resurge.tasks.objective import Objective, Sums, given_class_weights
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Classification(Objective):
         self._mix_batch = _batch_mixing(recipe, bundle.num_classes)
 
     def training_data(self, split: Split) -> Dataset[Any]:
-        transform = train_transform(self.preprocessing[0], augmentation(self.recipe))
+        transform = TrainTransform(self.preprocessing[0], self.recipe.augmentation)
         return IndexedDataset(split, transform, self.recipe.seed, train=True)
 
     def collate(self, samples: Any) -> Any:
@@ -68,28 +69,6 @@ def preprocessings(recipe: Recipe, bundle: DataBundle) -> tuple[Preprocessing, P
     if images.eval_size is None:
         return training, training
     return training, replace(training, size=images.eval_size)
-
-
-def augmentation(recipe: Recipe) -> Augment:
-    """The recipe's augmentation in the terms of `resurge.data`."""
-    setting = recipe.augmentation
-    scale, ratio = setting.crop_scale, setting.crop_ratio
-    return Augment(
-        scale=None if scale is None else (scale[0], scale[1]),
-        ratio=(ratio[0], ratio[1]),
-        padding_crop=setting.pad_crop,
-        hflip=setting.hflip,
-        rotate=setting.affine_degrees,
-        translate=setting.affine_translate,
-        zoom=setting.affine_scale,
-        shear=setting.affine_shear,
-        auto=setting.auto_augment,
-        auto_policy=setting.auto_policy,
-        auto_ops=setting.auto_operations,
-        auto_magnitude=setting.auto_magnitude,
-        jitter=setting.color_jitter,
-        erase=setting.random_erasing,
-    )
 
 
 def _class_weights(recipe: Recipe, bundle: DataBundle) -> Tensor | None:

@@ -19,7 +19,7 @@ from torchmetrics.classification import (
     MulticlassRecall,
 )
 
-from resurge.data.bundle import Split
+from resurge.data.splits import Split
 from resurge.errors import UserError
 from resurge.tasks.evaluation import Gather, PreparedImages, Reduce, Scores
 

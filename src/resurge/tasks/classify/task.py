@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from resurge.arch.spec import Spec
-    from resurge.data.bundle import DataBundle, Split
-    from resurge.data.preprocessing import Preprocessing
-    from resurge.data.scene_preprocessing import ScenePreprocessing
+    from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
+    from resurge.data.splits import DataBundle, Split
     from resurge.recipe import Recipe
     from resurge.tasks.classify.metrics import ClassifierScores, LabelBatch, LabelledImages
     from resurge.tasks.objective import Objective

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from resurge.data.scenes import Objects, ObjectSplit
+from resurge.data.splits import Objects, ObjectSplit
 from resurge.explain.overlays import AT_LEAST, AT_MOST, draw_objects
 from resurge.tasks.detect.predict import Found
 from resurge.tasks.result import Result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from resurge.data.scenes import SceneBatch
+from resurge.data.loading import SceneBatch
 from resurge.tasks.objective import Sums
 from resurge.tasks.scenes.loss import SceneObjective
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from resurge.data.scenes import ObjectSplit, SceneBatch
+from resurge.data.loading import SceneBatch
+from resurge.data.splits import ObjectSplit
 from resurge.errors import UserError
 from resurge.tasks.detect.metrics import AveragePrecision, Matches, encode_masks, f1, match
 from resurge.tasks.result import Size

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from resurge.config import Section
+from resurge.data.annotations import Annotation
 from resurge.tasks.detect.settings import Detector
 from resurge.tasks.scenes.task import IDLE_IN_SCENES, SceneTask
 from resurge.tasks.task import Inputs, Network
@@ -19,9 +20,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from resurge.arch.spec import Spec
-    from resurge.data.bundle import DataBundle
-    from resurge.data.scene_preprocessing import ScenePreprocessing
-    from resurge.data.scenes import ObjectSplit
+    from resurge.data.preprocessing import ScenePreprocessing
+    from resurge.data.splits import DataBundle, ObjectSplit
     from resurge.recipe import Recipe
     from resurge.tasks.detect.coco_file import CocoFile
     from resurge.tasks.detect.scores import ObjectScores
@@ -37,7 +37,7 @@ class Detect(SceneTask):
     noun = "detector"
     heads: ClassVar[tuple[str, ...]] = ("faster_rcnn", "cascade_rcnn", "retinanet")
     metrics: ClassVar[tuple[str, ...]] = ("box_ap", "box_ap50")
-    annotation = "objects"
+    annotation: ClassVar[Annotation] = "boxes"
     usual_classes = 90
     fixed_cost = False
     raw = True
@@ -64,7 +64,7 @@ class Detect(SceneTask):
         return kind(Backbone(spec, in_channels), num_classes, self.head(head), numbers)
 
     def published_preprocessing(self, source: Source | None = None) -> ScenePreprocessing:
-        from resurge.data.scene_preprocessing import ScenePreprocessing
+        from resurge.data.preprocessing import ScenePreprocessing
 
         return ScenePreprocessing(800, 1333)  # what torchvision's and detectron2's detectors were trained with
 
@@ -142,5 +142,6 @@ class Instances(Detect):
     noun = "instance segmenter"
     heads: ClassVar[tuple[str, ...]] = ("mask_rcnn", "cascade_mask_rcnn")
     metrics: ClassVar[tuple[str, ...]] = ("mask_ap", "mask_ap50", "box_ap", "box_ap50")
+    annotation = "masks"
     masks = True
     raw = False

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import Dataset
 
-from resurge.data.bundle import DataBundle
-from resurge.data.scene_transforms import SceneAugment, SceneDataset, ScenePreprocessing, default_scene_preprocessing
-from resurge.data.scenes import SceneBatch, collate_scenes
+from resurge.data.loading import SceneBatch, SceneDataset, collate_scenes
+from resurge.data.preprocessing import ScenePreprocessing, default_scene_preprocessing
+from resurge.data.splits import DataBundle
 from resurge.tasks.objective import Objective
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ class SceneObjective(Objective):
         self.preprocessing = scene_preprocessings(recipe, bundle)
 
     def training_data(self, split: Any) -> Dataset[Any]:
-        augment = scene_augmentation(self.recipe)
-        return SceneDataset(split, self.preprocessing[0], augment, self.recipe.seed, train=True, task=self.task.name)
+        augment, seed = self.recipe.augmentation, self.recipe.seed
+        return SceneDataset(split, self.preprocessing[0], augment, seed, train=True, annotation=self.task.annotation)
 
     def collate(self, samples: Any) -> SceneBatch:
         return collate_scenes(samples)
@@ -43,19 +43,3 @@ def scene_preprocessings(recipe: Recipe, bundle: DataBundle) -> tuple[ScenePrepr
         return training, training
     evaluation = default_scene_preprocessing(bundle, images.eval_size, max_size=images.max_size)
     return training, replace(training, short_side=evaluation.short_side, max_size=evaluation.max_size)
-
-
-def scene_augmentation(recipe: Recipe) -> SceneAugment:
-    """The recipe's augmentation in the terms of `resurge.data`."""
-    setting = recipe.augmentation
-    jitter, crop = setting.scale_jitter, setting.crop_size
-    return SceneAugment(
-        short_sides=setting.short_sides,
-        jitter=None if jitter is None else (jitter[0], jitter[1]),
-        crop=None if crop is None else (crop[0], crop[1]),
-        hflip=setting.hflip,
-        vflip=setting.vflip,
-        rotate90=setting.rotate90,
-        photometric=setting.photometric,
-        colour=setting.color_jitter,
-    )

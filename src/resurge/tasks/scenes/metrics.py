@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from resurge.data.images import read_bytes, read_header
-from resurge.data.scenes import MaskSplit, ObjectSplit, SceneBatch
+from resurge.data.loading import SceneBatch
+from resurge.data.splits import MaskSplit, ObjectSplit
 from resurge.tasks.evaluation import Gather, PreparedImages, Reduce, Scores
 from resurge.tasks.result import Size
 

@@ -11,9 +11,8 @@ from resurge.tasks.task import Task
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from resurge.data.preprocessing import Preprocessing
-    from resurge.data.scene_preprocessing import ScenePreprocessing
-    from resurge.data.scenes import SceneBatch
+    from resurge.data.loading import SceneBatch
+    from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
     from resurge.tasks.scenes.metrics import PreparedScenes, Scenes
 
 IDLE_IN_SCENES = (
@@ -29,7 +28,7 @@ class SceneTask(Task):
     """A task whose images are resized with their aspect kept."""
 
     def read_preprocessing(self, values: Mapping[str, Any]) -> ScenePreprocessing:
-        from resurge.data.scene_preprocessing import ScenePreprocessing
+        from resurge.data.preprocessing import ScenePreprocessing
 
         return ScenePreprocessing.from_json(dict(values))
 
@@ -39,12 +38,12 @@ class SceneTask(Task):
         return PreparedScenes(split, preprocessing)
 
     def collate(self, samples: Sequence[Any]) -> SceneBatch:
-        from resurge.data.scenes import collate_scenes
+        from resurge.data.loading import collate_scenes
 
         return collate_scenes(samples)
 
     def adjust(self, preprocessing: Preprocessing | ScenePreprocessing, given: Mapping[str, Any]) -> ScenePreprocessing:
-        from resurge.data.scene_preprocessing import ScenePreprocessing
+        from resurge.data.preprocessing import ScenePreprocessing
 
         assert isinstance(preprocessing, ScenePreprocessing)
         direct = {name: given[name] for name in ("interpolation", "mean", "std") if name in given}

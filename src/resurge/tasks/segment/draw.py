@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from resurge.data.scenes import IGNORE, MaskSplit
+from resurge.data.splits import IGNORE, MaskSplit
 from resurge.explain.overlays import BACKGROUND, colour, draw_label_map
 from resurge.tasks.result import Result
 from resurge.tasks.scenes.draw import SIDE, write_examples

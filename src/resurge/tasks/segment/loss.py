@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resurge.data.bundle import DataBundle
-from resurge.data.scenes import IGNORE, MaskSplit, SceneBatch
+from resurge.data.loading import SceneBatch
+from resurge.data.splits import IGNORE, DataBundle, MaskSplit
 from resurge.errors import UserError
 from resurge.processes import is_first
 from resurge.tasks.evaluation import Gather, Reduce

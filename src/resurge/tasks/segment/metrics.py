@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resurge.data.scenes import IGNORE, MaskSplit, SceneBatch
+from resurge.data.loading import SceneBatch
+from resurge.data.splits import IGNORE, MaskSplit
 from resurge.errors import UserError
 from resurge.tasks.result import Size
 from resurge.tasks.scenes.metrics import EXAMPLES, SceneScores, own_size

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from resurge.arch.spec import Spec
-    from resurge.data.bundle import DataBundle
-    from resurge.data.scene_preprocessing import ScenePreprocessing
-    from resurge.data.scenes import MaskSplit
+    from resurge.data.preprocessing import ScenePreprocessing
+    from resurge.data.splits import DataBundle, MaskSplit
     from resurge.recipe import Recipe
     from resurge.tasks.objective import Objective
     from resurge.tasks.result import Result, Size
@@ -60,7 +59,7 @@ class Segment(SceneTask):
         return SegmentationModel(backbone, num_classes, self.head(head), numbers)
 
     def published_preprocessing(self, source: Source | None = None) -> ScenePreprocessing:
-        from resurge.data.scene_preprocessing import ScenePreprocessing
+        from resurge.data.preprocessing import ScenePreprocessing
 
         return ScenePreprocessing(520, 1333)  # what torchvision's segmenters were trained with
 

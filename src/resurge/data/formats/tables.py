@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 
-from resurge.data.bundle import FileImages, Split
-from resurge.data.folders import TEST_NAMES, TRAIN_NAMES, VAL_NAMES
-from resurge.data.images import MAX_PIXELS
+from resurge.data.findings import Finding
+from resurge.data.formats.format import Format
+from resurge.data.paths import PART_OF
+from resurge.data.records import LabelRecord, LabelSource
 from resurge.errors import UserError, suggest
 
 PATH_COLUMNS = ("path", "paths", "file", "filename", "file_name", "image", "image_path", "filepath")
@@ -20,29 +20,37 @@ LABEL_COLUMNS = ("label", "labels", "class", "class_name", "target", "category")
 SPLIT_COLUMNS = ("split", "set", "subset", "fold")
 
 _WHOLE = re.compile(r"-?\d{1,18}")
-_SPLITS = {name: split for split, names in (("train", TRAIN_NAMES), ("val", VAL_NAMES), ("test", TEST_NAMES))
-           for name in names}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table; `split` is "train", "val", "test" or "" when the table does not say."""
-
-    path: str
-    label: str
-    split: str
-    line: int
-
-
-def read_table(file: Path, *, check_files: bool = True) -> tuple[Row, ...]:
+def read_table(file: Path) -> LabelSource:
     """The rows of a CSV with a header that names a path and a label column, and perhaps a split column.
 
     Separators are commas, semicolons or tabs. Paths are relative to the CSV's folder, or absolute.
 
     Raises:
-        UserError: the file cannot be read, a column is missing, a field is empty, a split has an unknown name, a
-            path stands there twice, or, with `check_files`, a listed file does not exist; the message names the line.
+        UserError: the file cannot be read, a column is missing, a field is empty, a split has an unknown name, or a
+            path stands there twice; the message names the line.
     """
+    parts: dict[str, list[LabelRecord]] = {}
+    for part, record in _rows(file):
+        parts.setdefault(part, []).append(record)
+    everything = [record for records in parts.values() for record in records]
+    classes, names = (_class_names(records) for records in (parts.get("train", parts.get("", [])), everything))
+    findings: tuple[Finding, ...] = ()
+    if any(name.startswith("-") for name in names if _WHOLE.fullmatch(name)) and all(map(_WHOLE.fullmatch, names)):
+        wrong = next(record for record in everything if record.label.startswith("-"))
+        message = f"{file}, line {wrong.line}: the label {wrong.label} is out of range"
+        remedy = "use labels of 0 or more, or names"
+        findings = (Finding("bad-label", "error", (wrong.name,), message, remedy,
+                            stop=f"{message}. Labels are 0 or more, or names."),)  # fmt: skip
+    how = f"the lines of {file.name}" if "" in parts else f"the split column of {file.name}"
+    return LabelSource(
+        format="csv", root=file.parent, classes=classes, parts={part: tuple(rows) for part, rows in parts.items()},
+        how=how, findings=findings, title=file.stem, table=file, part_classes=dict.fromkeys(parts, names),
+    )  # fmt: skip
+
+
+def _rows(file: Path) -> Iterator[tuple[str, LabelRecord]]:
     try:
         # A file's name need not be text; whatever else is not is complained of below.
         text = file.read_bytes().decode("utf-8-sig", "surrogateescape")
@@ -66,7 +74,6 @@ def read_table(file: Path, *, check_files: bool = True) -> tuple[Row, ...]:
     path_at = _column(header, PATH_COLUMNS, file)
     label_at = _column(header, LABEL_COLUMNS, file)
     split_at = next((header.index(name) for name in SPLIT_COLUMNS if name in header), None)
-    rows: list[Row] = []
     first_line: dict[str, int] = {}
     for line, fields in table[1:]:
         if not any(field.strip() for field in fields):
@@ -74,64 +81,25 @@ def read_table(file: Path, *, check_files: bool = True) -> tuple[Row, ...]:
         if len(fields) < len(header):
             count = f"{len(fields)} field{'s' if len(fields) > 1 else ''}"
             raise UserError(f"{file}, line {line}: {count}, but the header names {len(header)}. Complete the line.")
-        row = Row(_path(fields[path_at], file), _text(fields[label_at], file).strip(),
-                  "" if split_at is None else _split(fields[split_at], file, line), line)  # fmt: skip
-        if not row.path or not row.label:
-            raise UserError(f"{file}, line {line}: the {'label' if row.path else 'path'} is empty. Fill it in.")
-        key = os.path.normpath(row.path)
+        path, label = _path(fields[path_at], file), _text(fields[label_at], file).strip()
+        part = "" if split_at is None else _part(fields[split_at], file, line)
+        if not path or not label:
+            raise UserError(f"{file}, line {line}: the {'label' if path else 'path'} is empty. Fill it in.")
+        key = os.path.normpath(path)
         if key in first_line:
-            raise UserError(f"{file}, line {line}: {row.path} stands already in line {first_line[key]}. Remove one.")
+            raise UserError(f"{file}, line {line}: {path} stands already in line {first_line[key]}. Remove one.")
         first_line[key] = line
-        rows.append(row)
-    if not rows:
-        raise UserError(f"{file} has a header but no rows. Add one line an image.")
-    if check_files:
-        require_files(file, rows)
-    return tuple(rows)
+        yield part, LabelRecord(path, label, line)
+    if not first_line:
+        raise UserError(f"{file} has a header but no rows. Add one line per image.")
 
 
-def require_files(file: Path, rows: Sequence[Row]) -> None:
-    """Raises UserError when a file that the table `file` lists in `rows` does not exist; the message names the line."""
-    missing = [row for row in rows if not _is_file(file.parent / row.path)]
-    if missing:
-        raise UserError(
-            f"{file}, line {missing[0].line}: there is no file {file.parent / missing[0].path} "
-            f"({len(missing)} of {len(rows)} listed files are missing). Paths are relative to the folder of the table."
-        )
-
-
-def class_names(file: Path, rows: tuple[Row, ...]) -> tuple[str, ...]:
-    """The labels that occur, sorted: by value when all of them are whole numbers, else alphabetically.
-
-    Raises:
-        UserError: whole numbers are used as labels, and one is negative.
-    """
-    names = {row.label for row in rows}
+def _class_names(records: list[LabelRecord]) -> tuple[str, ...]:
+    """The labels that occur, sorted: by value when all of them are whole numbers, else alphabetically."""
+    names = {record.label for record in records}
     if all(_WHOLE.fullmatch(name) for name in names):
-        for row in rows:
-            if int(row.label) < 0:
-                raise UserError(
-                    f"{file}, line {row.line}: the label {row.label} is out of range. Labels are 0 or more, or names."
-                )
         return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))
-
-
-def to_split(file: Path, rows: tuple[Row, ...], classes: tuple[str, ...], max_pixels: int = MAX_PIXELS) -> Split:
-    """The images of `rows` with labels that are indices into `classes`.
-
-    Raises:
-        UserError: a label is none of `classes`; the message names the line.
-    """
-    index = {name: i for i, name in enumerate(classes)}
-    for row in rows:
-        if row.label not in index:
-            raise UserError(
-                f"{file}, line {row.line}: the label {row.label!r} does not occur in training "
-                f"({', '.join(classes[:6])}{', …' if len(classes) > 6 else ''}).{suggest(row.label, classes)}"
-            )
-    names = tuple(row.path for row in rows)
-    return Split(names, tuple(index[row.label] for row in rows), FileImages(file.parent, names, max_pixels))
 
 
 def _column(header: list[str], options: tuple[str, ...], file: Path) -> int:
@@ -164,8 +132,17 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _split(text: str, file: Path, line: int) -> str:
+def _part(text: str, file: Path, line: int) -> str:
     name = text.strip().lower()
-    if name not in _SPLITS:
+    if name not in PART_OF:
         raise UserError(f"{file}, line {line}: the split {text!r} is unknown; use train, val or test.")
-    return _SPLITS[name]
+    return PART_OF[name]
+
+
+FORMAT = Format(
+    name="csv",
+    annotations=("labels",),
+    expected="a .csv file with the columns path and label, and perhaps split",
+    recognise=lambda path: path.suffix.lower() in (".csv", ".tsv"),
+    read=read_table,
+)

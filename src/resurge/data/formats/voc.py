@@ -1,4 +1,4 @@
-"""Pascal VOC's XML: one file of boxes an image.
+"""Pascal VOC's XML: one file of boxes per image.
 
 The format is that of the VOC2007 development kit (Everingham, Van Gool, Williams, Winn, Zisserman). Its coordinates
 count pixels from 1 and include the last one; xmin..xmax becomes xmin - 1 <= x < xmax here. A box whose maxima do not
@@ -9,13 +9,15 @@ Objects marked `difficult` become crowds, so that they count neither as hits nor
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from pathlib import Path
 from xml.parsers import expat
 
-from resurge.data.coco import unreadable_annotations
-from resurge.data.findings import Finding
-from resurge.data.folders import TEST_NAMES, TRAIN_NAMES, VAL_NAMES
+from resurge.data.findings import Finding, broken_annotations
+from resurge.data.formats.format import Format
 from resurge.data.images import EXTENSIONS
+from resurge.data.mending import Mending
+from resurge.data.paths import PARTS, read_lines
 from resurge.data.records import Fault, ObjectSource, RawObject, Record, below, counted_classes, upright_size
 from resurge.errors import UserError
 
@@ -36,7 +38,7 @@ def _folders(path: Path) -> dict[str, tuple[str, str]]:
     if _has_xml(path):
         return {"": ("", "")}
     found: dict[str, tuple[str, str]] = {}
-    for part, names in (("train", TRAIN_NAMES), ("val", VAL_NAMES), ("test", TEST_NAMES)):
+    for part, names in PARTS.items():
         for name in names:
             if part not in found and _has_xml(path / name):
                 found[part] = (name, name)
@@ -47,16 +49,9 @@ def _has_xml(folder: Path) -> bool:
     return folder.is_dir() and next(folder.glob("*.xml"), None) is not None
 
 
-def read_voc(path: Path, lenient: bool = False) -> ObjectSource:
+def read_voc(path: Path) -> ObjectSource:
     """The records of a folder in VOC's layout: JPEGImages/, Annotations/ and ImageSets/Main/{train,val,test}.txt, or
-    XML files beside their images.
-
-    Args:
-        lenient: put files that are cut short among the findings, and go on without them.
-
-    Raises:
-        UserError: a file cannot be read or is cut short (the message has the byte).
-    """
+    XML files beside their images."""
     findings: list[Finding] = []
     broken: list[Path] = []
     parts: dict[str, tuple[Record, ...]] = {}
@@ -72,9 +67,12 @@ def read_voc(path: Path, lenient: bool = False) -> ObjectSource:
         for name, members in stems.items():
             for stem in members:
                 if stem not in read:
-                    read[stem] = _record(path, beside, images, stem, files, findings, broken, lenient)
+                    read[stem] = _record(path, beside, images, stem, files, findings, broken)
             parts[name or part] = tuple(record for stem in members if (record := read[stem]) is not None)
-    return ObjectSource("voc", path, counted_classes(parts), parts, how, tuple(findings), False, tuple(broken))
+    return ObjectSource(
+        format="voc", root=path, classes=counted_classes(parts), parts=parts, how=how, findings=tuple(findings),
+        broken=tuple(broken),
+    )  # fmt: skip
 
 
 def _lists(path: Path, findings: list[Finding]) -> dict[str, list[str]]:
@@ -84,8 +82,7 @@ def _lists(path: Path, findings: list[Finding]) -> dict[str, list[str]]:
         for option in options:
             file = path / LISTS / f"{option}.txt"
             if file.is_file() and part not in found:
-                lines = file.read_bytes().decode("utf-8-sig", "surrogateescape").split("\n")
-                stems = [line.strip() for line in lines if line.strip()]
+                stems = read_lines(file)
                 unique = list(dict.fromkeys(stems))
                 if len(unique) < len(stems):
                     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
@@ -106,7 +103,7 @@ def _image_names(folder: Path) -> dict[str, str]:
 
 def _record(
     root: Path, beside: str, images: str, stem: str, files: dict[str, str], findings: list[Finding],
-    broken: list[Path], lenient: bool,
+    broken: list[Path],
 ) -> Record | None:  # fmt: skip
     file = root / beside / f"{stem}.xml"
     prefix = f"{images}/" if images else ""
@@ -118,9 +115,7 @@ def _record(
     try:
         document = load_voc(file)
     except UserError as error:
-        if not lenient:
-            raise
-        findings.append(unreadable_annotations(below(root, file), error))
+        findings.append(broken_annotations(below(root, file), error))
         broken.append(file)
         return None
     said = (document.findtext("filename") or "").strip()
@@ -134,7 +129,7 @@ def load_voc(file: Path) -> ElementTree.Element:
     """The <annotation> of a VOC file.
 
     Raises:
-        UserError: see `read_voc`.
+        UserError: it cannot be read, or is cut short (the message has the byte).
     """
     try:
         data = file.read_bytes()
@@ -183,4 +178,73 @@ def _object(item: ElementTree.Element, key: int) -> RawObject:
         )
     if not label:
         fault = Fault("unknown-category", "it has no name")
-    return RawObject(where, key, label, box, difficult, None, None, fault)
+    return RawObject(where, key, label, box, difficult, fault=fault)
+
+
+def write_voc(mending: Mending) -> None:
+    """Copy the XML files, corrected, and the lists without the images that are gone."""
+    look, root = mending.look, mending.root
+    listed = (root / LISTS).is_dir()
+    mending.broken()
+    written: set[str] = set()
+    removed: set[str] = set()
+    for part, records in look.source.parts.items():
+        for record in records:
+            if not isinstance(record, Record) or record.source is None:
+                continue
+            name = mending.inside(record.source)
+            counted = mending.changes[name]
+            if not mending.keeps(record, part, counted, listed):
+                removed.add(f"{part}/{record.source.stem}")
+            elif name not in written:
+                written.add(name)
+                mending.file(name).write_bytes(_mended(mending, record, record.source, counted))
+    for file in sorted((root / LISTS).glob("*.txt")) if listed else []:
+        part = {"trainval": "train", "valid": "val"}.get(file.stem, file.stem)
+        lines = read_lines(file)
+        keep: dict[str, None] = {}
+        for line in lines:
+            stem = line if part in look.source.parts else line.split()[0]  # a list of one class has a mark as well
+            if f"{part}/{stem}" not in removed and f"{ANNOTATIONS}/{stem}.xml" in written:
+                keep[line] = None
+        mending.write_lines(f"{LISTS}/{file.name}", list(keep))
+        if len(keep) < len(lines):
+            mending.changes[f"{LISTS}/{file.name}"]["line(s) removed"] = len(lines) - len(keep)
+
+
+def _mended(mending: Mending, record: Record, file: Path, counted: Counter[str]) -> bytes:
+    before = counted.total()
+    document = load_voc(file)
+    size = mending.look.size(record.name)
+    if size is not None and record.size != size:
+        counted["image size corrected"] += 1
+        for side, pixels in zip(("width", "height"), size, strict=True):
+            _set_text(document, f"size/{side}", str(pixels))
+    items = document.findall("object")
+    for thing in record.objects:
+        item = items[thing.key]
+        box = mending.box(thing, size, counted)
+        if box is None:
+            document.remove(item)
+        elif box != thing.box:
+            from_one = (box[0] + 1, box[1] + 1, box[2], box[3])
+            for corner, value in zip(_CORNERS, from_one, strict=True):
+                _set_text(item, f"bndbox/{corner}", f"{value:g}")
+    return file.read_bytes() if counted.total() == before else ElementTree.tostring(document, encoding="utf-8")
+
+
+def _set_text(root: ElementTree.Element, path: str, text: str) -> None:
+    element = root.find(path)
+    if element is not None:
+        element.text = text
+
+
+FORMAT = Format(
+    name="voc",
+    annotations=("boxes",),
+    expected="Pascal VOC: Annotations/*.xml with JPEGImages/, or .xml files beside the images",
+    recognise=is_voc,
+    read=read_voc,
+    write=write_voc,
+    searched=True,
+)

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from resurge.data.cifar import Original, array_split, require_labels
+from resurge.data.formats.cifar import array_split, require_labels
+from resurge.data.formats.format import Format
+from resurge.data.records import MemorySource
 from resurge.errors import UserError
 
 FASHION_CLASSES = (
@@ -74,12 +76,15 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     return np.frombuffer(data, dtype=np.uint8).reshape(shape)
 
 
-def read_idx_dataset(files: dict[str, Path]) -> Original:
-    """Read and check the four files that `find_idx` found. Fashion-MNIST is told from MNIST by its first test labels.
+def read_idx_dataset(source: Path) -> MemorySource:
+    """Read and check the four files. Fashion-MNIST is told from MNIST by its first test labels.
 
     Raises:
         UserError: a file is damaged, counts differ, or a label is out of range.
     """
+    files = find_idx(source)
+    if files is None:
+        raise UserError(f"{source} has no idx files. Expected {FORMAT.expected}.")
     arrays = {part: read_idx(path, 3 if part.endswith("images") else 1) for part, path in files.items()}
     for split in ("train", "t10k"):
         images, labels = arrays[f"{split}-images"], arrays[f"{split}-labels"]
@@ -90,6 +95,21 @@ def read_idx_dataset(files: dict[str, Path]) -> Original:
     classes = FASHION_CLASSES if fashion else tuple(str(i) for i in range(top + 1))
     for part in ("train-labels", "t10k-labels"):
         require_labels(arrays[part], len(classes), str(files[part]))
-    train = array_split("train", arrays["train-images"], arrays["train-labels"])
-    test = array_split("test", arrays["t10k-images"], arrays["t10k-labels"])
-    return Original("Fashion-MNIST" if fashion else files["train-images"].parent.name, classes, train, test)
+    splits = {
+        "train": array_split("train", arrays["train-images"], arrays["train-labels"]),
+        "test": array_split("test", arrays["t10k-images"], arrays["t10k-labels"]),
+    }
+    title = "Fashion-MNIST" if fashion else files["train-images"].parent.name
+    side = arrays["train-images"].shape[1]
+    return MemorySource(
+        format="idx", root=source, classes=classes, how="the published splits", title=title, splits=splits, side=side
+    )
+
+
+FORMAT = Format(
+    name="idx",
+    annotations=("labels",),
+    expected="the original files of MNIST or its relatives such as train-images-idx3-ubyte.gz",
+    recognise=lambda path: path.is_dir() and find_idx(path) is not None,
+    read=read_idx_dataset,
+)

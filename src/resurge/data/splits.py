@@ -1,11 +1,16 @@
-"""What every data source turns into: splits of labelled images, lazily decoded, with how they were made."""
+"""What every data source turns into: splits of annotated images, decoded when they are read, and how they were made.
+
+Pixels count from 0; a box (x1, y1, x2, y2) covers x1 <= x < x2. Boxes and masks are those of the upright image at its
+own size. Labels count from 0 in the order of the class names; there is no background class among them. In a label map
+IGNORE marks pixels without a class, whatever the files on disk use for it.
+"""
 
 from __future__ import annotations
 
 import csv
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from io import StringIO
 from pathlib import Path
 from statistics import median
@@ -14,17 +19,17 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 import numpy as np
 from PIL import Image
 
+from resurge.data.annotations import Annotation
 from resurge.data.images import MAX_PIXELS, UnreadableImage, open_image, read_bytes, read_header
 from resurge.data.seeding import mix
 from resurge.errors import UserError
 from resurge.files import atomic_write_bytes
 
 if TYPE_CHECKING:
-    from resurge.data.scenes import MaskSplit, ObjectSplit
+    from _typeshed import DataclassInstance
 
+IGNORE = 255
 _GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
-
-AnySplit = TypeVar("AnySplit", "Split", "ObjectSplit", "MaskSplit")
 
 
 class Images(Protocol):
@@ -69,13 +74,91 @@ class ArrayImages:
         return ArrayImages(self.pixels[np.asarray(indices, dtype=np.int64)])
 
 
+class Region(Protocol):
+    """The pixels of one object: polygons, run lengths, a file. A small value that travels to loader processes."""
+
+    def decode(self, height: int, width: int) -> np.ndarray:
+        """bool (height, width)."""
+        ...
+
+
 @dataclass(frozen=True)
-class Split:
-    """Labelled images. `ids[i]` names image i for good (for files: the path below the data folder), `labels[i]` is
-    its class index; `read(i)` decodes it to a PIL image of mode "L" or "RGB"."""
+class Objects:
+    """The n objects of one image.
+
+    boxes: float32 (n, 4). labels: int64 (n,). crowd: bool (n,), a region with many objects of the class, which
+    counts neither as a hit nor as a miss. area: float32 (n,), of the mask where there is one, else of the box; decides
+    between small, medium and large. regions: one per object, or None where the data has boxes only.
+    """
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    crowd: np.ndarray
+    area: np.ndarray
+    regions: tuple[Region, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @staticmethod
+    def none(with_regions: bool = False) -> Objects:
+        """No objects."""
+        empty = np.zeros((0,), dtype=np.float32)
+        regions = () if with_regions else None
+        return Objects(empty.reshape(0, 4), empty.astype(np.int64), empty.astype(bool), empty, regions)
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> Objects:
+        """The objects at these indices, or where this boolean array is true."""
+        keep = np.asarray(indices)
+        keep = np.flatnonzero(keep) if keep.dtype == bool else keep.astype(np.int64)
+        regions = None if self.regions is None else tuple(self.regions[i] for i in keep)
+        return Objects(self.boxes[keep], self.labels[keep], self.crowd[keep], self.area[keep], regions)
+
+    def masks(self, height: int, width: int) -> np.ndarray:
+        """bool (n, height, width), of an image of that size.
+
+        Raises:
+            ValueError: the data has boxes only.
+        """
+        if self.regions is None:
+            raise ValueError("these objects have boxes only")
+        masks = np.zeros((len(self), height, width), dtype=bool)
+        for mask, region in zip(masks, self.regions, strict=True):
+            mask[:] = region.decode(height, width)
+        return masks
+
+
+class LabelMaps(Protocol):
+    """Where the label maps of a split are. Implementations are small values that travel to loader processes."""
+
+    def read(self, index: int) -> np.ndarray:
+        """uint8 (H, W): class indices, and IGNORE."""
+        ...
+
+    def path(self, index: int) -> Path | None: ...
+    def select(self, indices: Sequence[int]) -> LabelMaps: ...
+
+
+@dataclass(frozen=True)
+class ArrayMaps:
+    """Label maps in memory: uint8 (N, H, W)."""
+
+    maps: np.ndarray
+
+    def read(self, index: int) -> np.ndarray:
+        return self.maps[index].copy()
+
+    def path(self, index: int) -> Path | None:
+        return None
+
+    def select(self, indices: Sequence[int]) -> ArrayMaps:
+        return ArrayMaps(self.maps[np.asarray(indices, dtype=np.int64)])
+
+
+class _Annotated:
+    """What splits of all kinds share. `ids[i]` names image i for good; for files: the path below the data folder."""
 
     ids: tuple[str, ...]
-    labels: tuple[int, ...]
     images: Images
 
     def __len__(self) -> int:
@@ -96,25 +179,83 @@ class Split:
         """
         return self.images.read(index, draft_size)
 
-    def select(self, indices: Sequence[int]) -> Split:
+    def select(self: _Selectable, indices: Sequence[int]) -> _Selectable:
         """The split that has only these images, in this order."""
-        indices = [int(i) for i in indices]
-        ids, labels = tuple(self.ids[i] for i in indices), tuple(self.labels[i] for i in indices)
-        return Split(ids, labels, self.images.select(indices))
+        rows = [int(i) for i in indices]
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{
+            name: tuple(value[i] for i in rows) if isinstance(value, tuple) else value.select(rows)
+            for name, value in values.items()
+        })  # fmt: skip
+
+
+if TYPE_CHECKING:
+    _Selectable = TypeVar("_Selectable", bound=DataclassInstance)
+
+
+@dataclass(frozen=True)
+class Split(_Annotated):
+    """Images with one class each: `labels[i]` is the class index of image i."""
+
+    ids: tuple[str, ...]
+    labels: tuple[int, ...]
+    images: Images
 
     def counts(self, num_classes: int) -> tuple[int, ...]:
-        """Number of images a class."""
+        """Number of images per class."""
         counted = Counter(self.labels)
         return tuple(counted[label] for label in range(num_classes))
 
 
+class _Unlabelled(_Annotated):
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """0 for every image: samplers and the stratified split ask for labels."""
+        return (0,) * len(self.ids)
+
+
+@dataclass(frozen=True)
+class ObjectSplit(_Unlabelled):
+    """Images with objects. `image_ids[i]` is the number of image i (COCO's where it has one)."""
+
+    ids: tuple[str, ...]
+    images: Images
+    objects: tuple[Objects, ...]
+    image_ids: tuple[int, ...]
+
+    def target(self, index: int) -> Objects:
+        return self.objects[index]
+
+
+@dataclass(frozen=True)
+class MaskSplit(_Unlabelled):
+    """Images with a class per pixel."""
+
+    ids: tuple[str, ...]
+    images: Images
+    maps: LabelMaps
+
+    def target(self, index: int) -> np.ndarray:
+        """uint8 (H, W): class indices, and IGNORE. Raises UnreadableImage or UserError."""
+        return self.maps.read(index)
+
+
+AnySplit = TypeVar("AnySplit", Split, ObjectSplit, MaskSplit)
+
+
 @dataclass(frozen=True)
 class DataBundle(Generic[AnySplit]):
-    """A data set ready for training. `how` says in one sentence how the splits were made; `notes` what the user
-    should know about (ignored files, classes without validation images); `in_channels` is 1 when the images are grey;
-    `default_size` is a sensible side of the network's input in pixels, of the shorter side where images keep their
-    shape. The splits are `Split`s for the task classify, `ObjectSplit`s for detect and instances, `MaskSplit`s for
-    segment."""
+    """A data set ready for training.
+
+    Attributes:
+        train, val, test: `Split`s of labels, `ObjectSplit`s of boxes or masks, `MaskSplit`s of label maps.
+        in_channels: 1 when the images are grey, else 3.
+        default_size: a sensible side of the network's input in pixels; of the shorter side where images keep their
+            shape.
+        how: how the splits were made, in one sentence.
+        notes: what the user should know about (ignored files, classes without validation images).
+        annotation: the kind of annotation.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -126,7 +267,7 @@ class DataBundle(Generic[AnySplit]):
     how: str
     seed: int
     notes: tuple[str, ...] = field(default=())
-    task: str = "classify"
+    annotation: Annotation = "labels"
 
     @property
     def num_classes(self) -> int:
@@ -138,22 +279,22 @@ class DataBundle(Generic[AnySplit]):
         return splits if self.test is None else splits | {"test": self.test}
 
     def to_json(self) -> dict[str, object]:
-        """What a run directory keeps: task, name, classes, sizes of the splits, seed, how they were made, notes."""
-        sizes = {name: len(split) for name, split in self.splits().items()}
+        """What a run directory keeps: name, classes, sizes of the splits, seed, how they were made, notes."""
         return {
-            "task": self.task, "name": self.name, "classes": list(self.classes), "sizes": sizes, "seed": self.seed,
-            "how": self.how, "notes": list(self.notes), "in_channels": self.in_channels,
+            "name": self.name, "classes": list(self.classes),
+            "sizes": {name: len(split) for name, split in self.splits().items()}, "seed": self.seed, "how": self.how,
+            "notes": list(self.notes), "in_channels": self.in_channels,
         }  # fmt: skip
 
 
-def write_split(bundle: DataBundle, path: str | Path) -> None:
+def write_split(bundle: DataBundle[AnySplit], path: str | Path) -> None:
     """Write which image is in which split, as CSV with the columns path, label, split; path, split when the images
     have no one label.
 
-    Images in files stand with their absolute path, so that `open_data` reads the same splits of a classification back
+    Images in files stand with their absolute path, so that `open_data` reads the same splits of labelled images back
     from the CSV; images in memory stand with their id.
     """
-    labelled = bundle.task == "classify"
+    labelled = bundle.annotation == "labels"
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("path", "label", "split") if labelled else ("path", "split"))
@@ -174,8 +315,7 @@ def stratified(labels: Sequence[int], fraction: float, seed: int) -> tuple[list[
     Raises:
         UserError: the fraction is not between 0 and 1.
     """
-    if not 0 < fraction < 1:
-        raise UserError(f"the validation fraction is {fraction}; it must lie between 0 and 1, for example 0.2.")
+    require_fraction(fraction)
     by_class: dict[int, list[int]] = {}
     for index, label in enumerate(labels):
         by_class.setdefault(label, []).append(index)
@@ -188,6 +328,12 @@ def stratified(labels: Sequence[int], fraction: float, seed: int) -> tuple[list[
         held.extend(members[i] for i in order[:count])
     chosen = set(held)
     return [i for i in range(len(labels)) if i not in chosen], sorted(held)
+
+
+def require_fraction(fraction: float) -> None:
+    """Raises UserError when a validation fraction is not between 0 and 1."""
+    if not 0 < fraction < 1:
+        raise UserError(f"the validation fraction is {fraction}; it must lie between 0 and 1, for example 0.2.")
 
 
 def hold_out(split: AnySplit, fraction: float, seed: int, num_classes: int) -> tuple[AnySplit, AnySplit]:
@@ -211,8 +357,10 @@ def hold_out(split: AnySplit, fraction: float, seed: int, num_classes: int) -> t
 
 
 def peek(images: Images, count: int = 48) -> tuple[bool, int | None]:
-    """From the headers of `count` files, evenly spread: whether all are grey, and the median of their shorter sides
-    (None when nothing is known, as of images in memory)."""
+    """Whether all images are grey, and the median of their shorter sides, from the headers of `count` files, evenly
+    spread. The side is None where no header can be read."""
+    if isinstance(images, ArrayImages):
+        return images.pixels.ndim == 3, min(images.pixels.shape[1:3])
     if not isinstance(images, FileImages) or not images.names:
         return False, None
     sides: list[int] = []
@@ -226,9 +374,3 @@ def peek(images: Images, count: int = 48) -> tuple[bool, int | None]:
         grey = grey and header.mode in _GREY_MODES
         sides.append(min(header.size))
     return bool(sides) and grey, int(median(sides)) if sides else None
-
-
-def describe(counts: Sequence[int]) -> str:
-    """ "3 to 7 a class", or "5 a class" when all are equal."""
-    low, high = min(counts), max(counts)
-    return f"{low} a class" if low == high else f"{low} to {high} a class"

@@ -1,4 +1,4 @@
-"""The embedded data of the dense tasks: pictures composed of the real digits, with exact boxes, masks and labels.
+"""The embedded data with boxes, masks and label maps: images composed of the real digits.
 
 A scene is a pure function of (seed, split, index). Its digits are scikit-learn's, enlarged smoothly and painted in
 colour over a textured background with strokes, rings and discs that are no digits; later digits cover earlier ones, and
@@ -8,19 +8,19 @@ only, validation and test scenes only those of theirs.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from resurge.data.bundle import AnySplit, ArrayImages, DataBundle, Split
-from resurge.data.digits import DIGITS, digit_splits, on_test
+from resurge.data.annotations import Annotation
+from resurge.data.formats.digits import DIGITS, digit_splits
+from resurge.data.records import MemorySource
 from resurge.data.regions import run_lengths_of
-from resurge.data.scenes import ArrayMaps, MaskSplit, Objects, ObjectSplit
 from resurge.data.seeding import mix
+from resurge.data.splits import ArrayImages, ArrayMaps, MaskSplit, Objects, ObjectSplit, Split
 
 if TYPE_CHECKING:
     from numpy.random import RandomState
@@ -49,30 +49,20 @@ class Scene:
     masks: np.ndarray
 
 
-def open_digit_scenes(
-    task: str, val: str | os.PathLike[str] | None = None, seed: int = 0
-) -> DataBundle[ObjectSplit] | DataBundle[MaskSplit]:
-    """The scenes as a data set for `task` ("detect", "instances" or "segment"); the same whatever the seed.
-
-    Raises:
-        UserError: `val` is neither None nor "test".
-    """
+def read_digit_scenes(annotation: Annotation) -> MemorySource:
+    """The scenes with label maps, boxes or masks."""
     train, held, last = COUNTS.values()
     how = (
         f"scenes of the embedded digits, {train} for training, {held} for validation, {last} for testing, with no "
         "digit in two of these; the same for every seed"
     )
-    testing = on_test(val)
-    if testing:
-        how = f"{how}; validating on the test scenes"
-
-    def bundle(classes: tuple[str, ...], part: Callable[[str], AnySplit]) -> DataBundle[AnySplit]:
-        held, last = (part("test"), None) if testing else (part("val"), part("test"))
-        return DataBundle("digits", classes, part("train"), held, last, 3, SIDE, how, seed, task=task)
-
-    if task == "segment":
-        return bundle(("background", *DIGITS), _mask_split)
-    return bundle(DIGITS, lambda part: _object_split(part, task == "instances"))
+    maps = annotation == "maps"
+    return MemorySource(
+        format="digits", root=Path("digits"), classes=("background", *DIGITS) if maps else DIGITS, how=how,
+        title="digits", annotation=annotation, side=SIDE,
+        splits={part: _mask_split(part) for part in COUNTS} if maps
+        else {part: _object_split(part, annotation == "masks") for part in COUNTS},
+    )  # fmt: skip
 
 
 @cache

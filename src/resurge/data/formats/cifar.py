@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from resurge.data.bundle import ArrayImages, Split
+from resurge.data.formats.format import Format
+from resurge.data.records import MemorySource
+from resurge.data.splits import ArrayImages, Split
 from resurge.errors import UserError
 
 Read = Callable[[str], bytes]
@@ -49,16 +51,6 @@ _LAYOUTS = (
 )
 
 
-@dataclass(frozen=True)
-class Original:
-    """A data set in its original files: its name, class names in label order, and the published two splits."""
-
-    name: str
-    classes: tuple[str, ...]
-    train: Split
-    test: Split
-
-
 def find_cifar(source: Path) -> tuple[_Layout, Read] | None:
     """The layout of the CIFAR files in `source` (a folder, the folder above it, or a .tar.gz), or None.
 
@@ -80,12 +72,16 @@ def find_cifar(source: Path) -> tuple[_Layout, Read] | None:
     return None
 
 
-def read_cifar(layout: _Layout, read: Read) -> Original:
+def read_cifar(source: Path) -> MemorySource:
     """Read and check all files.
 
     Raises:
         UserError: a file is damaged, has a wrong length, or a label outside the classes.
     """
+    found = find_cifar(source)
+    if found is None:
+        raise UserError(f"{source} has no original files of CIFAR. Expected {FORMAT.expected}.")
+    layout, read = found
     if isinstance(layout.label, str):
         meta = unpickle(read(layout.names), layout.names)
         listed = meta.get(layout.names_key) if isinstance(meta, dict) else None
@@ -97,9 +93,11 @@ def read_cifar(layout: _Layout, read: Read) -> Original:
     train = [_batch(layout, read, name, len(classes)) for name in layout.train]
     pixels, labels = (np.concatenate(part) for part in zip(*train, strict=True))
     test_pixels, test_labels = _batch(layout, read, layout.test, len(classes))
-    return Original(
-        layout.name, classes, array_split("train", pixels, labels), array_split("test", test_pixels, test_labels)
-    )
+    splits = {"train": array_split("train", pixels, labels), "test": array_split("test", test_pixels, test_labels)}
+    return MemorySource(
+        format="cifar", root=source, classes=classes, how="the published splits", title=layout.name, splits=splits,
+        side=_SIDE,
+    )  # fmt: skip
 
 
 def array_split(name: str, pixels: np.ndarray, labels: np.ndarray) -> Split:
@@ -248,3 +246,12 @@ def _in_archive(source: Path) -> tuple[_Layout, Read] | None:
         if all(name in contents for name in (*layout.train, layout.test, layout.names)):
             return layout, contents.__getitem__
     return None
+
+
+FORMAT = Format(
+    name="cifar",
+    annotations=("labels",),
+    expected="the original files of CIFAR such as data_batch_1 (CIFAR-10), train (CIFAR-100), or their .tar.gz",
+    recognise=lambda path: find_cifar(path) is not None,
+    read=read_cifar,
+)

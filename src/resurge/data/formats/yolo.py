@@ -1,4 +1,4 @@
-"""YOLO's text files: one an image, one line an object, everything as a share of the image's width and height.
+"""YOLO's text files: one per image, one line per object, everything as a share of the image's width and height.
 
 A line is `class cx cy w h` for a box, or `class x1 y1 x2 y2 x3 y3 …` for an outline, as Ultralytics' documentation of
 the format has it. The folders are images/ and labels/ side by side, or a data.yaml says where the images are. An image
@@ -8,21 +8,24 @@ without a text file has no objects.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import yaml
 
-from resurge.data.findings import Finding
-from resurge.data.folders import TEST_NAMES, TRAIN_NAMES, VAL_NAMES, find_images
-from resurge.data.records import Fault, ObjectSource, RawObject, Record, below, upright_size
-from resurge.data.regions import polygons
+from resurge.data.findings import Finding, number_of
+from resurge.data.formats.format import Format
+from resurge.data.mending import Mending
+from resurge.data.paths import PARTS, find_images, read_lines
+from resurge.data.records import Box, Fault, ObjectSource, RawObject, Record, below, upright_size
+from resurge.data.regions import Polygons, polygons
 from resurge.errors import UserError
 
-_PARTS = (("train", TRAIN_NAMES), ("val", VAL_NAMES), ("test", TEST_NAMES))
-DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+_Description = dict[str, object]
+_DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _CLASSES = ("classes.txt", "obj.names", "labels/classes.txt", "labels.txt")
 
 
@@ -30,7 +33,7 @@ def find_yaml(path: Path) -> Path | None:
     """The description of a YOLO data set: the file itself, or data.yaml in a folder."""
     if path.is_file():
         return path if path.suffix.lower() in (".yaml", ".yml") else None
-    return next((path / name for name in DESCRIPTIONS if (path / name).is_file()), None)
+    return next((path / name for name in _DESCRIPTIONS if (path / name).is_file()), None)
 
 
 def is_yolo(path: Path) -> bool:
@@ -41,7 +44,7 @@ def is_yolo(path: Path) -> bool:
 def _label_folders(root: Path) -> dict[str, str]:
     """Folders of images by part, where folders with text files stand in their place under labels/."""
     found: dict[str, str] = {}
-    for part, names in _PARTS:
+    for part, names in PARTS.items():
         for name in names:
             for images, labels in ((f"images/{name}", f"labels/{name}"), (f"{name}/images", f"{name}/labels")):
                 if part not in found and (root / images).is_dir() and _has_text(root / labels):
@@ -55,14 +58,12 @@ def _has_text(folder: Path) -> bool:
     return folder.is_dir() and any(file.name not in _CLASSES for file in folder.glob("*.txt"))
 
 
-def read_yolo(path: Path, lenient: bool = False) -> ObjectSource:
-    """The records of a data.yaml, or of a folder with images/ and labels/.
-
-    Args:
-        lenient: put lines that cannot be read among the faults instead of refusing the file.
+def read_yolo(path: Path) -> ObjectSource:
+    """The records of a data.yaml, or of a folder with images/ and labels/. Lines that cannot be read are faults with
+    which training stops.
 
     Raises:
-        UserError: the description or a label file cannot be read; the message names the line and the byte.
+        UserError: the description or a label file cannot be read.
     """
     description = find_yaml(path)
     root = path if path.is_dir() else path.parent
@@ -72,7 +73,7 @@ def read_yolo(path: Path, lenient: bool = False) -> ObjectSource:
         document = _load(description)
         names = _class_names(document, description)
         base = _base(root, document)
-        images = {part: _images_of(document, part, base, root, description) for part, _ in _PARTS}
+        images = {part: _images_of(document, part, base, root, description) for part in PARTS}
         images = {part: found for part, found in images.items() if found}
         how = f"the parts that {description.name} names"
         if not images:
@@ -92,9 +93,7 @@ def read_yolo(path: Path, lenient: bool = False) -> ObjectSource:
     with ThreadPoolExecutor(4) as pool:
         for part, found in images.items():
             sizes = pool.map(upright_size, [root / name for name in found])
-            parts[part] = tuple(
-                _record(root, name, size, names, lenient) for name, size in zip(found, sizes, strict=True)
-            )
+            parts[part] = tuple(_record(root, name, size, names) for name, size in zip(found, sizes, strict=True))
     if not names:
         highest = max((int(thing.label) for records in parts.values() for record in records
                        for thing in record.objects if thing.label.isdigit()), default=-1)  # fmt: skip
@@ -103,20 +102,18 @@ def read_yolo(path: Path, lenient: bool = False) -> ObjectSource:
         thing.region is not None for records in parts.values() for record in records for thing in record.objects
     )
     _stray(root, parts, findings)
-    return ObjectSource("yolo", root, names, parts, how, tuple(findings), masks)
+    return ObjectSource(
+        format="yolo", root=root, classes=names, parts=parts, how=how, findings=tuple(findings), has_masks=masks
+    )
 
 
 def class_file(root: Path) -> tuple[str, ...]:
     """The lines of classes.txt (or obj.names); empty when there is none."""
-    for name in _CLASSES:
-        file = root / name
-        if file.is_file():
-            lines = file.read_bytes().decode("utf-8-sig", "surrogateescape").split("\n")
-            return tuple(line.strip("\r ") for line in lines if line.strip())
-    return ()
+    files = [root / name for name in _CLASSES]
+    return next((tuple(read_lines(file)) for file in files if file.is_file()), ())
 
 
-def _load(file: Path) -> dict[str, Any]:
+def _load(file: Path) -> _Description:
     try:
         document = yaml.safe_load(file.read_bytes().decode("utf-8-sig"))
     except OSError as error:
@@ -130,7 +127,7 @@ def _load(file: Path) -> dict[str, Any]:
     return document
 
 
-def _class_names(document: dict[str, Any], file: Path) -> tuple[str, ...]:
+def _class_names(document: _Description, file: Path) -> tuple[str, ...]:
     names = document["names"]
     if isinstance(names, dict):
         if sorted(names) != list(range(len(names))):
@@ -141,20 +138,22 @@ def _class_names(document: dict[str, Any], file: Path) -> tuple[str, ...]:
     return tuple(str(name) for name in names)
 
 
-def _base(root: Path, document: dict[str, Any]) -> Path:
+def _base(root: Path, document: _Description) -> Path:
     """The folder that train and val are relative to. `path` was often written on another machine."""
     path = document.get("path")
     wanted = root / Path(str(path)).expanduser() if path else root
     return wanted if wanted.is_dir() else root
 
 
-def _images_of(document: dict[str, Any], part: str, base: Path, root: Path, description: Path) -> list[str]:
+def _texts(value: object) -> list[str]:
+    """The texts in a value of the description: one, a list of them, or nothing."""
+    return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str) and item]
+
+
+def _images_of(document: _Description, part: str, base: Path, root: Path, description: Path) -> list[str]:
     """The images of a part, as paths below `root`; the value is a folder, a text file that lists images, or a list."""
-    value = document.get(part, document.get("valid") if part == "val" else None)
     found: list[str] = []
-    for item in value if isinstance(value, list) else [value]:
-        if not isinstance(item, str) or not item:
-            continue
+    for item in _texts(document.get(part, document.get("valid") if part == "val" else None)):
         options = [base / item, root / item, root / item.removeprefix("../")]
         place = next((option for option in options if option.exists()), None)
         if place is None:
@@ -162,27 +161,24 @@ def _images_of(document: dict[str, Any], part: str, base: Path, root: Path, desc
         if place.is_dir():
             found += [below(root, place / name) for name in find_images(place, "")[0]]
         else:
-            lines = place.read_bytes().decode("utf-8-sig", "surrogateescape").split("\n")
-            found += [listed(place, line.strip(), root) for line in lines if line.strip()]
+            found += [_listed(place, line, root) for line in read_lines(place)]
     return found
 
 
-def list_files(root: Path) -> list[Path]:
+def _list_files(root: Path) -> list[Path]:
     """The text files that list images, as a data.yaml in `root` names them for its parts."""
     description = find_yaml(root)
     if description is None:
         return []
     document = _load(description)
     found = []
-    for value in (document.get(part) for part in ("train", "val", "valid", "test")):
-        for item in value if isinstance(value, list) else [value]:
-            if isinstance(item, str):
-                options = [_base(root, document) / item, root / item]
-                found += [option for option in options if option.is_file()][:1]
+    for item in (item for part in ("train", "val", "valid", "test") for item in _texts(document.get(part))):
+        options = [_base(root, document) / item, root / item]
+        found += [option for option in options if option.is_file()][:1]
     return found
 
 
-def listed(file: Path, line: str, root: Path) -> str:
+def _listed(file: Path, line: str, root: Path) -> str:
     """The image that a line of such a file means, as a path below `root`."""
     for base in (file.parent, root):
         if (base / line).is_file():
@@ -200,7 +196,7 @@ def label_file(root: Path, name: str) -> Path:
     return root.joinpath(*parts).with_suffix(".txt")
 
 
-def _record(root: Path, name: str, size: tuple[int, int] | None, names: tuple[str, ...], lenient: bool) -> Record:
+def _record(root: Path, name: str, size: tuple[int, int] | None, names: tuple[str, ...]) -> Record:
     file = label_file(root, name)
     if not file.is_file():
         return Record(name, (), size)
@@ -208,11 +204,11 @@ def _record(root: Path, name: str, size: tuple[int, int] | None, names: tuple[st
         data = file.read_bytes()
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror or error}. Change its permissions.") from error
-    objects = tuple(_object(file, key, line, at, size, names, lenient) for key, line, at in lines_of(data))
+    objects = tuple(_object(key, line, at, size, names) for key, line, at in _lines_of(data))
     return Record(name, objects, size, None, file)
 
 
-def lines_of(data: bytes) -> Iterator[tuple[int, str, int]]:
+def _lines_of(data: bytes) -> Iterator[tuple[int, str, int]]:
     """(number from 0, text, byte where it begins) of the lines that are not empty."""
     at = 0
     for number, line in enumerate(data.split(b"\n")):
@@ -221,11 +217,8 @@ def lines_of(data: bytes) -> Iterator[tuple[int, str, int]]:
         at += len(line) + 1
 
 
-def _object(
-    file: Path, key: int, line: str, at: int, size: tuple[int, int] | None, names: tuple[str, ...], lenient: bool
-) -> RawObject:
+def _object(key: int, line: str, at: int, size: tuple[int, int] | None, names: tuple[str, ...]) -> RawObject:
     where, fields = f"line {key + 1}", line.split()
-    nothing = (0.0, 0.0, 0.0, 0.0)
     try:
         numbers = [float(field) for field in fields[1:]]
         index = int(float(fields[0]))
@@ -235,9 +228,7 @@ def _object(
         numbers, index = [], -1
     if len(numbers) != 4 and (len(numbers) < 6 or len(numbers) % 2):
         message = f"byte {at:,}: {line[:60]!r} is neither `class cx cy w h` nor an outline of 3 points or more"
-        if not lenient:
-            raise UserError(f"{file}, {where}, {message}. Was the file cut short? Correct or remove the line.")
-        return RawObject(where, key, "", nothing, fault=Fault("bad-object", message))
+        return RawObject(where, key, "", fault=Fault("bad-object", message, stops=True))
     fault = None
     if index < 0 or (names and index >= len(names)):
         fault = Fault(
@@ -245,7 +236,7 @@ def _object(
         )
     label = names[index] if names and fault is None else str(index)
     if size is None:
-        return RawObject(where, key, label, nothing, fault=fault or Fault("bad-object", "its image cannot be read"))
+        return RawObject(where, key, label, fault=fault or Fault("bad-object", "its image cannot be read"))
     width, height = size
     if len(numbers) == 4:
         cx, cy, w, h = numbers
@@ -268,6 +259,66 @@ def _stray(root: Path, parts: dict[str, tuple[Record, ...]], findings: list[Find
         if file not in used and file.name not in _CLASSES and not file.name.startswith("README")
     )  # fmt: skip
     if lost:
-        message = f"{len(lost)} label file{'s' if len(lost) > 1 else ''} without an image: {', '.join(lost[:3])}"
+        message = f"{number_of(len(lost), 'label file', 'label files')} without an image: {', '.join(lost[:3])}"
         remedy = "add the image, or remove the file; it is not used"
         findings.append(Finding("missing-file", "error", tuple(lost), message, remedy))
+
+
+def write_yolo(mending: Mending) -> None:
+    """Write the text files again without what cannot be used, and the lists without the images that are gone."""
+    look, root = mending.look, mending.root
+    done: set[Path] = set()
+    for part, records in look.source.parts.items():
+        for record in records:
+            if not isinstance(record, Record) or record.source is None or record.source in done:
+                continue
+            done.add(record.source)
+            name = mending.inside(record.source)
+            counted, size = mending.changes[name], look.size(record.name)
+            if mending.keeps(record, part, counted, listed=False) and size is not None:
+                lines = _mended(mending, record, record.source.read_bytes(), size, counted)
+                mending.file(name).write_bytes("".join(lines).encode("utf-8"))
+    for finding in look.source.findings:
+        if finding.kind == "missing-file":
+            for name in finding.paths:
+                mending.changes[name]["label file without an image left out"] += 1
+    for file in _list_files(root):
+        listed = read_lines(file)
+        found = [look.images.get(_listed(file, line, root)) for line in listed]
+        keep = [line for line, facts in zip(listed, found, strict=True) if facts is None or facts.error is None]
+        name = mending.inside(file)
+        mending.write_lines(name, keep)
+        if len(keep) < len(listed):
+            mending.changes[name]["line(s) removed"] = len(listed) - len(keep)
+
+
+def _mended(
+    mending: Mending, record: Record, data: bytes, size: tuple[int, int], counted: Counter[str]
+) -> Iterator[str]:
+    things = {thing.key: thing for thing in record.objects}
+    for number, line, _ in _lines_of(data):
+        thing = things[number]
+        box = mending.box(thing, size, counted)
+        if box is not None:
+            yield f"{line if box == thing.box else _line(line.split()[0], thing, box, size)}\n"
+
+
+def _line(index: str, thing: RawObject, box: Box, size: tuple[int, int]) -> str:
+    width, height = size
+    x1, y1, x2, y2 = box
+    shares = [(x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height]
+    if isinstance(thing.region, Polygons):
+        points = np.asarray(thing.region.points()[0]).reshape(-1, 2)
+        shares = np.clip(points / (width, height), 0, 1).reshape(-1).tolist()
+    return " ".join([index, *(f"{value:.6g}" for value in shares)])
+
+
+FORMAT = Format(
+    name="yolo",
+    annotations=("boxes", "masks"),
+    expected="YOLO: data.yaml, or images/ with labels/*.txt",
+    recognise=is_yolo,
+    read=read_yolo,
+    write=write_yolo,
+    searched=True,
+)

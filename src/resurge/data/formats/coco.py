@@ -8,18 +8,19 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TypedDict, TypeGuard, cast
 
-from resurge.data.findings import Finding
-from resurge.data.folders import TEST_NAMES, TRAIN_NAMES, VAL_NAMES, is_hidden
+from resurge.data.findings import Finding, broken_annotations, number_of
+from resurge.data.formats.format import Format
+from resurge.data.mending import Mending
+from resurge.data.paths import PART_OF, PARTS, is_hidden
 from resurge.data.records import Fault, ObjectSource, RawObject, Record, below
 from resurge.data.regions import Polygons, RunLengths, coco_run_lengths, polygons
 from resurge.errors import UserError
 
 _NOT_OBJECTS = ("captions", "person_keypoints", "stuff", "panoptic", "image_info")
 _LIMIT = 10**9
-_NAMES = ("annotations", "_annotations", "_annotations.coco", "instances", "coco", "result", *TRAIN_NAMES, *VAL_NAMES,
-          *TEST_NAMES)  # fmt: skip
+_NAMES = ("annotations", "_annotations", "_annotations.coco", "instances", "coco", "result", *PART_OF)
 
 
 def find_coco(path: Path) -> dict[str, Path]:
@@ -38,7 +39,7 @@ def find_coco(path: Path) -> dict[str, Path]:
         if found:
             return found
     inside: dict[str, Path] = {}
-    for part, names in (("train", TRAIN_NAMES), ("val", VAL_NAMES), ("test", TEST_NAMES)):
+    for part, names in PARTS.items():
         for name in names:
             files = [file for file in sorted((path / name).glob("*.json")) if _is_objects(file, False)]
             if files and part not in inside:
@@ -72,20 +73,14 @@ def _by_part(files: list[Path]) -> dict[str, Path]:
 def part_of(stem: str) -> str:
     """train, val or test from a file's name such as instances_train2017; "" when it says none of them."""
     words = "".join(letter if letter.isalpha() else " " for letter in stem.lower()).split()
-    for part, names in (("train", TRAIN_NAMES), ("val", VAL_NAMES), ("test", TEST_NAMES)):
-        if any(name in words for name in names):
-            return part
-    return ""
+    return next((part for part, names in PARTS.items() if any(name in words for name in names)), "")
 
 
-def read_coco(path: Path, lenient: bool = False) -> ObjectSource:
-    """The records of a COCO file, or of a folder with one file a part.
-
-    Args:
-        lenient: put an annotation file that is cut short among the findings, and go on without it.
+def read_coco(path: Path) -> ObjectSource:
+    """The records of a COCO file, or of a folder with one file per part.
 
     Raises:
-        UserError: a file cannot be read, is cut short (the message has the byte), or lacks what COCO's format has.
+        UserError: there are two files for one part.
     """
     files = find_coco(path)
     root = path if path.is_dir() else path.parent
@@ -101,28 +96,31 @@ def read_coco(path: Path, lenient: bool = False) -> ObjectSource:
             categories[part] = category_names(document, file, findings)
             parts[part] = tuple(_records(document, categories[part], file, root, part, findings))
         except UserError as error:
-            if not lenient:
-                raise
-            findings.append(unreadable_annotations(below(root, file), error))
+            findings.append(broken_annotations(below(root, file), error))
             broken.append(file)
     first = categories.get("train", categories.get("", next(iter(categories.values()), {})))
     has_masks = any(thing.region is not None and not thing.crowd
                     for records in parts.values() for record in records for thing in record.objects)  # fmt: skip
     how = f"the annotation file{'s' if len(files) > 1 else ''} {' and '.join(file.name for file in files.values())}"
-    return ObjectSource("coco", root, tuple(first.values()), parts, how, tuple(findings), has_masks, tuple(broken))
+    return ObjectSource(
+        format="coco", root=root, classes=tuple(first.values()), parts=parts, how=how, findings=tuple(findings),
+        has_masks=has_masks, broken=tuple(broken),
+    )  # fmt: skip
 
 
-def unreadable_annotations(name: str, error: UserError) -> Finding:
-    """The finding for an annotation file that cannot be read."""
-    remedy = "copy or download the file again; training refuses it as it is, and --fix goes on without it"
-    return Finding("broken-annotations", "error", (name,), str(error), remedy)
+class Document(TypedDict):
+    """A COCO file: lists whose entries may still be anything."""
+
+    images: list[object]
+    annotations: list[object]
+    categories: list[object]
 
 
-def load_coco(file: Path) -> dict[str, Any]:
-    """The document in a COCO file, with lists of images, annotations and categories.
+def load_coco(file: Path) -> Document:
+    """The document in a COCO file.
 
     Raises:
-        UserError: see `read_coco`.
+        UserError: it cannot be read, is cut short (the message has the byte), or lacks one of the lists.
     """
     try:
         data = file.read_bytes()
@@ -156,7 +154,7 @@ def load_coco(file: Path) -> dict[str, Any]:
             f"{file} is no COCO annotation file: it has no list of {' and no list of '.join(lacking)}. "
             "Expected an object with images, annotations and categories."
         )
-    return document
+    return cast(Document, document)
 
 
 def _other_encoding(data: bytes) -> str | None:
@@ -167,7 +165,7 @@ def _other_encoding(data: bytes) -> str | None:
     return found.upper() if data.decode(found, "replace").lstrip("\ufeff \t\r\n")[:1] in ("{", "[") else None
 
 
-def category_names(document: dict[str, Any], file: Path, findings: list[Finding]) -> dict[int, str]:
+def category_names(document: Document, file: Path, findings: list[Finding]) -> dict[int, str]:
     """Class names by category id, in the order of the ids; a name that stands there twice gets its id added.
 
     Raises:
@@ -191,50 +189,52 @@ def category_names(document: dict[str, Any], file: Path, findings: list[Finding]
 
 
 def _records(
-    document: dict[str, Any], names: dict[int, str], file: Path, root: Path, part: str, findings: list[Finding]
+    document: Document, names: dict[int, str], file: Path, root: Path, part: str, findings: list[Finding]
 ) -> list[Record]:
     label = below(root, file)
     by_image: dict[int, list[RawObject]] = defaultdict(list)
     strange: list[str] = []
     ids: set[int] = set()
-    images: list[tuple[int, dict[str, Any]]] = []
+    images: list[tuple[int, int, str, tuple[int, int] | None]] = []
     for key, entry in enumerate(document["images"]):
-        good = isinstance(entry, dict) and isinstance(entry.get("file_name"), str) and entry["file_name"].strip("/\0 ")
-        if not good or type(entry.get("id")) is not int or entry["id"] in ids or "\0" in entry["file_name"]:
+        number, name = (entry.get("id"), entry.get("file_name")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(entry, dict) or type(number) is not int or number in ids or not _is_file_name(name):
             strange.append(f"images[{key}]")
             continue
-        ids.add(entry["id"])
-        images.append((key, entry))
+        ids.add(number)
+        images.append((key, number, name, _size(entry)))
     if strange:
         message = f"{label}: {len(strange)} images without a file_name, or without an id of their own as a whole number"
         remedy = "correct the entries; they are left out"
         findings.append(Finding("bad-image-entry", "error", tuple(strange), message, remedy))
     lost: list[str] = []
-    sizes = {entry["id"]: _size(entry) for _, entry in images}
+    sizes = {number: size for _, number, _, size in images}
     for key, annotation in enumerate(document["annotations"]):
         image = annotation.get("image_id") if isinstance(annotation, dict) else None
-        if type(image) is not int or image not in ids:
+        if not isinstance(annotation, dict) or type(image) is not int or image not in ids:
             lost.append(f"annotations[{key}]")
             continue
         by_image[image].append(_object(annotation, key, names, sizes[image]))
     if lost:
-        message = f"{label}: {len(lost)} annotation{'s' if len(lost) > 1 else ''} of images that are not in the file"
+        message = f"{label}: {number_of(len(lost), 'annotation', 'annotations')} of images that are not in the file"
         findings.append(Finding("stray-annotation", "error", tuple(lost), message, "remove them; they are left out"))
-    prefix = _image_folder(root, file, part, [entry["file_name"] for _, entry in images])
-    return [
-        Record(prefix + entry["file_name"], tuple(by_image[entry["id"]]), sizes[entry["id"]], entry["id"], file, key)
-        for key, entry in images
-    ]
+    prefix = _image_folder(root, file, part, [name for _, _, name, _ in images])
+    return [Record(prefix + name, tuple(by_image[number]), size, number, file, key)
+            for key, number, name, size in images]  # fmt: skip
 
 
-def _size(entry: dict[str, Any]) -> tuple[int, int] | None:
+def _is_file_name(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and bool(value.strip("/\0 ")) and "\0" not in value
+
+
+def _size(entry: dict[str, object]) -> tuple[int, int] | None:
     width, height = entry.get("width"), entry.get("height")
     if _is_number(width) and _is_number(height) and 1 <= width < _LIMIT and 1 <= height < _LIMIT:
         return int(width), int(height)
     return None
 
 
-def _object(entry: dict[str, Any], key: int, names: dict[int, str], size: tuple[int, int] | None) -> RawObject:
+def _object(entry: dict[str, object], key: int, names: dict[int, str], size: tuple[int, int] | None) -> RawObject:
     where = f"annotation {entry['id']}" if "id" in entry else f"annotations[{key}]"
     category = entry.get("category_id")
     label = names.get(category, "") if type(category) is int else ""
@@ -257,12 +257,12 @@ def _object(entry: dict[str, Any], key: int, names: dict[int, str], size: tuple[
     return RawObject(where, key, label, (x, y, x + width, y + height), crowd, region, known, fault)
 
 
-def _is_number(value: Any) -> TypeGuard[int | float]:
-    """Whether a value is a finite number; none beyond 1e9 means anything in a picture."""
+def _is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a value is a finite number; none beyond 1e9 means anything in an image."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -_LIMIT <= value <= _LIMIT
 
 
-def _region(value: Any, size: tuple[int, int] | None) -> Polygons | RunLengths | None:
+def _region(value: object, size: tuple[int, int] | None) -> Polygons | RunLengths | None:
     if not value:
         return None
     if isinstance(value, dict):
@@ -288,7 +288,7 @@ def _image_folder(root: Path, file: Path, part: str, names: list[str]) -> str:
     The first folder that has one of the first images is taken; if there is none, the likeliest one.
     """
     words = file.stem.removeprefix("instances_")
-    options = (TRAIN_NAMES if part == "train" else VAL_NAMES if part == "val" else TEST_NAMES) if part else ()
+    options = PARTS[part] if part else ()
     here = below(root, file.parent)
     folders = [words, f"images/{words}", *options, *(f"images/{name}" for name in options), "images", "JPEGImages",
                "data", "", here, f"{here}/images"]  # fmt: skip
@@ -298,3 +298,50 @@ def _image_folder(root: Path, file: Path, part: str, names: list[str]) -> str:
             return f"{folder}/" if folder not in ("", ".") else ""
     likely = next((folder for folder in folders if folder and (root / folder).is_dir()), "")
     return f"{likely}/" if likely not in ("", ".") else ""
+
+
+def write_coco(mending: Mending) -> None:
+    """Write each file again without what cannot be used, with boxes cut and sizes corrected."""
+    mending.broken()
+    for part, found in mending.look.source.parts.items():
+        records = [record for record in found if isinstance(record, Record)]
+        origin = next((record.source for record in records if record.source is not None), None)
+        if origin is None:
+            continue
+        document, counted = load_coco(origin), Counter[str]()
+        images, annotations = [], []
+        for record in records:
+            if not mending.keeps(record, part, counted, listed=True):
+                continue
+            entry = cast("dict[str, object]", document["images"][record.key])
+            size = mending.look.size(record.name)
+            if size is not None and record.size != size:
+                counted["image size(s) corrected"] += 1
+                entry = entry | {"width": size[0], "height": size[1]}
+            images.append(entry)
+            for thing in record.objects:
+                box = mending.box(thing, size, counted)
+                if box is not None:
+                    kept = cast("dict[str, object]", document["annotations"][thing.key])
+                    if box != thing.box:
+                        kept = kept | {"bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]]}
+                    annotations.append(kept)
+        stray = len(document["annotations"]) - sum(len(record.objects) for record in records)
+        if stray:
+            counted["annotation(s) of no image removed"] += stray
+        if len(document["images"]) > len(records):
+            counted["damaged image entr(ies) removed"] += len(document["images"]) - len(records)
+        name = mending.inside(origin)
+        text = json.dumps(document | {"images": images, "annotations": annotations})
+        mending.file(name).write_bytes(text.encode("utf-8", "backslashreplace"))
+        mending.changes[name] += counted
+
+
+FORMAT = Format(
+    name="coco",
+    annotations=("boxes", "masks"),
+    expected="COCO: a .json file, or annotations/instances_train2017.json beside train2017/",
+    recognise=lambda path: bool(find_coco(path)),
+    read=read_coco,
+    write=write_coco,
+)

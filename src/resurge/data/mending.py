@@ -1,0 +1,110 @@
+"""What the writers of mended annotations need: a data set with all its images read, and a folder to write into."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from resurge.data.findings import Facts
+from resurge.data.images import UnreadableImage
+from resurge.data.records import Box, MaskRecord, MaskSource, ObjectSource, RawObject, Record, below, examine
+from resurge.errors import UserError
+
+AnnotatedSource = ObjectSource | MaskSource
+
+
+@dataclass(frozen=True)
+class MaskFacts:
+    """What reading a mask gave: pixels by value (length 65536 at most), its size (width, height), or the reason why
+    not."""
+
+    size: tuple[int, int] = (0, 0)
+    counts: np.ndarray | None = None
+    error: UnreadableImage | None = None
+
+
+@dataclass(frozen=True)
+class Look:
+    """A data set with what reading all its images (and masks) gave, by name."""
+
+    source: AnnotatedSource
+    images: dict[str, Facts]
+    masks: dict[str, MaskFacts]
+
+    def size(self, name: str) -> tuple[int, int] | None:
+        """(width, height) of an image, upright; None when it cannot be read."""
+        header = self.images[name].header
+        return None if header is None else header.upright_size
+
+
+class Mending:
+    """One mended copy: what is kept, what is written into `place`, and `changes`, counted by file."""
+
+    def __init__(self, look: Look, place: Path) -> None:
+        self.look, self.root, self.place = look, look.source.root, place
+        self.changes: dict[str, Counter[str]] = defaultdict(Counter)
+        parts = look.source.parts
+        self._held = {look.images[record.name].digest for part in ("val", "test") for record in parts.get(part, ())}
+        self._held -= {b""}
+
+    def keeps(self, record: Record | MaskRecord, part: str, counted: Counter[str], listed: bool) -> bool:
+        """Whether an image stays; counts why it does not. With `listed`, lists or one file per part say what is in it,
+        and training images that validation or test has too are removed."""
+        facts = self.look.images[record.name]
+        if facts.error is not None:
+            missing = facts.error.kind == "missing"
+            counted["missing image(s) removed" if missing else "unreadable image(s) removed"] += 1
+            return False
+        if listed and part == "train" and facts.digest in self._held:
+            counted["image(s) removed that validation or test has too"] += 1
+            return False
+        return True
+
+    def box(self, thing: RawObject, size: tuple[int, int] | None, counted: Counter[str]) -> Box | None:
+        """The box to write, or None for an object to remove; counts what was done."""
+        box, fault = examine(thing, size)
+        if fault is None:
+            return thing.box
+        counted["box(es) cut to the image" if box is not None else _REMOVED[fault.kind]] += 1
+        return box
+
+    def broken(self) -> None:
+        """Count the annotation files that could not be read."""
+        for file in self.look.source.broken:
+            self.changes[below(self.root, file)]["file that cannot be read left out"] += 1
+
+    def inside(self, path: Path) -> str:
+        """The path of an annotation file below the data folder.
+
+        Raises:
+            UserError: it lies elsewhere, and so has no place in the copy.
+        """
+        name = below(self.root, path)
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise UserError(
+                f"{path} lies outside {self.root}, so it has no place in a copy. Name the folder that holds it all."
+            )
+        return name
+
+    def file(self, name: str) -> Path:
+        """Where a file of the copy is to be written."""
+        file = self.place / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file
+
+    def write_lines(self, name: str, lines: Sequence[str]) -> None:
+        """Write a list; names of files may be no text."""
+        self.file(name).write_bytes("".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
+
+
+Writer = Callable[[Mending], None]
+
+_REMOVED = {
+    "empty-box": "box(es) without area removed", "box-outside": "box(es) outside the image removed",
+    "unknown-category": "object(s) of unknown categories removed", "bad-object": "damaged object(s) removed",
+    "mask-size": "mask(s) of another size removed",
+}  # fmt: skip

@@ -1,0 +1,112 @@
+"""Paths of the user, folders and the images in them, files of lines."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from resurge.data.images import ending, is_image_name
+from resurge.errors import UserError, suggest
+
+PARTS: dict[str, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+"""The parts of a data set, and the names that folders and files of them have, in lower case."""
+
+PART_OF = {name: part for part, names in PARTS.items() for name in names}
+
+SIDECARS = frozenset(
+    (".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".html", ".ini", ".db", ".py", ".log",
+     ".pdf", ".npy", ".npz", ".sha256", ".md5")
+)  # fmt: skip
+"""Endings of files that may lie beside images and are passed over without a word."""
+
+_SIDECAR_NAMES = frozenset(("license", "licence", "readme", "checksums", "desktop.ini", "thumbs.db"))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is the system's or a version control's business, not an image."""
+    return name.startswith((".", "__")) or name.lower() in ("@eadir", "$recycle.bin", "lost+found")
+
+
+def is_sidecar(name: str) -> bool:
+    """Whether a file of this name is a known companion of images (notes, annotations), and no image."""
+    lower = name.lower()
+    return ending(name) in SIDECARS or lower in _SIDECAR_NAMES or is_hidden(name)
+
+
+def user_path(place: str | os.PathLike[str]) -> Path:
+    """What the user calls a file or folder as a path, with `~` resolved.
+
+    Raises:
+        UserError: it is empty, longer than any file's name, or begins with the `~` of an unknown user.
+    """
+    text = os.fspath(place)
+    if not text.strip():
+        raise UserError("an empty name was given for the data. Expected a folder of images, a .csv file, or digits.")
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        shown = text if len(text) <= 100 else f"{text[:100]}…"
+        raise UserError(f"{shown!r} is no path: {getattr(error, 'strerror', None) or error}. Check it.") from error
+    return path
+
+
+def require_folder(folder: Path) -> None:
+    """Raises UserError when `folder` is missing, no folder, or may not be listed."""
+    if not folder.exists():
+        above = folder.parent
+        siblings = [item.name for item in above.iterdir()] if above.is_dir() and os.access(above, os.R_OK) else []
+        raise UserError(f"there is no folder {folder}.{suggest(folder.name, siblings)} Check the path.")
+    if not folder.is_dir():
+        raise UserError(f"{folder} is a file; expected a folder of images, or a .csv file with paths and labels.")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise UserError(f"the folder {folder} may not be read by this user. Change its permissions (chmod +rx).")
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the folders directly in `folder`, sorted, hidden ones left out."""
+    require_folder(folder)
+    return sorted(item.name for item in folder.iterdir() if item.is_dir() and not is_hidden(item.name))
+
+
+def find_images(root: Path, below: str) -> tuple[list[str], list[str]]:
+    """(images, ignored) in root/below and all folders under it, as sorted paths relative to `root` with slashes.
+
+    Symbolic links are followed, each real folder once.
+
+    Raises:
+        UserError: a folder may not be listed.
+    """
+
+    def fail(error: OSError) -> None:
+        raise UserError(f"the folder {error.filename} cannot be listed: {error.strerror}. Change its permissions.")
+
+    images: list[str] = []
+    ignored: list[str] = []
+    seen: set[str] = set()
+    for place, folders, files in os.walk(root / below, followlinks=True, onerror=fail):
+        real = os.path.realpath(place)
+        if real in seen:  # a link that leads back up would go round for ever
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        relative = Path(place).relative_to(root)
+        for name in files:
+            if is_hidden(name):
+                continue
+            if is_image_name(name):
+                images.append((relative / name).as_posix())
+            elif not is_sidecar(name):
+                ignored.append((relative / name).as_posix())
+    return sorted(images), sorted(ignored)
+
+
+def read_lines(file: Path) -> list[str]:
+    """The lines of a text file in UTF-8, blanks about them and empty ones left out. Names of files may be no text."""
+    lines = file.read_bytes().decode("utf-8-sig", "surrogateescape").split("\n")
+    return [line.strip() for line in lines if line.strip()]
