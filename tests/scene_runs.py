@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw
 from resurge.arch.zoo import get_spec
 from resurge.data.preprocessing import ScenePreprocessing
 from resurge.runs import save_run_model
-from resurge.tasks.build import build_task_model
 from resurge.tasks.detect.settings import Detector
 from resurge.tasks.segment.settings import Segmenter
+from resurge.tasks.table import build_task_model
 
 MODEL = "resnet18 depths=(1,1,1,1) planes=(8,8,16,16) stem=conv7x7(8)"
 CLASSES = ("disc", 'a <b> & "c"', "bar")

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from resurge.arch.backbone import Backbone
 from resurge.arch.zoo import get_spec
-from resurge.tasks.segment.model import SegmentationModel, enlarge
+from resurge.tasks.segment.layers import enlarge
+from resurge.tasks.segment.model import SegmentationModel
 from resurge.tasks.segment.settings import Segmenter
 
 REJECTED = 1e-2  # what a wrong variant has to be off by, as a share of the peak

@@ -12,7 +12,7 @@ from PIL import Image
 from resurge.arch.zoo import get_spec
 from resurge.data.preprocessing import Preprocessing
 from resurge.runs import save_run_model
-from resurge.tasks.build import build_task_model
+from resurge.tasks.table import build_task_model
 
 MODEL = "resnet20_cifar depths=(1,1,1) planes=(8,8,16) stem=conv3x3(8) shortcut=avg transform=avgdown(split(radix=2))"
 CLASSES = ("cat", "dog", 'é"<', "cow")

@@ -15,10 +15,9 @@ from resurge.arch.spec import Spec
 from resurge.arch.zoo import get_spec, list_models
 from resurge.config import Section
 from resurge.runs import Run, load_run
-from resurge.tasks.build import build_task_model
 from resurge.tasks.detect.settings import Detector
 from resurge.tasks.segment.settings import Segmenter
-from resurge.tasks.table import get_task
+from resurge.tasks.table import build_task_model, get_task
 from resurge.weights.checkpoint import export_weights, load_weights
 
 __all__ = [

@@ -32,8 +32,7 @@ from resurge.config import Section, to_plain
 from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
 from resurge.errors import UserError, suggest
 from resurge.recipe import Machine, Recipe
-from resurge.tasks.build import build_task_model
-from resurge.tasks.table import TASKS
+from resurge.tasks.table import TASKS, build_task_model
 from resurge.weights.checkpoint import load_weights, save_model
 from resurge.weights.model_json import FORMAT, read_model_json
 

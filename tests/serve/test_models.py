@@ -20,7 +20,7 @@ from resurge.data.preprocessing import Preprocessing
 from resurge.infer.predictor import Predictor
 from resurge.runs import save_run_model
 from resurge.serve.loading import loader
-from resurge.tasks.build import build_task_model
+from resurge.tasks.table import build_task_model
 
 
 def classifier(folder: Path) -> Path:

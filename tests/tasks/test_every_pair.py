@@ -8,10 +8,9 @@ from torch import nn
 
 from resurge.arch.spec import Spec
 from resurge.arch.zoo import get_spec
-from resurge.tasks.build import build_task_model
 from resurge.tasks.detect.settings import Detector
 from resurge.tasks.segment.settings import Segmenter
-from resurge.tasks.table import TASKS
+from resurge.tasks.table import TASKS, build_task_model
 
 BACKBONES = ("resnet50", "resnext50_32x4d", "seresnet50", "skresnext50_32x4d", "res2net50_26w_4s", "resnest50")
 PAIRS = [(task, head) for task in ("segment", "detect", "instances") for head in TASKS[task].heads]

@@ -11,12 +11,14 @@ from segmenters_alive import REJECTED, SMALL, auxiliary, small
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
+from resurge.api import create_model
 from resurge.arch.backbone import Backbone
 from resurge.arch.layers import BatchNorm2d
 from resurge.arch.surgery import SyncBatchNorm, convert_norm
 from resurge.arch.zoo import get_spec
 from resurge.errors import UserError
-from resurge.tasks.segment.model import IGNORE, SegmentationModel, atrous_rates, pixel_cross_entropy
+from resurge.tasks.segment.heads.deeplabv3 import atrous_rates
+from resurge.tasks.segment.model import IGNORE, SegmentationModel, pixel_cross_entropy
 from resurge.tasks.table import TASKS
 
 ALL_HEADS = TASKS["segment"].heads
@@ -231,4 +233,4 @@ def test_impossible_models_are_refused() -> None:
     with pytest.raises(UserError, match="Did you mean 'pspnet'"):
         SegmentationModel(backbone, 3, "psnet")
     with pytest.raises(UserError, match="belongs to --task detect"):
-        SegmentationModel(backbone, 3, "faster_rcnn")
+        create_model("resnet18", 3, task="segment", head="faster_rcnn")

@@ -19,7 +19,8 @@ from resurge.arch.backbone import Backbone
 from resurge.arch.spec import plan
 from resurge.arch.zoo import get_spec
 from resurge.errors import UserError
-from resurge.tasks.segment.model import SegmentationModel, enlarge
+from resurge.tasks.segment.layers import enlarge
+from resurge.tasks.segment.model import SegmentationModel
 from resurge.tasks.segment.settings import Segmenter
 from resurge.weights.layouts import naming, torchvision_segment
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from resurge.cli.options import Parser, whole_number
 from resurge.errors import UserError
+from resurge.tasks.table import DEFAULT, get_task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,8 +52,7 @@ def run(options: argparse.Namespace) -> int:
     from resurge.weights.checkpoint import export_weights, load_weights
     from resurge.weights.layouts.naming import module_names
 
-    # what the published detectors and segmenters have: COCO's category numbers, and Pascal VOC's classes
-    classes = options.num_classes or {"classify": 1000, "segment": 21}.get(options.task, 90)
+    classes = options.num_classes or get_task(options.task).usual_classes
 
     def build(num_classes: int, segmenter: Segmenter | None = None) -> nn.Module:
         return create_model(
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     spec = get_spec(options.model)
     run = Path(options.source)
     # a run says itself what its head is built from
-    model = load_run(run).model if options.task != "classify" and (run / "model.json").is_file() else build(classes)
+    model = load_run(run).model if options.task != DEFAULT and (run / "model.json").is_file() else build(classes)
     if options.to != "resurge":
         module_names(spec, options.to)  # an unknown layout is complained of before anything is downloaded
     report = load_weights(model, options.source, options.layout, adapt=False)

@@ -117,8 +117,8 @@ def _bare(options: argparse.Namespace) -> Any:
     from resurge.arch.zoo import get_spec
     from resurge.data.preprocessing import Preprocessing
     from resurge.runs import bare_run
-    from resurge.tasks.build import build_task_model
     from resurge.tasks.classify.task import Classify
+    from resurge.tasks.table import build_task_model
     from resurge.weights.catalog import published_source
     from resurge.weights.checkpoint import load_weights
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from resurge.cli.options import Parser, add_json, whole_number
 from resurge.cli.tables import print_json
 from resurge.errors import UserError
-from resurge.tasks.table import get_task, pick_head
+from resurge.tasks.table import DEFAULT, build_task_model, get_task, pick_head
 from resurge.text_tables import table
 from resurge.weights.model_json import folder_of
 
@@ -108,33 +108,38 @@ def _examine_run(place: Path, options: argparse.Namespace) -> Summary:
     from resurge.arch.surgery import convert_norm
     from resurge.arch.zoo import canonical_name, get_spec
     from resurge.explain.cost import cost
-    from resurge.explain.show import BACKBONE_ONLY, Summary, Trained, default_classes
-    from resurge.tasks.build import build_task_model
+    from resurge.explain.show import Summary, Trained, default_classes
     from resurge.weights.catalog import entries
     from resurge.weights.model_json import read_model_json
 
     told = read_model_json(place)
     _require_fields(told, place)
-    task, classes = told.get("task", "classify"), tuple(map(str, told.get("classes", ())))
-    head, spec = pick_head(task, told.get("head")), get_spec(told["spec"])
-    count = options.num_classes or len(classes) or (default_classes(spec) if task == "classify" else 1)
+    name, classes = told.get("task", DEFAULT), tuple(map(str, told.get("classes", ())))
+    task, head, spec = get_task(name), pick_head(name, told.get("head")), get_spec(told["spec"])
+    count = options.num_classes or len(classes) or (default_classes(spec) if task.in_catalog else 1)
     channels = options.in_channels or told.get("in_channels", 3)
     side = options.size or _side(told.get("preprocessing", {})) or _usual_size(spec)
     with torch.device("meta"):
-        network = build_task_model(
-            task, spec, count, channels, head, get_task(task).read_settings(told.get("head_settings"))
-        )
+        network = build_task_model(name, spec, count, channels, head, task.read_settings(told.get("head_settings")))
         if told.get("norm") in ("frozen", "group"):
             convert_norm(network, told["norm"])
     parts = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
     backbone = backbone_of(network)
-    counted = backbone if task in BACKBONE_ONLY else network
-    entry = entries().get(canonical_name(spec) or "") if task == "classify" else None
+    counted = network if task.fixed_cost else backbone
+    entry = entries().get(canonical_name(spec) or "") if task.in_catalog else None
     return Summary(
         spec,
         cost(counted, (side, side)),
         dataclasses.asdict(entry) if entry else None,
-        Trained(task, head, classes, {name: own for name, own in parts.items() if own}, told.get("scores", {})),
+        Trained(
+            name,
+            head,
+            classes,
+            {part: own for part, own in parts.items() if own},
+            told.get("scores", {}),
+            task.fixed_cost,
+            task.in_catalog,
+        ),
         backbone.output_stride,
     )
 
@@ -153,7 +158,7 @@ def _draw(shown: Summary, path: str) -> list[Path]:
     from resurge.explain.show import write_diagrams
 
     channels, height, width = shown.costs.input
-    classifier = shown.run is None or shown.run.task == "classify"
+    classifier = shown.run is None or shown.run.classifies
     return write_diagrams(
         shown.spec,
         path,

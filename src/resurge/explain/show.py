@@ -15,8 +15,6 @@ from resurge.explain.diagram import block_scene, network_scene
 
 SHOWN_CLASSES = 10
 SHARES = ("top1", "top5", "ece", "ap", "ap50", "miou", "accuracy")  # how the names of scores in 0..1 end
-BACKBONE_ONLY = ("detect", "instances")
-"""Tasks whose cost beyond the backbone depends on what is in the image."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +22,12 @@ class Trained:
     """What a run directory says of its network.
 
     Attributes:
-        task, head: as `resurge.tasks.settings` has them.
+        task, head: by name, as `resurge.tasks.table` has them.
         classes: their names.
         parameters: weights and biases of each part, in order, such as backbone, fpn and head.
         scores: as model.json has them.
+        fixed_cost: whether the work beyond the backbone does not depend on what is in the image.
+        classifies: whether it is a classifier, like the networks by name.
     """
 
     task: str
@@ -35,6 +35,8 @@ class Trained:
     classes: tuple[str, ...]
     parameters: Mapping[str, int]
     scores: Mapping[str, Any]
+    fixed_cost: bool = True
+    classifies: bool = True
 
     def to_json(self) -> dict[str, Any]:
         parts = {**self.parameters, "total": sum(self.parameters.values())}
@@ -59,7 +61,7 @@ class Trained:
 class Summary:
     """A network, what it costs, what is published of it, and what a run that was trained with it says.
 
-    `costs` are those of the backbone alone where the run is of a task in `BACKBONE_ONLY`. `output_stride` is that of
+    `costs` are those of the backbone alone where the cost of a run is not fixed. `output_stride` is that of
     the backbone as it was built.
 
     `entry` is the catalogue's entry as plain values (`dataclasses.asdict`): top1, top1_source, top1_size, sources, each
@@ -79,7 +81,7 @@ class Summary:
     @property
     def of_backbone(self) -> bool:
         """Whether the costs leave out pyramid and heads."""
-        return self.run is not None and self.run.task in BACKBONE_ONLY
+        return self.run is not None and not self.run.fixed_cost
 
     @property
     def parameters(self) -> int:
@@ -175,7 +177,7 @@ def compare(summaries: Sequence[Summary]) -> str:
         raise UserError("there is nothing to compare: name at least one model.")
     rows: list[list[str]] = [["", *(summary.name for summary in summaries)]]
     rows += [[name, *values] for name, values in _differences([summary.spec for summary in summaries])]
-    if any(summary.run is not None and summary.run.task != "classify" for summary in summaries):
+    if any(summary.run is not None and not summary.run.classifies for summary in summaries):
         rows.append(["task", *(summary.run.task if summary.run else "classify" for summary in summaries)])
         rows.append(["head", *(summary.run.head if summary.run else "linear" for summary in summaries)])
     figures = (

@@ -23,7 +23,7 @@ from resurge.export.onnx_graph import ceil_pools, join_slices
 from resurge.infer.engines import INPUT, SIDES, SIZES, need
 from resurge.infer.folder import FILES
 from resurge.tasks.detect.ops import onnx_table
-from resurge.tasks.segment.model import PyramidPoolingHead
+from resurge.tasks.segment.heads.pspnet import PyramidPoolingHead
 
 # Traced with more than one image and with sides that differ: a size of 1, or two that are equal, would be taken for
 # what they always are. No side of an inner map may come down to 1 either.

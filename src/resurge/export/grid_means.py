@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from resurge.tasks.segment.model import BINS, PyramidPoolingHead, enlarge
+from resurge.tasks.segment.heads.pspnet import BINS, PyramidPoolingHead
+from resurge.tasks.segment.layers import enlarge
 
 
 class TraceablePyramidPooling(nn.Module):

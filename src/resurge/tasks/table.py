@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from resurge.data.annotations import Annotation
+from typing import TYPE_CHECKING
 from resurge.errors import UserError, suggest
 from resurge.tasks.classify.task import Classify
 from resurge.tasks.detect.task import Detect, Instances
 from resurge.tasks.segment.task import Segment
 from resurge.tasks.task import Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from resurge.arch.spec import Spec
+    from resurge.config import Section
 
 TASKS: dict[str, Task] = {task.name: task for task in (Classify(), Segment(), Detect(), Instances())}
 """By name; the first one is the default."""
@@ -41,3 +48,15 @@ def pick_head(task: str, head: str | None) -> str:
             f"the task {task} has the heads {', '.join(own.heads)}, not {head!r}. It belongs to --task {other[0]}."
         )
     return own.head(head)
+
+
+def build_task_model(
+    task: str, spec: Spec, num_classes: int, in_channels: int = 3, head: str | None = None,
+    settings: Section | None = None, *, dropout: float = 0.0,
+) -> nn.Module:  # fmt: skip
+    """A network with random weights, in training mode; see `resurge.tasks.task.Task.build`.
+
+    Raises:
+        UserError: the task or the head is unknown (the nearest is suggested), or a number is out of range.
+    """
+    return get_task(task).build(spec, num_classes, in_channels, pick_head(task, head), settings, dropout=dropout)

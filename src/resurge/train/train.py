@@ -26,11 +26,10 @@ from resurge.errors import TrainingInterrupted, UserError
 from resurge.files import atomic_write_text
 from resurge.recipe import Recipe
 from resurge.runs import BEST, LAST, Run, load_run, prepare, read_recipe, require_empty, save_run_model
-from resurge.tasks.build import build_task_model
 from resurge.tasks.evaluation import write_evaluation
 from resurge.tasks.objective import Objective
 from resurge.tasks.running import pick_device
-from resurge.tasks.table import DATA_WORDS, get_task, pick_head
+from resurge.tasks.table import DATA_WORDS, get_task, pick_head, build_task_model
 from resurge.train.callbacks import Progress, Recorder
 from resurge.train.checkpoint import Checkpoint, link_or_copy, read_checkpoint
 from resurge.train.loaders import Loaders, batches_per_epoch, pick_workers, readable

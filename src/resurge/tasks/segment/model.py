@@ -1,135 +1,24 @@
-"""Semantic segmentation: a class for every pixel, from the last map of a backbone.
+"""Semantic segmentation: a class per pixel, from the last map of a backbone.
 
-Three heads: FCN (arXiv:1411.4038, in torchvision's form), PSPNet (arXiv:1612.01105) and DeepLabV3 (arXiv:1706.05587).
-Each maps the last feature map (N, C, h, w) to logits (N, K, h, w); the model enlarges them to the size of the image.
+One of the heads in `resurge.tasks.segment.heads` maps the last feature map (N, C, h, w) to logits (N, K, h, w); the
+model enlarges them to the size of the image.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resurge.arch.backbone import Backbone, initialize
-from resurge.arch.layers import BatchNorm2d, ConvNormAct, global_pool
 from resurge.arch.spec import Spec
 from resurge.errors import UserError
+from resurge.tasks.segment.heads import HEADS, build_head
+from resurge.tasks.segment.heads.fcn import FCNHead
+from resurge.tasks.segment.layers import enlarge
 from resurge.tasks.segment.settings import Segmenter
-from resurge.tasks.table import pick_head
 
 IGNORE = 255  # the label of pixels that are no class: neither learnt nor scored
-BINS = (1, 2, 3, 6)  # arXiv:1612.01105, section 3.2
-
-
-class FCNHead(nn.Module):
-    """3x3 convolution, then a 1x1 to the classes: (N, cin, h, w) -> (N, num_classes, h, w)."""
-
-    def __init__(self, cin: int, num_classes: int, hidden: int | None = None, dropout: float = 0.1) -> None:
-        super().__init__()
-        hidden = hidden or max(1, cin // 4)
-        self.conv = ConvNormAct(cin, hidden, 3)
-        self.drop = nn.Dropout(dropout)
-        self.predict = nn.Conv2d(hidden, num_classes, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.predict(self.drop(self.conv(x)))
-        return logits
-
-
-class PyramidPoolingHead(nn.Module):
-    """The pyramid pooling module (arXiv:1612.01105, section 3.2): (N, cin, h, w) -> (N, num_classes, h, w).
-
-    The map is averaged over grids of 1x1, 2x2, 3x3 and 6x6 cells. Each grid is reduced to `hidden` channels by a 1x1
-    and enlarged to h x w again; all of them and the map itself go through a 3x3 of `hidden` channels to the classes.
-    """
-
-    def __init__(self, cin: int, num_classes: int, hidden: int | None = None, dropout: float = 0.1) -> None:
-        super().__init__()
-        hidden = hidden or max(1, cin // 4)
-        self.levels = nn.ModuleList(ConvNormAct(cin, hidden, 1) for _ in BINS)
-        for bins, level in zip(BINS, self.levels, strict=True):
-            if bins == 1:
-                level.norm = BatchNorm2d(hidden, pooled=True)
-        self.conv = ConvNormAct(cin + hidden * len(BINS), hidden, 3)
-        self.drop = nn.Dropout(dropout)
-        self.predict = nn.Conv2d(hidden, num_classes, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        size = (x.shape[-2], x.shape[-1])
-        maps = [x]
-        for bins, level in zip(BINS, self.levels, strict=True):
-            maps.append(enlarge(level(F.adaptive_avg_pool2d(x, bins)), size))
-        logits: Tensor = self.predict(self.drop(self.conv(torch.cat(maps, dim=1))))
-        return logits
-
-
-class AtrousPyramidHead(nn.Module):
-    """Atrous spatial pyramid pooling (arXiv:1706.05587, section 3.3): (N, cin, h, w) -> (N, num_classes, h, w).
-
-    A 1x1, a 3x3 for each rate of dilation, and the mean of the whole map through a 1x1 stand side by side; a 1x1 joins
-    them and a 3x3 follows, all of `hidden` channels.
-    """
-
-    def __init__(
-        self, cin: int, num_classes: int, rates: Sequence[int], hidden: int | None = None, dropout: float = 0.1
-    ) -> None:
-        super().__init__()
-        hidden = hidden or 256
-        self.branches = nn.ModuleList(
-            [ConvNormAct(cin, hidden, 1), *(ConvNormAct(cin, hidden, 3, dilation=rate) for rate in rates)]
-        )
-        self.pooled = ConvNormAct(cin, hidden, 1)
-        self.pooled.norm = BatchNorm2d(hidden, pooled=True)
-        self.project = ConvNormAct(hidden * (len(rates) + 2), hidden, 1)
-        self.conv = ConvNormAct(hidden, hidden, 3)
-        self.drop = nn.Dropout(dropout)
-        self.predict = nn.Conv2d(hidden, num_classes, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        maps = [branch(x) for branch in self.branches]
-        # one pixel, enlarged by whatever interpolation, is that pixel everywhere
-        maps.append(self.pooled(global_pool(x)).expand(-1, -1, *x.shape[-2:]))
-        logits: Tensor = self.predict(self.drop(self.conv(self.project(torch.cat(maps, dim=1)))))
-        return logits
-
-
-def atrous_rates(stride: int) -> tuple[int, int, int]:
-    """The three rates of DeepLabV3 on a map of this stride.
-
-    12, 24, 36 at stride 8 and half of it at 16 (arXiv:1706.05587, section 4.1), so that they reach equally far in the
-    image. Coarser maps go on halving; on finer ones the rates of stride 8 stay.
-    """
-    step = max(1, 96 // max(stride, 8))
-    return step, 2 * step, 3 * step
-
-
-def enlarge(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, C, h, w) -> (N, C, *size): bilinear, pixel centres kept where they are (align_corners=False)."""
-    if x.dtype not in (torch.float32, torch.float64):
-        x = x.float()  # eight bits of mantissa would make steps out of the ramps between two pixels
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
-
-
-def _deeplabv3(channels: int, stride: int, num_classes: int, settings: Segmenter) -> nn.Module:
-    rates = settings.atrous_rates or atrous_rates(stride)
-    return AtrousPyramidHead(channels, num_classes, rates, settings.head_channels, settings.head_dropout)
-
-
-def _fcn(channels: int, stride: int, num_classes: int, settings: Segmenter) -> nn.Module:
-    return FCNHead(channels, num_classes, settings.head_channels, settings.head_dropout)
-
-
-def _pspnet(channels: int, stride: int, num_classes: int, settings: Segmenter) -> nn.Module:
-    return PyramidPoolingHead(channels, num_classes, settings.head_channels, settings.head_dropout)
-
-
-BUILDERS: dict[str, Callable[[int, int, int, Segmenter], nn.Module]] = {
-    "deeplabv3": _deeplabv3,
-    "fcn": _fcn,
-    "pspnet": _pspnet,
-}
 
 
 class SegmentationModel(nn.Module):
@@ -139,7 +28,7 @@ class SegmentationModel(nn.Module):
         backbone: any backbone, built with `output_stride=settings.output_stride`. Its last map feeds the head, and the
             one before it (stage 3 of four) the auxiliary head.
         num_classes: classes, 1 to 255; label 255 is that of ignored pixels.
-        head: "fcn", "pspnet" or "deeplabv3".
+        head: one of `HEADS`.
         settings: the head's numbers; `aux_weight` 0 leaves out the auxiliary head, an FCN head that is used by
             `losses` alone (arXiv:1612.01105, section 3.3).
 
@@ -148,7 +37,7 @@ class SegmentationModel(nn.Module):
     """
 
     def __init__(
-        self, backbone: Backbone, num_classes: int, head: str = "deeplabv3", settings: Segmenter = Segmenter()
+        self, backbone: Backbone, num_classes: int, head: str = HEADS[0], settings: Segmenter = Segmenter()
     ) -> None:
         super().__init__()
         if type(num_classes) is not int or not 1 <= num_classes <= IGNORE:
@@ -156,11 +45,11 @@ class SegmentationModel(nn.Module):
                 f"num_classes must be a whole number from 1 to {IGNORE}, because the label {IGNORE} marks ignored "
                 f"pixels; got {num_classes!r}."
             )
-        self.head_name = pick_head("segment", head)
+        self.head_name = head
         self.num_classes = num_classes
         self.settings = settings
         self.backbone = backbone
-        self.head = BUILDERS[self.head_name](backbone.channels[-1], backbone.strides[-1], num_classes, settings)
+        self.head = build_head(head, backbone.channels[-1], backbone.strides[-1], num_classes, settings)
         self.auxiliary: nn.Module | None = None
         if settings.aux_weight > 0:
             before_last = backbone.channels[max(0, len(backbone.channels) - 2)]

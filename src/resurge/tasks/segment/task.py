@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from resurge.config import Section
 from resurge.tasks.scenes.task import IDLE_IN_SCENES, SceneTask
+from resurge.tasks.segment.heads import HEADS
 from resurge.tasks.segment.settings import Segmenter
 from resurge.tasks.task import Network
 from resurge.tasks.tta import TTA
@@ -33,7 +34,7 @@ class Segment(SceneTask):
 
     name = "segment"
     noun = "segmenter"
-    heads = ("deeplabv3", "fcn", "pspnet")
+    heads = HEADS
     metrics = ("miou", "pixel_accuracy")
     annotation = "maps"
     usual_classes = 21

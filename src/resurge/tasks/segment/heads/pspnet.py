@@ -1,0 +1,44 @@
+"""PSPNet (arXiv:1612.01105)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from resurge.arch.layers import BatchNorm2d, ConvNormAct
+from resurge.tasks.segment.layers import enlarge
+from resurge.tasks.segment.settings import Segmenter
+
+BINS = (1, 2, 3, 6)  # arXiv:1612.01105, section 3.2
+
+
+class PyramidPoolingHead(nn.Module):
+    """The pyramid pooling module (arXiv:1612.01105, section 3.2): (N, cin, h, w) -> (N, num_classes, h, w).
+
+    The map is averaged over grids of 1x1, 2x2, 3x3 and 6x6 cells. Each grid is reduced to `hidden` channels by a 1x1
+    and enlarged to h x w again; all of them and the map itself go through a 3x3 of `hidden` channels to the classes.
+    """
+
+    def __init__(self, cin: int, num_classes: int, hidden: int | None = None, dropout: float = 0.1) -> None:
+        super().__init__()
+        hidden = hidden or max(1, cin // 4)
+        self.levels = nn.ModuleList(ConvNormAct(cin, hidden, 1) for _ in BINS)
+        for bins, level in zip(BINS, self.levels, strict=True):
+            if bins == 1:
+                level.norm = BatchNorm2d(hidden, pooled=True)
+        self.conv = ConvNormAct(cin + hidden * len(BINS), hidden, 3)
+        self.drop = nn.Dropout(dropout)
+        self.predict = nn.Conv2d(hidden, num_classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = (x.shape[-2], x.shape[-1])
+        maps = [x]
+        for bins, level in zip(BINS, self.levels, strict=True):
+            maps.append(enlarge(level(F.adaptive_avg_pool2d(x, bins)), size))
+        logits: Tensor = self.predict(self.drop(self.conv(torch.cat(maps, dim=1))))
+        return logits
+
+
+def build(channels: int, stride: int, num_classes: int, settings: Segmenter) -> PyramidPoolingHead:
+    return PyramidPoolingHead(channels, num_classes, settings.head_channels, settings.head_dropout)
