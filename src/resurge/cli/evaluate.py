@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
-    from resurge.data.splits import DataBundle
     from resurge.runs import Run
     from resurge.tasks.task import Task
 
@@ -109,7 +106,8 @@ def run(options: argparse.Namespace) -> int:
 
     subject = subject_of_run(options) if is_run else subject_of_model(options)
     task, recipe = subject.task, None if subject.run is None else subject.run.recipe
-    tta = tta_of(options, TTA.of_recipe(recipe)) if "scales" in task.evaluation_options else TTA()
+    augmented = "scales" in task.evaluation_options
+    tta = tta_of(options, TTA.of_recipe(recipe)) if augmented else TTA()
     try:
         found = evaluate(
             task, subject.model, subject.split, subject.preprocessing, subject.classes,
@@ -120,12 +118,14 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(
             f"{error} Scores are over all images; `resurge check-data` finds everything that is wrong with a folder."
         ) from error
-    if "scales" in task.evaluation_options:
+    if augmented:
         found = {"inference": asdict(tta), **found}
     scores = {"model": subject.name, "data": subject.which, "preprocessing": subject.preprocessing.to_json(), **found}
     if options.out:
         if subject.run is not None and Path(options.out).resolve() == subject.run.folder.resolve():
-            _renew(subject.run, scores, subject.split)
+            from resurge.cli.run_pictures import explain_run
+
+            explain_run(subject.run, scores, subject.split)
         print(f"written: {write_evaluation(options.out, scores)}", file=sys.stderr)
     if options.json:
         print_json(scores)
@@ -133,13 +133,6 @@ def run(options: argparse.Namespace) -> int:
         about = f"{scores['count']:,} images in {len(subject.classes)} classes: {scores['data']}"
         print("\n".join([subject.name, about, "", *task.score_lines(scores, subject.classes)]))
     return 0
-
-
-def _renew(run: Run, scores: dict[str, Any], split: Any) -> None:
-    """Bring the pictures of a run in line with its new scores."""
-    from resurge.cli.run_pictures import explain_run
-
-    explain_run(run, scores, split)
 
 
 def _no_weights(model: str) -> str:
@@ -154,117 +147,19 @@ def _no_weights(model: str) -> str:
 
 def subject_of_run(options: argparse.Namespace) -> Subject:
     """A run, on the data it was trained with unless --data names other."""
+    from resurge.cli.run_data import images_of
     from resurge.runs import load_run
 
     run = load_run(options.model)
     task = get_task(run.task)
     require_taken(options, options.model, run.task, PARTICULAR, task.evaluation_options)
-    split, classes, which = _images_of(run, options)
+    split, classes, which = images_of(run, options.data, options.split)
     preprocessing = task.adjust(run.preprocessing, _given(options))
     return Subject(str(options.model), task, run.model, preprocessing, classes, split, which, run)
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name in PREPROCESSING if (value := getattr(options, name)) is not None}
-
-
-def _images_of(run: Run, options: argparse.Namespace) -> tuple[Any, tuple[str, ...], str]:
-    """The images to score a run on: the split, its classes, and a sentence that says which they are."""
-    from resurge.data.sources import open_split
-
-    if options.data is None and get_task(run.task).annotation != "labels":
-        return own_scenes(run, options.split)
-    return open_split(
-        options.data if options.data is not None else own_data(run),
-        annotation=get_task(run.task).annotation,
-        words=DATA_WORDS,
-        split=options.split,
-        classes=run.classes,
-        seed=run.recipe.seed if run.recipe else 0,
-        val_fraction=run.recipe.val_fraction if run.recipe else None,
-    )
-
-
-def own_scenes(run: Run, split: str) -> tuple[Any, tuple[str, ...], str]:
-    """The data of a detector's or segmenter's training, split as it was then.
-
-    Raises:
-        UserError: the run does not say what it was trained on, or its data has changed since.
-    """
-    from resurge.data.sources import open_data
-
-    recipe = run.recipe
-    if recipe is None:
-        raise UserError(f"{run.folder} does not say what it was trained on. Pass --data.")
-    bundle = open_data(
-        recipe.data,
-        annotation=get_task(run.task).annotation,
-        words=DATA_WORDS,
-        val=recipe.val,
-        seed=recipe.seed,
-        val_fraction=recipe.val_fraction,
-    )
-    if bundle.classes != run.classes:
-        raise UserError(
-            f"{recipe.data} has other classes now ({', '.join(bundle.classes[:6])}, …) than in the training "
-            f"({', '.join(run.classes[:6])}, …). Pass --data."
-        )
-    trained = run.meta.get("data")
-    wanted = trained.get("sizes") if isinstance(trained, Mapping) else None
-    if isinstance(wanted, Mapping) and dict(wanted) != _sizes(bundle):
-        from resurge.train.loaders import readable
-
-        bundle = readable(bundle)  # as the training left out what cannot be decoded
-    splits, sizes = bundle.splits(), _sizes(bundle)
-    if isinstance(wanted, Mapping) and dict(wanted) != sizes:
-        now, then = (", ".join(f"{count} {name}" for name, count in found.items()) for found in (sizes, wanted))
-        raise UserError(f"{recipe.data} was changed: it has {now} images, and the training had {then}. Pass --data.")
-    name = split if split != "auto" else ("test" if "test" in splits else "val")
-    if name not in splits:
-        raise UserError(f"{recipe.data} has no {name} split; it has {', '.join(splits)}.")
-    return splits[name], bundle.classes, f"the {name} split of {bundle.name} ({bundle.how})"
-
-
-def _sizes(bundle: DataBundle[Any]) -> dict[str, int]:
-    return {name: len(part) for name, part in bundle.splits().items()}
-
-
-def own_data(run: Run) -> str | Path:
-    """Where the images of a run are: the list of them that it keeps, or, if they lie in no files, its recipe's source.
-
-    Raises:
-        UserError: the run says neither.
-    """
-    listed = run.folder / "split.csv"
-    if listed.is_file():
-        _require_whole(run, listed)
-        with listed.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            first = next(csv.DictReader(file), None)
-        if first is not None and Path(first.get("path") or "").is_absolute():
-            return listed
-    if run.recipe is None:
-        raise UserError(f"{run.folder} does not say what it was trained on. Pass --data.")
-    return run.recipe.data
-
-
-def _require_whole(run: Run, listed: Path) -> None:
-    """Raises UserError when the list of a run's images is shorter or longer than the training's."""
-    trained = run.meta.get("data")
-    sizes = trained.get("sizes") if isinstance(trained, Mapping) else None
-    if not isinstance(sizes, Mapping):
-        return
-    with listed.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        try:
-            found = Counter(row.get("split") for row in csv.DictReader(file))
-        except csv.Error as error:
-            raise UserError(f"{listed} is damaged ({error}). Restore it, or pass --data.") from error
-    if dict(found) != dict(sizes):
-        wanted = ", ".join(f"{count} {name}" for name, count in sizes.items())
-        have = ", ".join(f"{count} {name}" for name, count in found.items()) or "none"
-        raise UserError(
-            f"{listed} should list the images of the training ({wanted}), but it lists {have}: it was cut short or "
-            "changed. Restore it, or pass --data."
-        )
 
 
 def subject_of_model(options: argparse.Namespace) -> Subject:

@@ -6,7 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,33 +22,45 @@ if TYPE_CHECKING:
 
     from resurge.tasks.task import Task
 
+BatchT = TypeVar("BatchT", contravariant=True)
+SplitT = TypeVar("SplitT", contravariant=True)
+ImagesT = TypeVar("ImagesT", bound="Images")
+
 Reduce = Callable[[Tensor], Tensor]
 """Sums a tensor over the processes."""
 Gather = Callable[[Any], list[Any]]
 """Brings an object of each process to all of them."""
 
 
-class PreparedImages(Dataset[Any]):
+class Images(Protocol):
+    """A split of a data set."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> Image.Image: ...
+
+
+class PreparedImages(Dataset[tuple[Tensor, object, int]], Generic[ImagesT]):
     """Images of a split as a network sees them in evaluation: (tensor (C, h, w), what `about` says, index)."""
 
-    def __init__(self, split: Any, preprocessing: Callable[[Any], Tensor]) -> None:
+    def __init__(self, split: ImagesT, preprocessing: Callable[[Image.Image], Tensor]) -> None:
         self.split = split
         self.preprocessing = preprocessing
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> Any:
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, object, int]:
         index = key[1] if isinstance(key, tuple) else key  # (epoch, index), as samplers of a training ask
         image = self.split.read(index)
         return self.preprocessing(image), self.about(image, index), index
 
-    def about(self, image: Image.Image, index: int) -> Any:
+    def about(self, image: Image.Image, index: int) -> object:
         """What a batch holds of an image beside its tensor."""
         raise NotImplementedError
 
 
-class Scores(ABC):
+class Scores(ABC, Generic[BatchT, SplitT]):
     """Predicts batches and collects what their scores are computed from.
 
     The first field of a batch is its images (N, C, H, W), which are on the device of the model.
@@ -59,7 +71,7 @@ class Scores(ABC):
         """Forget all predictions. device: where the model is."""
 
     @abstractmethod
-    def check(self, model: nn.Module, split: Any) -> None:
+    def check(self, model: nn.Module, split: object) -> None:
         """See that a model can be scored on a split.
 
         Raises:
@@ -67,7 +79,7 @@ class Scores(ABC):
         """
 
     @abstractmethod
-    def update(self, model: nn.Module, batch: Any, split: Any) -> None:
+    def update(self, model: nn.Module, batch: BatchT, split: SplitT) -> None:
         """Predict a batch of images of the split and take in the result.
 
         Raises:
@@ -86,8 +98,8 @@ class Scores(ABC):
 def evaluate(
     task: Task,
     model: nn.Module,
-    split: Any,
-    preprocessing: Callable[[Any], Tensor],
+    split: Images,
+    preprocessing: Callable[[Image.Image], Tensor],
     classes: Sequence[str],
     *,
     batch_size: int | None = None,

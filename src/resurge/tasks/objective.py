@@ -34,7 +34,7 @@ class Objective(ABC):
         """Raises UserError for a field of the recipe that does not fit the data."""
         self.task, self.recipe, self.classes = task, recipe, bundle.classes
         self._split: Any = None
-        self._scores: Scores | None = None
+        self._scores: Scores[Any, Any] | None = None
 
     @property
     def figures(self) -> tuple[str, ...]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from resurge.data.annotations import Annotation
 from typing import TYPE_CHECKING
+
+from resurge.data.annotations import Annotation
 from resurge.errors import UserError, suggest
 from resurge.tasks.classify.task import Classify
 from resurge.tasks.detect.task import Detect, Instances

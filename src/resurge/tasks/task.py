@@ -303,7 +303,7 @@ class Task(ABC):
     # ------------------------------------------------------------------------------------- evaluation and training
 
     @abstractmethod
-    def prepared(self, split: Any, preprocessing: Callable[[Any], Tensor]) -> PreparedImages:
+    def prepared(self, split: Any, preprocessing: Callable[[Image.Image], Tensor]) -> PreparedImages[Any]:
         """The images of a split as a network sees them in evaluation."""
 
     @abstractmethod
@@ -311,7 +311,7 @@ class Task(ABC):
         """A batch of samples of `prepared`: a named tuple with the fields `images` and `indices` and others."""
 
     @abstractmethod
-    def scores(self, classes: Sequence[str], *, tta: TTA = TTA(), examples: int | None = None) -> Scores:
+    def scores(self, classes: Sequence[str], *, tta: TTA = TTA(), examples: int | None = None) -> Scores[Any, Any]:
         """What collects the predictions of an evaluation and computes their scores.
 
         Args:

@@ -29,7 +29,7 @@ from resurge.runs import BEST, LAST, Run, load_run, prepare, read_recipe, requir
 from resurge.tasks.evaluation import write_evaluation
 from resurge.tasks.objective import Objective
 from resurge.tasks.running import pick_device
-from resurge.tasks.table import DATA_WORDS, get_task, pick_head, build_task_model
+from resurge.tasks.table import DATA_WORDS, build_task_model, get_task, pick_head
 from resurge.train.callbacks import Progress, Recorder
 from resurge.train.checkpoint import Checkpoint, link_or_copy, read_checkpoint
 from resurge.train.loaders import Loaders, batches_per_epoch, pick_workers, readable

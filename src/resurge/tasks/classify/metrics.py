@@ -38,20 +38,19 @@ class LabelBatch(NamedTuple):
     indices: Tensor
 
 
-def collate(samples: Sequence[Any]) -> LabelBatch:
+def collate(samples: Sequence[tuple[Tensor, int, int]]) -> LabelBatch:
     """A batch of samples (image, label, index)."""
     return LabelBatch(*default_collate(list(samples)))
 
 
-class LabelledImages(PreparedImages):
+class LabelledImages(PreparedImages[Split]):
     """Images of a split as a network sees them in evaluation: ((C, H, W), label, index)."""
 
     def about(self, image: Image.Image, index: int) -> int:
-        label: int = self.split.labels[index]
-        return label
+        return self.split.labels[index]
 
 
-class ClassifierScores(Scores):
+class ClassifierScores(Scores[LabelBatch, Split]):
     """Scores of a classifier.
 
     Args:
@@ -88,7 +87,7 @@ class ClassifierScores(Scores):
             else None
         )
 
-    def check(self, model: nn.Module, split: Any) -> None:
+    def check(self, model: nn.Module, split: object) -> None:
         if not isinstance(split, Split):
             raise UserError("the task classify needs images with one label each.")
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
+    from PIL import Image
     from torch import Tensor, nn
 
     from resurge.arch.spec import Spec
@@ -96,7 +97,7 @@ class Classify(Task):
     def columns(self, top: int = 1) -> list[str]:
         return [f"{what}_{k}" for k in range(1, top + 1) for what in ("class", "score")]
 
-    def prepared(self, split: Split, preprocessing: Callable[[Any], Tensor]) -> LabelledImages:
+    def prepared(self, split: Split, preprocessing: Callable[[Image.Image], Tensor]) -> LabelledImages:
         from resurge.tasks.classify.metrics import LabelledImages
 
         return LabelledImages(split, preprocessing)

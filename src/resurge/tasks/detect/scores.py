@@ -18,7 +18,7 @@ from resurge.tasks.scenes.metrics import EXAMPLES, SceneScores, own_size
 from resurge.tasks.task import Task
 
 
-class ObjectScores(SceneScores):
+class ObjectScores(SceneScores[ObjectSplit]):
     """COCO's average precision and recall of boxes, and of masks where the task has them; see `SceneScores`.
 
     `metrics` has `box`, for instances also `mask`, as `AveragePrecision.compute` gives them, and `objects`, their
@@ -37,7 +37,7 @@ class ObjectScores(SceneScores):
     def empty(self) -> ObjectScores:
         return ObjectScores(self.task, self.classes, self.examples)
 
-    def check(self, model: nn.Module, split: Any) -> None:
+    def check(self, model: nn.Module, split: object) -> None:
         if not isinstance(split, ObjectSplit):
             raise UserError(f"the task {self.task.name} needs images with objects.")
         if len(set(split.image_ids)) < len(split):

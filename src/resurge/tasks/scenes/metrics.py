@@ -13,11 +13,12 @@ from torch import Tensor
 from resurge.data.images import read_bytes, read_header
 from resurge.data.loading import SceneBatch
 from resurge.data.splits import MaskSplit, ObjectSplit
-from resurge.tasks.evaluation import Gather, PreparedImages, Reduce, Scores
+from resurge.tasks.evaluation import Gather, PreparedImages, Reduce, Scores, SplitT
 from resurge.tasks.result import Size
 
 if TYPE_CHECKING:
     from PIL import Image
+    from typing_extensions import Self
 
     from resurge.tasks.task import Task
 
@@ -27,14 +28,14 @@ Entry = dict[str, Any]
 """What is kept of an image, by name."""
 
 
-class PreparedScenes(PreparedImages):
+class PreparedScenes(PreparedImages[Scenes]):
     """Images of a split as a network sees them in evaluation: ((C, h, w), {"original": (2,)}, index)."""
 
     def about(self, image: Image.Image, index: int) -> dict[str, Tensor]:
         return {"original": torch.tensor([image.height, image.width])}
 
 
-class SceneScores(Scores):
+class SceneScores(Scores[SceneBatch, SplitT]):
     """Scores of a detector or segmenter.
 
     The images of a batch are found in the split by the batch's indices. The truth is taken from the split at the size
@@ -84,10 +85,10 @@ class SceneScores(Scores):
         """The scores over all images, as plain data."""
 
     @abstractmethod
-    def empty(self) -> SceneScores:
+    def empty(self) -> Self:
         """The same without any image."""
 
-    def merged(self, gather: Gather) -> SceneScores:
+    def merged(self, gather: Gather) -> Self:
         """What all processes have collected together."""
         whole = self.empty()
         whole.merge(gather(self.state()))

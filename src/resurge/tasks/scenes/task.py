@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from resurge.tasks.task import Task
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor
 
     from resurge.data.loading import SceneBatch
@@ -32,7 +33,7 @@ class SceneTask(Task):
 
         return ScenePreprocessing.from_json(dict(values))
 
-    def prepared(self, split: Scenes, preprocessing: Callable[[Any], Tensor]) -> PreparedScenes:
+    def prepared(self, split: Scenes, preprocessing: Callable[[Image.Image], Tensor]) -> PreparedScenes:
         from resurge.tasks.scenes.metrics import PreparedScenes
 
         return PreparedScenes(split, preprocessing)

@@ -83,7 +83,7 @@ def map_scores(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     }
 
 
-class MapScores(SceneScores):
+class MapScores(SceneScores[MaskSplit]):
     """Intersection over union and pixel accuracy; see `SceneScores`. `metrics` is that of `map_scores`.
 
     Args:
@@ -97,7 +97,7 @@ class MapScores(SceneScores):
     def empty(self) -> MapScores:
         return MapScores(self.task, self.classes, self.examples, self.tta)
 
-    def check(self, model: nn.Module, split: Any) -> None:
+    def check(self, model: nn.Module, split: object) -> None:
         if not isinstance(split, MaskSplit):
             raise UserError(f"the task {self.task.name} needs images with label maps.")
         self._check_classes(getattr(model, "num_classes", len(self.classes)))
