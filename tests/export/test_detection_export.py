@@ -36,7 +36,7 @@ from resurge.infer.predictor import Predictor
 from resurge.optimize.rewrite import rewrite
 from resurge.runs import load_run, save_run_model
 from resurge.tasks.detect.boxes import paste
-from resurge.tasks.detect.fixed import DeployedDetector
+from resurge.tasks.detect.model import ExportedDetector
 from resurge.tasks.detect.ops import pooled
 from resurge.tasks.detect.outputs import Suppression, batched, found_in, pasted
 
@@ -130,7 +130,7 @@ def engines(
 
     (root / "retinanet").mkdir()
     retina = load_run(runs("retinanet")).model
-    program = trace(DeployedDetector(rewrite(retina)), 3, sizes=True)
+    program = trace(ExportedDetector(rewrite(retina)), 3, sizes=True)
     write_onnx(program, root / "retinanet", ("boxes", "scores", "labels"), sizes=True)
     write_openvino(root / "retinanet" / "model.onnx", root / "retinanet", halve=False)
     write_program(exported[1], root)
@@ -150,7 +150,7 @@ MADE = ["retinanet-onnx", "retinanet-openvino", "mask_rcnn-onnx", "mask_rcnn-ope
 @pytest.mark.parametrize("head", HEADS)
 def test_fixed_places_hold_what_the_run_finds(head: str, runs: Callable[[str], Path], images: Tensor) -> None:
     model = load_run(runs(head)).model
-    deployed = DeployedDetector(copy.deepcopy(model))
+    deployed = ExportedDetector(copy.deepcopy(model))
     for batch, sizes in asked(images):
         with torch.no_grad():
             outputs = deployed(batch, torch.tensor(sizes))
@@ -192,7 +192,7 @@ def test_no_image_with_objects(runs: Callable[[str], Path], images: Tensor) -> N
     run = load_run(runs("mask_rcnn"))
     torch.nn.init.constant_(run.model.get_parameter("head.box.predictors.0.cls_score.bias")[0], 50.0)  # background
     with torch.no_grad():
-        boxes, scores, labels, masks = DeployedDetector(run.model)(images, torch.tensor(SIZES))
+        boxes, scores, labels, masks = ExportedDetector(run.model)(images, torch.tensor(SIZES))
     assert scores.max() == 0
     assert labels.max() == -1
     assert masks.max() == 0
@@ -205,7 +205,7 @@ def test_raw_candidates_become_the_same_objects(head: str, runs: Callable[[str],
     settings = run.model.settings
     with torch.no_grad():
         told = run.model(images, SIZES)
-        outputs = DeployedDetector(run.model, raw=True)(images, torch.tensor(SIZES))
+        outputs = ExportedDetector(run.model, raw=True)(images, torch.tensor(SIZES))
     candidates = dict(zip(("boxes", "scores", "labels"), (values.numpy() for values in outputs), strict=True))
     assert candidates["scores"].shape[1] >= 60
     rest = Suppression(settings.score_threshold, settings.nms_threshold, settings.max_detections, 0.0)
@@ -273,7 +273,7 @@ def test_a_wrong_detector_is_noticed(runs: Callable[[str], Path]) -> None:
     def answering(model: torch.nn.Module) -> Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]:
         def ask(images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
             with torch.no_grad():
-                found = DeployedDetector(model)(torch.from_numpy(images), torch.from_numpy(sizes))
+                found = ExportedDetector(model)(torch.from_numpy(images), torch.from_numpy(sizes))
             return dict(zip(("boxes", "scores", "labels"), (values.numpy() for values in found), strict=True))
 
         return ask

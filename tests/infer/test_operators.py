@@ -18,7 +18,7 @@ from resurge.export.convert import TYPES, Deployed, trace, write_program
 from resurge.export.forms import EXPORTED
 from resurge.infer.engines.archive import OPERATORS, vetted
 from resurge.optimize.rewrite import ALWAYS, rewrite
-from resurge.tasks.detect.fixed import DeployedDetector
+from resurge.tasks.detect.model import ExportedDetector
 from resurge.tasks.detect.settings import Detector
 from resurge.tasks.segment.settings import Segmenter
 from resurge.tasks.table import TASKS
@@ -74,13 +74,13 @@ def finder(head: str, spec: str, kind: torch.dtype = torch.float32, raw: bool = 
     )  # fmt: skip
     task = next(name for name, task in TASKS.items() if head in task.heads)
     model = resurge.create_model(spec, 3, task=task, head=head, detector=settings)
-    return DeployedDetector(rewrite(convert_norm(model, "group" if rich else "batch")), kind, raw)
+    return ExportedDetector(rewrite(convert_norm(model, "group" if rich else "batch")), kind, raw)
 
 
 def written(model: nn.Module, folder: Path) -> set[str]:
     """The operators of a network's export, which also has to be accepted."""
     folder.mkdir(exist_ok=True)
-    write_program(trace(model, 3, sizes=isinstance(model, DeployedDetector)), folder)
+    write_program(trace(model, 3, sizes=isinstance(model, ExportedDetector)), folder)
     vetted(folder / "model.pt2")
     with zipfile.ZipFile(folder / "model.pt2") as archive:
         graph = json.loads(archive.read("archive/models/model.json"))["graph_module"]["graph"]

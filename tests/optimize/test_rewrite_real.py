@@ -172,10 +172,11 @@ def test_what_is_not_a_number_is_no_agreement(value: float) -> None:
 
 
 def test_boxes_along_the_diagonal() -> None:
-    (boxes,) = diagonal_boxes([(80, 160)])
-    assert boxes.shape == (15, 4)
+    boxes, image = diagonal_boxes(torch.tensor([[160.0, 80, 160, 80], [10, 10, 10, 10]]))
+    assert boxes.shape == (30, 4)
+    assert image.tolist() == [0] * 15 + [1] * 15
     assert boxes[0].tolist() == [0, 0, 160, 80]
-    assert boxes[-1].tolist() == [140, 70, 160, 80]
+    assert boxes[14].tolist() == [140, 70, 160, 80]
 
 
 def test_half_precision_is_pooled() -> None:

@@ -12,8 +12,10 @@ from torchvision.ops import roi_align
 
 from resurge.arch.backbone import Backbone
 from resurge.arch.zoo import get_spec
-from resurge.tasks.detect.masks_task import InstanceModel
+from resurge.tasks.detect.model import DetectionModel
+from resurge.tasks.detect.pyramid import Features
 from resurge.tasks.detect.settings import Detector
+from resurge.tasks.detect.slots import select
 
 SIZES = [(96, 128), (110, 100)]
 CLASSES = 3
@@ -148,7 +150,7 @@ def run_mask(model, t: int, pooled: Tensor) -> Tensor:
 def scene():
     """A network, the levels of its pyramid, proposals around two objects an image and elsewhere, and the objects."""
     torch.manual_seed(4)
-    model = InstanceModel(Backbone(get_spec("resnet18")), CLASSES, "cascade_mask_rcnn", SETTINGS)
+    model = DetectionModel(Backbone(get_spec("resnet18")), CLASSES, "cascade_mask_rcnn", SETTINGS)
     sizes = [[2 ** (5 - i), 2 ** (5 - i)] for i in range(4)]
     levels = {str(i): torch.randn(2, 8, *size) for i, size in enumerate(sizes)}
     levels["pool"] = torch.randn(2, 8, 2, 2)
@@ -176,10 +178,13 @@ def scene():
 
 def ours(model, levels, proposals, targets):
     inside = [{**target, "labels": target["labels"] + 1} for target in targets]
-    terms, samples = model.head.box.losses(levels, proposals, inside, SIZES)
-    terms |= model.head.mask.losses(levels, samples, inside, SIZES)
+    limits = torch.tensor([[width, height, width, height] for height, width in SIZES]).float()
+    features = Features(list(levels.values()), (128, 128), limits)
+    terms, samples = model.head.box.losses(features, proposals, inside)
+    terms |= model.head.mask.losses(features, samples, inside)
     with torch.no_grad():
-        found = model.head.mask.detect(levels, model.head.box.detect(levels, proposals, SIZES), SIZES)
+        candidates = model.head.box.candidates(features, torch.stack(proposals), torch.ones(2, 32, dtype=torch.bool))
+        found = model.head.mask.detect(features, select(*candidates, SETTINGS)).as_list()
     return terms, found, samples
 
 
@@ -243,6 +248,6 @@ def test_the_stages_share_the_gradient_of_the_map(scene):
 def test_the_numbers_of_stages_are_free():
     for overlaps in ((0.5,), (0.4, 0.5, 0.6, 0.7)):
         settings = Detector(fpn_channels=8, box_channels=8, mask_channels=8, box_size=2, cascade_ious=overlaps)
-        model = InstanceModel(Backbone(get_spec("resnet18")), 2, "cascade_mask_rcnn", settings)
+        model = DetectionModel(Backbone(get_spec("resnet18")), 2, "cascade_mask_rcnn", settings)
         assert len(model.head.box.heads) == len(model.head.mask.heads) == len(overlaps)
         assert [coder.weights for coder in model.head.box.coders][-1] == tuple(len(overlaps) * w for w in UNITS[0])

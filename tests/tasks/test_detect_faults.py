@@ -10,10 +10,10 @@ from resurge.arch.backbone import Backbone
 from resurge.arch.surgery import NORMS, convert_norm
 from resurge.arch.zoo import get_spec
 from resurge.errors import UserError
+from resurge.tasks.build import build_task_model
 from resurge.tasks.detect.boxes import paste, postprocess
-from resurge.tasks.detect.boxes_task import DetectionModel
-from resurge.tasks.detect.masks_task import InstanceModel
-from resurge.tasks.detect.pyramid import image_batch, pick_levels
+from resurge.tasks.detect.model import DetectionModel
+from resurge.tasks.detect.pyramid import image_sizes, pick_levels
 from resurge.tasks.detect.settings import Detector
 
 NUMBERS = {
@@ -24,10 +24,9 @@ HEADS = ["faster_rcnn", "cascade_rcnn", "retinanet", "mask_rcnn", "cascade_mask_
 SPEC = get_spec("resnet50").but(depths=(1, 1, 1, 1), planes=(8, 16, 16, 32))
 
 
-def build(head: str, **numbers) -> DetectionModel | InstanceModel:
+def build(head: str, **numbers) -> DetectionModel:
     torch.manual_seed(11)
-    kind = InstanceModel if "mask" in head else DetectionModel
-    return kind(Backbone(SPEC), 3, head, Detector(**(NUMBERS | numbers)))
+    return DetectionModel(Backbone(SPEC), 3, head, Detector(**(NUMBERS | numbers)))
 
 
 def target(boxes: list[list[float]], size: tuple[int, int] = (64, 80), label: int = 1) -> dict[str, Tensor]:
@@ -73,15 +72,9 @@ def test_one_image_and_images_with_and_without_objects(head):
 
 @pytest.mark.parametrize("objects", [[], [[10.0, 10, 60, 50]]])
 @pytest.mark.parametrize("head", [head for head in HEADS if head != "retinanet"])
-def test_no_proposals_at_all(head, objects, monkeypatch):
+def test_no_proposals_at_all(head, objects):
     model = build(head, head_norm=True, box_head="4conv1fc")
-    filtered = model.head.rpn.filter_proposals
-
-    def none(*args):
-        boxes, scores = filtered(*args)
-        return [own[:0] for own in boxes], [own[:0] for own in scores]
-
-    monkeypatch.setattr(model.head.rpn, "filter_proposals", none)
+    model.head.rpn.min_size = 1000  # pixels, of the side of a proposal
     terms = step(model, torch.randn(2, 3, 64, 80), [target(objects), target(objects)])
     assert ("loss_class" in terms or "loss_class_3" in terms) and (objects or terms.get("loss_class", 0) == 0)  # noqa: PT018
     assert all(value.isfinite().all() for value in model.state_dict().values())
@@ -209,7 +202,7 @@ def test_levels_of_any_strides():
 
 
 def test_dilated_backbones():
-    model = InstanceModel(Backbone(SPEC, output_stride=16), 3, "mask_rcnn", Detector(**NUMBERS))
+    model = DetectionModel(Backbone(SPEC, output_stride=16), 3, "mask_rcnn", Detector(**NUMBERS))
     assert model.fpn.strides == (4, 8, 16)
     step(model, torch.randn(1, 3, 64, 80), [target([[10, 10, 60, 50]])])
 
@@ -245,11 +238,13 @@ def test_messages():
         with pytest.raises(UserError, match=message):
             model.losses(images, targets, sizes)
     with pytest.raises(UserError, match=r"\(N, C, H, W\)"):
-        image_batch(torch.zeros(3, 8, 8), None, 32)
+        image_sizes(torch.zeros(3, 8, 8), None)
     with pytest.raises(UserError, match="num_classes must be"):
         DetectionModel(Backbone(SPEC), 0)
     with pytest.raises(UserError, match="belongs to --task instances"):
-        DetectionModel(Backbone(SPEC), 3, "mask_rcnn")
+        build_task_model("detect", SPEC, 3, head="mask_rcnn")
+    with pytest.raises(UserError, match=r"not 'fast_rcnn'\. Did you mean"):
+        DetectionModel(Backbone(SPEC), 3, "fast_rcnn")
     with pytest.raises(UserError, match="at least one"):
         Detector(cascade_ious=())
 

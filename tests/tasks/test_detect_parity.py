@@ -13,18 +13,17 @@ from torch import Tensor, nn
 from resurge.arch.backbone import Backbone
 from resurge.arch.surgery import convert_norm
 from resurge.arch.zoo import get_spec
-from resurge.tasks.detect.boxes_task import DetectionModel
-from resurge.tasks.detect.masks_task import InstanceModel
+from resurge.tasks.detect.model import DetectionModel
 from resurge.tasks.detect.settings import Detector
 from resurge.weights.checkpoint import export_weights, load_weights
 
 FEW = Detector(rpn_proposals_train=PROPOSALS, rpn_proposals_test=PROPOSALS, roi_batch=64)
 V2 = replace(FEW, rpn_convs=2, head_norm=True, box_head="4conv1fc")
 CASES = {
-    "fasterrcnn_resnet50_fpn": (DetectionModel, "faster_rcnn", FEW),
-    "maskrcnn_resnet50_fpn": (InstanceModel, "mask_rcnn", replace(FEW, max_detections=MASKS)),
-    "maskrcnn_resnet50_fpn_v2": (InstanceModel, "mask_rcnn", replace(V2, max_detections=MASKS)),
-    "retinanet_resnet50_fpn": (DetectionModel, "retinanet", replace(FEW, max_detections=300)),
+    "fasterrcnn_resnet50_fpn": ("faster_rcnn", FEW),
+    "maskrcnn_resnet50_fpn": ("mask_rcnn", replace(FEW, max_detections=MASKS)),
+    "maskrcnn_resnet50_fpn_v2": ("mask_rcnn", replace(V2, max_detections=MASKS)),
+    "retinanet_resnet50_fpn": ("retinanet", replace(FEW, max_detections=300)),
 }
 WRONG = [
     ("fasterrcnn_resnet50_fpn", {"pool_scale": 112}),
@@ -56,9 +55,9 @@ def get(theirs):
 
 
 def ours_of(name: str, reference: nn.Module, settings: Detector | None = None):
-    kind, head, usual = CASES[name]
+    head, usual = CASES[name]
     with unfilled():
-        model = kind(Backbone(get_spec("resnet50")), CLASSES, head, settings or usual)
+        model = DetectionModel(Backbone(get_spec("resnet50")), CLASSES, head, settings or usual)
     report = load_weights(model, reference.state_dict())
     assert report.layout == "torchvision"
     assert not report.missing + report.unexpected
@@ -112,7 +111,7 @@ def test_the_same_objects_are_found(name, get):
 @pytest.mark.parametrize("name, change", WRONG, ids=lambda x: next(iter(x)) if isinstance(x, dict) else x)
 def test_other_numbers_find_other_objects(name, change, get):
     reference, expected = get(name)
-    model = ours_of(name, reference, replace(CASES[name][2], **change))
+    model = ours_of(name, reference, replace(CASES[name][1], **change))
     assert not agree(found_by(model, reference), expected)
 
 

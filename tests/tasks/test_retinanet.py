@@ -7,8 +7,8 @@ import torch
 
 from resurge.arch.backbone import Backbone
 from resurge.arch.zoo import get_spec
-from resurge.tasks.detect.boxes_task import DetectionModel
-from resurge.tasks.detect.pyramid import image_batch
+from resurge.tasks.detect.model import DetectionModel
+from resurge.tasks.detect.pyramid import Features, image_sizes
 from resurge.tasks.detect.settings import Detector
 
 SETTINGS = Detector(fpn_channels=16, rpn_proposals_test=20, max_detections=15)
@@ -23,14 +23,14 @@ def model() -> DetectionModel:
     return model
 
 
-def levels_of(model, images):
-    return model.fpn(model.backbone(images))
+def features_of(model, images) -> Features:
+    return model.features(images, image_sizes(images, None))
 
 
 def test_the_pyramid_starts_at_stride_8_and_goes_on_to_128(model):
-    levels = levels_of(model, torch.randn(1, 3, 128, 256))
-    assert [tuple(level.shape[-2:]) for level in levels.values()] == [(16, 32), (8, 16), (4, 8), (2, 4), (1, 2)]
-    anchors = model.head.anchors(image_batch(torch.zeros(1, 3, 128, 256), None, 32), list(levels.values()))[0]
+    features = features_of(model, torch.randn(1, 3, 128, 256))
+    assert [tuple(level.shape[-2:]) for level in features.levels] == [(16, 32), (8, 16), (4, 8), (2, 4), (1, 2)]
+    anchors = torch.cat(model.head.anchors(features))
     assert len(anchors) == 9 * (512 + 128 + 32 + 8 + 2)
     sides = (anchors[:, 2:] - anchors[:, :2]).prod(1).sqrt()
     assert sides[:9].sort().values[::3].tolist() == pytest.approx([32, 40, 50], abs=1)
@@ -45,12 +45,12 @@ def test_losses_against_a_loop(model):
     ]
     with torch.no_grad():
         terms = model.losses(images, targets)
-        levels = levels_of(model, images)
-        outputs = model.head.predict(levels)
-        anchors = model.head.anchors(image_batch(images, None, 32), list(levels.values()))
+        features = features_of(model, images)
+        outputs = model.head.net(features.levels)
+        anchors = torch.cat(model.head.anchors(features))
     by_class = by_box = 0.0
     for i, target in enumerate(targets):
-        matched = model.head.matcher(overlaps(target["boxes"], anchors[i])) if len(target["boxes"]) else None
+        matched = model.head.matcher(overlaps(target["boxes"], anchors)) if len(target["boxes"]) else None
         hits, focal, l1 = 0, 0.0, 0.0
         for a, (logits, offsets) in enumerate(
             zip(outputs["cls_logits"][i], outputs["bbox_regression"][i], strict=True)
@@ -62,7 +62,7 @@ def test_losses_against_a_loop(model):
             if j >= 0:
                 hits += 1
                 wanted[target["labels"][j] + 1] = 1
-                aim = model.head.coder.encode_single(target["boxes"][j : j + 1], anchors[i][a : a + 1])[0]
+                aim = model.head.coder.encode_single(target["boxes"][j : j + 1], anchors[a : a + 1])[0]
                 l1 += float((offsets - aim).abs().sum())
             p = logits.sigmoid()
             right = p * wanted + (1 - p) * (1 - wanted)
@@ -95,12 +95,31 @@ def test_the_class_in_front_is_never_found(model):
 
 
 def test_as_many_candidates_a_level_as_allowed(model):
-    levels = [torch.full((n, 3), 0.5) + 0.4 * torch.rand(n, 3) for n in (100, 8)]
-    boxes = [torch.tensor([[0.0, 0, 2, 2]]) + 3 * torch.arange(n)[:, None] for n in (100, 8)]
-    boxes[1] += 1000
-    offsets = [torch.zeros(n, 4) for n in (100, 8)]
-    assert SETTINGS.rpn_proposals_test + 8 * 3 > SETTINGS.max_detections
-    found = model.head.choose(levels, offsets, boxes, (2000, 2000))
-    assert len(found["scores"]) == SETTINGS.max_detections
-    best = torch.cat([levels[0].flatten().topk(20).values, levels[1].flatten()]).topk(15).values
-    torch.testing.assert_close(found["scores"], best)
+    """All that the layers put out is written down here: scores that differ, and boxes that do not overlap."""
+    features = features_of(model, torch.zeros(1, 3, 128, 128))
+    outputs = []
+    for level, anchors in zip(features.levels, model.head.anchors(features), strict=True):
+        logits = torch.cat([torch.full((len(anchors), 1), 9.0), torch.randn(len(anchors), 3)], 1)
+        offsets = torch.zeros(len(anchors), 4)
+        offsets[:, 2:] = -4.0  # a box is a fiftieth of its anchor
+        outputs.append((level, logits[None], offsets[None]))
+    counts = [len(logits[0]) for _, logits, _ in outputs]
+    assert counts == [2304, 576, 144, 36, 9]
+
+    class Written(torch.nn.Module):
+        def forward(self, levels):
+            own = [(logits, offsets) for level, logits, offsets in outputs if any(level is each for each in levels)]
+            logits, offsets = (torch.cat(parts, 1) for parts in zip(*own, strict=True))
+            return {"cls_logits": logits, "bbox_regression": offsets}
+
+    model.head.net = Written()
+    found = model.head.candidates(features)
+    assert found.scores.shape == (1, 5 * 20)
+    for number, (_, logits, _) in enumerate(outputs):
+        best = logits[0, :, 1:].flatten().sigmoid().topk(20).values
+        torch.testing.assert_close(found.scores[0, 20 * number : 20 * number + 20], best)
+    every = torch.cat([logits[0, :, 1:].flatten().sigmoid() for _, logits, _ in outputs])
+    (objects,) = model.head.detect(features).as_list()
+    assert len(objects["scores"]) == SETTINGS.max_detections
+    assert objects["scores"].max() == every.max()
+    assert objects["scores"].tolist() == sorted(objects["scores"].tolist(), reverse=True)

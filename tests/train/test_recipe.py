@@ -126,7 +126,7 @@ def test_named_recipes(name: str) -> None:
             "classify": "ClassificationModel",
             "segment": "SegmentationModel",
             "detect": "DetectionModel",
-            "instances": "InstanceModel",
+            "instances": "DetectionModel",
         }[recipe.task]
     )
     assert model.spec == get_spec(recipe.model)

@@ -14,8 +14,7 @@ from resurge.arch.surgery import convert_norm
 from resurge.arch.zoo import get_spec
 from resurge.errors import UserError
 from resurge.tasks.classify.model import ClassificationModel
-from resurge.tasks.detect.boxes_task import DetectionModel
-from resurge.tasks.detect.masks_task import InstanceModel
+from resurge.tasks.detect.model import DetectionModel
 from resurge.tasks.detect.settings import Detector
 from resurge.tasks.segment.model import SegmentationModel
 from resurge.tasks.segment.settings import Segmenter
@@ -25,11 +24,11 @@ from resurge.weights.checkpoint import export_weights, load_weights, save_model
 SMALL = Detector(fpn_channels=16, box_channels=16, mask_channels=16, box_size=2)
 V2 = Detector(rpn_convs=2, head_norm=True, box_head="4conv1fc")
 THEIRS = {
-    "fasterrcnn_resnet50_fpn": (DetectionModel, "faster_rcnn", Detector()),
-    "fasterrcnn_resnet50_fpn_v2": (DetectionModel, "faster_rcnn", V2),
-    "maskrcnn_resnet50_fpn": (InstanceModel, "mask_rcnn", Detector()),
-    "maskrcnn_resnet50_fpn_v2": (InstanceModel, "mask_rcnn", V2),
-    "retinanet_resnet50_fpn": (DetectionModel, "retinanet", Detector()),
+    "fasterrcnn_resnet50_fpn": ("faster_rcnn", Detector()),
+    "fasterrcnn_resnet50_fpn_v2": ("faster_rcnn", V2),
+    "maskrcnn_resnet50_fpn": ("mask_rcnn", Detector()),
+    "maskrcnn_resnet50_fpn_v2": ("mask_rcnn", V2),
+    "retinanet_resnet50_fpn": ("retinanet", Detector()),
 }
 
 
@@ -43,21 +42,24 @@ def empty_detector(name: str) -> dict[str, Tensor]:
     }
 
 
-def on_nothing(kind: type, head: str, num_classes: int, settings, name: str = "resnet50", **backbone: int) -> nn.Module:
+def on_nothing(
+    head: str, num_classes: int, settings: Detector | Segmenter, name: str = "resnet50", **backbone: int
+) -> nn.Module:
+    kind = DetectionModel if isinstance(settings, Detector) else SegmentationModel
     with torch.device("meta"):
         model = kind(Backbone(get_spec(name), **backbone), num_classes, head, settings)
     return model.to_empty(device="cpu")
 
 
-def small(kind: type = DetectionModel, head: str = "faster_rcnn", num_classes: int = 3) -> nn.Module:
-    return kind(Backbone(get_spec("resnet18")), num_classes, head, SMALL)
+def small(head: str = "faster_rcnn", num_classes: int = 3) -> nn.Module:
+    return DetectionModel(Backbone(get_spec("resnet18")), num_classes, head, SMALL)
 
 
 @pytest.mark.parametrize("name", THEIRS)
 def test_torchvisions_names_there_and_back(name):
-    kind, head, settings = THEIRS[name]
+    head, settings = THEIRS[name]
     state = empty_detector(name)
-    model = on_nothing(kind, head, 90, settings)
+    model = on_nothing(head, 90, settings)
     report = load_weights(model, state)
     assert report.layout == "torchvision"
     assert not report.missing + report.unexpected
@@ -71,7 +73,7 @@ def test_torchvisions_names_there_and_back(name):
 def test_the_background_and_the_91_ids_of_coco():
     """Theirs has 91 outputs and ours 90 classes; another number of classes leaves the last layers as they are."""
     state = empty_detector("fasterrcnn_resnet50_fpn")
-    model = on_nothing(DetectionModel, "faster_rcnn", 91, Detector())
+    model = on_nothing("faster_rcnn", 91, Detector())
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
@@ -86,7 +88,7 @@ def test_the_background_and_the_91_ids_of_coco():
 @pytest.mark.parametrize("name", ["maskrcnn_resnet50_fpn", "retinanet_resnet50_fpn"])
 def test_the_names_of_the_published_files(name):
     """They are older than the names of today's layers, and have no counts of batches."""
-    kind, head, settings = THEIRS[name]
+    head, settings = THEIRS[name]
     state = empty_detector(name)
     older = {}
     for key, value in state.items():
@@ -99,7 +101,7 @@ def test_the_names_of_the_published_files(name):
         older[key] = value
     assert older.keys() != state.keys()
     getattr(detection, name)(weights=None, weights_backbone=None).load_state_dict(older)  # they are torchvision's
-    model = on_nothing(kind, head, 90, settings)
+    model = on_nothing(head, 90, settings)
     report = load_weights(model, older)
     assert not report.missing + report.unexpected
     back = export_weights(model, "torchvision")
@@ -114,7 +116,7 @@ def test_the_published_files_have_no_eps(tmp_path):
     factors = {}
     for file in ("fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", "mine.pth"):
         torch.save(state, tmp_path / file)
-        model = convert_norm(on_nothing(DetectionModel, "faster_rcnn", 90, Detector()), "frozen")
+        model = convert_norm(on_nothing("faster_rcnn", 90, Detector()), "frozen")
         report = load_weights(model, tmp_path / file)
         norm = model.backbone.stages[0][0].reduce.norm
         factors[file] = torch.rsqrt(norm.running_var + norm.eps)
@@ -126,10 +128,9 @@ def test_the_published_files_have_no_eps(tmp_path):
 
 @pytest.mark.parametrize("head", ["cascade_rcnn", "cascade_mask_rcnn"])
 def test_cascades_have_no_names_elsewhere(head):
-    kind = InstanceModel if "mask" in head else DetectionModel
     with pytest.raises(UserError, match="Export with layout 'resurge'"):
-        export_weights(small(kind, head), "torchvision")
-    assert export_weights(small(kind, head)).keys() == small(kind, head).state_dict().keys()
+        export_weights(small(head), "torchvision")
+    assert export_weights(small(head)).keys() == small(head).state_dict().keys()
 
 
 @pytest.mark.parametrize("head", ["fcn", "deeplabv3"])
@@ -142,14 +143,14 @@ def test_torchvisions_segmenters(head):
         key: torch.full(value.shape, float(i + 1)) if value.is_floating_point() else torch.tensor(i)
         for i, (key, value) in enumerate(model.state_dict().items())
     }
-    ours = on_nothing(SegmentationModel, head, 21, Segmenter(), output_stride=8)
+    ours = on_nothing(head, 21, Segmenter(), output_stride=8)
     report = load_weights(ours, state, layout="torchvision")
     assert not report.missing + report.unexpected
     back = export_weights(ours, "torchvision")
     assert back.keys() == state.keys()
     assert all(torch.equal(back[key], state[key]) for key in state)
     # with another number of classes, or without the auxiliary head, the rest still loads
-    other = on_nothing(SegmentationModel, head, 11, Segmenter(aux_weight=0), output_stride=8)
+    other = on_nothing(head, 11, Segmenter(aux_weight=0), output_stride=8)
     report = load_weights(other, state)
     assert set(report.mismatched) == {"head.predict.weight", "head.predict.bias"}
     assert all(name.startswith("aux_classifier.") for name in report.unexpected)
@@ -157,23 +158,15 @@ def test_torchvisions_segmenters(head):
     assert all(name.startswith("auxiliary.") for name in load_weights(ours, without).missing)
 
 
-MODELS = [
-    (DetectionModel, "faster_rcnn"),
-    (DetectionModel, "retinanet"),
-    (InstanceModel, "cascade_mask_rcnn"),
-    (SegmentationModel, "pspnet"),
-]
+def any_small(head: str) -> nn.Module:
+    if head == "pspnet":
+        return SegmentationModel(Backbone(get_spec("resnet18"), output_stride=8), 4, head, Segmenter(head_channels=8))
+    return small(head)
 
 
-def any_small(kind: type, head: str) -> nn.Module:
-    if kind is SegmentationModel:
-        return kind(Backbone(get_spec("resnet18"), output_stride=8), 4, head, Segmenter(head_channels=8))
-    return small(kind, head)
-
-
-@pytest.mark.parametrize("kind, head", MODELS)
+@pytest.mark.parametrize("head", ["faster_rcnn", "retinanet", "cascade_mask_rcnn", "pspnet"])
 @pytest.mark.parametrize("source", ["run", "resurge", "torchvision", "backbone"])
-def test_a_classifier_gives_its_backbone(kind, head, source, tmp_path):
+def test_a_classifier_gives_its_backbone(head, source, tmp_path):
     torch.manual_seed(7)
     classifier = ClassificationModel(Backbone(get_spec("resnet18")), 10)
     if source == "run":
@@ -183,7 +176,7 @@ def test_a_classifier_gives_its_backbone(kind, head, source, tmp_path):
         weights = export_weights(classifier.backbone)
     else:
         weights = export_weights(classifier, source)
-    model = any_small(kind, head)
+    model = any_small(head)
     rest = {key: value.clone() for key, value in model.state_dict().items() if not key.startswith("backbone.")}
     report = load_weights(model, weights)
     own = model.backbone.state_dict()
@@ -196,13 +189,13 @@ def test_a_classifier_gives_its_backbone(kind, head, source, tmp_path):
 
 def test_a_run_of_the_same_task_loads_whole_and_its_backbone_alone(tmp_path):
     torch.manual_seed(8)
-    model = small(InstanceModel, "cascade_mask_rcnn")
+    model = small("cascade_mask_rcnn")
     save_model(tmp_path, model, {"task": "instances"})
-    other = small(InstanceModel, "cascade_mask_rcnn")
+    other = small("cascade_mask_rcnn")
     report = load_weights(other, tmp_path)
     assert not report.missing + report.unexpected
     assert all(torch.equal(value, other.state_dict()[key]) for key, value in model.state_dict().items())
-    more = load_weights(small(InstanceModel, "cascade_mask_rcnn", num_classes=5), tmp_path)
+    more = load_weights(small("cascade_mask_rcnn", num_classes=5), tmp_path)
     assert {key.split(".")[1] for key in more.mismatched} == {"box", "mask"}
     assert all(key.split(".")[-2] in ("cls_score", "mask_fcn_logits") for key in more.mismatched)  # boxes are agnostic
     backbone = Backbone(get_spec("resnet18"))
@@ -220,9 +213,9 @@ def test_what_does_not_fit_is_refused(tmp_path):
     with pytest.raises(UserError, match="of another shape"):
         load_weights(model, narrow.state_dict())
     with pytest.raises(UserError, match="unexpected"):
-        load_weights(model, small(InstanceModel, "mask_rcnn").state_dict())
+        load_weights(model, small("mask_rcnn").state_dict())
     with pytest.raises(UserError, match="missing"):
-        load_weights(small(InstanceModel, "mask_rcnn"), model.state_dict())
+        load_weights(small("mask_rcnn"), model.state_dict())
     half = {key: value for key, value in model.state_dict().items() if not key.startswith("backbone.stages.2.")}
     with pytest.raises(UserError, match="missing"):
         load_weights(model, half)
@@ -230,5 +223,5 @@ def test_what_does_not_fit_is_refused(tmp_path):
         load_weights(ClassificationModel(Backbone(get_spec("resnet18")), 3), model.state_dict())
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     # what fits can still be had
-    report = load_weights(small(InstanceModel, "mask_rcnn"), model.state_dict(), strict=False)
+    report = load_weights(small("mask_rcnn"), model.state_dict(), strict=False)
     assert all(".mask." in key for key in report.missing)

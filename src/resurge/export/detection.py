@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from resurge.errors import UserError
 from resurge.export.calibration import Material, unreadable
@@ -24,8 +25,7 @@ from resurge.export.quantize import Ask, Trial
 from resurge.infer.engines import INPUT, SIZES, Engine
 from resurge.infer.engines.live import Live
 from resurge.runs import Run
-from resurge.tasks.detect.boxes import SMALLEST
-from resurge.tasks.detect.fixed import DeployedDetector
+from resurge.tasks.detect.model import DetectionModel, ExportedDetector
 from resurge.tasks.detect.outputs import Suppression
 
 TASKS = ("detect", "instances")
@@ -48,19 +48,20 @@ def require_possible(run: Run, raw: bool) -> None:
         )
 
 
-def deployed(run: Run, model: Any, kind: torch.dtype, raw: bool) -> tuple[DeployedDetector, dict[str, Any]]:
+def deployed(run: Run, model: nn.Module, kind: torch.dtype, raw: bool) -> tuple[ExportedDetector, dict[str, Any]]:
     """The network as it is exported, and what model.json is to say of it."""
+    assert isinstance(model, DetectionModel)
     names = ["boxes", "scores", "labels", *(["masks"] if run.task == "instances" else [])]
     said: dict[str, Any] = {"outputs": names}
     if raw:
-        settings: Any = run.model.settings
+        settings = model.settings
         said["suppression"] = {
             "score": settings.score_threshold,
             "overlap": settings.nms_threshold,
             "most": settings.max_detections,
-            "smallest": 0.0 if run.model.head_name == "retinanet" else SMALLEST,  # as their heads have it
+            "smallest": model.head.smallest,
         }
-    return DeployedDetector(model, kind, raw), said
+    return ExportedDetector(model, kind, raw), said
 
 
 def told_of(run: Run, original: Live, material: Material, images: int) -> Iterator[Told]:

@@ -34,7 +34,6 @@ OPERATORS = (
     "torch.ops.aten.add.Tensor",
     "torch.ops.aten.add_.Tensor",
     "torch.ops.aten.amax.default",
-    "torch.ops.aten.any.dim",
     "torch.ops.aten.arange.default",
     "torch.ops.aten.avg_pool2d.default",
     "torch.ops.aten.cat.default",
@@ -93,17 +92,16 @@ OPERATORS = (
     "torch.ops.aten.sym_size.int",
     "torch.ops.aten.to.dtype",
     "torch.ops.aten.topk.default",
-    "torch.ops.aten.transpose.int",
     "torch.ops.aten.unflatten.int",
     "torch.ops.aten.unsqueeze.default",
     "torch.ops.aten.upsample_bilinear2d.vec",
     "torch.ops.aten.upsample_nearest2d.vec",
     "torch.ops.aten.view.default",
     "torch.ops.aten.where.ScalarOther",
-    "torch.ops.aten.zeros_like.default",
     "torch.ops.resurge.pooled.default",
-    "torch.ops.resurge.surviving.default",
+    "torch.ops.resurge.suppress.default",
     "torch.ops.torchvision.deform_conv2d.default",
+    "torch.sym_min",
 )
 """Every operator that exports contain, sorted. tests/infer/test_operators.py exports networks that contain all of them
 (with --slow the whole grammar, every head, form and precision) and names those to add here or to take away.
@@ -223,8 +221,8 @@ def _short(value: Any) -> str:
 
 _whole, _truth = _of(int), _of(bool)
 _name = _text(r"[A-Za-z_]\w*", "name")  # becomes the name of a variable in Python source
-# Becomes an attribute of a module. Those of a network are in `model`; constants and anchors are beside it.
-_tensor_name = _text(r"model(\.(?!__)\w+)+|anchors_\d+|lifted_tensor_\d+", "tensor")
+# Becomes an attribute of a module. Those of a network are in `model`; constants are beside it.
+_tensor_name = _text(r"model(\.(?!__)\w+)+|lifted_tensor_\d+", "tensor")
 _device = _record(type=_just("cpu"), index=_just(None))
 _strided = _just(7)
 _tensor = _record(name=_name)

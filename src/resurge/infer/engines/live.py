@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from resurge.runs import Run
+from resurge.tasks.detect.model import DetectionModel
 from resurge.tasks.table import get_task
 from resurge.tasks.tta import TTA
 
@@ -35,19 +36,8 @@ class Live:
     def objects(self, images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
         """What an export of this detector puts out; see `resurge.tasks.detect.outputs`."""
         batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
+        model = self.run_.model
+        assert isinstance(model, DetectionModel)
         with torch.inference_mode():
-            detections = self.run_.model(batch, [(int(height), int(width)) for height, width in sizes])
-        most = max([len(found["scores"]) for found in detections] + [1])
-        return {
-            name: np.stack([_filled(found[name].cpu().numpy(), most, -1 if name == "labels" else 0)
-                            for found in detections])
-            for name in detections[0]
-        }  # fmt: skip
-
-
-def _filled(values: np.ndarray, count: int, rest: int) -> np.ndarray:
-    """(n, ...) -> (count, ...); masks lose their axis of one channel."""
-    values = values[:, 0] if values.ndim == 4 else values
-    result = np.full((count, *values.shape[1:]), rest, dtype=values.dtype)
-    result[: len(values)] = values
-    return result
+            found = model.detect(batch, torch.from_numpy(sizes).to(self.device))._asdict()
+        return {name: values.cpu().numpy() for name, values in found.items() if values is not None}

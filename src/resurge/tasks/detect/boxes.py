@@ -1,4 +1,4 @@
-"""Boxes before and after the network: targets made fit to learn from, detections chosen and brought to the image."""
+"""Boxes before and after the network: target filtering, rescaling to the original image, pasting of masks."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
-from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
+from torchvision.ops import clip_boxes_to_image
 
 from resurge.errors import UserError
 from resurge.tasks.detect.pyramid import Size
-from resurge.tasks.detect.settings import Detector
 
-SMALLEST = 1e-2  # pixels; a detection with a shorter side is dropped, as torchvision does
 PASTED_AT_ONCE = 2**26  # pixels of masks that are float32 at a time: 256 MiB
 
 
-def learnable(
+def clean_targets(
     targets: Sequence[Mapping[str, Tensor]], sizes: Sequence[Size], num_classes: int, device: torch.device, masks: bool
 ) -> list[dict[str, Tensor]]:
     """The objects that can be learnt from, with labels that leave 0 to the background.
@@ -56,28 +54,6 @@ def learnable(
             kept["masks"] = torch.as_tensor(target["masks"], device=device)[keep]
         cleaned.append(kept)
     return cleaned
-
-
-def choose(boxes: Tensor, scores: Tensor, size: Size, settings: Detector) -> dict[str, Tensor]:
-    """Detections of one image: a score threshold, suppression by class, the best ones, labels from 0.
-
-    Args:
-        boxes: (n, K, 4), or (n, 1, 4) where a box is the same for all classes.
-        scores: (n, K) without the background.
-        size: of the image; boxes are clipped to it.
-    """
-    row, label = torch.where(scores > settings.score_threshold)
-    kept = clip_boxes_to_image(boxes[row, label if boxes.shape[1] > 1 else 0], size)
-    found = {"boxes": kept, "scores": scores[row, label], "labels": label}
-    sizable = remove_small_boxes(kept, SMALLEST)
-    return suppressed({key: value[sizable] for key, value in found.items()}, settings)
-
-
-def suppressed(found: dict[str, Tensor], settings: Detector) -> dict[str, Tensor]:
-    """The detections that survive suppression within their class, best first, at most `max_detections`."""
-    keep = batched_nms(found["boxes"], found["scores"], found["labels"], settings.nms_threshold)
-    keep = keep[: settings.max_detections]
-    return {key: value[keep] for key, value in found.items()}
 
 
 def postprocess(

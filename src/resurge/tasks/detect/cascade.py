@@ -7,7 +7,7 @@ offsets in finer units. In evaluation the class probabilities are averaged over 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,16 +15,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, BoxCoder, Matcher
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
-from torchvision.ops import MultiScaleRoIAlign, box_iou, clip_boxes_to_image, remove_small_boxes
+from torchvision.ops import box_iou
 from torchvision.ops.poolers import LevelMapper
 
 from resurge.arch.layers import BatchNorm2d
-from resurge.tasks.detect.boxes import choose
-from resurge.tasks.detect.pyramid import Pyramid, Size
+from resurge.tasks.detect.ops import ABSENT, pool, pooled
+from resurge.tasks.detect.pyramid import Features, Pyramid
 from resurge.tasks.detect.settings import Detector
+from resurge.tasks.detect.slots import clip, occupied, put_back, sizable
 
 HITS_SHARE = 0.25  # of the sampled proposals; arXiv:1504.08083, section 2.3
 SMALLEST = 1e-3  # pixels; a shorter side cannot be the unit of an offset
+SAMPLES = 2  # of RoIAlign, along each side of a cell
 BETA = 1 / 9  # where the smooth L1 loss of a box turns from square to straight
 # What the first stage's offsets are multiplied by, x y w h, to have a variance of about one. Later stages see smaller
 # offsets: twice as much for the second, three times for the third (arXiv:1712.00726, section 4.1, the authors' code).
@@ -44,6 +46,39 @@ class Sample:
     proposals: list[Tensor]
     labels: list[Tensor]
     matched: list[Tensor]
+
+
+class LevelPool(nn.Module):
+    """RoIAlign from the level that fits the size of a box (arXiv:1612.03144, equation 1).
+
+    torchvision's MultiScaleRoIAlign guesses the strides from the first batch that it sees, wrongly if its images fill
+    little of their padding, and takes lists of boxes, which torch.export does not trace.
+
+    Args:
+        pyramid: whose levels of the backbone are pooled.
+        size: side of the pooled map.
+        canonical: side in pixels of a box that is pooled from the level of stride 16.
+    """
+
+    def __init__(self, pyramid: Pyramid, size: int, canonical: int) -> None:
+        super().__init__()
+        low, high = (int(stride).bit_length() - 1 for stride in (pyramid.strides[0], pyramid.strides[-1]))
+        self.scales = [1 / stride for stride in pyramid.strides]
+        self.size = size
+        self.map_levels = LevelMapper(low, high, canonical_scale=canonical, canonical_level=4)
+
+    def forward(self, levels: Sequence[Tensor], boxes: Tensor, image: Tensor) -> Tensor:
+        """(M, C, size, size) of boxes (M, 4) of the images int64 (M,), in the type of the levels.
+
+        Coordinates and sums are at least float32.
+        """
+        kind = torch.float64 if levels[0].dtype == torch.float64 else torch.float32
+        of_backbone = [level.to(kind) for level in levels[: len(self.scales)]]
+        align = pooled if torch.compiler.is_exporting() else pool  # the operator has no gradient
+        found: Tensor = align(
+            of_backbone, boxes.to(kind), image, self.map_levels([boxes]), self.scales, self.size, SAMPLES
+        )
+        return found.to(levels[0].dtype)
 
 
 class BoxHead(nn.Module):
@@ -68,8 +103,7 @@ class BoxHead(nn.Module):
         agnostic: bool,
     ) -> None:
         super().__init__()
-        self.settings = settings
-        self.pool = make_pool(pyramid, settings.box_size, settings)
+        self.pool = LevelPool(pyramid, settings.box_size, settings.pool_scale)
         self.heads = nn.ModuleList(_make_layers(channels, settings) for _ in overlaps)
         self.predictors = nn.ModuleList(_make_predictor(settings, num_classes, agnostic) for _ in overlaps)
         self.matchers = [Matcher(overlap, overlap, allow_low_quality_matches=False) for overlap in overlaps]
@@ -77,11 +111,7 @@ class BoxHead(nn.Module):
         self.sampler = BalancedPositiveNegativeSampler(settings.roi_batch, HITS_SHARE)
 
     def losses(
-        self,
-        levels: dict[str, Tensor],
-        proposals: list[Tensor],
-        targets: list[dict[str, Tensor]],
-        sizes: Sequence[Size],
+        self, features: Features, proposals: list[Tensor], targets: list[dict[str, Tensor]]
     ) -> tuple[dict[str, Tensor], list[Sample]]:
         """The terms loss_class and loss_box, with _1, _2, ... behind the name when there are several stages."""
         terms: dict[str, Tensor] = {}
@@ -89,7 +119,8 @@ class BoxHead(nn.Module):
         several = len(self.heads) > 1
         for stage, (matcher, coder) in enumerate(zip(self.matchers, self.coders, strict=True)):
             sample = self.sample(matcher, proposals, targets)
-            logits, offsets = self.predict(stage, levels, sample.proposals, sizes)
+            boxes, image = joined(sample.proposals)
+            logits, offsets = self.predict(stage, features, boxes, image)
             objects = [_rows(t["boxes"], m) for t, m in zip(targets, sample.matched, strict=True)]
             wanted = torch.cat(coder.encode(objects, sample.proposals))
             by_class, by_box = box_losses(logits, offsets, torch.cat(sample.labels), wanted)
@@ -97,39 +128,45 @@ class BoxHead(nn.Module):
             terms |= {f"loss_class{suffix}": by_class, f"loss_box{suffix}": by_box}
             samples.append(sample)
             if stage + 1 < len(self.heads):
-                moved = self.move(coder, offsets.detach(), sample.proposals, sizes)
-                proposals = [boxes[remove_small_boxes(boxes, SMALLEST)] for boxes in moved]
+                moved = clip(coder.decode_single(offsets.detach(), boxes), features.limits[image])
+                proposals = [own[sizable(own, SMALLEST)] for own in moved.split([len(own) for own in sample.proposals])]
         return terms, samples
 
-    def detect(
-        self, levels: dict[str, Tensor], proposals: list[Tensor], sizes: Sequence[Size]
-    ) -> list[dict[str, Tensor]]:
-        """For each image boxes (n, 4), scores (n,) and labels (n,) from 0."""
-        counts = [len(boxes) for boxes in proposals]
-        probabilities = []
-        for stage, coder in enumerate(self.coders):
-            logits, offsets = self.predict(stage, levels, proposals, sizes)
-            probabilities.append(logits.softmax(1))
-            if stage + 1 < len(self.heads):
-                proposals = self.move(coder, offsets, proposals, sizes)
-        scores = torch.stack(probabilities).mean(0) if len(probabilities) > 1 else probabilities[0]
-        boxes = self.coders[-1].decode_single(offsets, torch.cat(proposals))
-        boxes = boxes.reshape(len(scores), offsets.shape[1] // 4, 4)
-        if boxes.shape[1] > 1:
-            boxes = boxes[:, 1:]
-        return [
-            choose(own, score, size, self.settings)
-            for own, score, size in zip(boxes.split(counts), scores[:, 1:].split(counts), sizes, strict=True)
-        ]
+    def candidates(self, features: Features, proposals: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes and scores of every class.
 
-    def predict(
-        self, stage: int, levels: dict[str, Tensor], proposals: list[Tensor], sizes: Sequence[Size]
-    ) -> tuple[Tensor, Tensor]:
-        """Class logits (n, K + 1) and box offsets (n, 4 (K + 1)), or (n, 4), of all images' proposals in a row."""
-        pooled = self.pool(levels, proposals, list(sizes))
+        Args:
+            proposals: (N, R, 4). there: bool (N, R), whether there is one.
+
+        Returns:
+            boxes (N, R, K, 4) inside their images, or (N, R, 1, 4) of one box for all classes; scores (N, R, K),
+            `ABSENT` where there is no proposal.
+        """
+        place = occupied(there)
+        image, boxes = place // there.shape[1], proposals.flatten(0, 1)[place]
+        limits, probabilities = features.limits[image], []
+        for stage, coder in enumerate(self.coders):
+            logits, offsets = self.predict(stage, features, boxes, image)
+            probabilities.append(logits.softmax(1))
+            if stage + 1 < len(self.coders):
+                boxes = clip(coder.decode_single(offsets, boxes), limits)
+        scores = torch.stack(probabilities).mean(0) if len(probabilities) > 1 else probabilities[0]
+        moved = self.coders[-1].decode_single(offsets, boxes).unflatten(1, (-1, 4))
+        moved = clip(moved[:, 1:] if moved.shape[1] > 1 else moved, limits[:, None])
+        return put_back(moved, place, there, 0.0), put_back(scores[:, 1:], place, there, ABSENT)
+
+    def predict(self, stage: int, features: Features, boxes: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Class logits (M, K + 1) and offsets (M, 4 (K + 1)), or (M, 4), of boxes (M, 4) of the images (M,)."""
+        pooled = self.pool(features.levels, boxes, image)
         share_gradient(pooled, len(self.heads))
         logits, offsets = self.predictors[stage](self.heads[stage](pooled))
         return logits.float(), offsets.float()
+
+    def smooth_outputs(self, features: Features, boxes: Tensor, image: Tensor) -> Iterator[Tensor]:
+        """Logits and offsets of each stage for given boxes (M, 4), in the type of the layers."""
+        pooled = self.pool(features.levels, boxes, image)
+        for layers, predictor in zip(self.heads, self.predictors, strict=True):
+            yield from predictor(layers(pooled))
 
     def sample(self, matcher: Matcher, proposals: list[Tensor], targets: list[dict[str, Tensor]]) -> Sample:
         """Assign proposals, and the objects' own boxes beside them, to objects, and draw from both kinds."""
@@ -147,11 +184,6 @@ class BoxHead(nn.Module):
         drawn = [torch.where(hits | rest)[0] for hits, rest in zip(*self.sampler(labels), strict=True)]
         return Sample(*([part[i] for part, i in zip(parts, drawn, strict=True)] for parts in (pool, labels, matched)))
 
-    def move(self, coder: BoxCoder, offsets: Tensor, proposals: list[Tensor], sizes: Sequence[Size]) -> list[Tensor]:
-        """The proposals (n, 4) moved by offsets (all, 4), clipped to their images."""
-        moved = coder.decode_single(offsets, torch.cat(proposals)).split([len(boxes) for boxes in proposals])
-        return [clip_boxes_to_image(boxes, size) for boxes, size in zip(moved, sizes, strict=True)]
-
 
 def box_losses(logits: Tensor, offsets: Tensor, labels: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     """Cross entropy, and smooth L1 of the hits' offsets as a share of all proposals (arXiv:1504.08083, section 2.3).
@@ -168,15 +200,11 @@ def box_losses(logits: Tensor, offsets: Tensor, labels: Tensor, wanted: Tensor) 
     return F.cross_entropy(logits, labels), by_box
 
 
-def make_pool(pyramid: Pyramid, size: int, settings: Detector) -> MultiScaleRoIAlign:
-    """RoIAlign from the levels of the backbone, by the size of a box (arXiv:1612.03144, equation 1)."""
-    pool = MultiScaleRoIAlign(list(pyramid.names), size, sampling_ratio=2)
-    # torchvision guesses the strides from the first batch it sees, wrongly if its images fill little of their
-    # padding; here they are known.
-    low, high = (int(stride).bit_length() - 1 for stride in (pyramid.strides[0], pyramid.strides[-1]))
-    pool.scales = [1 / stride for stride in pyramid.strides]
-    pool.map_levels = LevelMapper(low, high, canonical_scale=settings.pool_scale, canonical_level=4)
-    return pool
+def joined(boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The boxes (n, 4) of each image as one (M, 4), and the image int64 (M,) of each."""
+    whole = torch.cat(list(boxes))
+    counts = torch.tensor([len(own) for own in boxes], device=whole.device)
+    return whole, torch.arange(len(boxes), device=whole.device).repeat_interleave(counts, output_size=len(whole))
 
 
 def share_gradient(x: Tensor, stages: int) -> None:

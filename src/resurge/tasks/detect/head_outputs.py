@@ -2,71 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.rpn import RPNHead
-
-from resurge.tasks.detect.pyramid import Size, image_batch
-from resurge.tasks.detect.regions import RegionHead
-from resurge.tasks.detect.retina import RetinaHead
 
 SHARES = (1, 2, 4, 8)
-"""Of each side of the image: what the boxes that a detector is asked about extend over."""
+"""Parts of each side of an image that `diagonal_boxes` extend over."""
 
 
 def smooth_outputs(model: nn.Module, images: Tensor) -> Iterator[Tensor]:
-    """What a model puts out for images (N, C, H, W), in its own type.
-
-    Of a detector that is all its layers put out, before anything is chosen by a threshold: the levels of its pyramid,
-    what is said of every anchor and, of boxes that are always the same, the logits, offsets and masks of each stage.
-    """
-    if hasattr(model, "fpn"):
-        yield from _of_detector(model, images)
-        return
-    found: Any = model(images)
+    """The outputs of a model for images (N, C, H, W), in its own type; of a detector see its `smooth_outputs`."""
+    own = getattr(model, "smooth_outputs", None)
+    found = model(images) if own is None else own(images)
     if isinstance(found, Tensor):
         yield found
     else:
         yield from found.values() if isinstance(found, Mapping) else found
 
 
-def _of_detector(model: Any, images: Tensor) -> Iterator[Tensor]:
-    batch = image_batch(images, None, model.backbone.strides[-1])
-    by_name = model.fpn(model.backbone(batch.tensors))
-    levels = list(by_name.values())
-    yield from levels
-    head = model.head
-    if isinstance(head, RetinaHead):
-        yield from head.net(levels).values()
-        return
-    assert isinstance(head, RegionHead)
-    for of_levels in RPNHead.forward(head.rpn.head, levels):  # our own head puts out float32, whatever it is made of
-        yield from of_levels
-    boxes = diagonal_boxes(batch.image_sizes)
-    pooled = _pooled(head.box.pool, by_name, boxes, batch)
-    for layers, predictor in zip(head.box.heads, head.box.predictors, strict=True):
-        yield from predictor(layers(pooled))
-    if head.mask is not None:
-        pooled = _pooled(head.mask.pool, by_name, boxes, batch)
-        for layers, predictor in zip(head.mask.heads, head.mask.predictors, strict=True):
-            yield predictor(layers(pooled))
+def diagonal_boxes(limits: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes (N * n, 4) along the diagonal of each image, and the image int64 (N * n,) of each.
 
+    They are of all `SHARES`, so that some are pooled from every level of a pyramid.
 
-def diagonal_boxes(sizes: Sequence[Size]) -> list[Tensor]:
-    """For each image boxes (n, 4) of all `SHARES`, along its diagonal: of every level of a pyramid some are pooled."""
+    Args:
+        limits: (N, 4), width, height, width and height of each image.
+    """
     places = [(place / share, (place + 1) / share) for share in SHARES for place in range(share)]
-    unit = torch.tensor([(begin, begin, end, end) for begin, end in places])
-    return [unit * torch.tensor([width, height, width, height]) for height, width in sizes]
-
-
-def _pooled(pool: Any, by_name: dict[str, Tensor], boxes: list[Tensor], batch: ImageList) -> Tensor:
-    """What `pool` makes of the boxes, in the type of the levels; half precision is pooled in float32."""
-    first = next(iter(by_name.values()))
-    wide = torch.promote_types(first.dtype, torch.float32)
-    levels = {name: level.to(wide) for name, level in by_name.items()}
-    found: Tensor = pool(levels, [own.to(first.device, wide) for own in boxes], batch.image_sizes)
-    return found.to(first.dtype)
+    unit = limits.new_tensor([(begin, begin, end, end) for begin, end in places])
+    image = torch.arange(len(limits), device=limits.device).repeat_interleave(len(unit))
+    return (unit * limits[:, None]).flatten(0, 1), image

@@ -6,7 +6,7 @@ in evaluation all of them see the final boxes and their probabilities are averag
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,19 +14,20 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.roi_heads import maskrcnn_loss
 
 from resurge.arch.layers import BatchNorm2d
-from resurge.tasks.detect.cascade import Sample, make_pool, share_gradient, start_small
-from resurge.tasks.detect.pyramid import Pyramid, Size
+from resurge.tasks.detect.cascade import LevelPool, Sample, joined, share_gradient, start_small
+from resurge.tasks.detect.pyramid import Features, Pyramid
 from resurge.tasks.detect.settings import Detector
+from resurge.tasks.detect.slots import Detections, occupied, put_back
 
 
 class MaskHead(nn.Module):
-    """Boxes -> masks of twice `settings.mask_size` a side, one a class."""
+    """Boxes -> masks of twice `settings.mask_size` a side, one per class."""
 
     def __init__(self, pyramid: Pyramid, channels: int, num_classes: int, settings: Detector, stages: int) -> None:
         super().__init__()
         width = settings.mask_channels
         norm = BatchNorm2d if settings.head_norm else None
-        self.pool = make_pool(pyramid, settings.mask_size, settings)
+        self.pool = LevelPool(pyramid, settings.mask_size, settings.pool_scale)
         self.heads = nn.ModuleList(MaskRCNNHeads(channels, [width] * 4, 1, norm_layer=norm) for _ in range(stages))
         self.predictors = nn.ModuleList(MaskRCNNPredictor(width, width, num_classes + 1) for _ in range(stages))
         for predictor in self.predictors:
@@ -34,11 +35,7 @@ class MaskHead(nn.Module):
             start_small(predictor.get_submodule("mask_fcn_logits"), 0.001)
 
     def losses(
-        self,
-        levels: dict[str, Tensor],
-        samples: Sequence[Sample],
-        targets: Sequence[dict[str, Tensor]],
-        sizes: Sequence[Size],
+        self, features: Features, samples: Sequence[Sample], targets: Sequence[dict[str, Tensor]]
     ) -> dict[str, Tensor]:
         """The term loss_mask, or loss_mask_1, ...: binary cross entropy of the mask of the right class, over hits."""
         terms = {}
@@ -48,27 +45,33 @@ class MaskHead(nn.Module):
             hits = [torch.where(label > 0)[0] for label in sample.labels]
             boxes = [own[hit] for own, hit in zip(sample.proposals, hits, strict=True)]
             matched = [own[hit] for own, hit in zip(sample.matched, hits, strict=True)]
-            logits = self.predict(stage, levels, boxes, sizes)
+            logits = self.predict(stage, features, *joined(boxes))
             name = f"loss_mask_{stage + 1}" if len(samples) > 1 else "loss_mask"
             terms[name] = maskrcnn_loss(logits, boxes, masks, labels, matched)
         return terms
 
-    def detect(
-        self, levels: dict[str, Tensor], detections: Sequence[dict[str, Tensor]], sizes: Sequence[Size]
-    ) -> list[dict[str, Tensor]]:
-        """The detections with masks (n, 1, s, s): probabilities inside each box, of its own class."""
-        boxes = [found["boxes"] for found in detections]
-        labels = torch.cat([found["labels"] for found in detections]) + 1
-        index = torch.arange(len(labels), device=labels.device)
-        stages = range(len(self.heads))
-        one_each = [self.predict(stage, levels, boxes, sizes)[index, labels].sigmoid() for stage in stages]
-        masks = torch.stack(one_each).mean(0) if len(one_each) > 1 else one_each[0]
-        parts = masks[:, None].split([len(own) for own in boxes])
-        return [{**found, "masks": part} for found, part in zip(detections, parts, strict=True)]
+    def detect(self, features: Features, found: Detections) -> Detections:
+        """The detections with masks: probabilities inside each box, of its own class; 0 in free slots."""
+        there = found.scores > 0
+        place = occupied(there)
+        boxes, image = found.boxes.flatten(0, 1)[place], place // there.shape[1]
+        index = (found.labels.flatten()[place] + 1)[:, None, None, None]
+        masks = []
+        for stage in range(len(self.heads)):
+            logits = self.predict(stage, features, boxes, image)
+            masks.append(logits.gather(1, index.expand(-1, 1, *logits.shape[2:]))[:, 0].sigmoid())
+        mean = torch.stack(masks).mean(0) if len(masks) > 1 else masks[0]
+        return found._replace(masks=put_back(mean, place, there, 0.0))
 
-    def predict(self, stage: int, levels: dict[str, Tensor], boxes: list[Tensor], sizes: Sequence[Size]) -> Tensor:
-        """Logits (n, K + 1, s, s) of all images' boxes in a row."""
-        pooled = self.pool(levels, boxes, list(sizes))
+    def predict(self, stage: int, features: Features, boxes: Tensor, image: Tensor) -> Tensor:
+        """Logits (M, K + 1, s, s) of boxes (M, 4) of the images (M,)."""
+        pooled = self.pool(features.levels, boxes, image)
         share_gradient(pooled, len(self.heads))
         logits: Tensor = self.predictors[stage](self.heads[stage](pooled)).float()
         return logits
+
+    def smooth_outputs(self, features: Features, boxes: Tensor, image: Tensor) -> Iterator[Tensor]:
+        """Logits of each stage for given boxes (M, 4), in the type of the layers."""
+        pooled = self.pool(features.levels, boxes, image)
+        for layers, predictor in zip(self.heads, self.predictors, strict=True):
+            yield predictor(layers(pooled))

@@ -1,48 +1,49 @@
-"""What detection and instance segmentation share: a backbone, a pyramid, and a head that finds objects."""
+"""A detector: a backbone, a feature pyramid, and a head that finds objects."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Iterator, Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 from resurge.arch.backbone import Backbone
 from resurge.arch.spec import Spec
-from resurge.errors import UserError
-from resurge.tasks.detect.boxes import learnable, postprocess
-from resurge.tasks.detect.pyramid import Pyramid, Size, image_batch
-from resurge.tasks.detect.regions import RegionHead
-from resurge.tasks.detect.retina import RetinaHead
+from resurge.errors import UserError, suggest
+from resurge.tasks.detect.boxes import clean_targets, postprocess
+from resurge.tasks.detect.head_outputs import diagonal_boxes
+from resurge.tasks.detect.heads import HEADS, build_head
+from resurge.tasks.detect.pyramid import Features, Size, image_sizes, pad
 from resurge.tasks.detect.settings import Detector
-from resurge.tasks.table import pick_head
+from resurge.tasks.detect.slots import Detections
 
 
-class SceneModel(nn.Module):
-    """Images -> objects. See `DetectionModel` and `InstanceModel`, which only say what their task is."""
+class DetectionModel(nn.Module):
+    """Images -> boxes, scores, labels and, with some heads, masks; `losses` trains it.
 
-    task: ClassVar[str]
-    finds_masks: ClassVar[bool]
+    Args:
+        backbone: any backbone; its maps from stride 4 on are used.
+        num_classes: classes, not counting the background, at least one.
+        head: one of `resurge.tasks.detect.heads.HEADS`.
+        settings: the numbers of pyramid, proposals and heads.
 
-    def __init__(self, backbone: Backbone, num_classes: int, head: str, settings: Detector) -> None:
+    Raises:
+        UserError: no such head, or `num_classes` is out of range.
+    """
+
+    def __init__(
+        self, backbone: Backbone, num_classes: int, head: str = "faster_rcnn", settings: Detector = Detector()
+    ) -> None:
         super().__init__()
         if type(num_classes) is not int or num_classes < 1:
             raise UserError(f"num_classes must be a positive whole number; got {num_classes!r}.")
-        self.head_name = pick_head(self.task, head)
+        if head not in HEADS:
+            raise UserError(f"a detector has one of the heads {', '.join(HEADS)}, not {head!r}.{suggest(head, HEADS)}")
+        self.head_name = head
         self.num_classes = num_classes
         self.settings = settings
         self.backbone = backbone
-        channels, norm = settings.fpn_channels, settings.head_norm
-        self.head: RetinaHead | RegionHead
-        if self.head_name == "retinanet":
-            # arXiv:1708.02002, section 4: no level of stride 4, and two beyond the backbone's
-            self.fpn = Pyramid(backbone, channels, LastLevelP6P7(channels, channels), finest=8, norm=norm)
-            self.head = RetinaHead(self.fpn, num_classes, settings)
-        else:
-            self.fpn = Pyramid(backbone, channels, LastLevelMaxPool(), norm=norm)
-            cascade = self.head_name.startswith("cascade")
-            self.head = RegionHead(self.fpn, num_classes, settings, cascade, masks=self.finds_masks)
+        self.fpn, self.head = build_head(head, backbone, num_classes, settings)
 
     @property
     def spec(self) -> Spec:
@@ -62,8 +63,26 @@ class SceneModel(nn.Module):
         Raises:
             UserError: the sizes do not fit the images.
         """
-        batch = image_batch(images, sizes, self.backbone.strides[-1])
-        return self.head.detect(batch, self.fpn(self.backbone(batch.tensors)))
+        return self.detect(images, image_sizes(images, sizes)).as_list()
+
+    def detect(self, images: Tensor, sizes: Tensor) -> Detections:
+        """The same in a fixed number of slots per image. It can be traced by torch.export.
+
+        Args:
+            images: (N, in_channels, H, W), padded at the right and below.
+            sizes: int64 (N, 2), height and width of each image without its padding.
+        """
+        return self.head.detect(self.features(images, sizes))
+
+    def candidates(self, images: Tensor, sizes: Tensor) -> Detections:
+        """As `detect`, but before the score threshold and suppression, and without masks."""
+        return self.head.candidates(self.features(images, sizes))
+
+    def features(self, images: Tensor, sizes: Tensor) -> Features:
+        """The levels of the pyramid, and where the images are in them."""
+        images = pad(images, int(self.backbone.strides[-1]))
+        levels = list(self.fpn(self.backbone(images)).values())
+        return Features(levels, (images.shape[-2], images.shape[-1]), sizes.flip(1).repeat(1, 2).to(torch.float32))
 
     def losses(
         self, images: Tensor, targets: Sequence[Mapping[str, Tensor]], sizes: Sequence[Size] | None = None
@@ -78,12 +97,40 @@ class SceneModel(nn.Module):
         Raises:
             UserError: a target is incomplete or a label is no class, or the sizes do not fit the images.
         """
-        batch = image_batch(images, sizes, self.backbone.strides[-1])
-        cleaned = learnable(targets, batch.image_sizes, self.num_classes, images.device, self.finds_masks)
-        return self.head.losses(batch, self.fpn(self.backbone(batch.tensors)), cleaned)
+        known = image_sizes(images, sizes)
+        masks = HEADS[self.head_name].masks
+        cleaned = clean_targets(targets, known.tolist(), self.num_classes, images.device, masks)
+        return self.head.losses(self.features(images, known), cleaned)
+
+    def smooth_outputs(self, images: Tensor) -> Iterator[Tensor]:
+        """All that the layers put out for images (N, C, H, W) before anything is chosen by a threshold: the levels of
+        the pyramid, the outputs for every anchor and, for boxes that are always the same, those of the other heads."""
+        features = self.features(images, image_sizes(images, None))
+        yield from features.levels
+        yield from self.head.smooth_outputs(features, *diagonal_boxes(features.limits))
 
     def postprocess(
         self, detections: Sequence[Mapping[str, Tensor]], sizes: Sequence[Size], originals: Sequence[Size]
     ) -> list[dict[str, Tensor]]:
         """What `forward` found, in the pixels of the original images; see `resurge.tasks.detect.boxes.postprocess`."""
         return postprocess(detections, sizes, originals)
+
+
+class ExportedDetector(nn.Module):
+    """A detector as it is exported: images float32 (N, C, H, W) and sizes int64 (N, 2) -> the fields of `Detections`.
+
+    Args:
+        model: the detector; its layers are cast to `kind`.
+        kind: what the layers compute in; boxes are always computed in float32.
+        raw: put out the candidates before threshold and suppression.
+    """
+
+    def __init__(self, model: DetectionModel, kind: torch.dtype = torch.float32, raw: bool = False) -> None:
+        super().__init__()
+        self.model = model.to(kind)
+        self.kind = kind
+        self.raw = raw
+
+    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+        find = self.model.candidates if self.raw else self.model.detect
+        return tuple(values for values in find(images.to(self.kind), sizes) if values is not None)

@@ -1,8 +1,7 @@
-"""Two operators of a detector that torch.export must not look into, and what they are in ONNX.
+"""Suppression and pooling as operators that torch.export keeps whole, and what they are in ONNX.
 
-What they take and give has a size that follows from the batch alone, while inside the number of boxes depends on the
-image: those that survive, those of a level. In ONNX they are NonMaxSuppression and RoiAlign with what is around them.
-Importing this registers them with torch.
+Their outputs have shapes that follow from the inputs' shapes, while inside the number of boxes depends on the image:
+those that remain, those of a level. Importing this registers them with torch.
 """
 
 from __future__ import annotations
@@ -12,39 +11,71 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.ops import nms, roi_align
+from torchvision.ops import batched_nms, roi_align
 
 NAMESPACE = "resurge"
 ABSENT = -1.0
-"""The score of a place that holds no box."""
+"""The score of a candidate that is none."""
 _LOWEST = -0.5  # between that and every score of a box
 
 
 @torch.library.custom_op(
-    f"{NAMESPACE}::surviving", mutates_args=(), schema="(Tensor boxes, Tensor scores, float overlap) -> Tensor"
+    f"{NAMESPACE}::suppress", mutates_args=(), schema="(Tensor boxes, Tensor scores, float overlap, int most) -> Tensor"
 )
-def surviving(boxes: Tensor, scores: Tensor, overlap: float) -> Tensor:
-    """Which boxes stay when, best first, each drops those that overlap it by more.
+def suppress(boxes: Tensor, scores: Tensor, overlap: float, most: int) -> Tensor:
+    """Non-maximum suppression within each class of each image, and the best of what remains.
 
     Args:
-        boxes: float32 (N, n, 4).
-        scores: float32 (N, K, n): every class of every image is a matter of its own. Places with `ABSENT` are no boxes.
-        overlap: intersection over union.
+        boxes: float32 (N, n, K, 4), or (N, n, 1, 4) where a box is the same for all classes.
+        scores: float32 (N, n, K); `ABSENT` where there is no box.
+        overlap: intersection over union above which the lower of two boxes is dropped.
+        most: boxes that remain per image.
 
     Returns:
-        bool (N, K, n).
+        int64 (N, most): places among n * K, the highest score first; -1 behind the last box.
     """
-    kept = torch.zeros_like(scores, dtype=torch.bool)
-    there = scores > _LOWEST
-    for image, kind in there.any(2).nonzero().tolist():
-        places = there[image, kind].nonzero()[:, 0]
-        kept[image, kind, places[nms(boxes[image, places], scores[image, kind, places], overlap)]] = True
-    return kept
+    classes = scores.shape[2]
+    found = torch.full((len(scores), most), -1, dtype=torch.int64, device=scores.device)
+    for row, own_boxes, own_scores in zip(found, boxes, scores, strict=True):
+        candidate, label = (own_scores > _LOWEST).nonzero(as_tuple=True)
+        own = own_boxes[candidate, label if own_boxes.shape[1] > 1 else 0]
+        keep = batched_nms(own, own_scores[candidate, label], label, overlap)[:most]
+        row[: len(keep)] = candidate[keep] * classes + label[keep]
+    return found
 
 
-@surviving.register_fake
-def _(boxes: Tensor, scores: Tensor, overlap: float) -> Tensor:
-    return torch.empty_like(scores, dtype=torch.bool)
+@suppress.register_fake
+def _(boxes: Tensor, scores: Tensor, overlap: float, most: int) -> Tensor:
+    return scores.new_empty((scores.shape[0], most), dtype=torch.int64)
+
+
+def pool(
+    maps: Sequence[Tensor],
+    boxes: Tensor,
+    image: Tensor,
+    level: Tensor,
+    scales: Sequence[float],
+    size: int,
+    samples: int,
+) -> Tensor:
+    """RoIAlign, each box from the map of its level.
+
+    Args:
+        maps: float32 (N, C, h, w), one per level.
+        boxes: float32 (M, 4), in the pixels of the image.
+        image, level: int64 (M,), whose box it is and which map it is pooled from.
+        scales: side of a map as a share of the image's.
+        size: side of what is pooled. samples: along a side of each of its cells.
+
+    Returns:
+        float32 (M, C, size, size); zeros of a box whose level is not there.
+    """
+    result = maps[0].new_zeros((len(boxes), maps[0].shape[1], size, size))
+    regions = torch.cat([image[:, None].to(boxes.dtype), boxes], 1)
+    for number, (values, scale) in enumerate(zip(maps, scales, strict=True)):
+        place = (level == number).nonzero()[:, 0]
+        result[place] = roi_align(values, regions[place], size, scale, samples)
+    return result
 
 
 @torch.library.custom_op(
@@ -61,29 +92,14 @@ def pooled(
     size: int,
     samples: int,
 ) -> Tensor:
-    """RoIAlign, each box from the map of its level.
-
-    Args:
-        maps: float32 (N, C, h, w), one a level.
-        boxes: float32 (n, 4), in the pixels of the image.
-        image, level: int64 (n,), whose box it is and which map it is pooled from.
-        scales: side of a map as a share of the image's.
-        size: side of what is pooled. samples: along a side of each of its cells.
-
-    Returns:
-        float32 (n, C, size, size); zeros of a box whose level is not there.
+    """`pool` in an exported network, which may have been changed since.
 
     Raises:
         ValueError: a box is of an image that is not there.
     """
     if ((image < 0) | (image >= len(maps[0]))).any():  # torchvision would read past the maps
         raise ValueError(f"a box is of an image that is not there: there are {len(maps[0])}.")
-    result = maps[0].new_zeros((len(boxes), maps[0].shape[1], size, size))
-    rows = torch.cat([image[:, None].to(boxes.dtype), boxes], 1)
-    for number, (values, scale) in enumerate(zip(maps, scales, strict=True)):
-        places = (level == number).nonzero()[:, 0]
-        result[places] = roi_align(values, rows[places], size, scale, samples)
-    return result
+    return pool(maps, boxes, image, level, scales, size, samples)
 
 
 @pooled.register_fake
@@ -108,15 +124,29 @@ def onnx_table() -> dict[Any, Callable[..., Any]]:
     def integers(*values: int) -> Any:
         return op.Constant(value_ints=list(values))
 
-    def write_surviving(boxes: Any, scores: Any, overlap: float) -> Any:
-        most = op.Gather(op.Shape(scores), integers(2))
+    def real(value: float) -> Any:
+        return op.Constant(value_float=value)
+
+    def write_suppress(boxes: Any, scores: Any, overlap: float, most: int) -> Any:
+        by_class = op.Transpose(scores, perm=[0, 2, 1])  # (N, K, n), as NonMaxSuppression takes them
+        count = op.Gather(op.Shape(scores), integers(1))
+        if boxes.shape[2] == 1:
+            boxes, asked = op.Squeeze(boxes, integers(2)), by_class
+        else:  # (N K, n, 4) and (N K, 1, n): boxes that differ between the classes are as those of different images
+            boxes = op.Transpose(boxes, perm=[0, 2, 1, 3])
+            boxes = op.Reshape(boxes, op.Concat(integers(-1), count, integers(4), axis=0))
+            asked = op.Reshape(by_class, op.Concat(integers(-1, 1), count, axis=0))
         # rows of image, class, place
         chosen = op.NonMaxSuppression(
-            boxes, scores, most, op.Constant(value_floats=[overlap]), op.Constant(value_floats=[_LOWEST])
+            boxes, asked, count, op.Constant(value_floats=[overlap]), op.Constant(value_floats=[_LOWEST])
         )
-        none = op.Expand(op.Cast(integers(0), to=9), op.Shape(scores))
+        none = op.Expand(op.Cast(integers(0), to=9), op.Shape(asked))
         every = op.Expand(op.Cast(integers(1), to=9), op.Gather(op.Shape(chosen), integers(0)))
-        return op.ScatterND(none, chosen, every)
+        kept = op.Where(op.ScatterND(none, chosen, every), asked, real(ABSENT))
+        kept = op.Transpose(op.Reshape(kept, op.Shape(by_class)), perm=[0, 2, 1])
+        flat = op.Pad(op.Reshape(kept, integers(0, -1)), integers(0, 0, 0, most), real(ABSENT))
+        best, place = op.TopK(flat, integers(most), axis=1)
+        return op.Where(op.Greater(best, real(_LOWEST)), place, integers(-1))
 
     def write_pooled(
         maps: Sequence[Any], boxes: Any, image: Any, level: Any, scales: Sequence[float], size: int, samples: int
@@ -126,17 +156,11 @@ def onnx_table() -> dict[Any, Callable[..., Any]]:
             place = op.Reshape(op.NonZero(op.Equal(level, integers(number))), integers(-1))
             parts.append(
                 op.RoiAlign(
-                    values,
-                    op.Gather(boxes, place),
-                    op.Gather(image, place),
-                    coordinate_transformation_mode="output_half_pixel",
-                    mode="avg",
-                    output_height=size,
-                    output_width=size,
+                    values, op.Gather(boxes, place), op.Gather(image, place), mode="avg", spatial_scale=scale,
+                    coordinate_transformation_mode="output_half_pixel", output_height=size, output_width=size,
                     sampling_ratio=samples,
-                    spatial_scale=scale,
                 )
-            )
+            )  # fmt: skip
             places.append(place)
         if len(parts) == 1:
             return parts[0]
@@ -148,4 +172,4 @@ def onnx_table() -> dict[Any, Callable[..., Any]]:
         return op.Gather(op.Concat(*parts, axis=0), back, axis=0)
 
     operators = getattr(torch.ops, NAMESPACE)
-    return {operators.surviving.default: write_surviving, operators.pooled.default: write_pooled}
+    return {operators.suppress.default: write_suppress, operators.pooled.default: write_pooled}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 
@@ -56,10 +57,20 @@ def pick_levels(strides: Sequence[int], finest: int) -> tuple[int, ...]:
     return tuple(found) or (last,)
 
 
-def image_batch(images: Tensor, sizes: Sequence[Size] | None, stride: int) -> ImageList:
-    """(N, C, H, W) images, of which each fills `sizes[i]` from the top left, padded to a multiple of `stride`.
+class Features(NamedTuple):
+    """The pyramid of a batch of N images.
 
-    Anchors are laid out by whole strides, which only a multiple has.
+    levels: (N, C, h, w) each, the finest first. area: height and width of the batch, padding included. limits: float32
+    (N, 4), width, height, width and height of each image without its padding.
+    """
+
+    levels: list[Tensor]
+    area: Size
+    limits: Tensor
+
+
+def image_sizes(images: Tensor, sizes: Sequence[Size] | None) -> Tensor:
+    """int64 (N, 2): height and width of each image of (N, C, H, W) without its padding, at the right and below.
 
     Raises:
         UserError: the sizes do not fit the images.
@@ -70,5 +81,11 @@ def image_batch(images: Tensor, sizes: Sequence[Size] | None, stride: int) -> Im
     known = [(height, width)] * n if sizes is None else [(int(h), int(w)) for h, w in sizes]
     if len(known) != n or any(not (0 < h <= height and 0 < w <= width) for h, w in known):
         raise UserError(f"expected one (height, width) for each of {n} images, at most {height}x{width}; got {known}.")
-    down, right = -height % stride, -width % stride
-    return ImageList(F.pad(images, (0, right, 0, down)) if down or right else images, known)
+    return torch.tensor(known, device=images.device).reshape(-1, 2)
+
+
+def pad(images: Tensor, stride: int) -> Tensor:
+    """Zeros at the right and below (N, C, H, W), up to a multiple of the stride: anchors are laid out by whole strides,
+    which only a multiple has."""
+    down, right = ((side + stride - 1) // stride * stride - side for side in images.shape[-2:])
+    return F.pad(images, (0, right, 0, down))

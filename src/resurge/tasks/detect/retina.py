@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder, Matcher
-from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
-from torchvision.ops import box_iou, clip_boxes_to_image
+from torchvision.ops import box_iou
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
+from resurge.arch.backbone import Backbone
 from resurge.arch.layers import BatchNorm2d
-from resurge.tasks.detect.boxes import suppressed
-from resurge.tasks.detect.proposals import make_anchors
-from resurge.tasks.detect.pyramid import Pyramid, Size
+from resurge.tasks.detect.head import Head
+from resurge.tasks.detect.ops import ABSENT
+from resurge.tasks.detect.proposals import Anchors
+from resurge.tasks.detect.pyramid import Features, Pyramid
 from resurge.tasks.detect.settings import Detector
+from resurge.tasks.detect.slots import Detections, by_class, clip, rows, select, taken, top
 
 # Overlap from which an anchor is an object, and below which it is none: arXiv:1708.02002, section 4.
 OBJECT, NOTHING = 0.5, 0.4
 
 
-class RetinaHead(nn.Module):
+class RetinaHead(Head):
     """Classes and boxes at three scales and every ratio on each level of the pyramid.
 
     The tensors have a class 0 in front, which no object has and which is never reported: so the published ones, with
@@ -31,12 +34,13 @@ class RetinaHead(nn.Module):
     def __init__(self, pyramid: Pyramid, num_classes: int, settings: Detector) -> None:
         super().__init__()
         self.settings = settings
+        self.num_classes = num_classes
         scale = settings.anchor_scale or 4.0
         last = pyramid.strides[-1]
         strides = (*pyramid.strides, 2 * last, 4 * last)
         # whole pixels, as torchvision's; section 4: scales of 2^0, 2^(1/3), 2^(2/3)
         sides = [tuple(float(int(scale * stride * 2 ** (i / 3))) for i in range(3)) for stride in strides]
-        self.anchors = make_anchors(sides, settings.anchor_ratios)
+        self.anchors = Anchors(sides, settings.anchor_ratios)
         norm = BatchNorm2d if settings.head_norm else None
         self.net = RetinaNetHead(
             settings.fpn_channels, 3 * len(settings.anchor_ratios), num_classes + 1, norm_layer=norm
@@ -44,51 +48,49 @@ class RetinaHead(nn.Module):
         self.matcher = Matcher(OBJECT, NOTHING, allow_low_quality_matches=True)
         self.coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
 
-    def predict(self, levels: dict[str, Tensor]) -> dict[str, Tensor]:
-        """cls_logits (N, A, K + 1) and bbox_regression (N, A, 4) of all anchors, level by level."""
-        return {key: value.float() for key, value in self.net(list(levels.values())).items()}
-
-    def losses(
-        self, batch: ImageList, levels: dict[str, Tensor], targets: list[dict[str, Tensor]]
-    ) -> dict[str, Tensor]:
+    def losses(self, features: Features, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """The terms loss_class (focal) and loss_box (L1), each per hit and then averaged over the images."""
-        anchors = self.anchors(batch, list(levels.values()))
+        anchors = torch.cat(self.anchors(features))
         matched = [
-            self.matcher(box_iou(target["boxes"], own))
+            self.matcher(box_iou(target["boxes"], anchors))
             if len(target["boxes"])
-            else torch.full((len(own),), Matcher.BELOW_LOW_THRESHOLD, device=own.device)
-            for own, target in zip(anchors, targets, strict=True)
+            else torch.full((len(anchors),), Matcher.BELOW_LOW_THRESHOLD, device=anchors.device)
+            for target in targets
         ]
-        terms = self.net.compute_loss(targets, self.predict(levels), anchors, matched)
+        outputs = {name: value.float() for name, value in self.net(features.levels).items()}
+        terms = self.net.compute_loss(targets, outputs, [anchors] * len(targets), matched)
         return {"loss_class": terms["classification"], "loss_box": terms["bbox_regression"]}
 
-    def detect(self, batch: ImageList, levels: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-        anchors = self.anchors(batch, list(levels.values()))
-        outputs = self.predict(levels)
-        cells = [level.shape[-2] * level.shape[-1] for level in levels.values()]
-        counts = [n * len(anchors[0]) // sum(cells) for n in cells]
-        return [
-            self.choose(scores.split(counts), offsets.split(counts), own.split(counts), size)
-            for scores, offsets, own, size in zip(
-                outputs["cls_logits"][..., 1:].sigmoid(),
-                outputs["bbox_regression"],
-                anchors,
-                batch.image_sizes,
-                strict=True,
-            )
-        ]
+    def candidates(self, features: Features) -> Detections:
+        """From each level the `rpn_proposals_test` best pairs of a box and a class."""
+        most = self.settings.rpn_proposals_test
+        scores, labels, moves, bases = [], [], [], []
+        for level, anchors in zip(features.levels, self.anchors(features), strict=True):
+            outputs = self.net([level])
+            score = outputs["cls_logits"].float()[..., 1:].sigmoid()
+            # The best pairs are of the boxes whose best class is best: this sorts one number per box.
+            best, place = top(score.amax(2), most)
+            score = rows(score, place).where((best > -torch.inf)[..., None], ABSENT)
+            best, pair = score.flatten(1).topk(most)
+            place = place.gather(1, pair // self.num_classes)
+            scores.append(best)
+            labels.append(pair % self.num_classes)
+            moves.append(rows(outputs["bbox_regression"].float(), place))
+            bases.append(anchors[place])
+        boxes = self.coder.decode_single(torch.cat(moves, 1).flatten(0, 1), torch.cat(bases, 1).flatten(0, 1))
+        boxes = boxes.unflatten(0, (features.limits.shape[0], -1))
+        return taken(clip(boxes, features.limits[:, None]), torch.cat(scores, 1), torch.cat(labels, 1))
 
-    def choose(
-        self, scores: Sequence[Tensor], offsets: Sequence[Tensor], anchors: Sequence[Tensor], size: Size
-    ) -> dict[str, Tensor]:
-        """Detections of one image. From each level come at most `rpn_proposals_test`, before suppression."""
-        found: dict[str, list[Tensor]] = {"boxes": [], "scores": [], "labels": []}
-        for score, offset, anchor in zip(scores, offsets, anchors, strict=True):
-            row, label = torch.where(score > self.settings.score_threshold)
-            best, order = score[row, label].topk(min(self.settings.rpn_proposals_test, len(row)))
-            row = row[order]
-            boxes = self.coder.decode_single(offset[row], anchor[row])
-            found["boxes"].append(clip_boxes_to_image(boxes, size))
-            found["scores"].append(best)
-            found["labels"].append(label[order])
-        return suppressed({key: torch.cat(parts) for key, parts in found.items()}, self.settings)
+    def detect(self, features: Features) -> Detections:
+        boxes, scores, labels, _ = self.candidates(features)
+        return select(boxes[:, :, None], by_class(scores, labels, self.num_classes), self.settings)
+
+    def smooth_outputs(self, features: Features, boxes: Tensor, image: Tensor) -> Iterator[Tensor]:
+        yield from self.net(features.levels).values()
+
+
+def retinanet(backbone: Backbone, num_classes: int, settings: Detector) -> tuple[Pyramid, RetinaHead]:
+    """Section 4: no level of stride 4, and two beyond the backbone's."""
+    channels = settings.fpn_channels
+    pyramid = Pyramid(backbone, channels, LastLevelP6P7(channels, channels), finest=8, norm=settings.head_norm)
+    return pyramid, RetinaHead(pyramid, num_classes, settings)

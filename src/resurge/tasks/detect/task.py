@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from resurge.config import Section
 from resurge.data.annotations import Annotation
+from resurge.tasks.detect.heads import names_of_heads
 from resurge.tasks.detect.settings import Detector
 from resurge.tasks.scenes.task import IDLE_IN_SCENES, SceneTask
 from resurge.tasks.task import Inputs, Network
@@ -35,7 +36,7 @@ class Detect(SceneTask):
 
     name = "detect"
     noun = "detector"
-    heads: ClassVar[tuple[str, ...]] = ("faster_rcnn", "cascade_rcnn", "retinanet")
+    heads: ClassVar[tuple[str, ...]] = names_of_heads(masks=False)
     metrics: ClassVar[tuple[str, ...]] = ("box_ap", "box_ap50")
     annotation: ClassVar[Annotation] = "boxes"
     usual_classes = 90
@@ -56,12 +57,10 @@ class Detect(SceneTask):
         settings: Section | None = None, *, dropout: float = 0.0,
     ) -> nn.Module:  # fmt: skip
         from resurge.arch.backbone import Backbone
-        from resurge.tasks.detect.boxes_task import DetectionModel
-        from resurge.tasks.detect.masks_task import InstanceModel
+        from resurge.tasks.detect.model import DetectionModel
 
         numbers = settings if isinstance(settings, Detector) else self.default_settings()
-        kind = InstanceModel if self.masks else DetectionModel
-        return kind(Backbone(spec, in_channels), num_classes, self.head(head), numbers)
+        return DetectionModel(Backbone(spec, in_channels), num_classes, self.head(head), numbers)
 
     def published_preprocessing(self, source: Source | None = None) -> ScenePreprocessing:
         from resurge.data.preprocessing import ScenePreprocessing
@@ -140,7 +139,7 @@ class Instances(Detect):
 
     name = "instances"
     noun = "instance segmenter"
-    heads: ClassVar[tuple[str, ...]] = ("mask_rcnn", "cascade_mask_rcnn")
+    heads: ClassVar[tuple[str, ...]] = names_of_heads(masks=True)
     metrics: ClassVar[tuple[str, ...]] = ("mask_ap", "mask_ap50", "box_ap", "box_ap50")
     annotation = "masks"
     masks = True

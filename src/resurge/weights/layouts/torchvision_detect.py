@@ -54,7 +54,7 @@ def is_detection(names: Iterable[str]) -> bool:
 
 
 def to_resurge(tensors: Mapping[str, Value], spec: Spec) -> dict[str, Value]:
-    """torchvision's tensors under this project's names, those of `DetectionModel` and `InstanceModel`.
+    """torchvision's tensors under this project's names, those of `DetectionModel`.
 
     Names that torchvision's detectors do not have are kept as they are: whoever loads the result sees them as
     unexpected.
@@ -74,7 +74,7 @@ def to_resurge(tensors: Mapping[str, Value], spec: Spec) -> dict[str, Value]:
 
 
 def from_resurge(tensors: Mapping[str, Value], spec: Spec) -> dict[str, Value]:
-    """The tensors of a `DetectionModel` or `InstanceModel` under torchvision's names.
+    """The tensors of a `DetectionModel` under torchvision's names.
 
     Raises:
         UserError: torchvision has no such detector (a cascade), or no names for a choice of the spec.
