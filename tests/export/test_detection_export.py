@@ -35,10 +35,9 @@ from resurge.infer.folder import Export
 from resurge.infer.predictor import Predictor
 from resurge.optimize.rewrite import rewrite
 from resurge.runs import load_run, save_run_model
-from resurge.tasks.detect.boxes import paste
 from resurge.tasks.detect.model import ExportedDetector
 from resurge.tasks.detect.ops import pooled
-from resurge.tasks.detect.outputs import Suppression, batched, found_in, pasted
+from resurge.tasks.detect.outputs import Suppression, batched, found_in
 
 for name in ("onnx", "onnxscript", "onnxruntime", "openvino"):
     pytest.importorskip(name)
@@ -215,19 +214,6 @@ def test_raw_candidates_become_the_same_objects(head: str, runs: Callable[[str],
         agree(wrong(candidates), told, 1e-6)
 
 
-def test_masks_are_pasted_as_torchvision_pastes() -> None:
-    noise = np.random.default_rng(0)
-    for side, size in ((28, (120, 90)), (4, (40, 300))):
-        corners = noise.uniform(0, 1, (12, 2, 2)) * (size[1], size[0])
-        boxes = np.concatenate([corners.min(1), corners.max(1)], axis=1).astype(np.float32)
-        boxes[0], boxes[1] = (0, 0, size[1], size[0]), (3.5, 3.5, 3.5, 3.5)
-        shares = noise.uniform(0, 1, (12, side, side)).astype(np.float32)
-        theirs = paste(torch.from_numpy(shares)[:, None], torch.from_numpy(boxes), size).numpy()
-        ours = np.stack([pasted(share, box, size) for share, box in zip(shares, boxes, strict=True)])
-        assert theirs[0].any()
-        assert (ours != theirs).mean() < 1e-5
-
-
 def test_an_export_and_its_certificate(exported: tuple[Path, ExportedProgram], runs: Callable[[str], Path]) -> None:
     certificate = json.loads((exported[0] / "certificate.json").read_text())
     assert certificate["agreement"] == 1
@@ -278,7 +264,7 @@ def test_a_wrong_detector_is_noticed(runs: Callable[[str], Path]) -> None:
 
         return ask
 
-    told = [(batch, Live(run).objects(batch.images, batch.sizes)) for batch in batches]
+    told = [(batch, Live(run).run(batch.images, batch.sizes)) for batch in batches]
     right = compare_objects(told, answering(rewrite(run.model)), run.classes)
     assert right.before > 0
     assert right.agreement == 1

@@ -5,15 +5,18 @@ from __future__ import annotations
 from copy import copy, deepcopy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from detectors_alive import CLASSES, MASKS, PROPOSALS, photos, torchvision_detector, unfilled
 from torch import Tensor, nn
+from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from resurge.arch.backbone import Backbone
 from resurge.arch.surgery import convert_norm
 from resurge.arch.zoo import get_spec
 from resurge.tasks.detect.model import DetectionModel
+from resurge.tasks.detect.outputs import pasted
 from resurge.tasks.detect.settings import Detector
 from resurge.weights.checkpoint import export_weights, load_weights
 
@@ -200,3 +203,18 @@ def test_the_same_losses_and_gradients(name, get):
         reference.zero_grad()
         reference.load_state_dict(state)
         reference.eval()
+
+
+def test_masks_are_pasted_as_torchvision_pastes() -> None:
+    noise = np.random.default_rng(0)
+    for side, size in ((28, (120, 90)), (4, (40, 300))):
+        corners = noise.uniform(0, 1, (12, 2, 2)) * (size[1], size[0])
+        boxes = np.concatenate([corners.min(1), corners.max(1)], axis=1).astype(np.float32)
+        boxes[0], boxes[1] = (0, 0, size[1], size[0]), (3.5, 3.5, 3.5, 3.5)
+        shares = noise.uniform(0, 1, (12, side, side)).astype(np.float32)
+        theirs = (
+            paste_masks_in_image(torch.from_numpy(shares)[:, None], torch.from_numpy(boxes), size)[:, 0].numpy() >= 0.5
+        )
+        ours = np.stack([pasted(share, box, size) for share, box in zip(shares, boxes, strict=True)])
+        assert theirs[0].any()
+        assert (ours != theirs).mean() < 1e-5

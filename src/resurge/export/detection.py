@@ -73,7 +73,7 @@ def told_of(run: Run, original: Live, material: Material, images: int) -> Iterat
     chosen = material.measured.few(images)
     batch = None
     for batch in object_batches(chosen, run.preprocessing, run.classes, run.task == "instances"):
-        yield batch, original.objects(batch.images, batch.sizes)
+        yield batch, original.run(batch.images, batch.sizes)
     if batch is None:
         raise unreadable(material.measured_on)
 

@@ -256,17 +256,25 @@ class Task(ABC):
         """
         import torch
 
-        images = torch.from_numpy(inputs.images).to(next(model.parameters()).device)
+        device = next(model.parameters()).device
+        images, own = (torch.from_numpy(values).to(device) for values in (inputs.images, inputs.sizes))
         with torch.inference_mode():
-            outputs = {"logits": self.logits(model, images, tta).cpu().numpy()}
+            outputs = {name: values.cpu().numpy() for name, values in self.outputs(model, images, own, tta).items()}
         seen = [(int(height), int(width)) for height, width in inputs.sizes]
         return [self.decode(outputs, row, seen[row], size, classes, score) for row, size in enumerate(sizes)]
 
-    def logits(self, model: nn.Module, images: Tensor, tta: TTA = TTA()) -> Tensor:
-        """(N, C, H, W) -> float32 logits, (N, K) of a classifier and (N, K, H, W) of a segmenter; with test-time
-        augmentation the logarithms of averaged probabilities in their place."""
+    def outputs(self, model: nn.Module, images: Tensor, sizes: Tensor, tta: TTA = TTA()) -> dict[str, Tensor]:
+        """The outputs of a network in torch, by name, as those of an export: `decode` takes both.
+
+        A classifier puts out float32 `logits` (N, K), a segmenter (N, K, H, W), or with test-time augmentation the
+        logarithms of averaged probabilities in their place. Of a detector see `resurge.tasks.detect.outputs`.
+
+        Args:
+            images: float32 (N, C, H, W), padded at the right and below.
+            sizes: int64 (N, 2), height and width of each image without its padding.
+        """
         logits: Tensor = model(images)
-        return logits.float()
+        return {"logits": logits.float()}
 
     @abstractmethod
     def columns(self, top: int = 1) -> list[str]:

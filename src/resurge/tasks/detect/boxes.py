@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
-from torchvision.models.detection.roi_heads import paste_masks_in_image
-from torchvision.ops import clip_boxes_to_image
 
 from resurge.errors import UserError
-from resurge.tasks.detect.pyramid import Size
-
-PASTED_AT_ONCE = 2**26  # pixels of masks that are float32 at a time: 256 MiB
+from resurge.tasks.detect.outputs import pasted
+from resurge.tasks.detect.slots import clip
+from resurge.tasks.result import Size
 
 
 def clean_targets(
@@ -70,27 +69,15 @@ def postprocess(
         The same; boxes are clipped to the image and masks are pasted into it, bool (n, height, width).
     """
     results = []
-    for found, (height, width), original in zip(detections, sizes, originals, strict=True):
-        down, across = (
-            torch.tensor(float(new)) / torch.tensor(float(old))
-            for new, old in zip(original, (height, width), strict=True)
-        )
-        scale = torch.stack([across, down, across, down]).to(found["boxes"].device)
-        result = {**found, "boxes": clip_boxes_to_image(found["boxes"] * scale, original)}
+    for found, seen, (height, width) in zip(detections, sizes, originals, strict=True):
+        boxes = found["boxes"]
+        limits, before = boxes.new_tensor([width, height] * 2), boxes.new_tensor([seen[1], seen[0]] * 2)
+        result = {**found, "boxes": clip(boxes * (limits / before), limits)}
         if "masks" in found:
-            result["masks"] = paste(found["masks"], result["boxes"], original)
+            masks = np.zeros((len(boxes), height, width), dtype=bool)
+            shares, places = (values.detach().float().cpu().numpy() for values in (found["masks"], result["boxes"]))
+            for mask, share, box in zip(masks, shares, places, strict=True):
+                mask[:] = pasted(share[0], box, (height, width))
+            result["masks"] = torch.from_numpy(masks).to(boxes.device)
         results.append(result)
     return results
-
-
-def paste(masks: Tensor, boxes: Tensor, size: Size, threshold: float = 0.5) -> Tensor:
-    """Probabilities (n, 1, s, s) within boxes (n, 4) -> bool (n, *size), true from `threshold` on.
-
-    A few at a time are enlarged in float32, so that only the result grows with the number of detections.
-    """
-    result = torch.zeros((len(masks), *size), dtype=torch.bool, device=masks.device)
-    step = max(1, PASTED_AT_ONCE // max(1, size[0] * size[1]))
-    for start in range(0, len(masks), step):
-        part = slice(start, start + step)
-        result[part] = paste_masks_in_image(masks[part].float(), boxes[part], size)[:, 0] >= threshold
-    return result

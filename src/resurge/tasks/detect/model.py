@@ -13,9 +13,10 @@ from resurge.errors import UserError, suggest
 from resurge.tasks.detect.boxes import clean_targets, postprocess
 from resurge.tasks.detect.head_outputs import diagonal_boxes
 from resurge.tasks.detect.heads import HEADS, build_head
-from resurge.tasks.detect.pyramid import Features, Size, image_sizes, pad
+from resurge.tasks.detect.pyramid import Features, image_sizes, pad
 from resurge.tasks.detect.settings import Detector
 from resurge.tasks.detect.slots import Detections
+from resurge.tasks.result import Size
 
 
 class DetectionModel(nn.Module):

@@ -15,8 +15,7 @@ from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 from resurge.arch.backbone import Backbone
 from resurge.arch.layers import BatchNorm2d
 from resurge.errors import UserError
-
-Size = tuple[int, int]  # height, width
+from resurge.tasks.result import Size
 
 
 class Pyramid(FeaturePyramidNetwork):

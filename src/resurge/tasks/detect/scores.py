@@ -13,6 +13,7 @@ from resurge.data.loading import SceneBatch
 from resurge.data.splits import ObjectSplit
 from resurge.errors import UserError
 from resurge.tasks.detect.metrics import AveragePrecision, Matches, encode_masks, f1, match
+from resurge.tasks.detect.outputs import found_in
 from resurge.tasks.result import Size
 from resurge.tasks.scenes.metrics import EXAMPLES, SceneScores, own_size
 from resurge.tasks.task import Task
@@ -58,12 +59,12 @@ class ObjectScores(SceneScores[ObjectSplit]):
         return found | {"objects": sum(row["n"] for row in found["box"]["per_class"])}
 
     def update(self, model: nn.Module, batch: SceneBatch, split: ObjectSplit) -> None:
-        detections = model(batch.images, batch.sizes)
+        sizes = torch.tensor(batch.sizes, device=batch.images.device)
+        outputs = {name: values.cpu().numpy() for name, values in self.task.outputs(model, batch.images, sizes).items()}
         for row, index in enumerate(batch.indices.tolist()):
             size, truth = self._objects(batch, row, split, index)
-            # one image at a time: full-size masks of a whole batch need not fit into memory
-            (found,) = model.postprocess(detections[row : row + 1], [batch.sizes[row]], [size])  # type: ignore[operator]
-            kept = self._precision.add(split.image_ids[index], size, truth, found)
+            found = found_in(outputs, row, batch.sizes[row], size)
+            kept = self._precision.add(split.image_ids[index], size, truth, vars(found))
             image = self.entry(split, index)
             if self.examples:
                 matches = match(*kept, "mask" if self.task.masks else "box")

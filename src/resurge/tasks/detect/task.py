@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from PIL import Image
-    from torch import nn
+    from torch import Tensor, nn
 
     from resurge.arch.spec import Spec
     from resurge.data.preprocessing import ScenePreprocessing
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from resurge.recipe import Recipe
     from resurge.tasks.detect.coco_file import CocoFile
     from resurge.tasks.detect.scores import ObjectScores
+    from resurge.tasks.detect.slots import Detections
     from resurge.tasks.objective import Objective
     from resurge.tasks.result import Result, Size
     from resurge.weights.catalog import Source
@@ -86,13 +87,9 @@ class Detect(SceneTask):
 
         return found_in(outputs, row, seen, size, score)
 
-    def predict(
-        self, model: nn.Module, inputs: Inputs, sizes: Sequence[Size], classes: Sequence[str], *, score: float = 0.0,
-        tta: TTA = TTA(),
-    ) -> list[Result]:  # fmt: skip
-        from resurge.tasks.detect.live import find
-
-        return list(find(model, inputs, sizes, score))
+    def outputs(self, model: nn.Module, images: Tensor, sizes: Tensor, tta: TTA = TTA()) -> dict[str, Tensor]:
+        found: Detections = model.detect(images, sizes)  # type: ignore[operator]
+        return {name: values for name, values in found._asdict().items() if values is not None}
 
     def columns(self, top: int = 1) -> list[str]:
         return ["class", "score", "x1", "y1", "x2", "y2"]

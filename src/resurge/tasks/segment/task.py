@@ -75,10 +75,10 @@ class Segment(SceneTask):
             return LabelMap.of(finite(outputs["logits"][row]), size)
         return LabelMap.of_decided(outputs["classes"][row], finite(outputs["confidence"][row]), size)
 
-    def logits(self, model: nn.Module, images: Tensor, tta: TTA = TTA()) -> Tensor:
+    def outputs(self, model: nn.Module, images: Tensor, sizes: Tensor, tta: TTA = TTA()) -> dict[str, Tensor]:
         from resurge.tasks.segment.sliding import class_values
 
-        return class_values(model, images, tta)
+        return {"logits": class_values(model, images, tta)}
 
     def columns(self, top: int = 1) -> list[str]:
         return ["class", "pixels", "share"]
