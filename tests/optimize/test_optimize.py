@@ -13,6 +13,7 @@ from resurge.optimize import autotune as module
 from resurge.optimize import timing
 from resurge.optimize.autotune import optimize, race
 from resurge.optimize.passes.attention import Chunked, Parallel
+from resurge.optimize.passes.fusing import ConvReLU
 from resurge.optimize.rewrite import certify
 
 SPLIT = "resnest50 depths=(1,1) planes=(16,32)"
@@ -66,6 +67,44 @@ def test_a_form_that_gains_nothing_is_left(monkeypatch, memory):
     model, images = alive(SPLIT)
     clock(monkeypatch, lambda name: 0.98 if name == "separate_splits" else 1.0)
     assert has(optimize(model, images, memory=memory).model, Chunked)
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """A processor on which no pass is taken without measuring it, as on a GPU."""
+    monkeypatch.setitem(module.STARTS, "cpu", module.STARTS["cuda"])
+
+
+def test_on_a_gpu_a_model_comes_back_as_it_is_where_nothing_is_faster(as_on_a_gpu, monkeypatch, memory):
+    model, images = alive(SPLIT)
+    asked = clock(monkeypatch, lambda name: 1.0)
+    found = optimize(model, images, memory=memory)
+    assert asked[0] == ("as it is", "norms kept", "norms folded", "fused convolutions", "fused dense convolutions")
+    assert str(found.model) == str(model)
+    assert found.certificate.relative < 1e-5
+
+
+@pytest.mark.parametrize("form, folded, fused", [
+    ("norms kept", False, False), ("norms folded", True, False), ("fused convolutions", True, True),
+])  # fmt: skip
+def test_on_a_gpu_the_fastest_passes_are_where_it_begins(as_on_a_gpu, monkeypatch, memory, form, folded, fused):
+    model, images = alive(SPLIT)
+    clock(monkeypatch, lambda name: 0.5 if name in (form, "rewritten") else 1.0)
+    found = optimize(model, images, memory=memory)
+    assert found.choices[0].form == form
+    assert (has(found.model, nn.BatchNorm2d), has(found.model, ConvReLU)) == (not folded, fused)
+    assert found.certificate.relative < 1e-5
+
+
+def test_on_a_gpu_the_whole_is_measured_at_last(as_on_a_gpu, monkeypatch, memory):
+    """Layers that are faster by themselves may be slower together."""
+    model, images = alive(GROUPED)
+    clock(monkeypatch, lambda name: {"1": 0.5, "rewritten": 2.0}.get(name, 1.0))
+    found = optimize(model, images, memory=memory)
+    assert (found.choices[-1].what, found.choices[-1].form) == ("the whole", "as it is")
+    assert str(found.model) == str(model)
+    clock(monkeypatch, lambda name: {"1": 0.5, "rewritten": 0.5}.get(name, 1.0))
+    assert groups_of(optimize(model, images, memory=memory.with_name("other.json")).model) == set()
 
 
 def test_groups_are_chosen_for_each_convolution(monkeypatch, memory):

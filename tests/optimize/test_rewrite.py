@@ -8,15 +8,17 @@ from alive import assert_alive, enliven, structured_images
 from torch import nn
 
 import resurge
+from resurge.arch.blocks import Residual
 from resurge.arch.gates import SqueezeExciteGate
 from resurge.arch.layers import BranchAttention
 from resurge.arch.shortcuts import PooledProjection
 from resurge.arch.surgery import convert_norm, set_drop_block, set_drop_path
 from resurge.arch.transforms import PooledTransform, Res2Conv, SelectiveKernelConv, SplitAttentionConv
 from resurge.errors import UserError
-from resurge.optimize.passes import attention, folding, squeezing
+from resurge.optimize.passes import attention, folding, fusing, squeezing
 from resurge.optimize.passes.attention import Channels, Chunked, Mixed, PairWeights
 from resurge.optimize.passes.chains import PieceByPiece
+from resurge.optimize.passes.fusing import ConvReLU, FusedResidual
 from resurge.optimize.passes.grouping import group_counts, groups_of, regroup
 from resurge.optimize.passes.squeezing import GatedExpand
 from resurge.optimize.rewrite import ALWAYS, PASSES, Certificate, certify, rewrite
@@ -28,6 +30,7 @@ JOINT = (
     "absorb_narrow_mix",
     "one_product",
 )  # on branches that come from one layer: without separate_splits
+FUSED = (*ALWAYS, "fuse_convolutions")
 TINY = "depths=(2,1) planes=(16,32)"
 NETWORKS = {
     "plain": "resnet50",
@@ -110,6 +113,38 @@ def test_what_is_rewritten():
     assert not left("deep stem, average pools", PooledProjection)
 
 
+def test_which_convolutions_are_fused():
+    def fused(name: str, passes: tuple[str, ...] = FUSED) -> nn.Module:
+        return rewrite(alive(name)[0], passes)
+
+    plain = fused("deep stem, average pools")
+    assert not has(plain, nn.ReLU, Residual)
+    assert all(
+        layer.bias is None
+        for block in plain.modules() if isinstance(block, FusedResidual)
+        for layer in block.shortcut.modules() if isinstance(layer, nn.Conv2d)
+    )  # fmt: skip
+    assert has(fused("squeeze"), Residual), "a gate stands between the expansion and the sum"
+    assert not has(fused("plain", ("fuse_convolutions",)), ConvReLU), "without folding there is no bias"
+    dense = fused("grouped", (*ALWAYS, "fuse_dense_convolutions"))
+    assert {layer.conv.groups for layer in dense.modules() if isinstance(layer, ConvReLU)} == {1}
+    assert {layer.conv.groups for layer in fused("grouped").modules() if isinstance(layer, ConvReLU)} == {1, 8}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["deep stem, average pools", "grouped", "split, radix 2"])
+def test_fused_convolutions_on_a_gpu(name):
+    model, images = alive(name)
+    model, images = (each.cuda().bfloat16().to(memory_format=torch.channels_last) for each in (model, images))
+    assert certify(model, rewrite(model, FUSED), images).relative < 0.05
+    conv = nn.Conv2d(64, 64, 3, padding=1).cuda().bfloat16().to(memory_format=torch.channels_last).requires_grad_(False)
+    x, z = (torch.randn(2, 64, 8, 8).cuda().bfloat16().contiguous(memory_format=torch.channels_last) for _ in range(2))
+    found = fusing.cudnn_conv_relu(conv, x, z)
+    assert found is not None, "cuDNN has this kernel"
+    torch.testing.assert_close(found, (conv(x) + z).relu(), rtol=0.02, atol=0.02)
+    assert fusing.cudnn_conv_relu(conv, x.float(), z) is None
+
+
 def test_the_default_leaves_what_is_to_be_measured():
     assert ALWAYS == ("fold_norms", "flat_attention", "early_squeeze", "pool_before_mix", "joint_pool", "tidy")
     assert has(rewrite(alive("res2")[0]), Res2Conv)
@@ -155,14 +190,15 @@ def test_detectors(task, head):
         nn.init.uniform_(norm.running_mean, -0.1, 0.1)
         nn.init.uniform_(norm.weight, 0.7, 1.3)
     detector.eval()
-    rewritten = rewrite(detector)
-    assert not has(rewritten, nn.BatchNorm2d)
-    assert certify(detector, rewritten, images).relative < 1e-5
-    with torch.no_grad():
-        for old, new in zip(detector(images), rewritten(images), strict=True):
-            assert old.keys() == new.keys()
-            for key in old:
-                torch.testing.assert_close(new[key], old[key], rtol=1e-3, atol=1e-3)
+    for passes in (ALWAYS, FUSED):
+        rewritten = rewrite(detector, passes)
+        assert not has(rewritten, nn.BatchNorm2d)
+        assert certify(detector, rewritten, images).relative < 1e-5
+        with torch.no_grad():
+            for old, new in zip(detector(images), rewritten(images), strict=True):
+                assert old.keys() == new.keys()
+                for key in old:
+                    torch.testing.assert_close(new[key], old[key], rtol=1e-3, atol=1e-3)
 
 
 # ------------------------------------------------------------------------------------------------- wrong variants
@@ -271,6 +307,21 @@ def test_a_lost_activation_is_found_out(monkeypatch):
 
     monkeypatch.setattr(tidying, "IDLE", (*tidying.IDLE, nn.ReLU))
     rejected("plain", ("fold_norms", "tidy"))
+
+
+def test_a_fused_convolution_without_the_shortcut_is_found_out(monkeypatch):
+    monkeypatch.setattr(ConvReLU, "forward", lambda self, x, z=None: self.conv(x).relu())
+    rejected("plain", FUSED)
+
+
+def test_a_lost_bias_of_the_shortcut_is_found_out(monkeypatch):
+    def lost(expand, shortcut):
+        for layer in shortcut.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.bias = None
+
+    monkeypatch.setattr(fusing, "_take_bias", lost)
+    rejected("plain", FUSED)
 
 
 # --------------------------------------------------------------------------------------------------------- groups

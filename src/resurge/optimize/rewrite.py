@@ -34,6 +34,7 @@ from resurge.optimize.passes.attention import (
 )
 from resurge.optimize.passes.chains import separate_pieces
 from resurge.optimize.passes.folding import fold_norms
+from resurge.optimize.passes.fusing import fuse_convolutions
 from resurge.optimize.passes.grouping import groups_of
 from resurge.optimize.passes.squeezing import early_squeeze
 from resurge.optimize.passes.tidying import tidy
@@ -45,8 +46,9 @@ class Pass:
     """A rewriting by name.
 
     apply: takes a model in evaluation mode that it may change, and returns the rewritten one.
-    when: `always` is meant to cost nothing in any runtime. The others are forms between which is chosen by measuring:
-    `measured` once for a network, `layer` for each layer of its own, `cuda` once for a network on a GPU.
+    when: `always` costs nothing in any runtime on a processor and in any compiled one; in PyTorch's eager mode on a GPU
+    these are measured too. The others are forms between which is chosen by measuring: `measured` once for a network,
+    `layer` for each layer of its own, `cuda` once for a network on a GPU.
     """
 
     name: str
@@ -91,6 +93,13 @@ PASSES: dict[str, Pass] = {
             for width in (16, 32, 64)
         ),
         Pass("tidy", "dropout, drop path and identities go; a convolution and its activation are a row", tidy),
+        Pass("fuse_convolutions", "convolution, bias, residual sum and ReLU are one kernel", fuse_convolutions, "cuda"),
+        Pass(
+            "fuse_dense_convolutions",
+            "the same, but grouped convolutions stay as they are",
+            partial(fuse_convolutions, grouped=False),
+            "cuda",
+        ),
     )
 }
 """All passes, in the order in which they are applied."""
