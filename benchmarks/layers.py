@@ -23,7 +23,7 @@ from resurge.bench.peers import Peer, peer_of
 from resurge.bench.record import Rows, machine
 from resurge.bench.subjects import Subject, open_subject
 from resurge.export.forms import form_of
-from resurge.infer.engines import openvino_core, openvino_settings
+from resurge.infer.engines.openvino import openvino_core, openvino_settings
 
 Counted = tuple[str, str, float]
 """Kind, name and seconds of a layer."""

@@ -25,6 +25,17 @@ def suggest(word: str, options: Iterable[str]) -> str:
     return f" Did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of another package's error, at most 300 characters of it; its type where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def kind_and_line(error: BaseException) -> str:
+    """The type of another package's error, and its first line."""
+    return f"{type(error).__name__}: {first_line(error)}" if str(error).strip() else type(error).__name__
+
+
 class TrainingInterrupted(Exception):
     """Ctrl-C or SIGTERM arrived; a checkpoint was written at the last whole optimizer step.
 

@@ -1,11 +1,13 @@
-"""Writing files so that a reader sees the old content or the new one, and never half of either."""
+"""Writing files and folders so that a reader sees the old content or the new one, and never half of either."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,10 +34,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files private; give the result the permissions an ordinary open() would have given.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
+        os.chmod(temporary, _usual_mode(0o666))  # mkstemp makes files private
         os.replace(temporary, target)
         temporary = None
     except OSError as error:
@@ -57,3 +56,80 @@ def atomic_write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     """Write `content`; see :func:`atomic_write`."""
     with atomic_write(path, "wb") as file:
         file.write(content)
+
+
+@contextlib.contextmanager
+def atomic_folder(
+    path: str | os.PathLike[str], check: Callable[[], object] = lambda: None, hint: str = "Choose another place."
+) -> Iterator[Path]:
+    """A new folder beside `path` that takes its place when the block ends well. When it raises, the new folder is
+    removed, and the folders above it that were made for it; what stood at `path` goes only when the new one stands.
+
+    Args:
+        check: is called just before the new folder is renamed, and may raise.
+        hint: what the user can do, at the end of a message.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    target = Path(path)
+    parent = target.absolute().parent
+    made: list[Path] = []
+    try:
+        with _writing(target, hint):
+            made += [folder for folder in (parent, *parent.parents) if not folder.exists()]
+            parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{target.name}.", suffix=".tmp"))
+        try:
+            yield temporary
+            check()
+            with _writing(target, hint):
+                temporary.chmod(_usual_mode(0o777))  # mkdtemp makes it private
+                _swap(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except BaseException:
+        for folder in made:  # the innermost first
+            with contextlib.suppress(OSError):  # it was not made, or somebody else has put something there
+                folder.rmdir()
+        raise
+
+
+def _swap(temporary: Path, target: Path) -> None:
+    if not target.exists():
+        temporary.rename(target)
+        return
+    old = Path(tempfile.mkdtemp(dir=temporary.parent, prefix=f".{target.name}.", suffix=".old"))
+    try:
+        target.rename(old / "old")
+        try:
+            temporary.rename(target)
+        except OSError:
+            (old / "old").rename(target)
+            raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _writing(target: Path, hint: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror or error}. {hint}") from error
+
+
+def _usual_mode(mode: int) -> int:
+    """The permissions that an ordinary file or folder gets."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return mode & ~umask
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,8 +1,10 @@
-"""The machine that a measurement was made on."""
+"""The machine that a measurement was made on, and the packages it was made with."""
 
 from __future__ import annotations
 
+import os
 import platform
+from importlib import metadata
 from pathlib import Path
 
 
@@ -13,3 +15,37 @@ def processor() -> str:
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def processor_count() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def versions(*packages: str, absent: str | None = None) -> dict[str, str]:
+    """The versions of Python and of packages by name.
+
+    Args:
+        absent: what stands for a package that is not installed; None leaves it out.
+    """
+    found = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            if absent is not None:
+                found[name] = absent
+    return found
+
+
+def described(*packages: str) -> dict[str, object]:
+    """The processor, `versions` of those packages that are installed, and where torch is one of them how it computes:
+    threads, vector instructions, GPU."""
+    found: dict[str, object] = {"processor": processor(), **versions(*packages)}
+    if "torch" in packages:
+        import torch
+
+        found |= {"threads": torch.get_num_threads(), "capability": torch.backends.cpu.get_cpu_capability()}
+        if torch.cuda.is_available():
+            found["gpu"] = torch.cuda.get_device_name()
+    return found

@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import platform
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ from resurge.arch.zoo import get_spec
 from resurge.config import Section, to_plain
 from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
 from resurge.errors import UserError, suggest
+from resurge.machine import versions
 from resurge.recipe import Machine, Recipe
 from resurge.tasks.table import TASKS, build_task_model
 from resurge.weights.checkpoint import load_weights, save_model
@@ -39,6 +38,8 @@ from resurge.weights.model_json import FORMAT, read_model_json
 LAST = Path("checkpoints", "last.ckpt")
 BEST = Path("checkpoints", "best.ckpt")
 OURS = ("recipe.yaml", "split.csv", "metrics.csv", "model.safetensors", "model.json", "evaluation.json", "report.html")
+PACKAGES = ("resurge", "torch", "torchvision", "lightning-fabric")
+"""Those whose versions a run states."""
 OUR_FOLDERS = ("checkpoints", "tb", "explain")
 
 
@@ -73,7 +74,7 @@ def bare_run(name: str, spec: Spec, model: nn.Module, preprocessing: Preprocessi
         "num_classes": classes,
         "classes": list(names),
         "preprocessing": preprocessing.to_json(),
-        "versions": versions(),
+        "versions": versions(*PACKAGES, absent="not installed"),
         **meta,
     }
     return Run(Path(name), "classify", model, spec, names, preprocessing, told, None)
@@ -227,17 +228,6 @@ def save_run_model(
             "norm": norm,
             "scores": dict(scores),
             "data": dict(data),
-            "versions": versions(),
+            "versions": versions(*PACKAGES, absent="not installed"),
         },
     )
-
-
-def versions() -> dict[str, str]:
-    """What the training ran with."""
-    found = {"python": platform.python_version()}
-    for name in ("resurge", "torch", "torchvision", "lightning-fabric"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found

@@ -23,11 +23,11 @@ from torch.export import ExportedProgram
 from resurge.cli import main
 from resurge.errors import UserError
 from resurge.export import detection as detection_export
-from resurge.export import make as exporting
+from resurge.export import exporting
 from resurge.export.calibration import Pictures
 from resurge.export.convert import trace, write_onnx, write_openvino, write_program
+from resurge.export.exporting import Wanted, export
 from resurge.export.fidelity_objects import ObjectComparison, compare_objects, object_batches
-from resurge.export.make import Wanted, export
 from resurge.export.quantize import Node, Trial, _aside, _Onnx, quantize_folder
 from resurge.infer.engines import Engine, open_engine
 from resurge.infer.engines.live import Live

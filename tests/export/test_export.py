@@ -22,10 +22,10 @@ from torch import nn
 import resurge
 from resurge.cli import main
 from resurge.errors import UserError
-from resurge.export import make as exporting
+from resurge.export import exporting
 from resurge.export.convert import Deployed, output_names, trace, write_onnx
+from resurge.export.exporting import export
 from resurge.export.forms import FORMS, rewritten_for
-from resurge.export.make import export
 from resurge.infer.predictor import Predictor
 from resurge.runs import load_run, save_run_model
 

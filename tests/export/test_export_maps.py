@@ -21,9 +21,9 @@ from resurge.cli import main
 from resurge.data.preprocessing import ScenePreprocessing
 from resurge.data.sources import open_data
 from resurge.errors import UserError
-from resurge.export import make as exporting
+from resurge.export import exporting
+from resurge.export.exporting import export
 from resurge.export.fidelity import Comparison, largest_difference
-from resurge.export.make import export
 from resurge.infer.engines.live import Live
 from resurge.infer.predictor import Predictor
 from resurge.runs import load_run, save_run_model

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from tiny_exports import write_classifier
 
-from resurge.export.place import beside
+from resurge.files import atomic_folder
 
 
 def interrupted(target: Path, *files: Path) -> None:
     """An export to `target` that is interrupted when it and somebody else have written files."""
-    with beside(target, overwrite=False) as folder:
+    with atomic_folder(target) as folder:
         for file in (folder / "file", *files):
             file.touch()
         raise KeyboardInterrupt
@@ -37,7 +37,7 @@ def test_folders_that_others_use_meanwhile_stay(tmp_path: Path) -> None:
 
 
 def test_what_ends_well_stays(tmp_path: Path) -> None:
-    with beside(tmp_path / "new" / "a" / "b", overwrite=False) as folder:
+    with atomic_folder(tmp_path / "new" / "a" / "b") as folder:
         (folder / "file").touch()
     assert [path.name for path in (tmp_path / "new" / "a" / "b").iterdir()] == ["file"]
 

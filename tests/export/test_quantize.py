@@ -14,7 +14,7 @@ import pytest
 from tiny_exports import pictures, write_classifier, write_files
 
 from resurge.errors import UserError
-from resurge.export.make import export
+from resurge.export.exporting import export
 from resurge.infer.predictor import Predictor
 
 for name in ("onnx", "onnxscript", "onnxruntime", "openvino", "nncf"):
@@ -52,7 +52,7 @@ def test_ctrl_c_after_quantising_reaches_its_handler(run: Path, images: Path, tm
     """OpenVINO and NNCF left a signal stack behind that was no longer there: the process ended with a fault."""
     program = """
 import os, signal, sys, time
-from resurge.export.make import export
+from resurge.export.exporting import export
 export(sys.argv[1], sys.argv[2], "openvino", "int8", calibrate=sys.argv[3], max_drop=100)
 stack = bytearray(1 << 20)  # what was given back is used again
 signal.signal(signal.SIGINT, lambda *_: sys.exit(7))

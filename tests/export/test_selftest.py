@@ -11,9 +11,9 @@ import pytest
 from scene_runs import write_run
 
 from resurge.errors import UserError
-from resurge.export import make as exporting
+from resurge.export import exporting
 from resurge.export.consistency import differing
-from resurge.export.make import export
+from resurge.export.exporting import export
 
 Outputs = dict[str, np.ndarray]
 SIZES = np.array([[60, 80]])

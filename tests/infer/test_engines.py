@@ -16,8 +16,9 @@ import torch
 from tiny_exports import pictures, write_classifier
 
 from resurge.errors import UserError
-from resurge.export.make import export
-from resurge.infer import engines
+from resurge.export.exporting import export
+from resurge.infer.engines import open_engine
+from resurge.infer.engines import openvino as openvino_engine
 from resurge.infer.folder import described, read_export
 from resurge.infer.predictor import Predictor
 from resurge.runs import load_run
@@ -73,7 +74,6 @@ def test_a_file_that_is_no_network(format: str, made: dict[str, Path], tmp_path:
     files = json.loads((folder / "model.json").read_text())["export"]["files"]
     name = next(iter(files))
     (folder / name).write_bytes(b"<nothing/>")
-
     change(folder, files={**files, name: described(folder / name)})
     with pytest.raises(UserError, match="cannot be loaded"):
         Predictor(folder)
@@ -177,7 +177,7 @@ def test_a_processor_without_bf16(made: dict[str, Path], monkeypatch: pytest.Mon
             asked.append(settings)
             return self.real.compile_model(model, device, settings)
 
-    monkeypatch.setattr(engines, "need", lambda name: SimpleNamespace(Core=Core))
+    monkeypatch.setattr(openvino_engine, "need", lambda name: SimpleNamespace(Core=Core))
     predictor = Predictor(made["openvino"])
     assert predictor.precision == "fp32"
     assert "no bf16" in predictor.notes[0]
@@ -193,7 +193,7 @@ def test_torch_says_that_a_precision_is_emulated(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features, raising=False)
     exported = read_export(made["torch"])
     told = {**exported.meta["export"], "precision": precision}  # of the description only: the program is in bf16
-    engine = engines.open_engine(replace(exported, meta={**exported.meta, "export": told}), "cpu")
+    engine = open_engine(replace(exported, meta={**exported.meta, "export": told}), "cpu")
     assert engine.precision == precision
     assert [f"no {precision} arithmetic: torch emulates it" in note for note in engine.notes] == [True] * (not able)
 
@@ -247,7 +247,7 @@ def test_bf16_is_near_fp32(made: dict[str, Path]) -> None:
 
 
 def test_onnx_runtime_has_the_expected_side_fixed_and_takes_others(made: dict[str, Path]) -> None:
-    engine = engines.open_engine(read_export(made["onnx"]), "cpu")
+    engine = open_engine(read_export(made["onnx"]), "cpu")
     side = engine._side[0]
     model = load_run(made["run"]).model
     assert list(engine._sessions) == [(side, side)]

@@ -18,8 +18,8 @@ from resurge.bench.peers import Peer, peer_of, require, settings_of
 from resurge.bench.settings import AGAINST, IMPOSSIBLE, PRECISIONS, RUNTIMES, Cell, Settings
 from resurge.bench.subjects import Subject, open_subject
 from resurge.bench.traffic import bandwidth, traffic
-from resurge.errors import UserError, suggest
-from resurge.infer.engines import need
+from resurge.errors import UserError, first_line, suggest
+from resurge.infer.engines.engine import need
 from resurge.optimize import timing
 from resurge.tasks.running import pick_device
 
@@ -198,7 +198,7 @@ class Bench:
                 made = make()
                 own = Compared.of(made.ask(job.images), expected)
             except Exception as error:  # other packages raise what they like
-                notes.append(f"{peer}, {name}, does not run: {(str(error).splitlines() or [type(error).__name__])[0]}")
+                notes.append(f"{peer}, {name}, does not run: {first_line(error)}")
                 continue
             if own.fits(cell.precision):
                 found[name], compared[name] = made, own

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from resurge.bench.files import Files
 from resurge.bench.settings import Cell
 from resurge.bench.subjects import Subject
-from resurge.errors import UserError
+from resurge.errors import UserError, first_line
 from resurge.infer.engines import open_engine
 from resurge.infer.folder import Export
 from resurge.optimize.autotune import optimize
@@ -159,6 +159,7 @@ def ours(subject: Subject, job: Job, files: Files) -> Contestant:
         try:
             return in_torch("rewritten, frozen", rewrite(model), job, compiled={"freezing": True})
         except RuntimeError as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"torch.compile does not work here ({first}). Leave compile out of --runtimes.") from error
+            raise UserError(
+                f"torch.compile does not work here ({first_line(error)}). Leave compile out of --runtimes."
+            ) from error
     return in_engine("export", files.ours(subject, runtime, precision), job)

@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 from resurge.bench.subjects import Subject
-from resurge.errors import UserError
+from resurge.errors import UserError, first_line
 from resurge.export.convert import OPSET, Deployed, output_names, quiet, trace, write_onnx, write_openvino
+from resurge.export.exporting import Wanted
 from resurge.export.forms import form_of
-from resurge.export.make import Wanted
 from resurge.export.quantize import classes_trial, quantize_folder
-from resurge.infer.engines import INPUT, need
+from resurge.infer.engines.engine import INPUT, need
 from resurge.infer.folder import FILES, Export
 from resurge.optimize.rewrite import ALWAYS, rewrite
 
@@ -126,7 +126,6 @@ def _write_plain(subject: Subject, net: nn.Module) -> Callable[[Path], Any]:
             assert program is not None
             program.save(os.fspath(folder / FILES["onnx"][0]))
         except Exception as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(f"torch cannot export the other package's network as ONNX: {first[:300]}") from error
+            raise UserError(f"torch cannot export the other package's network as ONNX: {first_line(error)}") from error
 
     return write

@@ -17,8 +17,9 @@ from resurge.bench.contestants import Ask, Contestant, Job, in_torch, ready
 from resurge.bench.files import Files
 from resurge.bench.settings import Cell
 from resurge.bench.subjects import Subject
-from resurge.errors import UserError
-from resurge.infer.engines import INPUT, need, openvino_core, openvino_settings
+from resurge.errors import UserError, first_line
+from resurge.infer.engines.engine import INPUT, need
+from resurge.infer.engines.openvino import openvino_core, openvino_settings
 from resurge.weights.checkpoint import export_weights
 
 INSTALL = {"timm": "pip install 'resurge[bench]'", "torchvision": "pip install torchvision"}
@@ -70,7 +71,7 @@ def peer_of(subject: Subject, package: str) -> Peer | str:
         try:
             made.load_state_dict(export_weights(subject.run.model, package), strict=True)
         except (UserError, RuntimeError) as error:
-            return f"{package}'s {name} does not take these weights ({str(error).splitlines()[0]})"
+            return f"{package}'s {name} does not take these weights ({first_line(error)})"
     return Peer(package, name, made.eval().requires_grad_(False), subject.run is not None)
 
 

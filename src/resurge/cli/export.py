@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     if is_run and own:
         words = ", ".join("--" + name.replace("_", "-") for name in own)
         raise UserError(f"{options.run} is a run, which says {words} itself. Leave it out.")
-    from resurge.export.make import Wanted, check, export
+    from resurge.export.exporting import Wanted, check, export
 
     form = None
     if options.form is not None:

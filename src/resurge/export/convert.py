@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from resurge.errors import UserError
+from resurge.errors import UserError, kind_and_line
 from resurge.export.grid_means import TraceablePyramidPooling
 from resurge.export.onnx_graph import ceil_pools, join_slices
-from resurge.infer.engines import INPUT, SIDES, SIZES, need
+from resurge.infer.engines.engine import INPUT, SIDES, SIZES, need
 from resurge.infer.folder import FILES
 from resurge.tasks.detect.ops import onnx_table
 from resurge.tasks.segment.heads.pspnet import PyramidPoolingHead
@@ -86,7 +86,7 @@ def trace(model: nn.Module, channels: int, sizes: bool = False) -> Any:
         with quiet(), torch.no_grad():
             program = torch.export.export(model.eval(), example, dynamic_shapes=dynamic)
     except Exception as error:  # torch raises many kinds, none of them documented
-        raise UserError(f"torch.export cannot trace this network: {_first(error)}") from error
+        raise UserError(f"torch.export cannot trace this network: {kind_and_line(error)}") from error
     fixed = [name for name, at in zip(DIMENSIONS, (0, 2, 3), strict=True) if isinstance(_shape(program)[at], int)]
     if fixed:
         raise UserError(
@@ -141,7 +141,7 @@ def write_onnx(program: Any, folder: Path, outputs: tuple[str, ...], sizes: bool
     except OSError:  # the disk is full, say
         raise
     except Exception as error:
-        raise UserError(f"this network cannot be written as ONNX: {_first(error)}") from error
+        raise UserError(f"this network cannot be written as ONNX: {kind_and_line(error)}") from error
     model = onnx.load(path)
     ceil_pools(model.graph)
     join_slices(model.graph)
@@ -194,8 +194,8 @@ def save_openvino(model: Any, folder: Path, *, halve: bool) -> None:
     except RuntimeError as error:  # of a full disk OpenVINO says "iostream error"
         free = shutil.disk_usage(folder).free / 1e6
         raise UserError(
-            f"OpenVINO cannot write {path.name} ({_first(error)}). The disk has {free:.0f} MB left: free some space, "
-            "or write to another one."
+            f"OpenVINO cannot write {path.name} ({kind_and_line(error)}). The disk has {free:.0f} MB left: "
+            "free some space, or write to another one."
         ) from error
 
 
@@ -213,8 +213,3 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _first(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

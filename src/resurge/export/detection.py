@@ -22,7 +22,8 @@ from resurge.export.fidelity_objects import (
 )
 from resurge.export.fidelity_objects import Run as Find
 from resurge.export.quantize import Ask, Trial
-from resurge.infer.engines import INPUT, SIZES, Engine
+from resurge.infer.engines import Engine
+from resurge.infer.engines.engine import INPUT, SIZES
 from resurge.infer.engines.live import Live
 from resurge.runs import Run
 from resurge.tasks.detect.model import DetectionModel, ExportedDetector

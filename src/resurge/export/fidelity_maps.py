@@ -19,7 +19,7 @@ from resurge.errors import UserError
 from resurge.export.calibration import Material, Pictures, unreadable
 from resurge.export.fidelity import Comparison, Run, decisions, points_lost
 from resurge.export.quantize import CALIBRATION, Ask, Trial
-from resurge.infer.engines import INPUT
+from resurge.infer.engines.engine import INPUT
 from resurge.tasks.segment.metrics import confusion_matrix, scores_of
 from resurge.tasks.segment.predict import enlarged_classes
 

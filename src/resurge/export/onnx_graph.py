@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from resurge.infer.engines import need
+from resurge.infer.engines.engine import need
 
 
 def ceil_pools(graph: Any) -> int:

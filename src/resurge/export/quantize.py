@@ -26,13 +26,14 @@ import numpy as np
 from resurge.export.calibration import BATCH, Material, unreadable
 from resurge.export.convert import quiet, save_openvino
 from resurge.export.fidelity import Comparison, Told, compare
-from resurge.infer.engines import INPUT, need, openvino_core
+from resurge.infer.engines.engine import INPUT, need
+from resurge.infer.engines.openvino import openvino_core
 from resurge.infer.engines.shapes import CompiledShapes
 from resurge.infer.folder import FILES
 
 if TYPE_CHECKING:
+    from resurge.export.exporting import Wanted
     from resurge.export.fidelity_objects import ObjectComparison
-    from resurge.export.make import Wanted
 
 CALIBRATION = 300  # pictures, NNCF's own default
 _RANKED = 100  # pictures that layers are ranked by

@@ -7,7 +7,6 @@ certificate.json    how far it is from what it was made of, and how it was measu
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from resurge.errors import UserError, suggest
+from resurge.files import sha256
 from resurge.weights.model_json import JSON_FILE, read_model_json
 
 CERTIFICATE = "certificate.json"
@@ -55,6 +55,18 @@ def is_export(folder: str | os.PathLike[str]) -> bool:
     return path.is_file() and "export" in read_model_json(folder)
 
 
+def require_free(target: Path, overwrite: bool) -> None:
+    """Raises UserError when `target` is taken, unless by an export that may be replaced."""
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise UserError(f"{target} is a file. Name a folder that is not there yet with --out.")
+    if any(target.iterdir()) and not (overwrite and is_export(target)):
+        what = "an export" if is_export(target) else "a folder with other files in it"
+        hint = "Pass --overwrite to replace it" if what == "an export" else "Name another one"
+        raise UserError(f"{target} is there already, {what}. {hint}.")
+
+
 def read_export(folder: str | os.PathLike[str]) -> Export:
     """Read an export folder and check its files against their hashes.
 
@@ -85,15 +97,6 @@ def read_export(folder: str | os.PathLike[str]) -> Export:
 def described(path: Path) -> dict[str, Any]:
     """Size and hash of a file, as model.json states them."""
     return {"bytes": path.stat().st_size, "sha256": sha256(path)}
-
-
-def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _check_file(path: Path, stated: Any) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from resurge.errors import UserError
+from resurge.files import sha256
 from resurge.weights.sources import HUB_FILE, Source, parse_source
 
 CHUNK = 1 << 20
@@ -74,22 +75,13 @@ def fetch(
     return _fetch_url(source, path, mirror or os.environ.get("RESURGE_MIRROR"), progress)
 
 
-def sha256_of(path: str | os.PathLike[str]) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 def looks_like_web_page(head: bytes) -> bool:
     """Whether a file's first bytes are HTML or XML, which is what portals and error pages send with status 200."""
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     return text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml"))
 
 
-def _problem(path: Path, sha256: str) -> str:
+def _problem(path: Path, expected: str) -> str:
     """Why the file cannot be the one asked for, or an empty string."""
     with path.open("rb") as file:
         head = file.read(512)
@@ -97,10 +89,10 @@ def _problem(path: Path, sha256: str) -> str:
         return "the file is empty"
     if looks_like_web_page(head):
         return "this is a web page, not weights"
-    if sha256:
-        found = sha256_of(path)
-        if not found.startswith(sha256.lower()):
-            return f"expected a SHA-256 that begins with {sha256}, got {found[: max(8, len(sha256))]}"
+    if expected:
+        found = sha256(path)
+        if not found.startswith(expected.lower()):
+            return f"expected a SHA-256 that begins with {expected}, got {found[: max(8, len(expected))]}"
     return ""
 
 

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from resurge.errors import UserError
+from resurge.errors import UserError, first_line
 from resurge.weights.download import looks_like_web_page
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".bin", ".ckpt", ".tar")
@@ -99,8 +99,9 @@ def _read_pickle(path: Path) -> Any:
             "torch.save(model.state_dict(), FILE), or as safetensors."
         ) from error
     except Exception as error:  # a damaged pickle raises whatever its next byte leads to, struct.error for one
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path} is not a file of weights, or was cut short ({reason}). Get it again.") from error
+        raise UserError(
+            f"{path} is not a file of weights, or was cut short ({first_line(error)}). Get it again."
+        ) from error
 
 
 def unwrap(content: Any, where: str) -> Checkpoint:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib import metadata
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +36,14 @@ from resurge.export.fidelity_maps import Scenes, compare_maps, maps_trial
 from resurge.export.fidelity_objects import ObjectComparison
 from resurge.export.fidelity_objects import Told as ObjectsTold
 from resurge.export.forms import form_of, rewritten_for
-from resurge.export.place import beside, require_free
 from resurge.export.quantize import Trial, classes_trial, quantize_folder
 from resurge.export.selftest import run_apart
-from resurge.files import atomic_write_text
-from resurge.infer.engines import Engine, need, open_engine
+from resurge.files import atomic_folder, atomic_write_text
+from resurge.infer.engines import Engine, open_engine
+from resurge.infer.engines.engine import need
 from resurge.infer.engines.live import Live
-from resurge.infer.folder import CERTIFICATE, FILES, FORMATS, PRECISIONS, described, read_export
-from resurge.machine import processor
+from resurge.infer.folder import CERTIFICATE, FILES, FORMATS, PRECISIONS, described, read_export, require_free
+from resurge.machine import processor, versions
 from resurge.runs import Run, load_run
 from resurge.tasks.tta import TTA
 from resurge.weights.model_json import JSON_FILE
@@ -115,7 +114,8 @@ def export(
     require_free(target, overwrite)
     run = source if isinstance(source, Run) else load_run(source)
     _require_possible(run, wanted)
-    with beside(target, overwrite) as folder:
+    free = partial(require_free, target, overwrite)  # it may have been made meanwhile
+    with atomic_folder(target, free, "Choose another place with --out.") as folder:
         return _made(run, wanted, folder, force, say)
 
 
@@ -276,13 +276,7 @@ def _write_json(folder: Path, run: Run, wanted: Wanted, made: dict[str, Any]) ->
 
 def _versions(wanted: Wanted) -> dict[str, str]:
     names = ["resurge", "torch", *RUNTIMES[wanted.format], *(["nncf"] if wanted.precision == "int8" else [])]
-    found = {"python": platform.python_version()}
-    for name in dict.fromkeys(names):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+    return versions(*dict.fromkeys(names), absent="unknown")
 
 
 def _judge(found: Comparison | ObjectComparison, wanted: Wanted, force: bool) -> None:
