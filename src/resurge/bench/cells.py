@@ -22,6 +22,7 @@ from resurge.errors import UserError, first_line, suggest
 from resurge.infer.engines.engine import need
 from resurge.optimize import timing
 from resurge.tasks.running import pick_device
+from resurge.tasks.table import get_task
 
 NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
 YARDSTICK = "the yardstick"
@@ -209,7 +210,7 @@ class Bench:
     def _yardstick_of(self, subject: Subject, cell: Cell) -> Subject | None:
         """The network that efficiency is counted against, on images of the same size; the subject where that is it."""
         name = self.settings.yardstick
-        if name is None or subject.task != "classify" or not _possible(cell):
+        if name is None or not get_task(subject.task).in_catalog or not _possible(cell):
             return None
         if subject.name == name:
             return subject

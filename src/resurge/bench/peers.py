@@ -20,6 +20,7 @@ from resurge.bench.subjects import Subject
 from resurge.errors import UserError, first_line
 from resurge.infer.engines.engine import INPUT, need
 from resurge.infer.engines.openvino import openvino_core, openvino_settings
+from resurge.tasks.table import get_task
 from resurge.weights.checkpoint import export_weights
 
 INSTALL = {"timm": "pip install 'resurge[bench]'", "torchvision": "pip install torchvision"}
@@ -61,7 +62,7 @@ def peer_of(subject: Subject, package: str) -> Peer | str:
     """
     module = require(package)
     entry = subject.entry
-    if entry is None or subject.task != "classify":
+    if entry is None or not get_task(subject.task).in_catalog:
         return f"{package} has no network like {subject.name}"
     name = (entry.alias or entry.name) if package == "timm" else entry.name
     made = _timm(module, name, subject) if package == "timm" else _torchvision(module, name, subject)

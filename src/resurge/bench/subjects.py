@@ -163,7 +163,7 @@ def _of_name(word: str, size: int | None) -> Subject:
 
 
 def _require_measurable(word: str, task: str) -> None:
-    if task not in ("classify", "segment"):
+    if not get_task(task).fixed_cost:
         raise UserError(
             f"{word} is of the task {task}. Classifiers and segmenters are measured here: how long a detector takes "
             "depends on what it finds."

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from resurge.data.bundle import DataBundle
+from resurge.data.folders import find_images
 from resurge.data.images import open_image
 from resurge.data.paths import find_images
 from resurge.data.sources import open_data
@@ -119,9 +121,9 @@ def _opened(run: Run, source: str) -> Material:
         (split, name) for split, name in ((bundle.test, "test"), (bundle.val, "val"), (bundle.train, "train")) if split
     )
     return Material(
-        _pictures(bundle.train or measured, None),
+        Pictures(bundle.train or measured, tuple(range(len(bundle.train or measured)))),
         f"{'train' if bundle.train else name} images of {folder.name}",
-        _pictures(measured, _relabelled(run, bundle, measured), _scene_classes(run, bundle)),
+        _annotated(run, bundle, measured),
         f"{name} images of {folder.name}",
         real=True,
     )
@@ -135,20 +137,16 @@ def _taken_apart(run: Run, source: str) -> dict[str, Any]:
     return {"seed": recipe.seed, "val": recipe.val, "val_fraction": recipe.val_fraction}
 
 
-def _pictures(split: Any, labels: tuple[int, ...] | None, classes: tuple[str, ...] = ()) -> Pictures:
-    return Pictures(split, tuple(range(len(split))), labels, classes)
-
-
-def _scene_classes(run: Run, bundle: Any) -> tuple[str, ...]:
-    return () if run.task == "classify" else tuple(bundle.classes)
-
-
-def _relabelled(run: Run, bundle: Any, split: Any) -> tuple[int, ...] | None:
-    """The labels as indices of the run's classes; None when the data's classes are not the run's."""
-    if run.task != "classify" or not set(bundle.classes) <= set(run.classes):
-        return None
+def _annotated(run: Run, bundle: DataBundle, split: Any) -> Pictures:
+    """The pictures of a split with what is known of them: the labels as indices of the run's classes, if the data's
+    classes are the run's; or the classes that its label maps or objects mean."""
+    indices = tuple(range(len(split)))
+    if get_task(run.task).annotation != "labels":
+        return Pictures(split, indices, classes=tuple(bundle.classes))
+    if not set(bundle.classes) <= set(run.classes):
+        return Pictures(split, indices)
     ours = [run.classes.index(name) for name in bundle.classes]
-    return tuple(ours[label] for label in split.labels)
+    return Pictures(split, indices, tuple(ours[label] for label in split.labels))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -45,6 +45,8 @@ from resurge.infer.engines.live import Live
 from resurge.infer.folder import CERTIFICATE, FILES, FORMATS, PRECISIONS, described, read_export, require_free
 from resurge.machine import processor, versions
 from resurge.runs import Run, load_run
+from resurge.tasks.table import get_task
+from resurge.tasks.task import Annotation
 from resurge.tasks.tta import TTA
 from resurge.weights.model_json import JSON_FILE
 
@@ -138,7 +140,7 @@ def check(wanted: Wanted) -> None:
 
 def _require_possible(run: Run, wanted: Wanted) -> None:
     finders.require_possible(run, wanted.raw)
-    if wanted.decide and run.task != "segment":
+    if wanted.decide and not get_task(run.task).decides:
         raise UserError(f"{run.folder} is of the task {run.task}; only a segmenter puts out a class for every pixel.")
 
 
@@ -153,8 +155,8 @@ def _made(run: Run, wanted: Wanted, folder: Path, force: bool, say: Callable[[st
     made = _convert(run, wanted, folder)
     notes = _notes(run)
     _write_json(folder, run, wanted, made)
-    compared = _compared_objects if run.task in finders.TASKS else _compared
-    comparison, engine, questions, sizes = compared(run, wanted, material, made, folder, say)
+    compare_export = COMPARISONS[get_task(run.task).annotation]
+    comparison, engine, questions, sizes = compare_export(run, wanted, material, made, folder, say)
     _judge(comparison, wanted, force)
     say("running it on its own")
     alone = _alone(folder, engine, wanted, made, questions, sizes)
@@ -164,11 +166,11 @@ def _made(run: Run, wanted: Wanted, folder: Path, force: bool, say: Callable[[st
 
 
 def _compared(
-    run: Run, wanted: Wanted, material: Material, made: dict[str, Any], folder: Path, say: Callable[[str], None]
-) -> Compared:
+    ways: Callable[[Run, Live, Material, Wanted], Ways], run: Run, wanted: Wanted, material: Material,
+    made: dict[str, Any], folder: Path, say: Callable[[str], None],
+) -> Compared:  # fmt: skip
     """A classifier or segmenter: quantised where that is wanted, and compared with the run."""
-    compare_with = _maps if run.task == "segment" else _decisions
-    count, trial, compare_to = compare_with(run, Live(run), material, wanted)
+    count, trial, compare_to = ways(run, Live(run), material, wanted)
     if wanted.precision == "int8":
         _quantize(run, wanted, material, trial(), made, folder, say)
     say(f"comparing on {count} of the {material.measured_on}")
@@ -217,6 +219,14 @@ def _compared_objects(
     return comparison, engine, *finders.questions(batch)
 
 
+COMPARISONS: Mapping[Annotation, Callable[..., Compared]] = {
+    "labels": partial(_compared, _decisions),
+    "maps": partial(_compared, _maps),
+    "objects": _compared_objects,
+}
+"""How the export of a network is compared with the run, by what the run was trained on."""
+
+
 def _quantize(
     run: Run, wanted: Wanted, material: Material, trial: Trial, made: dict[str, Any], folder: Path,
     say: Callable[[str], None],
@@ -233,7 +243,7 @@ def _convert(run: Run, wanted: Wanted, folder: Path) -> dict[str, Any]:
     kind = TYPES.get(stored, torch.float32)
     network: torch.nn.Module
     model = rewritten_for(run.model, wanted.format, wanted.precision, wanted.form)
-    finds = run.task in finders.TASKS
+    finds = get_task(run.task).takes_sizes
     if finds:
         network, said = finders.deployed(run, model, kind, wanted.raw)
     else:
@@ -254,7 +264,7 @@ def _notes(run: Run) -> tuple[str, ...]:
     notes = []
     if run.meta.get("random_weights"):
         notes.append("the weights are random: this export answers nothing of use")
-    if run.task == "segment" and not TTA.of_recipe(run.recipe).plain:
+    if "scales" in get_task(run.task).evaluation_options and not TTA.of_recipe(run.recipe).plain:
         notes.append("the run tests with several views of an image; the export gives one forward pass")
     return tuple(notes)
 
