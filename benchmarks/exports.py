@@ -28,12 +28,13 @@ from typing import Any
 
 import numpy as np
 
-from resurge.bench.record import Rows, machine
+from resurge.bench.output import Rows
 from resurge.errors import UserError
 from resurge.export.calibration import Pictures, gather
 from resurge.export.fidelity_objects import ObjectComparison
 from resurge.infer.folder import FORMATS, PRECISIONS
 from resurge.infer.predictor import Predictor
+from resurge.machine import described as machine
 from resurge.runs import load_run
 from resurge.tasks.classify.predict import Classified
 from resurge.tasks.detect.predict import Found

@@ -4,7 +4,7 @@
     python benchmarks/forms.py resnest50 --precision int8 --batch 8 --rounds 21 --json forms.json
     python benchmarks/forms.py skresnext50_32x4d --forms groups_of_16,separate_splits+groups_of_16
 
-The forms run in turn, as `resurge bench` runs its contestants; the ratio is the time of the form in which every pass
+The forms run in turn, as `resurge bench` does; the ratio is the time of the form in which every pass
 that costs nothing is applied, over that of the form with more passes. Above 1 they are worth it. A pass that changes
 nothing about a network is left out.
 """
@@ -18,12 +18,13 @@ from typing import Any
 
 import torch
 
-from resurge.bench.contestants import Job, in_engine
+from resurge.bench.candidates import Workload, in_engine
 from resurge.bench.files import Files
-from resurge.bench.record import Rows, machine
-from resurge.bench.settings import IMPOSSIBLE, Cell
+from resurge.bench.output import Rows
+from resurge.bench.settings import Configuration, possible
 from resurge.bench.subjects import Subject, open_subject
 from resurge.export.forms import EXPORTED
+from resurge.machine import described as machine
 from resurge.optimize.rewrite import ALWAYS, rewrite
 from resurge.optimize.timing import PAUSE, SLOT, race
 
@@ -40,8 +41,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as place:
             files = Files(Path(place), options.pictures)
             for precision in options.precision.split(","):
-                cell = Cell(options.runtime, precision, options.batch)
-                if (cell.runtime, cell.precision) in IMPOSSIBLE:
+                cell = Configuration(options.runtime, precision, options.batch)
+                if not possible(cell.runtime, cell.precision):
                     continue
                 for row in measured(subject, cell, files, options):
                     low, high = row["quartiles"]
@@ -52,9 +53,9 @@ def main() -> None:
                     )
 
 
-def measured(subject: Subject, cell: Cell, files: Files, options: argparse.Namespace) -> list[dict[str, Any]]:
+def measured(subject: Subject, cell: Configuration, files: Files, options: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for each form that differs from the plain one."""
-    job = Job(cell, subject.images(cell.batch, options.pictures), options.threads, torch.device("cpu"))
+    job = Workload(cell, subject.images(cell.batch, options.pictures), options.threads, torch.device("cpu"))
     assert subject.run is not None
     runs = {}
     seen = set()

@@ -22,15 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from across import agreement, best_row, configuration_of, fastest, plain_row
 
 import resurge
-from resurge.bench.across import agreement, best_row, cell_of, fastest, plain_row
-from resurge.bench.cells import Bench, Row
-from resurge.bench.record import Rows, machine
+from resurge.bench.measuring import Bench
+from resurge.bench.output import Row, Rows, Table
 from resurge.bench.settings import Settings
 from resurge.bench.subjects import Subject, open_subject
-from resurge.bench.table import Table
 from resurge.errors import UserError
+from resurge.machine import described as machine
 
 # the yardstick of the efficiencies first
 NETWORKS = (
@@ -94,13 +94,8 @@ def groups(args: argparse.Namespace) -> Iterator[tuple[str, list[tuple[str, int]
 def code_hash() -> str:
     """Of the code that decides how our networks run, and how they are timed."""
     root = Path(resurge.__file__).parent
-    files = sorted(
-        [
-            *(root / "arch").rglob("*.py"),
-            *(root / "deploy").glob("*.py"),
-            *(path for name in ("passes", "bench") for path in (root / "deploy" / name).glob("*.py")),
-        ]
-    )
+    parts = ("arch", "bench", "export", "infer", "optimize")
+    files = sorted(path for name in parts for path in (root / name).rglob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 
@@ -134,7 +129,11 @@ class Session:
         """All rows of a network."""
         subject: Subject | None = None
         for precision, batch in parts:
-            cells = [cell for cell in self.bench.settings.cells() if (cell.precision, cell.batch) == (precision, batch)]
+            cells = [
+                cell
+                for cell in self.bench.settings.configurations()
+                if (cell.precision, cell.batch) == (precision, batch)
+            ]
             kinds = [cell.runtime for cell in cells] + ["best"] + (["plain"] if precision == "bf16" else [])
             if all(self.find(name, kind, precision, batch) for kind in kinds):
                 continue
@@ -216,8 +215,12 @@ def decisions(bench: Bench, rows: Rows, args: argparse.Namespace) -> None:
     subject = open_subject(word, None if args.run else args.size)
     measured = [row for row in rows.rows if row["precision"] == "bf16" and row["runtime"] not in ("plain", "decisions")]
     known = [row for row in measured if row["model"] == "resnest50"]
-    cells = list(bench.settings.cells())
-    cell = cell_of(fastest(known)) if known else next((cell for cell in cells if cell.precision == "bf16"), cells[0])
+    cells = list(bench.settings.configurations())
+    cell = (
+        configuration_of(fastest(known))
+        if known
+        else next((cell for cell in cells if cell.precision == "bf16"), cells[0])
+    )
     found = {**agreement(bench, subject, cell, args.photos, args.photos_limit or None), "runtime": "decisions"}
     found |= {"our_runtime": cell.runtime, "model": "resnest50" if not args.run else str(subject.spec)}
     found["code"] = code_hash()

@@ -18,12 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from resurge.bench.baselines import Baseline, baseline_of
 from resurge.bench.files import Files
-from resurge.bench.peers import Peer, peer_of
-from resurge.bench.record import Rows, machine
+from resurge.bench.output import Rows
 from resurge.bench.subjects import Subject, open_subject
 from resurge.export.forms import form_of
 from resurge.infer.engines.openvino import openvino_core, openvino_settings
+from resurge.machine import described as machine
 
 Counted = tuple[str, str, float]
 """Kind, name and seconds of a layer."""
@@ -73,10 +74,10 @@ def _file(subject: Subject, files: Files, precision: str, options: argparse.Name
     if not options.peer:
         form = form_of(options.runtime, precision, options.form)
         return " ".join(("ours", *form)), files.ours(subject, options.runtime, precision, form).file
-    peer = peer_of(subject, "timm")
-    if not isinstance(peer, Peer):
+    peer = baseline_of(subject, "timm")
+    if not isinstance(peer, Baseline):
         raise SystemExit(f"error: {peer}")
-    return "timm", files.peer(subject, peer.net, options.runtime, precision)
+    return "timm", files.theirs(subject, peer.net, options.runtime, precision)
 
 
 def _medians(counted: Iterator[Counted]) -> list[Counted]:

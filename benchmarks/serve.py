@@ -33,8 +33,8 @@ from typing import Any
 import httpx
 import psutil
 
-from resurge.bench.record import machine
 from resurge.files import atomic_write_text
+from resurge.machine import described as machine
 from resurge.optimize.timing import percentile
 
 RESULT = Path(__file__).parent / "results" / "serve.json"

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from resurge.bench.record import Rows, machine
+from resurge.bench.output import Rows
+from resurge.machine import described as machine
 from resurge.optimize import timing
 
 __all__ = ["RATIO_HEAD", "Race", "Rows", "machine", "race", "ratio_cells"]

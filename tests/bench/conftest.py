@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from tiny_exports import write_classifier
 
 from resurge.optimize import timing
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))  # the scripts import one another
 
 SMALL = "resnet20_cifar depths=(1,1) planes=(8,16) stem=conv3x3(8) shortcut=avg"
 
@@ -29,8 +33,8 @@ def quick(monkeypatch, tmp_path):
 @pytest.fixture
 def peers(monkeypatch):
     """Lets the network itself, plainly run, stand for the other package's; returns what may be done to it."""
-    from resurge.bench import cells
-    from resurge.bench.peers import Peer
+    from resurge.bench import measuring
+    from resurge.bench.baselines import Baseline
 
     changes = []
 
@@ -39,7 +43,7 @@ def peers(monkeypatch):
         with torch.no_grad():
             for change in changes:
                 change(net)
-        return Peer(package, "stand-in", net, True)
+        return Baseline(package, "stand-in", net, True)
 
-    monkeypatch.setattr(cells, "peer_of", stand_in)
+    monkeypatch.setattr(measuring, "baseline_of", stand_in)
     return changes

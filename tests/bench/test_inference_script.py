@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from resurge.bench.output import Table
 from resurge.bench.settings import Settings
-from resurge.bench.table import Table
 
 PATH = Path(__file__).parents[2] / "benchmarks" / "inference.py"
 

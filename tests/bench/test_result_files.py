@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,3 +57,21 @@ def test_exports_keep_rows_of_the_same_machine_only(tmp_path):
     path.write_text("[]")
     with pytest.raises(SystemExit, match="not what this script wrote"):
         there(path, {})
+
+
+@pytest.mark.slow
+def test_the_gpu_script_runs(tmp_path):
+    path = tmp_path / "rows.json"
+    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--rehearse", "--json", str(path)]
+    ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)})
+    assert ended.returncode == 0, ended.stderr
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(row["kind"], row["failed"]) for row in rows] == [("inference", {}), ("training", {})]
+    assert set(rows[0]["ratios"]) == {
+        f"ours {how}" for how in ("channels-last", "contiguous", "rewritten", "optimized")
+    }
+
+
+def test_every_line_of_the_gpu_figures_is_a_row():
+    rows = [json.loads(line) for line in (BENCHMARKS / "results" / "gpu.json").read_text().splitlines()]
+    assert {row["kind"] for row in rows} == {"inference", "training"}

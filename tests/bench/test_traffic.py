@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 import resurge
-from resurge.bench import cells
-from resurge.bench.cells import Bench
-from resurge.bench.settings import Cell, Settings
+from resurge.bench import measuring
+from resurge.bench.measuring import Bench
+from resurge.bench.settings import Configuration, Settings
 from resurge.bench.subjects import open_subject
 from resurge.bench.traffic import bandwidth, traffic
 
@@ -39,9 +39,9 @@ def test_a_device_moves_something():
 
 
 def test_the_share_of_a_row(run, monkeypatch):
-    monkeypatch.setattr(cells, "bandwidth", lambda device: 1e9)
+    monkeypatch.setattr(measuring, "bandwidth", lambda device: 1e9)
     with Bench(Settings(against="none", size=32, yardstick=None, threads=1)) as bench:
         subject = open_subject(str(run), 32)
-        row = bench._floor(subject, Cell("eager", "bf16", 4), 0.001)
+        row = bench._floor(subject, Configuration("eager", "bf16", 4), 0.001)
     assert row["floor_bytes"] == traffic(subject.run.model, (4, subject.channels, 32, 32), 2)
     assert row["floor_share"] == round(row["floor_bytes"] / 1e9 / 0.001, 3)

@@ -39,7 +39,7 @@ def test_table_json_and_plot(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert found["machine"]["torch"]
     assert [(row["batch"], row["size"]) for row in found["rows"]] == [(1, 32), (2, 32)]
     assert found["rows"][0]["latency_ms"]["runs"] >= 100
-    assert picture.read_text().startswith("<svg")
+    assert "<svg" in picture.read_text()
 
 
 @pytest.mark.parametrize(

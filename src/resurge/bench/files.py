@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -40,17 +39,22 @@ class Files:
     _made: dict[tuple[str, str, str], Path] = field(default_factory=dict)
 
     def ours(self, subject: Subject, format: str, precision: str, form: tuple[str, ...] | None = None) -> Export:
-        """A network of this project as an export of it, which is what `resurge export` would make.
+        """A network of this project as an export, the one that `resurge export` would make.
 
         bf16 of OpenVINO is the same file as fp32: it is told its arithmetic when it is loaded.
 
-        form: passes beside those that are always applied; None for what `FORMS` says.
+        Args:
+            form: passes beside those that are always applied; None for what `resurge.export.forms` lists.
         """
         run = subject.run
         assert run is not None
         more = form_of(format, precision, form)
-        side = " ".join(("ours", *more))
-        folder = self._folder(subject, side, format, precision, lambda: _write_ours(subject, more))
+
+        def write(folder: Path) -> None:
+            model = rewrite(run.model, (*ALWAYS, *more))
+            write_onnx(trace(Deployed(model), subject.channels), folder, output_names(False))
+
+        folder = self._folder(subject, " ".join(("ours", *more)), format, precision, write)
         meta = {
             **run.meta,
             "preprocessing": {**run.meta["preprocessing"], "size": subject.size},
@@ -58,19 +62,35 @@ class Files:
         }
         return Export(folder, meta)
 
-    def peer(self, subject: Subject, net: nn.Module, format: str, precision: str) -> Path:
+    def theirs(self, subject: Subject, net: nn.Module, format: str, precision: str) -> Path:
         """The other package's network as a file, exported as its users do: by torch, for one size of image."""
-        folder = self._folder(subject, "peer", format, precision, lambda: _write_plain(subject, net))
-        return folder / FILES[format][0]
+
+        def write(folder: Path) -> None:
+            need("onnx")
+            need("onnxscript")
+            example = torch.zeros(2, subject.channels, subject.size, subject.size)
+            try:
+                with quiet(), torch.no_grad():
+                    program = torch.onnx.export(
+                        net, (example,), dynamo=True, input_names=[INPUT], output_names=list(output_names(False)),
+                        dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=1024)},), opset_version=OPSET,
+                        optimize=True, verbose=False,
+                    )  # fmt: skip
+                assert program is not None
+                program.save(os.fspath(folder / FILES["onnx"][0]))
+            except Exception as error:
+                raise UserError(
+                    f"torch cannot export the other package's network as ONNX: {first_line(error)}"
+                ) from error
+
+        return self._folder(subject, "peer", format, precision, write) / FILES[format][0]
 
     def forget(self, subject: Subject) -> None:
         """Remove what was made of a network."""
         for key in [key for key in self._made if key[0] == f"{subject.name} {subject.size}"]:
             shutil.rmtree(self._made.pop(key), ignore_errors=True)
 
-    def _folder(
-        self, subject: Subject, side: str, format: str, precision: str, write: Callable[[], Callable[[Path], Any]]
-    ) -> Path:
+    def _folder(self, subject: Subject, side: str, format: str, precision: str, write: Callable[[Path], None]) -> Path:
         stored = "int8" if precision == "int8" else "fp32"
         key = (f"{subject.name} {subject.size}", side, f"{format} {stored}")
         if key in self._made:
@@ -88,7 +108,7 @@ class Files:
         else:
             place.mkdir(parents=True)
             self.say(f"ONNX of {subject.name} ({side})")
-            write()(place)
+            write(place)
         self._made[key] = place
         return place
 
@@ -100,32 +120,3 @@ class Files:
         wanted = Wanted(format, "int8", max_drop=100)
         trial = classes_trial(material, subject.preprocessing(), ())
         quantize_folder(folder, wanted, trial, material.calibrated_on, self.say)
-
-
-def _write_ours(subject: Subject, form: tuple[str, ...]) -> Callable[[Path], Any]:
-    def write(folder: Path) -> None:
-        assert subject.run is not None
-        model = rewrite(subject.run.model, (*ALWAYS, *form))
-        write_onnx(trace(Deployed(model), subject.channels), folder, output_names(False))
-
-    return write
-
-
-def _write_plain(subject: Subject, net: nn.Module) -> Callable[[Path], Any]:
-    def write(folder: Path) -> None:
-        need("onnx")
-        need("onnxscript")
-        example = torch.zeros(2, subject.channels, subject.size, subject.size)
-        try:
-            with quiet(), torch.no_grad():
-                program = torch.onnx.export(
-                    net, (example,), dynamo=True, input_names=[INPUT], output_names=list(output_names(False)),
-                    dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=1024)},), opset_version=OPSET,
-                    optimize=True, verbose=False,
-                )  # fmt: skip
-            assert program is not None
-            program.save(os.fspath(folder / FILES["onnx"][0]))
-        except Exception as error:
-            raise UserError(f"torch cannot export the other package's network as ONNX: {first_line(error)}") from error
-
-    return write

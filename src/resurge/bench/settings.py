@@ -18,9 +18,14 @@ IMPOSSIBLE = {
 """Runtimes and precisions that do not go together, and why."""
 
 
+def possible(runtime: str, precision: str) -> bool:
+    """Whether bench measures a runtime in a precision."""
+    return precision in PRECISIONS and (runtime, precision) not in IMPOSSIBLE
+
+
 @dataclass(frozen=True)
-class Cell:
-    """One measurement of a network: in what it runs, in which precision, how many images at a time."""
+class Configuration:
+    """In what a network runs, in which precision, and how many images at a time."""
 
     runtime: str
     precision: str
@@ -37,7 +42,7 @@ class Settings:
     runtimes, precisions, batches: every combination that is possible is measured.
     size: side of the images, pixels; None for what each network is made for.
     against: timm, torchvision or none.
-    rounds: in each, everything that is compared runs in turn.
+    rounds: in each round every candidate runs once.
     threads: of the arithmetic, for all; None for as many as torch takes by itself.
     device: cpu, or cuda for eager and compile.
     pictures: a folder that int8 is calibrated on; None for patterns (a run: the data it was trained on).
@@ -59,16 +64,16 @@ class Settings:
     latencies: int = 100
     yardstick: str | None = YARDSTICK
 
-    def cells(self) -> Iterator[Cell]:
-        """What can be measured, a batch size and a precision after the other."""
+    def configurations(self) -> Iterator[Configuration]:
+        """Those that are possible, by batch size and then by precision."""
         for batch in self.batches:
             for precision in self.precisions:
                 for runtime in self.runtimes:
-                    if (runtime, precision) not in IMPOSSIBLE:
-                        yield Cell(runtime, precision, batch)
+                    if possible(runtime, precision):
+                        yield Configuration(runtime, precision, batch)
 
     def left_out(self) -> list[str]:
-        """What was asked for and cannot be, in sentences."""
+        """The combinations that were asked for and are not possible, in sentences."""
         return [
             f"{runtime} in {precision} is left out: {reason}."
             for (runtime, precision), reason in IMPOSSIBLE.items()

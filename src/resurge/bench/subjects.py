@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,8 @@ from resurge.explain.cost import cost
 from resurge.export.calibration import Material, Pictures, gather
 from resurge.infer.folder import Export, is_export, read_export
 from resurge.runs import Run, bare_run, load_run
-from resurge.tasks.table import build_task_model, get_task
+from resurge.tasks.table import build_task_model, get_task, TASKS
+from resurge.tasks.build import build_task_model
 from resurge.weights.catalog import Entry, entries
 from resurge.weights.model_json import folder_of
 
@@ -28,10 +29,15 @@ from resurge.weights.model_json import folder_of
 class Subject:
     """A network to be measured.
 
-    name: as the user called it. spec: of its backbone. run: the network itself; None for an export. export: None for
-    anything else. size: side of the images, pixels. channels, classes: of what goes in and comes out. gmacs: billions
-    of multiply-adds of one image, as the network was before it was rewritten. entry: what is published of it, if it
-    has a name.
+    Attributes:
+        name: as the user called it.
+        spec: of its backbone.
+        run: the network itself; None for an export.
+        export: None for anything else.
+        size: side of the images, pixels.
+        channels, classes: of the images and the outputs.
+        gmacs: billions of multiply-adds per image, of the network as it was before it was rewritten.
+        entry: the published figures, if it has a name.
     """
 
     name: str
@@ -46,12 +52,16 @@ class Subject:
 
     @property
     def trained(self) -> bool:
-        """Whether its answers mean something."""
+        """Whether its weights are other than random."""
         return self.run is None or not self.run.meta.get("random_weights")
 
     @property
     def task(self) -> str:
-        return self.run.task if self.run is not None else str(self.export.meta["task"]) if self.export else "classify"
+        """The name of its task."""
+        if self.run is not None:
+            return self.run.task
+        assert self.export is not None
+        return str(self.export.meta["task"])
 
     @property
     def top1(self) -> float | None:
@@ -133,21 +143,20 @@ def open_subject(word: str, size: int | None = None) -> Subject:
 
 def _of_export(word: str, export: Export, size: int | None) -> Subject:
     meta = export.meta
-    _require_measurable(word, str(meta["task"]))
-    spec, channels, classes = get_spec(meta["spec"]), int(meta["in_channels"]), len(meta["classes"])
+    task, spec = _measurable(word, meta), get_spec(meta["spec"])
+    channels, classes = int(meta["in_channels"]), len(meta["classes"])
     side = size or _side(meta["preprocessing"].get("size"), spec)
     export = Export(export.folder, {**meta, "preprocessing": {**meta["preprocessing"], "size": side}})
     with torch.device("meta"):
-        network = build_task_model(str(meta["task"]), spec, classes, channels, meta.get("head")).eval()
+        network = build_task_model(task, spec, classes, channels, meta.get("head")).eval()
     return Subject(word, spec, None, export, side, channels, classes, _gmacs(network, side), _entry(spec))
 
 
 def _of_run(word: str, run: Run, size: int | None) -> Subject:
-    _require_measurable(word, run.task)
+    _measurable(word, run.meta)
     side = size or _side(getattr(run.preprocessing, "size", None), run.spec)
-    channels = int(run.meta["in_channels"])
-    gmacs = _gmacs(run.model, side)
-    return Subject(word, run.spec, run, None, side, channels, len(run.classes), gmacs, _entry(run.spec))
+    channels, classes = int(run.meta["in_channels"]), len(run.classes)
+    return Subject(word, run.spec, run, None, side, channels, classes, _gmacs(run.model, side), _entry(run.spec))
 
 
 def _of_name(word: str, size: int | None) -> Subject:
@@ -155,26 +164,33 @@ def _of_name(word: str, size: int | None) -> Subject:
     entry = _entry(spec)
     side = size or _side(entry.cost_size if entry else None, spec)
     classes = entry.classes if entry else 1000
-    with _fixed_randomness():
-        model = _awake(build_task_model("classify", spec, classes), side)
-    seen = Preprocessing(side)
-    run = bare_run(word, spec, model, seen, classes, random_weights=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = _calibrated(build_task_model(next(iter(TASKS)), spec, classes), side)
+    run = bare_run(word, spec, model, Preprocessing(side), classes, random_weights=True)
     return Subject(word, spec, run, None, side, 3, classes, _gmacs(model, side), entry)
 
 
-def _require_measurable(word: str, task: str) -> None:
+def _measurable(word: str, meta: Mapping[str, Any]) -> str:
+    """The task of a run or an export.
+
+    Raises:
+        UserError: it is not measured here.
+    """
+    task = str(meta.get("task", next(iter(TASKS))))
     if not get_task(task).fixed_cost:
         raise UserError(
             f"{word} is of the task {task}. Classifiers and segmenters are measured here: how long a detector takes "
             "depends on what it finds."
         )
+    return task
 
 
 def _entry(spec: Spec) -> Entry | None:
     return entries().get(canonical_name(spec) or "")
 
 
-def _side(stated: Any, spec: Spec) -> int:
+def _side(stated: object, spec: Spec) -> int:
     return stated if isinstance(stated, int) and stated > 0 else 32 if spec.stem.stride == 1 else 224
 
 
@@ -182,19 +198,12 @@ def _gmacs(model: nn.Module, side: int) -> float:
     return cost(model, (side, side)).macs / 1e9
 
 
-@contextlib.contextmanager
-def _fixed_randomness() -> Any:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
-
-
 @torch.no_grad()
-def _awake(model: nn.Module, side: int) -> nn.Module:
+def _calibrated(model: nn.Module, side: int) -> nn.Module:
     """Random scales and shifts, and running statistics measured on waves and noise.
 
-    With the statistics that a BatchNorm is born with, a deep network with random weights answers nearly the same to
-    every image: a comparison of two such networks would pass whatever they compute, and int8 would have no ranges.
+    With the initial statistics of BatchNorm a deep network with random weights has nearly the same outputs for every
+    image: a comparison of two such networks would pass whatever they compute, and int8 would have no ranges.
     """
     norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
@@ -202,8 +211,8 @@ def _awake(model: nn.Module, side: int) -> nn.Module:
         norm.weight.uniform_(0.7, 1.3)
         norm.bias.normal_(std=0.3)
         norm.momentum = None  # a plain average
-    # Attention sees one number an image and channel: of few images its statistics would be those of chance, and an
-    # image that is unlike them would be blown up, rounding and all.
+    # Attention sees one number per image and channel: the statistics of few images would be those of chance, and would
+    # amplify an image that differs from them, rounding errors included.
     side, count = min(side, 128), 32
     y, x = torch.linspace(-3, 3, side)[:, None], torch.linspace(-3, 3, side)
     slopes = torch.randn(count, 3, 2, 1, 1) * torch.rand(count, 1, 1, 1, 1) * 4

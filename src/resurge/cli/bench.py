@@ -85,11 +85,11 @@ def run(options: argparse.Namespace) -> int:
     )
     models = list(dict.fromkeys(options.models))
     _check_files(options)
-    from resurge.bench.cells import Bench
+    from resurge.bench.measuring import Bench
+    from resurge.bench.output import Rows, Table
     from resurge.bench.plot import plot
-    from resurge.bench.record import Rows, machine
     from resurge.bench.subjects import check_word
-    from resurge.bench.table import Table
+    from resurge.machine import described
 
     for model in (*models, *([settings.yardstick] if settings.yardstick else [])):
         check_word(model)  # all of them, before minutes are spent on the first
@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
     with Bench(settings, lambda line: _say(f"{line} …")) as bench:
         for line in settings.left_out():
             _say(line)
-        rows = Rows(options.json, machine(*PACKAGES), said={"settings": dataclasses.asdict(settings)})
+        rows = Rows(options.json, described(*PACKAGES), said={"settings": dataclasses.asdict(settings)})
         print(table.head(), flush=True)
         for model in models:
             for row in bench.rows(model):
@@ -110,10 +110,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _check_files(options: argparse.Namespace) -> None:
     """Raises UserError for what could not be written after all has been measured."""
-    from resurge.bench.plot import check_suffix
-
     if options.plot is not None:
-        check_suffix(options.plot)
+        from resurge.bench.plot import check_plot
+
+        check_plot(options.plot)
     for path in (options.json, options.plot):
         if path is not None and path.is_dir():
             raise UserError(f"{path} is a folder; expected the name of a file.")

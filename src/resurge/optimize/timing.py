@@ -1,8 +1,8 @@
-"""Times of several things that are run in turn, and what is said of them.
+"""Times of several candidates that run in turn, and statistics of them.
 
-A machine is never the same from one second to the next. What is compared therefore runs in *interleaved rounds*: in
-each round every contestant runs, the one that begins being another each time, and a ratio is taken within the round.
-The figure is the median of these ratios, with their quartiles beside it.
+The speed of a machine changes from one second to the next. What is compared therefore runs in *interleaved rounds*: in
+each round every candidate runs, another one first each time, and a ratio is taken within the round. The figure is the
+median of these ratios, with their quartiles beside it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Race:
-    """Seconds of single runs: for each contestant a tuple a round, in the order in which they were run."""
+    """Seconds of single runs: for each candidate a tuple per round, in the order in which they were run."""
 
     times: Mapping[str, tuple[tuple[float, ...], ...]]
 
@@ -59,7 +59,7 @@ class Race:
         return tuple(value for each in self.times[name] for value in each)
 
     def fastest(self, names: Sequence[str]) -> str:
-        """The contestant with the shortest median."""
+        """The candidate with the shortest median."""
         return min(names, key=self.seconds)
 
 

@@ -1,15 +1,18 @@
-"""Across runtimes: our fastest against the fastest there is, and against what most people run."""
+"""Our fastest runtime against the baseline's fastest, and against eager fp32, which most people run."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from torch import nn
 
-from resurge.bench.cells import Bench, Row, described, speed
-from resurge.bench.contestants import Contestant, ours
-from resurge.bench.peers import Peer, plain_eager, settings_of
-from resurge.bench.settings import Cell
+from resurge.bench.baselines import Baseline, settings_of
+from resurge.bench.candidates import Candidate, Workload, in_torch, ours
+from resurge.bench.measuring import Bench, speed
+from resurge.bench.output import Row
+from resurge.bench.settings import Configuration
 from resurge.bench.subjects import Subject
 from resurge.errors import UserError
 from resurge.optimize import timing
@@ -28,15 +31,15 @@ def best_row(bench: Bench, subject: Subject, rows: Sequence[Row]) -> Row | None:
     said = {**mine, "runtime": "best", "our_runtime": mine["runtime"], "peer_runtime": theirs["runtime"]}
     if mine["runtime"] == theirs["runtime"]:
         return said
-    peer, cell = bench.peer(subject), cell_of(mine)
-    if not isinstance(peer, Peer):
+    baseline, configuration = bench.baseline(subject), configuration_of(mine)
+    if not isinstance(baseline, Baseline):
         return None
-    job = bench.job(subject, cell_of(theirs))
-    makers = dict(settings_of(peer, subject, job, bench.files))
+    work = bench.workload(subject, configuration_of(theirs))
+    makers = dict(settings_of(baseline, subject, work, bench.files))
     other = makers[theirs["peer_setting"]]()
-    own = ours(subject, bench.job(subject, cell), bench.files)
+    own = ours(subject, bench.workload(subject, configuration), bench.files)
     said |= {key: value for key, value in theirs.items() if key.startswith("peer_")} | {"settings": theirs["settings"]}
-    return {**said, "peer_runtime": theirs["runtime"], **_raced(bench, own, other, cell)}
+    return {**said, "peer_runtime": theirs["runtime"], **_raced(bench, own, other, configuration)}
 
 
 def plain_row(bench: Bench, subject: Subject, rows: Sequence[Row]) -> Row | None:
@@ -45,27 +48,29 @@ def plain_row(bench: Bench, subject: Subject, rows: Sequence[Row]) -> Row | None
     Args:
         rows: as for `best_row`.
     """
-    peer = bench.peer(subject)
-    if not rows or not isinstance(peer, Peer):
+    baseline = bench.baseline(subject)
+    if not rows or not isinstance(baseline, Baseline):
         return None
     mine = fastest(rows)
-    cell = cell_of(mine)
-    job = bench.job(subject, cell)
-    own, other = ours(subject, job, bench.files), plain_eager(peer.net, job)
+    configuration = configuration_of(mine)
+    work = bench.workload(subject, configuration)
+    own, other = ours(subject, work, bench.files), _plain_eager(baseline.net, work)
     return {
-        **described(subject, job, bench.settings.rounds),
+        **bench.described(subject, work),
         "runtime": "plain",
         "our_runtime": mine["runtime"],
-        "peer": str(peer),
+        "peer": str(baseline),
         "peer_runtime": "eager",
         "peer_setting": "fp32, contiguous",
-        **_raced(bench, own, other, cell),
+        **_raced(bench, own, other, configuration),
         "efficiency": None,
         "notes": list(own.notes),
     }
 
 
-def agreement(bench: Bench, subject: Subject, cell: Cell, pictures: str, limit: int | None = None) -> Row:
+def agreement(
+    bench: Bench, subject: Subject, configuration: Configuration, pictures: str, limit: int | None = None
+) -> Row:
     """How often our network, deployed, decides on photographs as the peer (without one, itself) in eager fp32.
 
     Args:
@@ -80,11 +85,11 @@ def agreement(bench: Bench, subject: Subject, cell: Cell, pictures: str, limit: 
     """
     if subject.run is None:
         raise UserError(f"{subject.name} is an export; its own certificate says how often it decides as the run did.")
-    few = Cell(cell.runtime, cell.precision, bench.settings.batches[-1])
-    own = ours(subject, bench.job(subject, few), bench.files)
-    peer = bench.peer(subject)
-    net = peer.net if isinstance(peer, Peer) else subject.run.model
-    other = plain_eager(net, bench.job(subject, few))
+    few = Configuration(configuration.runtime, configuration.precision, bench.settings.batches[-1])
+    own = ours(subject, bench.workload(subject, few), bench.files)
+    baseline = bench.baseline(subject)
+    net = baseline.net if isinstance(baseline, Baseline) else subject.run.model
+    other = _plain_eager(net, bench.workload(subject, few))
     measured = subject.pictures(pictures)
     same = total = 0
     for batch in measured.few(limit or len(measured)).batches(subject.preprocessing(), few.batch):
@@ -92,7 +97,7 @@ def agreement(bench: Bench, subject: Subject, cell: Cell, pictures: str, limit: 
         if missing:  # what is of fixed shape takes full batches only
             images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.float32)])
         count = len(batch.images)
-        same += int((own.ask(images)[:count].argmax(1) == other.ask(images)[:count].argmax(1)).sum())
+        same += int((own.predict(images)[:count].argmax(1) == other.predict(images)[:count].argmax(1)).sum())
         total += count
     if not total:
         raise UserError(f"none of the pictures in {pictures} can be read. Name another folder.")
@@ -100,7 +105,7 @@ def agreement(bench: Bench, subject: Subject, cell: Cell, pictures: str, limit: 
         "model": subject.name,
         "runtime": few.runtime,
         "precision": few.precision,
-        "compared_with": str(peer) if isinstance(peer, Peer) else "itself in eager fp32",
+        "compared_with": str(baseline) if isinstance(baseline, Baseline) else "itself in eager fp32",
         "pictures": total,
         "same": same,
         "agreement": same / total,
@@ -108,21 +113,27 @@ def agreement(bench: Bench, subject: Subject, cell: Cell, pictures: str, limit: 
     }
 
 
+def _plain_eager(net: nn.Module, work: Workload) -> Candidate:
+    """A network as most people run it: eager fp32 as it comes, whatever the precision of the workload."""
+    configuration = Configuration("eager", "fp32", work.configuration.batch)
+    return in_torch("plain", net, dataclasses.replace(work, configuration=configuration), layout="contiguous")
+
+
 def fastest(rows: Sequence[Row]) -> Row:
     """The row in which ours is fastest."""
     return max(rows, key=lambda row: float(row["images_per_s"]))
 
 
-def cell_of(row: Row) -> Cell:
+def configuration_of(row: Row) -> Configuration:
     """What a row was measured in."""
-    return Cell(row["our_runtime"] if "our_runtime" in row else row["runtime"], row["precision"], row["batch"])
+    return Configuration(row["our_runtime"] if "our_runtime" in row else row["runtime"], row["precision"], row["batch"])
 
 
-def _raced(bench: Bench, own: Contestant, other: Contestant, cell: Cell) -> Row:
+def _raced(bench: Bench, own: Candidate, other: Candidate, configuration: Configuration) -> Row:
     runs = {"ours": own.run, "theirs": other.run}
     raced = timing.race(runs, bench.settings.rounds, slot=timing.SLOT, pause=timing.PAUSE)
     return {
         **raced.ratio("theirs", "ours").to_json(),
-        "images_per_s": speed(raced, "ours", cell),
-        "peer_images_per_s": speed(raced, "theirs", cell),
+        "images_per_s": speed(raced, "ours", configuration),
+        "peer_images_per_s": speed(raced, "theirs", configuration),
     }

@@ -7,15 +7,16 @@ import math
 import shutil
 from functools import partial
 
+import across
 import pytest
 import torch
 from tiny_exports import MODEL, write_files
 
-from resurge.bench import across, cells
-from resurge.bench.cells import Bench
-from resurge.bench.contestants import Contestant
-from resurge.bench.peers import peer_of, settings_of
-from resurge.bench.settings import Cell, Settings
+from resurge.bench import measuring
+from resurge.bench.baselines import baseline_of, settings_of
+from resurge.bench.candidates import Candidate
+from resurge.bench.measuring import Bench
+from resurge.bench.settings import Configuration, Settings
 from resurge.bench.subjects import open_subject
 from resurge.errors import UserError
 from resurge.infer.folder import described
@@ -67,7 +68,7 @@ def test_files_of_both_sides(run, peers, tmp_path):
     )  # fmt: skip
     with Bench(settings, told.append) as bench:
         subject = open_subject(str(run), 32)
-        rows = [bench.row(subject, cell) for cell in bench.cells(subject) if str(cell) != "onnx int8 batch 2"]
+        rows = [bench.row(subject, cell) for cell in bench.configurations(subject) if str(cell) != "onnx int8 batch 2"]
         assert [(row["runtime"], row["precision"]) for row in rows] == [
             ("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8"),
         ]  # fmt: skip
@@ -86,7 +87,7 @@ def test_files_of_both_sides(run, peers, tmp_path):
         assert other["images_per_s"] < 1e9
         plain = across.plain_row(bench, subject, rows[2:3])
         assert (plain["our_runtime"], plain["peer_runtime"], plain["precision"]) == ("openvino", "eager", "bf16")
-        same = across.agreement(bench, subject, Cell("openvino", "fp32", 2), settings.pictures, limit=3)
+        same = across.agreement(bench, subject, Configuration("openvino", "fp32", 2), settings.pictures, limit=3)
         assert (same["pictures"], same["same"], same["agreement"]) == (3, 3, 1.0)
         _an_export_is_measured_as_it_is(bench, subject, tmp_path / "export")
         folder = bench.files.folder
@@ -124,7 +125,7 @@ def test_a_peer_that_answers_otherwise_is_not_timed(run, peers):
 
 def test_a_setting_that_answers_otherwise_is_not_timed(run, peers, monkeypatch):
     def doubled(made, images):
-        return 2 * made.ask(images)
+        return 2 * made.predict(images)
 
     def wrong(peer, subject, job, files):
         for name, make in settings_of(peer, subject, job, files):
@@ -132,14 +133,14 @@ def test_a_setting_that_answers_otherwise_is_not_timed(run, peers, monkeypatch):
                 yield name, make
             else:
                 made = make()
-                yield name, partial(Contestant, name, partial(doubled, made), made.run, 0.0, None)
+                yield name, partial(Candidate, name, partial(doubled, made), made.run, 0.0, None)
 
         def fails():
             raise ValueError("no such thing\nhere")
 
         yield "third", fails
 
-    monkeypatch.setattr(cells, "settings_of", wrong)
+    monkeypatch.setattr(measuring, "settings_of", wrong)
     (row,) = measured(run, runtimes=("eager",), batches=(1,))
     assert list(row["settings"]) == ["contiguous"]
     assert "channels-last, answers otherwise (1.0e+00" in row["notes"][0]
@@ -147,13 +148,13 @@ def test_a_setting_that_answers_otherwise_is_not_timed(run, peers, monkeypatch):
 
 
 def test_ours_has_to_answer_as_it_should(run, peers, monkeypatch):
-    from resurge.bench.contestants import ours
+    from resurge.bench.candidates import ours
 
     def wrong(subject, job, files):
         made = ours(subject, job, files)
-        return Contestant(made.setting, lambda images: made.ask(images) * math.nan, made.run, 0.0, None)
+        return Candidate(made.setting, lambda images: made.predict(images) * math.nan, made.run, 0.0, None)
 
-    monkeypatch.setattr(cells, "ours", wrong)
+    monkeypatch.setattr(measuring, "ours", wrong)
     with pytest.raises(UserError, match=r"answers otherwise .* Nothing was timed"):
         measured(run, runtimes=("eager",), batches=(1,))
 
@@ -186,11 +187,11 @@ def test_a_network_by_name_answers_differently_to_different_images():
 def test_timm_takes_the_weights_of_the_same_name():
     """ResNeSt is timm's resnest14d; its answers are the same, and a text of one's own has no peer."""
     with Bench(Settings(**{**QUICK, "runtimes": ("eager",)})) as bench:
-        peer = bench.peer(open_subject("resnest14", 64))
+        peer = bench.baseline(open_subject("resnest14", 64))
         assert (str(peer), peer.same_weights) == ("timm resnest14d", True)
-        assert bench.peer(open_subject(MODEL, 32)) == f"timm has no network like {MODEL}"
-    assert str(peer_of(open_subject("resnet18", 32), "torchvision")) == "torchvision resnet18"
-    assert peer_of(open_subject("resnest14", 32), "torchvision") == "torchvision has no resnest14"
+        assert bench.baseline(open_subject(MODEL, 32)) == f"timm has no network like {MODEL}"
+    assert str(baseline_of(open_subject("resnet18", 32), "torchvision")) == "torchvision resnet18"
+    assert baseline_of(open_subject("resnest14", 32), "torchvision") == "torchvision has no resnest14"
 
 
 def test_none_to_compare_with(run):
@@ -225,7 +226,7 @@ def test_a_missing_package_is_named(monkeypatch):
 
 def test_the_runtime_that_has_no_such_precision_is_left_out():
     settings = Settings(runtimes=("eager", "onnx", "openvino"), precisions=("fp32", "bf16", "int8"), batches=(8,))
-    assert [(cell.runtime, cell.precision) for cell in settings.cells()] == [
+    assert [(cell.runtime, cell.precision) for cell in settings.configurations()] == [
         ("eager", "fp32"), ("onnx", "fp32"), ("openvino", "fp32"), ("eager", "bf16"), ("openvino", "bf16"),
         ("onnx", "int8"), ("openvino", "int8"),
     ]  # fmt: skip

@@ -1,0 +1,146 @@
+"""The networks of other packages, with the same weights, in every setting in which their users run them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from torch import nn
+
+from resurge.bench.candidates import Candidate, Predict, Run, Workload, difference, in_torch, outputs, ready
+from resurge.bench.files import Files
+from resurge.bench.subjects import Subject
+from resurge.errors import UserError, first_line
+from resurge.infer.engines.engine import INPUT, need
+from resurge.infer.engines.openvino import openvino_core, openvino_settings
+from resurge.tasks.table import get_task
+from resurge.weights.checkpoint import export_weights
+
+INSTALL = {"timm": "pip install 'resurge[bench]'", "torchvision": "pip install torchvision"}
+SAME = 1e-4
+"""Of two networks in torch, both in fp32, the largest difference of the outputs as a share of the largest output."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Another package's network. same_weights: its weights are those of the subject."""
+
+    package: str
+    name: str
+    net: nn.Module
+    same_weights: bool
+
+    def __str__(self) -> str:
+        return f"{self.package} {self.name}"
+
+    def checked(self, subject: Subject, images: np.ndarray) -> Baseline | str:
+        """The same, if its outputs for some images are those of the subject in torch and fp32; or why it is not."""
+        if subject.run is None:
+            return self
+        apart = difference(outputs(self.net, images), outputs(subject.run.model, images))
+        if apart <= SAME:
+            return self
+        return f"{self} answers otherwise ({apart:.1e} of the peak apart): it is another network"
+
+
+def require(package: str) -> ModuleType:
+    """A package to compare with.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise UserError(
+            f"{package} is needed to compare with and cannot be imported ({error}): {INSTALL[package]}, or measure "
+            "alone with --against none."
+        ) from None
+
+
+def baseline_of(subject: Subject, package: str) -> Baseline | str:
+    """The same network of another package, in fp32 and evaluation mode; or, in words, why there is none.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    module, entry = require(package), subject.entry
+    if entry is None or not get_task(subject.task).in_catalog:
+        return f"{package} has no network like {subject.name}"
+    made: nn.Module | None = None
+    if package == "timm":
+        name = entry.alias or entry.name
+        if module.is_model(name):
+            made = module.create_model(name, pretrained=False, num_classes=subject.classes, in_chans=subject.channels)
+    else:
+        name = entry.name
+        if subject.channels == 3 and name in module.models.list_models(module.models):
+            made = module.models.get_model(name, weights=None, num_classes=subject.classes)
+    if made is None:
+        return f"{package} has no {name}"
+    if subject.run is not None:
+        try:
+            made.load_state_dict(export_weights(subject.run.model, package), strict=True)
+        except (UserError, RuntimeError) as error:
+            return f"{package}'s {name} does not take these weights ({first_line(error)})"
+    return Baseline(package, name, made.eval().requires_grad_(False), subject.run is not None)
+
+
+def settings_of(
+    baseline: Baseline, subject: Subject, work: Workload, files: Files
+) -> Iterator[tuple[str, Callable[[], Candidate]]]:
+    """The settings of a baseline in the runtime and precision of a workload, and what makes each ready."""
+    runtime, precision = work.configuration.runtime, work.configuration.precision
+    torches = partial(in_torch, net=baseline.net, work=work)
+    if runtime == "eager":
+        for layout in ("contiguous", "channels-last"):
+            yield layout, partial(torches, layout, layout=layout)
+        if precision == "bf16":
+            yield "autocast", partial(torches, "autocast", autocast=True)
+    elif runtime == "compile":
+        yield "plain", partial(torches, "plain", compiled={})
+        yield "frozen", partial(torches, "frozen", compiled={"freezing": True})
+    else:
+        load = _in_onnxruntime if runtime == "onnx" else _in_openvino
+        yield (
+            "fixed shape",
+            lambda: ready("fixed shape", work, load(files.theirs(subject, baseline.net, runtime, precision), work), []),
+        )
+
+
+def _in_onnxruntime(path: Path, work: Workload) -> Callable[[], tuple[Predict, Run]]:
+    """A file in ONNX Runtime, its batch fixed to that of the workload when it is loaded."""
+    runtime, onnx = need("onnxruntime"), need("onnx")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = work.threads
+    sides = onnx.load(path, load_external_data=False).graph.input[0].type.tensor_type.shape.dim
+    if sides[0].dim_param:
+        options.add_free_dimension_override_by_name(sides[0].dim_param, len(work.images))
+
+    def load() -> tuple[Predict, Run]:
+        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return lambda images: session.run(None, {INPUT: images})[0], lambda: session.run(None, {INPUT: work.images})
+
+    return load
+
+
+def _in_openvino(path: Path, work: Workload) -> Callable[[], tuple[Predict, Run]]:
+    """A file in OpenVINO, reshaped to the images of the workload, told its arithmetic as ours is; inputs and outputs
+    are not copied."""
+    core = openvino_core()
+    settings = openvino_settings(work.configuration.precision, work.threads)
+
+    def load() -> tuple[Predict, Run]:
+        model = core.read_model(path)
+        model.reshape(list(work.images.shape))
+        infer = partial(core.compile_model(model, "CPU", settings).create_infer_request().infer,
+                        share_inputs=True, share_outputs=True)  # fmt: skip
+        return lambda images: np.array(infer([images])[0]), lambda: infer([work.images])
+
+    return load

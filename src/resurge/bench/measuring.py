@@ -1,0 +1,277 @@
+"""Measures networks: for each configuration a row, in which ours and every setting of the baseline run in turn."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import torch
+
+from resurge.bench.baselines import Baseline, baseline_of, require, settings_of
+from resurge.bench.candidates import Candidate, Workload, ours, outputs
+from resurge.bench.files import Files, Say
+from resurge.bench.output import Row
+from resurge.bench.settings import AGAINST, PRECISIONS, RUNTIMES, Configuration, Settings, possible
+from resurge.bench.subjects import Subject, open_subject
+from resurge.bench.traffic import bandwidth, traffic
+from resurge.errors import UserError, first_line, suggest
+from resurge.infer.engines.engine import need
+from resurge.optimize import timing
+from resurge.tasks.running import pick_device
+from resurge.tasks.table import get_task
+
+NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
+YARDSTICK = "the yardstick"
+
+
+class Bench:
+    """Measures one configuration after the other; the files this needs are in a folder that is removed at the end.
+
+    with Bench(Settings(against="none")) as bench:
+        for row in bench.rows("resnet50"):
+            print(row["images_per_s"])
+    """
+
+    def __init__(self, settings: Settings, say: Say = lambda line: None) -> None:
+        """Check the settings.
+
+        Raises:
+            UserError: a word is unknown, no combination is possible, a package is missing, or the device is not there.
+        """
+        self.settings, self.say = settings, say
+        _check(settings)
+        self.device = pick_device(settings.device)
+        self.threads = settings.threads or torch.get_num_threads()
+        self._baselines: dict[str, Baseline | str] = {}
+        self._yardsticks: dict[int, Subject] = {}
+        self._images: dict[tuple[str, int], np.ndarray] = {}
+        self._bandwidth: float | None = None
+
+    def __enter__(self) -> Bench:
+        self._before = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
+        torch.set_num_threads(self.threads)
+        torch.backends.cudnn.allow_tf32 = False  # fp32 is to be fp32 on a GPU too
+        self._folder = tempfile.TemporaryDirectory(prefix="resurge-bench-")
+        self.files = Files(Path(self._folder.name), self.settings.pictures, self.settings.calibration, self.say)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        threads, torch.backends.cudnn.allow_tf32 = self._before
+        torch.set_num_threads(threads)
+        self._folder.cleanup()
+
+    def rows(self, word: str) -> Iterator[Row]:
+        """Every row of a network, as they are measured.
+
+        Raises:
+            UserError: there is no such network, it cannot be exported, or its outputs change when it is deployed.
+        """
+        subject = open_subject(word, self.settings.size)
+        try:
+            for configuration in self.configurations(subject):
+                yield self.row(subject, configuration)
+        finally:
+            self.forget(subject)
+
+    def configurations(self, subject: Subject) -> list[Configuration]:
+        """What is measured of a network; an export has a runtime and a precision of its own."""
+        if subject.export is None:
+            return list(self.settings.configurations())
+        if self.device.type != "cpu":
+            raise UserError(f"{subject.name} is an export, which is measured on the processor: --device cpu.")
+        runtime = "eager" if subject.export.format == "torch" else subject.export.format
+        return [Configuration(runtime, subject.export.precision, batch) for batch in self.settings.batches]
+
+    def forget(self, subject: Subject) -> None:
+        """Remove the files of a network, unless it is the yardstick."""
+        self._baselines.pop(subject.name, None)
+        self._images.pop((subject.name, subject.size), None)
+        if subject.name != self.settings.yardstick:
+            self.files.forget(subject)
+
+    def baseline(self, subject: Subject) -> Baseline | str | None:
+        """The other package's network, whose outputs in torch and fp32 are those of the subject; or, in words, why
+        there is none; None where none is asked for."""
+        if self.settings.against == "none":
+            return None
+        if subject.name not in self._baselines:
+            found = baseline_of(subject, self.settings.against)
+            if isinstance(found, Baseline):
+                found = found.checked(subject, self.workload(subject, Configuration("eager", "fp32", 1)).images)
+            self._baselines[subject.name] = found
+        return self._baselines[subject.name]
+
+    def workload(self, subject: Subject, configuration: Configuration) -> Workload:
+        """A configuration with the images of a network."""
+        key = (subject.name, subject.size)
+        if key not in self._images:
+            self._images[key] = subject.images(max(self.settings.batches), self.settings.pictures)
+        return Workload(configuration, self._images[key][: configuration.batch], self.threads, self.device)
+
+    def row(self, subject: Subject, configuration: Configuration) -> Row:
+        """Make every candidate ready, compare the outputs, measure.
+
+        Raises:
+            UserError: our own network cannot be run, or its outputs are not what they should be.
+        """
+        self.say(f"{subject.name}: {configuration}")
+        work = self.workload(subject, configuration)
+        own = ours(subject, work, self.files)
+        expected = outputs(subject.run.model, work.images) if subject.run is not None else None
+        own = own.compared(work.images, expected)
+        if not own.fits(configuration.precision):
+            raise UserError(
+                f"{subject.name} in {configuration} answers otherwise than the network it was made of: "
+                f"{own.difference:.1e} of the peak apart. Nothing was timed."
+            )
+        others, notes = self._others(subject, work, expected)
+        yardstick = self._yardstick_of(subject, configuration)
+        runs = {"ours": own.run, **{name: each.run for name, each in others.items()}}
+        if yardstick is not None and yardstick is not subject:
+            runs[YARDSTICK] = ours(yardstick, self.workload(yardstick, configuration), self.files).run
+        raced = timing.race(runs, self.settings.rounds, slot=timing.SLOT, pause=timing.PAUSE)
+        best = raced.fastest(list(others)) if others else None
+        row: Row = {
+            **self.described(subject, work),
+            "peer": str(self.baseline(subject)) if best else None,
+            "peer_setting": best,
+            **(raced.ratio(best, "ours").to_json() if best else {"ratio": None, "quartiles": None}),
+            "images_per_s": speed(raced, "ours", configuration),
+            "peer_images_per_s": speed(raced, best, configuration) if best else None,
+            "efficiency": _efficiency(raced, subject, yardstick),
+            **own.costs(),
+            **{f"peer_{key}": value for key, value in (others[best].costs() if best else {}).items()},
+            **own.fidelity(),
+            "settings": {
+                name: {"images_per_s": speed(raced, name, configuration), **each.costs(), **each.fidelity()}
+                for name, each in others.items()
+            },
+            "notes": [*own.notes, *notes],
+        }
+        if configuration.batch == 1:
+            row |= self._latencies(raced, {"": ("ours", own), **({"peer_": (best, others[best])} if best else {})})
+        if self.device.type != "cpu" and subject.run is not None:
+            row |= self._floor(subject, configuration, raced.seconds("ours"))
+        if configuration.runtime == "compile":
+            torch._dynamo.reset()  # it compiles a function anew a few times only, then gives up without a word
+        return row
+
+    def described(self, subject: Subject, work: Workload) -> Row:
+        """What a row is of."""
+        configuration = work.configuration
+        return {
+            "model": subject.name,
+            "runtime": configuration.runtime,
+            "precision": configuration.precision,
+            "batch": configuration.batch,
+            "size": subject.size,
+            "threads": work.threads,
+            "device": work.device.type,
+            "rounds": self.settings.rounds,
+            "gmacs": round(subject.gmacs, 4),
+            "top1": subject.top1,
+            "random_weights": not subject.trained,
+        }
+
+    def _floor(self, subject: Subject, configuration: Configuration, seconds: float) -> Row:
+        """The bytes of layer-by-layer traffic, and the share of the time in which the device could have moved them."""
+        assert subject.run is not None
+        if self._bandwidth is None:
+            self._bandwidth = bandwidth(self.device)
+        images = (configuration.batch, subject.channels, subject.size, subject.size)
+        moved = traffic(subject.run.model, images, {"fp32": 4, "bf16": 2}[configuration.precision])
+        return {
+            "floor_bytes": moved,
+            "bandwidth_bytes_per_s": round(self._bandwidth),
+            "floor_share": round(moved / self._bandwidth / seconds, 3),
+        }
+
+    def _others(
+        self, subject: Subject, work: Workload, expected: np.ndarray | None
+    ) -> tuple[dict[str, Candidate], list[str]]:
+        """The settings of the baseline that run and whose outputs are right, and notes about the others."""
+        baseline, configuration = self.baseline(subject), work.configuration
+        if not isinstance(baseline, Baseline):
+            return {}, [] if baseline is None else [f"{baseline}: timed alone"]
+        if not possible(configuration.runtime, configuration.precision):
+            return {}, [f"no peer in {configuration.runtime} {configuration.precision}: timed alone"]
+        found: dict[str, Candidate] = {}
+        notes = [] if baseline.same_weights else ["the peer has other weights: the answers were not compared"]
+        for name, make in settings_of(baseline, subject, work, self.files):
+            try:
+                made = make().compared(work.images, expected)
+            except Exception as error:  # other packages raise what they like
+                notes.append(f"{baseline}, {name}, does not run: {first_line(error)}")
+                continue
+            if made.fits(configuration.precision):
+                found[name] = made
+            else:
+                apart = f"{made.difference:.1e} of the peak apart"
+                notes.append(f"{baseline}, {name}, answers otherwise ({apart}): not timed")
+        return found, notes
+
+    def _yardstick_of(self, subject: Subject, configuration: Configuration) -> Subject | None:
+        """The network that efficiency is counted against, on images of the same size; the subject where that is it."""
+        name = self.settings.yardstick
+        if name is None or not get_task(subject.task).in_catalog:
+            return None
+        if not possible(configuration.runtime, configuration.precision):
+            return None
+        if subject.name == name:
+            return subject
+        if subject.size not in self._yardsticks:
+            self._yardsticks[subject.size] = open_subject(name, subject.size)
+        return self._yardsticks[subject.size]
+
+    def _latencies(self, raced: timing.Race, of: Mapping[str, tuple[str, Candidate]]) -> Row:
+        """Percentiles of single runs; where the rounds had too few, more are run in turn."""
+        more = self.settings.latencies - min(len(raced.single(name)) for name, _ in of.values())
+        further = timing.race({name: each.run for name, each in of.values()}, more) if more > 0 else None
+        return {
+            f"{prefix}latency_ms": timing.latencies(
+                [*raced.single(name), *(further.single(name) if further is not None else ())]
+            )
+            for prefix, (name, _) in of.items()
+        }
+
+
+def speed(raced: timing.Race, name: str, configuration: Configuration) -> float:
+    """Images per second."""
+    return round(configuration.batch / raced.seconds(name), 2)
+
+
+def _efficiency(raced: timing.Race, subject: Subject, yardstick: Subject | None) -> float | None:
+    """images/s times multiply-adds, as a share of the yardstick's in the same rounds."""
+    if yardstick is None:
+        return None
+    if yardstick is subject:
+        return 1.0
+    return round(raced.ratio(YARDSTICK, "ours").median * subject.gmacs / yardstick.gmacs, 3)
+
+
+def _check(settings: Settings) -> None:
+    words: list[tuple[str, tuple[str, ...], str]] = [(word, RUNTIMES, "runtime") for word in settings.runtimes]
+    words += [(word, PRECISIONS, "precision") for word in settings.precisions]
+    words.append((settings.against, AGAINST, "package to compare with"))
+    for word, known, what in words:
+        if word not in known:
+            raise UserError(f"unknown {what} {word!r}; it is one of {', '.join(known)}.{suggest(word, known)}")
+    if not list(settings.configurations()):
+        raise UserError(f"nothing is left to measure: {' '.join(settings.left_out())}")
+    kind = settings.device.partition(":")[0]
+    if kind not in ("cpu", "cuda"):  # of others it is not known when they are done
+        raise UserError(f"bench measures on cpu or cuda; got --device {settings.device}.")
+    if kind != "cpu" and set(settings.runtimes) & set(NEEDED):
+        raise UserError("onnx and openvino run on the processor here; with a GPU take --runtimes eager,compile.")
+    for runtime in settings.runtimes:
+        for name in NEEDED.get(runtime, ()):
+            need(name)
+    if "int8" in settings.precisions:
+        need("nncf")
+    if settings.against != "none":
+        require(settings.against)
