@@ -13,6 +13,9 @@ from typing import IO, Any
 
 from resurge.errors import UserError
 
+Json = dict[str, Any]
+"""A JSON object, as Python reads and writes it."""
+
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:

@@ -6,11 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from resurge.files import atomic_write_text
+from resurge.files import Json, atomic_write_text
 
-Row = dict[str, Any]
+Row = Json
 """One measurement, as it stands in the JSON file; docs/performance.md says what its fields mean."""
 
 _COLUMNS = (
@@ -30,7 +29,7 @@ class Table:
         """The names of the columns."""
         return self._cells("model", [name for name, _, _ in _COLUMNS])
 
-    def line(self, row: Mapping[str, Any]) -> str:
+    def line(self, row: Row) -> str:
         """A row; what it does not have is left blank."""
         low_high, latency = row.get("quartiles"), row.get("latency_ms") or {}
         values = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch import nn
 
 from resurge.arch.spec import Spec
 from resurge.arch.zoo import canonical_name, get_spec
-from resurge.data.preprocessing import Preprocessing
+from resurge.data.preprocessing import Preprocessing, Values
 from resurge.errors import UserError
 from resurge.explain.cost import cost
 from resurge.export.calibration import Material, Pictures, gather
@@ -80,7 +79,7 @@ class Subject:
             found = np.random.default_rng(0).standard_normal((count, *shape))
         return np.ascontiguousarray(np.resize(found, (count, *shape)), dtype=np.float32)
 
-    def preprocessing(self) -> Any:
+    def preprocessing(self) -> Values:
         """What makes images of this size of a picture."""
         if self.run is not None:
             seen = self.run.preprocessing
@@ -171,7 +170,7 @@ def _of_name(word: str, size: int | None) -> Subject:
     return Subject(word, spec, run, None, side, 3, classes, _gmacs(model, side), entry)
 
 
-def _measurable(word: str, meta: Mapping[str, Any]) -> str:
+def _measurable(word: str, meta: Mapping[str, object]) -> str:
     """The task of a run or an export.
 
     Raises:

@@ -14,9 +14,11 @@ from resurge.data.bundle import DataBundle
 from resurge.data.folders import find_images
 from resurge.data.images import open_image
 from resurge.data.paths import find_images
+from resurge.data.preprocessing import Values
 from resurge.data.sources import open_data
 from resurge.errors import UserError
 from resurge.export.fidelity import Batch
+from resurge.files import Json
 from resurge.runs import Run
 from resurge.tasks.table import DATA_WORDS, get_task
 
@@ -45,7 +47,7 @@ class Pictures:
         labels = None if self.labels is None else tuple(self.labels[row] for row in rows)
         return replace(self, indices=tuple(self.indices[row] for row in rows), labels=labels)
 
-    def batches(self, preprocessing: Any, size: int = BATCH) -> Iterator[Batch]:
+    def batches(self, preprocessing: Values, size: int = BATCH) -> Iterator[Batch]:
         """What the network is given of them; images that cannot be read are passed over."""
         arrays: list[np.ndarray] = []
         truth: list[int] = []
@@ -129,7 +131,7 @@ def _opened(run: Run, source: str) -> Material:
     )
 
 
-def _taken_apart(run: Run, source: str) -> dict[str, Any]:
+def _taken_apart(run: Run, source: str) -> Json:
     """How the training took this data apart, so that what is measured on was not trained on."""
     recipe = run.recipe
     if recipe is None or Path(recipe.data).absolute() != Path(source).absolute():

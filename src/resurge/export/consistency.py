@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from resurge.export.fidelity import largest_difference
 from resurge.export.fidelity_objects import ObjectComparison
+from resurge.files import Json
 from resurge.tasks.detect.outputs import Suppression, found_in
 from resurge.tasks.detect.predict import Found
 
@@ -23,9 +23,7 @@ SAME_MASK = 0.9
 Outputs = Mapping[str, np.ndarray]
 
 
-def differing(
-    here: Outputs, alone: Outputs, precision: str, said: Mapping[str, Any], sizes: np.ndarray | None = None
-) -> str | None:
+def differing(here: Outputs, alone: Outputs, precision: str, said: Json, sizes: np.ndarray | None = None) -> str | None:
     """What differs between the answers of two processes to the same images, in words; None where nothing does.
 
     Args:
@@ -52,7 +50,7 @@ def differing(
     return None
 
 
-def _objects(here: Outputs, alone: Outputs, limit: float, said: Mapping[str, Any], sizes: np.ndarray) -> str | None:
+def _objects(here: Outputs, alone: Outputs, limit: float, said: Json, sizes: np.ndarray) -> str | None:
     """Objects are matched: their order is that of scores, of which two may be as good as equal."""
     rest = Suppression.of(said)
     if rest is not None:

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from resurge.errors import UserError, kind_and_line
 from resurge.export.grid_means import TraceablePyramidPooling
@@ -24,6 +25,10 @@ from resurge.infer.engines.engine import INPUT, SIDES, SIZES, need
 from resurge.infer.folder import FILES
 from resurge.tasks.detect.ops import onnx_table
 from resurge.tasks.segment.heads.pspnet import PyramidPoolingHead
+
+if TYPE_CHECKING:
+    import onnx
+    import openvino
 
 # Traced with more than one image and with sides that differ: a size of 1, or two that are equal, would be taken for
 # what they always are. No side of an inner map may come down to 1 either.
@@ -67,7 +72,7 @@ def output_names(decide: bool) -> tuple[str, ...]:
     return ("classes", "confidence") if decide else ("logits",)
 
 
-def trace(model: nn.Module, channels: int, sizes: bool = False) -> Any:
+def trace(model: nn.Module, channels: int, sizes: bool = False) -> ExportedProgram:
     """The network as a program of torch.export, with batch, height and width open.
 
     Args:
@@ -97,13 +102,13 @@ def trace(model: nn.Module, channels: int, sizes: bool = False) -> Any:
     return program
 
 
-def _shape(program: Any) -> tuple[Any, ...]:
+def _shape(program: ExportedProgram) -> tuple[int | None, ...]:
     names = set(program.graph_signature.user_inputs)
     node = next(node for node in program.graph.nodes if node.op == "placeholder" and node.name in names)
     return tuple(side if isinstance(side, int) else None for side in node.meta["val"].shape)
 
 
-def write_program(program: Any, folder: Path) -> None:
+def write_program(program: ExportedProgram, folder: Path) -> None:
     """Write the program of torch.export."""
     content = BytesIO()
     with quiet():
@@ -112,7 +117,7 @@ def write_program(program: Any, folder: Path) -> None:
     (folder / FILES["torch"][0]).write_bytes(content.getbuffer())
 
 
-def write_onnx(program: Any, folder: Path, outputs: tuple[str, ...], sizes: bool = False) -> int:
+def write_onnx(program: ExportedProgram, folder: Path, outputs: tuple[str, ...], sizes: bool = False) -> int:
     """Write the ONNX file, checked by ONNX's own checker; returns its number of nodes.
 
     Args:
@@ -152,7 +157,7 @@ def write_onnx(program: Any, folder: Path, outputs: tuple[str, ...], sizes: bool
     return len(model.graph.node)
 
 
-def _name_dimensions(graph: Any) -> None:
+def _name_dimensions(graph: onnx.GraphProto) -> None:
     """`batch`, `height` and `width` in place of the tracer's symbols, everywhere."""
     sides = graph.input[0].type.tensor_type.shape.dim
     names = {sides[at].dim_param: name for name, at in zip(DIMENSIONS, (0, 2, 3), strict=True)}
@@ -162,7 +167,7 @@ def _name_dimensions(graph: Any) -> None:
                 side.dim_param = names.get(side.dim_param, side.dim_param)
 
 
-def _clean(model: Any) -> None:
+def _clean(model: onnx.ModelProto) -> None:
     """Take away what the exporter notes down beside the network: stack traces, with the paths of this machine."""
     graph = model.graph
     for thing in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
@@ -170,7 +175,7 @@ def _clean(model: Any) -> None:
         thing.ClearField("doc_string")
 
 
-def write_openvino(onnx_file: Path, folder: Path, *, halve: bool) -> Any:
+def write_openvino(onnx_file: Path, folder: Path, *, halve: bool) -> openvino.Model:
     """Write OpenVINO's two files of an ONNX file; with `halve` the weights are stored in fp16. Returns the model."""
     openvino = need("openvino")
     with quiet():
@@ -179,7 +184,7 @@ def write_openvino(onnx_file: Path, folder: Path, *, halve: bool) -> Any:
     return model
 
 
-def save_openvino(model: Any, folder: Path, *, halve: bool) -> None:
+def save_openvino(model: openvino.Model, folder: Path, *, halve: bool) -> None:
     """Write an OpenVINO model.
 
     Raises:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +37,7 @@ from resurge.export.fidelity_objects import Told as ObjectsTold
 from resurge.export.forms import form_of, rewritten_for
 from resurge.export.quantize import Trial, classes_trial, quantize_folder
 from resurge.export.selftest import run_apart
-from resurge.files import atomic_folder, atomic_write_text
+from resurge.files import Json, atomic_folder, atomic_write_text
 from resurge.infer.engines import Engine, open_engine
 from resurge.infer.engines.engine import need
 from resurge.infer.engines.live import Live
@@ -94,7 +93,7 @@ def export(
     *, calibrate: str | None = None, max_drop: float = MAX_DROP, images: int | None = None, decide: bool = False,
     raw: bool = False, form: Sequence[str] | None = None, force: bool = False, overwrite: bool = False,
     say: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:  # fmt: skip
+) -> Json:  # fmt: skip
     """Write an export folder; returns its certificate.
 
     Args:
@@ -144,7 +143,7 @@ def _require_possible(run: Run, wanted: Wanted) -> None:
         raise UserError(f"{run.folder} is of the task {run.task}; only a segmenter puts out a class for every pixel.")
 
 
-def _made(run: Run, wanted: Wanted, folder: Path, force: bool, say: Callable[[str], None]) -> dict[str, Any]:
+def _made(run: Run, wanted: Wanted, folder: Path, force: bool, say: Callable[[str], None]) -> Json:
     material = gather(run, wanted.calibrate)
     if wanted.precision == "int8" and not material.real:
         raise UserError(
@@ -167,7 +166,7 @@ def _made(run: Run, wanted: Wanted, folder: Path, force: bool, say: Callable[[st
 
 def _compared(
     ways: Callable[[Run, Live, Material, Wanted], Ways], run: Run, wanted: Wanted, material: Material,
-    made: dict[str, Any], folder: Path, say: Callable[[str], None],
+    made: Json, folder: Path, say: Callable[[str], None],
 ) -> Compared:  # fmt: skip
     """A classifier or segmenter: quantised where that is wanted, and compared with the run."""
     count, trial, compare_to = ways(run, Live(run), material, wanted)
@@ -205,7 +204,7 @@ def _maps(run: Run, original: Live, material: Material, wanted: Wanted) -> Ways:
 
 
 def _compared_objects(
-    run: Run, wanted: Wanted, material: Material, made: dict[str, Any], folder: Path, say: Callable[[str], None]
+    run: Run, wanted: Wanted, material: Material, made: Json, folder: Path, say: Callable[[str], None]
 ) -> Compared:
     """The same for a detector."""
     count = wanted.images or finders.IMAGES
@@ -228,7 +227,7 @@ COMPARISONS: Mapping[Annotation, Callable[..., Compared]] = {
 
 
 def _quantize(
-    run: Run, wanted: Wanted, material: Material, trial: Trial, made: dict[str, Any], folder: Path,
+    run: Run, wanted: Wanted, material: Material, trial: Trial, made: Json, folder: Path,
     say: Callable[[str], None],
 ) -> None:  # fmt: skip
     say(f"calibrating on {material.calibrated_on}")
@@ -236,7 +235,7 @@ def _quantize(
     _write_json(folder, run, wanted, made)
 
 
-def _convert(run: Run, wanted: Wanted, folder: Path) -> dict[str, Any]:
+def _convert(run: Run, wanted: Wanted, folder: Path) -> Json:
     """Write the network's files; int8 begins as fp32. Returns what is to be said of them."""
     # OpenVINO is told its arithmetic when a model is loaded; the other two have it in their files.
     stored = wanted.precision if wanted.format != "openvino" else "fp32"
@@ -269,7 +268,7 @@ def _notes(run: Run) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _write_json(folder: Path, run: Run, wanted: Wanted, made: dict[str, Any]) -> None:
+def _write_json(folder: Path, run: Run, wanted: Wanted, made: Json) -> None:
     told = {
         "format": wanted.format,
         "precision": wanted.precision,
@@ -321,9 +320,9 @@ def _questions(run: Run) -> dict[str, np.ndarray]:
 
 
 def _alone(
-    folder: Path, engine: Engine, wanted: Wanted, made: dict[str, Any], questions: dict[str, np.ndarray],
+    folder: Path, engine: Engine, wanted: Wanted, made: Json, questions: dict[str, np.ndarray],
     sizes: dict[str, np.ndarray] | None,
-) -> dict[str, Any]:  # fmt: skip
+) -> Json:  # fmt: skip
     """The self-test: a fresh process answers as this one, which was compared with the run."""
 
     def check(name: str, answer: dict[str, np.ndarray]) -> None:
@@ -339,9 +338,9 @@ def _alone(
 
 
 def _certificate(
-    folder: Path, found: Comparison | ObjectComparison, material: Material, alone: dict[str, Any], made: dict[str, Any],
+    folder: Path, found: Comparison | ObjectComparison, material: Material, alone: Json, made: Json,
     notes: tuple[str, ...],
-) -> dict[str, Any]:  # fmt: skip
+) -> Json:  # fmt: skip
     return {
         **found.to_json(),
         "drop_points": found.drop,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from resurge.errors import UserError
+from resurge.files import Json
 
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 """float32 (N, C, H, W) -> outputs by name, as an `Engine` runs."""
@@ -75,9 +75,9 @@ class Comparison:
         """What is to be kept up: the share of right answers, or, where they are unknown, of those that stay."""
         return self.right_after / self.labelled if self.labelled else self.agreement
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """As certificate.json states it."""
-        said: dict[str, Any] = {
+        said: Json = {
             "images": self.images,
             "difference": self.difference,
             "relative": None if self.difference is None else self.difference / max(self.peak, 1e-30),

@@ -15,10 +15,13 @@ import numpy as np
 from PIL import Image
 
 from resurge.data.splits import IGNORE
+from resurge.data.preprocessing import Values
+from resurge.data.scenes import IGNORE
 from resurge.errors import UserError
 from resurge.export.calibration import Material, Pictures, unreadable
 from resurge.export.fidelity import Comparison, Run, decisions, points_lost
 from resurge.export.quantize import CALIBRATION, Ask, Trial
+from resurge.files import Json
 from resurge.infer.engines.engine import INPUT
 from resurge.tasks.segment.metrics import confusion_matrix, scores_of
 from resurge.tasks.segment.predict import enlarged_classes
@@ -42,7 +45,7 @@ class Scenes:
     """Pictures with their label maps, where they have any, one at a time. classes: of the run."""
 
     pictures: Pictures
-    preprocessing: Any
+    preprocessing: Values
     classes: tuple[str, ...]
 
     def __iter__(self) -> Iterator[Scene]:
@@ -79,7 +82,7 @@ class Scenes:
 class Inputs(Sequence[dict[str, np.ndarray]]):
     """What a network is given of pictures, one each, read whenever it is asked for."""
 
-    def __init__(self, pictures: Pictures, preprocessing: Any) -> None:
+    def __init__(self, pictures: Pictures, preprocessing: Values) -> None:
         self.pictures, self.preprocessing = pictures, preprocessing
         self._indices = tuple(index for index in pictures.indices if self._readable(index))
 
@@ -138,7 +141,7 @@ class MapComparison(Comparison):
         known = self.miou()
         return self.agreement if known is None else known[1]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """As certificate.json states it."""
         said, known = super().to_json(), self.miou()
         if known is not None:

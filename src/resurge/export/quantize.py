@@ -23,9 +23,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from resurge.data.preprocessing import Values
 from resurge.export.calibration import BATCH, Material, unreadable
 from resurge.export.convert import quiet, save_openvino
 from resurge.export.fidelity import Comparison, Told, compare
+from resurge.files import Json
 from resurge.infer.engines.engine import INPUT, need
 from resurge.infer.engines.openvino import openvino_core
 from resurge.infer.engines.shapes import CompiledShapes
@@ -68,7 +70,7 @@ class Trial:
     finds: bool = False
 
 
-def classes_trial(material: Material, preprocessing: Any, told: Sequence[Told]) -> Trial:
+def classes_trial(material: Material, preprocessing: Values, told: Sequence[Told]) -> Trial:
     """For a classifier or a segmenter.
 
     Args:
@@ -84,9 +86,7 @@ def classes_trial(material: Material, preprocessing: Any, told: Sequence[Told]) 
     return Trial(questions, told, compared, BATCH)
 
 
-def quantize_folder(
-    folder: Path, wanted: Wanted, trial: Trial, source: str, say: Callable[[str], None]
-) -> dict[str, Any]:
+def quantize_folder(folder: Path, wanted: Wanted, trial: Trial, source: str, say: Callable[[str], None]) -> Json:
     """Put an int8 network in the place of the fp32 one in `folder`.
 
     Args:
@@ -129,7 +129,7 @@ def quantize_folder(
 
 
 def _restored(
-    nncf: Any, kind: _Onnx | _OpenVino, calibration: Any, settings: dict[str, Any], trial: Trial, max_drop: float
+    nncf: Any, kind: _Onnx | _OpenVino, calibration: Any, settings: Json, trial: Trial, max_drop: float
 ) -> Any:
     """Quantised, with layers put back until no more than `max_drop` points are lost."""
     return nncf.quantize_with_accuracy_control(

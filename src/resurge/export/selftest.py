@@ -12,11 +12,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from resurge.errors import UserError
+from resurge.files import Json
+
+if TYPE_CHECKING:
+    from resurge.infer.engines import Engine
 
 SECONDS = 900  # for the whole test; loading a large network takes a minute on a busy machine
 _QUESTIONS = "questions.npz"
@@ -28,7 +32,7 @@ def run_apart(
     questions: dict[str, np.ndarray],
     sizes: dict[str, np.ndarray] | None = None,
     check: Callable[[str, dict[str, np.ndarray]], None] = lambda name, outputs: None,
-) -> dict[str, Any]:
+) -> Json:
     """Load the export in a fresh process and let it answer.
 
     Args:
@@ -55,7 +59,7 @@ def run_apart(
         except subprocess.TimeoutExpired:
             raise UserError(f"the exported network did not answer within {SECONDS} s when run on its own.") from None
         try:
-            said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+            said: Json = json.loads(done.stdout.splitlines()[-1])
         except (IndexError, ValueError):
             last = (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1]
             raise UserError(f"the exported network does not run on its own: {last}") from None
@@ -75,7 +79,7 @@ def main() -> None:
     print(json.dumps(said))
 
 
-def _answer(folder: Path, place: Path) -> dict[str, Any]:
+def _answer(folder: Path, place: Path) -> Json:
     from resurge.infer.engines import open_engine
     from resurge.infer.folder import read_export
 
@@ -101,7 +105,7 @@ def _answer(folder: Path, place: Path) -> dict[str, Any]:
     return {"outputs": names, "seconds_to_load": loading, "speed": speed, "notes": engine.notes}
 
 
-def _seconds(engine: Any, images: np.ndarray, sizes: np.ndarray | None) -> float:
+def _seconds(engine: Engine, images: np.ndarray, sizes: np.ndarray | None) -> float:
     """The quickest of several rounds, after one in which a runtime may compile for a shape that has come back."""
     engine.run(images, sizes)
     taken: list[float] = []

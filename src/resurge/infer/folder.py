@@ -94,12 +94,12 @@ def read_export(folder: str | os.PathLike[str]) -> Export:
     return Export(root, meta)
 
 
-def described(path: Path) -> dict[str, Any]:
+def described(path: Path) -> dict[str, int | str]:
     """Size and hash of a file, as model.json states them."""
     return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
-def _check_file(path: Path, stated: Any) -> None:
+def _check_file(path: Path, stated: object) -> None:
     if not isinstance(stated, dict) or not isinstance(stated.get("sha256"), str):
         raise UserError(f"{path.parent / JSON_FILE} is damaged: it has no hash of {path.name}. Export again.")
     try:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +22,7 @@ from resurge.optimize import timing
 from resurge.optimize.passes.grouping import group_counts, regroup
 from resurge.optimize.rewrite import ALWAYS, PASSES, Certificate, certify, rewrite
 
-Prepare = Callable[[nn.Module, Tensor], Callable[[], Any]]
+Prepare = Callable[[nn.Module, Tensor], Callable[[], object]]
 """Makes a network ready to be run on images of this shape, and returns what runs it once."""
 
 GAIN = 1.03  # another form is taken from here on: a smaller gain is not worth another graph, and may be noise
@@ -174,17 +173,17 @@ class _Trial:
         return Choice(what, form, seconds)
 
 
-def race(runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+def race(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Median seconds of a run of each, run in turns after one run each that does not count."""
     raced = timing.race(runs, rounds, slot=timing.SLOT, pause=timing.PAUSE)
     return {name: raced.seconds(name) for name in runs}
 
 
-def _eager(model: nn.Module, example: Tensor) -> Callable[[], Any]:
+def _eager(model: nn.Module, example: Tensor) -> Callable[[], object]:
     layout = torch.channels_last
     model, images = model.to(memory_format=layout), example.contiguous(memory_format=layout)
 
-    def run() -> Any:
+    def run() -> object:
         with torch.inference_mode():
             found = model(images)
             if images.is_cuda:

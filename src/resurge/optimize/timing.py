@@ -12,7 +12,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 Clock = Callable[[], float]
 
@@ -29,7 +28,7 @@ class Ratio:
     low: float
     high: float
 
-    def to_json(self, digits: int = 3) -> dict[str, Any]:
+    def to_json(self, digits: int = 3) -> dict[str, float | list[float]]:
         """`ratio` and `quartiles`."""
         return {"ratio": round(self.median, digits), "quartiles": [round(self.low, digits), round(self.high, digits)]}
 
@@ -64,7 +63,7 @@ class Race:
 
 
 def race(
-    runs: Mapping[str, Callable[[], Any]],
+    runs: Mapping[str, Callable[[], object]],
     rounds: int,
     *,
     warm_up: int = 1,
@@ -99,14 +98,14 @@ def race(
     return Race({name: tuple(each) for name, each in times.items()})
 
 
-def seconds(run: Callable[[], Any], clock: Clock = time.perf_counter) -> float:
+def seconds(run: Callable[[], object], clock: Clock = time.perf_counter) -> float:
     """What one call takes."""
     begin = clock()
     run()
     return clock() - begin
 
 
-def _repeats(run: Callable[[], Any], slot: float, clock: Clock) -> int:
+def _repeats(run: Callable[[], object], slot: float, clock: Clock) -> int:
     if not slot:
         return 1
     once = seconds(run, clock)
@@ -126,7 +125,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return float(ordered[low] + (ordered[high] - ordered[low]) * (place - low))
 
 
-def latencies(values: Sequence[float]) -> dict[str, Any]:
+def latencies(values: Sequence[float]) -> dict[str, float]:
     """Milliseconds: median, 90th and 99th percentile of single runs, and how many runs they are of."""
-    said: dict[str, Any] = {f"p{percent}": round(1000 * percentile(values, percent), 2) for percent in (50, 90, 99)}
-    return {**said, "runs": len(values)}
+    of = {f"p{percent}": round(1000 * percentile(values, percent), 2) for percent in (50, 90, 99)}
+    return {**of, "runs": len(values)}

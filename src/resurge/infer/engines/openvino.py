@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,8 +13,11 @@ from resurge.infer.engines.engine import expected_shape, fed, input_names, need,
 from resurge.infer.engines.shapes import CompiledShapes
 from resurge.infer.folder import Export
 
+if TYPE_CHECKING:
+    import openvino
 
-def openvino_core() -> Any:
+
+def openvino_core() -> openvino.Core:
     """The one OpenVINO core of this process.
 
     Its processor plugin gives the thread an alternative signal stack and takes it away when the last core ends. One
@@ -26,12 +29,12 @@ def openvino_core() -> Any:
     return _made_once(need("openvino").Core)
 
 
-def openvino_settings(precision: str, threads: int | None = None) -> dict[str, Any]:
+def openvino_settings(precision: str, threads: int | None = None) -> dict[str, str | int]:
     """How OpenVINO is told to run a network: for the shortest time of one batch, in this arithmetic.
 
     Left to itself it takes bf16 wherever the processor has it; for what int8 leaves unquantised that is its own choice.
     """
-    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+    settings: dict[str, str | int] = {"PERFORMANCE_HINT": "LATENCY"}
     hint = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}.get(precision)
     if hint is not None:
         settings["INFERENCE_PRECISION_HINT"] = hint
@@ -41,7 +44,7 @@ def openvino_settings(precision: str, threads: int | None = None) -> dict[str, A
 
 
 @functools.cache
-def _made_once(kind: Any) -> Any:
+def _made_once(kind: type[openvino.Core]) -> openvino.Core:
     return kind()
 
 

@@ -7,7 +7,6 @@ convolution or linear layer x = W z + b that is the layer (g W) z + (b - mean) g
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,38 +28,35 @@ def fold_norms(model: nn.Module) -> nn.Module:
 
 def _folded(module: nn.Module) -> nn.Module:
     if isinstance(module, ConvNormAct):
-        if _can_fold(module.conv, module.norm):
-            fold(module.conv, module.norm)
+        if _fold(module.conv, module.norm):
             module.norm = nn.Identity()
     elif isinstance(module, BranchAttention):
-        if _can_fold(module.fc1, module.norm):
-            fold(module.fc1, module.norm)
+        if _fold(module.fc1, module.norm):
             module.norm = nn.Identity()
     elif isinstance(module, nn.Sequential):
-        names = list(module._modules)
-        for name, following in pairwise(names):
-            layer, norm = module._modules[name], module._modules[following]
-            if layer is not None and norm is not None and _can_fold(layer, norm):
-                fold(layer, norm)
+        for name, following in pairwise(list(module._modules)):
+            if _fold(module._modules[name], module._modules[following]):
                 module._modules[following] = nn.Identity()
     return module
 
 
-def _can_fold(layer: nn.Module, norm: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv2d | nn.Linear) and isinstance(norm, NORMS) and norm.running_mean is not None
-
-
-def fold(layer: Any, norm: Any) -> None:
-    """Make `layer` compute what `layer` and then `norm` compute in evaluation, reckoned in double precision."""
+def _fold(layer: nn.Module | None, norm: nn.Module | None) -> bool:
+    """Make `layer` compute what `layer` and then `norm` compute in evaluation, in double precision; False where they
+    are not a layer and a norm with running statistics."""
+    if not isinstance(layer, nn.Conv2d | nn.Linear) or not isinstance(norm, NORMS) or norm.running_mean is None:
+        return False
     scale, shift = scale_and_shift(norm)
     bias = torch.zeros_like(shift) if layer.bias is None else layer.bias.double()
     weight = layer.weight.double() * scale.reshape(-1, *[1] * (layer.weight.dim() - 1))
     layer.weight = nn.Parameter(weight.to(layer.weight.dtype), requires_grad=False)
     layer.bias = nn.Parameter((bias * scale + shift).to(layer.weight.dtype), requires_grad=False)
+    return True
 
 
-def scale_and_shift(norm: Any) -> tuple[Tensor, Tensor]:
+def scale_and_shift(norm: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Tensor]:
     """float64 (C,), (C,): what a batch normalisation multiplies by and then adds, in evaluation."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     scale = (norm.running_var.double() + norm.eps).rsqrt()
     if norm.weight is not None:
         scale = scale * norm.weight.double()
