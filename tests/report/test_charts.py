@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import math
 import re
-import xml.etree.ElementTree as ET
 from itertools import pairwise
 
 import pytest
 
-from resurge.report.charts import MAX_POINTS, Series, _ticks, line_chart, reliability_chart
-from resurge.report.markup import Markup, data_uri, duration, escape, join, memory, percent, quantity, tag
+from resurge.quantities import duration, memory, percent, quantity
+from resurge.report.charts import (
+    MAX_POINTS,
+    Chart,
+    Series,
+    line_chart,
+    precision_recall_chart,
+    reliability_chart,
+    ticks,
+)
+from resurge.report.page import data_uri
 
 
 @pytest.mark.parametrize(
@@ -18,19 +26,19 @@ from resurge.report.markup import Markup, data_uri, duration, escape, join, memo
     [(0.0, 1.0), (0.12, 2.37), (0.9871, 0.9872), (3.0, 3.0), (0.0, 0.0), (1e-7, 3e-6), (-4.0, 9.0), (0.0, 1e9)],
 )
 def test_ticks_enclose_the_values_evenly(low: float, high: float) -> None:
-    ticks = _ticks(low, high)
-    assert ticks[0] <= low + 1e-12
-    assert ticks[-1] >= high - 1e-12
-    assert 2 <= len(ticks) <= 8
-    steps = [b - a for a, b in pairwise(ticks)]
+    found = ticks(low, high)
+    assert found[0] <= low + 1e-12
+    assert found[-1] >= high - 1e-12
+    assert 2 <= len(found) <= 8
+    steps = [b - a for a, b in pairwise(found)]
     assert max(steps) == pytest.approx(min(steps), rel=1e-3)
 
 
-def points_of(chart: str) -> list[list[tuple[float, float]]]:
-    root = ET.fromstring(chart)
+def points_of(chart: Chart) -> list[list[tuple[float, float]]]:
     return [
-        [(float(x), float(y)) for x, y in (pair.split(",") for pair in line.attrib["points"].split())]
-        for line in root.iter("polyline")
+        [(float(x), float(y)) for x, y in (pair.split(",") for pair in shape.attributes["points"].split())]
+        for shape in chart.shapes
+        if shape.tag == "polyline"
     ]
 
 
@@ -59,20 +67,21 @@ def test_long_trainings_are_thinned_but_end_where_they_end() -> None:
     assert drawn[-1][0] == pytest.approx(348.0)
 
 
-def test_reliability_leaves_out_empty_and_impossible_bins() -> None:
-    assert reliability_chart([(0.5, 0.5, 0), (1.5, 0.5, 3), (math.nan, 0.1, 2)]) is None
-    chart = reliability_chart([(0.5, 0.4, 10), (0.9, 0.95, 90), (0.2, 0.2, 0)])
-    assert chart is not None
+def test_the_reliability_of_a_calibrated_network_lies_on_the_diagonal() -> None:
+    chart = reliability_chart([(0.25, 0.25, 10), (0.75, 0.75, 90)])
+    (diagonal,) = [shape.attributes for shape in chart.shapes if shape.attributes.get("class") == "diagonal"]
+    x1, y1, x2, y2 = (float(diagonal[name]) for name in ("x1", "y1", "x2", "y2"))
     (line,) = points_of(chart)
-    assert len(line) == 2
+    for x, y in line:
+        assert y == pytest.approx(y1 + (y2 - y1) * (x - x1) / (x2 - x1), abs=0.1)
+    heights = [float(shape.attributes["height"]) for shape in chart.shapes if shape.tag == "rect"]
+    assert heights[1] == pytest.approx(9 * heights[0], rel=0.01)
 
 
-def test_only_markup_goes_through_unescaped() -> None:
-    assert tag("p", "<b>", title='"') == '<p title="&quot;">&lt;b&gt;</p>'
-    assert tag("p", Markup("<b>"), None, ["x", 3]) == "<p><b>x3</p>"
-    assert tag("img", src="x", hidden=True, alt=None) == '<img src="x" hidden>'
-    assert join("a", [tag("i"), None]) == "a<i></i>"
-    assert escape("\x07\udcff") == "\ufffd\ufffd"
+def test_more_classes_than_colours_have_their_mean_in_colour() -> None:
+    chart = precision_recall_chart("Box", [(f"class {i}", [1.0, i / 9]) for i in range(10)])
+    assert chart.keys == [("mean of 10 classes", "s1")]
+    assert points_of(chart)[-1][-1] == pytest.approx((348.0, 99.0))  # half of the height
 
 
 def test_data_uri_knows_pictures_by_their_content() -> None:

@@ -11,8 +11,13 @@ from report_page import Page, edit
 
 from resurge.errors import UserError
 from resurge.report import write_report
-from resurge.report.page import LAYOUTS
 
+COMMON = {"curves", "classes", "wrong", "worst", "best", "network", "cost", "recipe", "data"}
+SECTIONS = {
+    "detect": COMMON | {"precision", "sizes", "figures"},
+    "instances": COMMON | {"precision", "sizes", "figures"},
+    "segment": COMMON | {"confusion"},
+}
 TASKS = ("detect", "instances", "segment")
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>&amp;\x00\x1b'
 
@@ -33,7 +38,7 @@ def charts(page: Page) -> list[str]:
 
 def test_the_page_has_every_section(task: str, scene_run: Path) -> None:
     page = Page(write_report(scene_run))
-    assert page.ids() == {anchor for anchor, _, _ in LAYOUTS[task].sections}
+    assert page.ids() == SECTIONS[task]
     pictures = sum((attrs.get("src") or "").startswith("data:image/jpeg") for tag, attrs in page.tags if tag == "img")
     assert pictures == 3 * 3 * 2
     assert "script" not in {tag for tag, _ in page.tags}

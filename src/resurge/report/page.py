@@ -1,88 +1,24 @@
-"""The page: its sections in order, in one file that needs nothing else."""
+"""The report: one HTML file that needs nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+import base64
+import math
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from resurge.errors import UserError, suggest
 from resurge.files import atomic_write_text
-from resurge.report import classified, scenes, sections
-from resurge.report.markup import Markup, tag
-from resurge.report.run_files import RunFiles, read_run, section
-from resurge.report.style import CSS
-
-Section = tuple[str, str, Callable[[RunFiles], Markup | None]]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What the page of a task shows: the tiles of its headline, the largest first, and its sections in order, each
-    with its anchor and title."""
-
-    tiles: Callable[[RunFiles], list[Markup]]
-    sections: tuple[Section, ...]
-
-
-_COMMON: tuple[Section, ...] = (
-    ("network", "Network", sections.network),
-    ("cost", "Cost", sections.cost),
-    ("recipe", "Recipe", sections.recipe),
-    ("data", "Data and versions", sections.provenance),
-)
-_GALLERIES: tuple[Section, ...] = (
-    ("wrong", "Surest mistakes", scenes.wrong),
-    ("worst", "Worst images", scenes.worst),
-    ("best", "Best images", scenes.best),
-)
-
-
-def _training(*figures: tuple[str, sections.Lines]) -> Section:
-    return "curves", "Training", partial(sections.curves, figures=figures)
-
-
-_BOX = ("Box AP", (("AP", "val_box_ap"), ("AP50", "val_box_ap50")))
-_MASK = ("Mask AP", (("AP", "val_mask_ap"), ("AP50", "val_mask_ap50")))
-_OBJECTS: tuple[Section, ...] = (
-    ("precision", "Precision and recall", scenes.precision_recall),
-    ("classes", "Classes", scenes.object_classes),
-    ("sizes", "Sizes", scenes.by_size),
-    ("figures", "All figures", scenes.twelve),
-    *_GALLERIES,
-    *_COMMON,
-)
-
-LAYOUTS: dict[str, Layout] = {
-    "classify": Layout(
-        classified.tiles,
-        (
-            _training(("Top-1 accuracy", (("training", "train_top1"), ("validation", "val_top1")))),
-            ("confusion", "Confusion matrix", classified.confusion),
-            ("classes", "Classes", classified.per_class),
-            ("calibration", "Calibration", classified.calibration),
-            ("mistakes", "Most confident mistakes", classified.mistakes),
-            ("maps", "Class-activation maps", classified.activation_maps),
-            *_COMMON,
-        ),
-    ),
-    "detect": Layout(scenes.object_tiles, (_training(_BOX), *_OBJECTS)),
-    "instances": Layout(scenes.object_tiles, (_training(_MASK, _BOX), *_OBJECTS)),
-    "segment": Layout(
-        scenes.map_tiles,
-        (
-            _training(
-                ("Mean IoU", (("mean IoU", "val_miou"),)),
-                ("Pixel accuracy", (("pixel accuracy", "val_pixel_accuracy"),)),
-            ),
-            ("classes", "Classes", scenes.map_classes),
-            ("confusion", "Confusion matrix", scenes.map_confusion),
-            *_GALLERIES,
-            *_COMMON,
-        ),
-    ),
-}
+from resurge.quantities import percent
+from resurge.report.charts import precision_recall_chart, reliability_chart
+from resurge.report.sections import COMMON, headline, training
+from resurge.run_files import RunFiles, read_run, section
+from resurge.tasks.table import TASKS
+from resurge.tasks.task import Task
 
 
 def write_report(run_dir: str | Path) -> Path:
@@ -104,41 +40,89 @@ def render(run: RunFiles) -> str:
     """The HTML of the page.
 
     Raises:
-        UserError: the task of the run is unknown or missing, or a file of it holds something else than it should.
+        UserError: the task of the run is unknown or missing, or a file of it has another content than expected.
     """
-    layout = LAYOUTS.get(run.task)
-    if layout is None:
-        raise UserError(f"{run.folder} is of the task {run.task!r}, which is unknown here.{suggest(run.task, LAYOUTS)}")
-    parts = [(name, title, body) for name, title, write in layout.sections if (body := write(run)) is not None]
-    name = run.folder.resolve().name or "run"
-    data = section(run.model, "data").get("name")
-    spec = run.model.get("spec")
-    classes = f"{len(run.classes)} classes" if run.classes else None
-    facts = " · ".join(str(fact) for fact in (data, classes) if fact)
-    header = tag(
-        "header",
-        tag("h1", name),
-        tag("div", tag("code", spec)) if spec else None,
-        tag("div", facts, class_="sub") if facts else None,
-        sections.headline(run, layout.tiles),
-        tag("nav", [tag("a", title, href=f"#{anchor}") for anchor, title, _ in parts], aria_label="Sections"),
+    report = _task_of(run).report()
+    templates = _templates()
+    bodies = [
+        (each.anchor, each.title, Markup(templates.get_template(each.template).render(context)))
+        for each in (training(report.curves), *report.sections, *COMMON)
+        if (context := each.context(run)) is not None
+    ]
+    facts = (section(run.model, "data").get("name"), f"{len(run.classes)} classes" if run.classes else None)
+    return templates.get_template("page.html").render(
+        css=Markup(Path(__file__).with_name("style.css").read_text(encoding="utf-8")),
+        name=run.folder.resolve().name or "run",
+        spec=run.model.get("spec"),
+        facts=[fact for fact in facts if fact],
+        tiles=[*report.tiles(run), *headline(run)],
+        sections=bodies,
+        version=section(run.model, "versions").get("resurge"),
     )
-    written = [tag("section", tag("h2", title), content, id=anchor) for anchor, title, content in parts]
-    version = section(run.model, "versions").get("resurge")
-    footer = tag(
-        "footer", "Written by resurge", f" {version}" if version else None, " from the files of this run directory."
-    )
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        # Nothing is fetched and nothing runs, even if a file of the run had smuggled something in.
-        tag(
-            "meta",
-            http_equiv="Content-Security-Policy",
-            content="default-src 'none'; img-src data:; style-src 'unsafe-inline'",
-        ),
-        tag("title", f"{name} – resurge report"),
-        Markup(f"<style>{CSS}</style>"),
-    )
-    return "<!DOCTYPE html>\n" + tag("html", head, tag("body", header, tag("main", written), footer), lang="en") + "\n"
+
+
+def _task_of(run: RunFiles) -> Task:
+    """The task of a run. Runs that name none are older than the other tasks, and of the first one.
+
+    Raises:
+        UserError: the task is unknown, or a run of another task than the first does not name its task.
+    """
+    name, first = run.model.get("task"), next(iter(TASKS))
+    if name is None:
+        scored = (run.evaluation or {}).get("task") not in (None, first)
+        if scored or "head" in run.model or section(run.model, "preprocessing").get("kind") == "scene":
+            raise UserError(
+                f"{run.folder / 'model.json'} does not say its task, and the run is no classifier's: it has a head, "
+                'or a preprocessing or scores of scenes. Write "task": "detect" (or instances, or segment) into it.'
+            )
+        name = first
+    if name not in TASKS:
+        raise UserError(f"{run.folder} is of the task {name!r}, which is unknown here.{suggest(str(name), TASKS)}")
+    return TASKS[str(name)]
+
+
+@cache
+def _templates() -> Environment:
+    """The templates. Everything that is put into them is escaped: class names, file names and recipe lines come from
+    users' folders."""
+    environment = Environment(
+        loader=PackageLoader("resurge.report"), autoescape=True, undefined=StrictUndefined, finalize=_visible,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"percent": percent, "short": "{:g}".format, "images": _images}
+    environment.tests["finite"] = math.isfinite
+    environment.globals |= {
+        "precision_recall_chart": precision_recall_chart,
+        "reliability_chart": reliability_chart,
+    }
+    return environment
+
+
+def _visible(value: object) -> object:
+    """Control characters, and bytes of file names that are no text, become U+FFFD; None is left out."""
+    if value is None:
+        return ""
+    if isinstance(value, Markup):
+        return value
+    return "".join("\ufffd" if (c < " " and c not in "\n\t") or "\ud800" <= c <= "\udfff" else c for c in str(value))
+
+
+def _images(pictures: Sequence[tuple[bytes, str]]) -> list[tuple[str, str]]:
+    """Pictures and their texts, with the pictures as data URIs; what is no PNG, JPEG or SVG is left out."""
+    return [(uri, text) for content, text in pictures if (uri := data_uri(content)) is not None]
+
+
+def data_uri(content: bytes) -> str | None:
+    """`content` as a data URI when it is a PNG, a JPEG or an SVG, else None.
+
+    The SVG is meant for an `<img>`, where browsers run no script and load nothing from outside.
+    """
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        kind = "png"
+    elif content.startswith(b"\xff\xd8\xff"):
+        kind = "jpeg"
+    elif content[:256].lstrip().startswith((b"<svg", b"<?xml")):
+        kind = "svg+xml"
+    else:
+        return None
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from resurge.recipe import Recipe
     from resurge.tasks.evaluation import PreparedImages, Scores
     from resurge.tasks.objective import Objective
+    from resurge.tasks.report import Report
     from resurge.tasks.result import Result, Size
     from resurge.weights.catalog import Source
 
@@ -334,6 +335,12 @@ class Task(ABC):
     @abstractmethod
     def score_lines(self, scores: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
         """The scores for people, from what `Scores.compute` gives: parts that stand below each other."""
+
+    def report(self) -> Report:
+        """What this task adds to the report of a run. Imports no torch."""
+        from resurge.tasks.report import Report
+
+        return Report()
 
     @abstractmethod
     def write_pictures(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from resurge.recipe import Recipe
     from resurge.tasks.classify.metrics import ClassifierScores, LabelBatch, LabelledImages
     from resurge.tasks.objective import Objective
+    from resurge.tasks.report import Report
     from resurge.tasks.result import Result, Size
     from resurge.weights.catalog import Source
 
@@ -119,6 +120,11 @@ class Classify(Task):
         from resurge.tasks.classify.report import score_lines
 
         return score_lines(scores, classes)
+
+    def report(self) -> Report:
+        from resurge.tasks.classify.report import REPORT
+
+        return REPORT
 
     def write_pictures(
         self, network: Network, folder: Path, evaluation: dict[str, Any], split: Split, tta: TTA = TTA()

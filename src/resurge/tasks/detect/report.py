@@ -1,12 +1,33 @@
-"""The scores of a detector as text."""
+"""The scores of a detector as text, and its part of the report. Imports no torch."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from resurge.report.scenes import FIGURES
+from resurge.run_files import RunFiles, items, number, section
+from resurge.tasks.report import Cell, Context, Report, Section, Tile, class_table, count, objects
+from resurge.tasks.scenes.report import scene_galleries, score_tiles
 from resurge.text_tables import percent, table
+
+KINDS = ("mask", "box")
+FIGURES = (
+    ("ap", "Average precision", "0.50:0.95", "all", "100"),
+    ("ap50", "Average precision", "0.50", "all", "100"),
+    ("ap75", "Average precision", "0.75", "all", "100"),
+    ("ap_small", "Average precision", "0.50:0.95", "small", "100"),
+    ("ap_medium", "Average precision", "0.50:0.95", "medium", "100"),
+    ("ap_large", "Average precision", "0.50:0.95", "large", "100"),
+    ("ar_1", "Average recall", "0.50:0.95", "all", "1"),
+    ("ar_10", "Average recall", "0.50:0.95", "all", "10"),
+    ("ar_100", "Average recall", "0.50:0.95", "all", "100"),
+    ("ar_small", "Average recall", "0.50:0.95", "small", "100"),
+    ("ar_medium", "Average recall", "0.50:0.95", "medium", "100"),
+    ("ar_large", "Average recall", "0.50:0.95", "large", "100"),
+)
+"""COCO's twelve figures: key, measure, IoU, size of the objects, detections per image."""
+SIZES = (("small", "up to 32 × 32"), ("medium", "up to 96 × 96"), ("large", "above"))
 
 
 def score_lines(scores: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
@@ -17,8 +38,8 @@ def score_lines(scores: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
         for key, measure, overlap, size, most in FIGURES
     ]
     rows = []
-    for number, name in enumerate(classes):
-        own = [scores[kind]["per_class"][number] for kind in kinds]
+    for index, name in enumerate(classes):
+        own = [scores[kind]["per_class"][index] for kind in kinds]
         cells = [percent(row[key]) or "–" for row in own for key in ("ap", "ap50")]
         rows.append((name, f"{own[0]['n']}", *cells))
     heads = [f"{kind} {figure}" for kind in kinds for figure in ("AP", "AP50")]
@@ -29,3 +50,102 @@ def score_lines(scores: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
         "",
         table(rows, ("class", "objects", *heads), "<>" + ">" * len(heads)),
     ]
+
+
+# ------------------------------------------------------------------------------------------------------- the page
+
+
+def _kinds(run: RunFiles) -> list[tuple[str, Mapping[str, object]]]:
+    """The scores of masks, where there are any, and of boxes, each with its name."""
+    return [(name.capitalize(), own) for name in KINDS if (own := section(run.evaluation, name))]
+
+
+def _tiles(run: RunFiles) -> list[Tile]:
+    """Average precision of masks, where there are any, and of boxes."""
+    scores = section(run.model, "scores")
+    found = []
+    for kind in KINDS:
+        own = section(run.evaluation, kind)
+        for key in ("ap", "ap50", "ap75"):
+            value = number(own, key) if key in own else number(scores, f"{kind}_{key}")
+            found.append((f"{kind.capitalize()} {key.upper()}", value))
+    return score_tiles(run, found)
+
+
+def _precision_recall(run: RunFiles) -> Context | None:
+    """Precision over recall at IoU 0.5, a line per class, for masks and boxes."""
+    charts = []
+    for title, own in _kinds(run):
+        lines = []
+        for entry in objects(own, "curves"):
+            values = entry.get("precision")
+            if isinstance(values, list) and len(values) > 1:
+                lines.append((run.class_name(entry.get("class", "?")), [_share(value) for value in values]))
+        if lines:
+            charts.append((f"{title}, IoU 0.5", lines))
+    return {"charts": charts} if charts else None
+
+
+def _share(value: object) -> float:
+    return float(value) if isinstance(value, int | float) and 0 <= value <= 1 else 0.0
+
+
+def _classes(run: RunFiles) -> Context | None:
+    """AP and AP50 of each class."""
+    kinds = [(title, rows) for title, own in _kinds(run) if (rows := items(own, "per_class", "evaluation.json"))]
+    merged: list[dict[str, object]] = []
+    for i, row in enumerate(kinds[0][1] if kinds else ()):
+        if isinstance(row, Mapping):
+            own: dict[str, object] = {"class": row.get("class", "?"), "n": row.get("n"), "weakest": row.get("ap")}
+            for title, rows in kinds:
+                other = rows[i] if i < len(rows) else None
+                if isinstance(other, Mapping):
+                    own |= {f"{title} {key.upper()}": other.get(key) for key in ("ap", "ap50")}
+            merged.append(own)
+    heads = [f"{title} {key}" for title, _ in kinds for key in ("AP", "AP50")]
+
+    def cells(row: Mapping[str, object]) -> list[Cell]:
+        return [run.class_name(row["class"]), count(row, "n"), *(number(row, head) for head in heads)]
+
+    return class_table(merged, "weakest", ("Class", "Objects", *heads), cells)
+
+
+def _sizes(run: RunFiles) -> Context | None:
+    """Average precision and recall of small, medium and large objects."""
+    kinds = _kinds(run)
+    if not any(math.isfinite(number(own, f"ap_{size}")) for _, own in kinds for size, _ in SIZES):
+        return None
+    rows = [
+        (size, pixels, *(number(own, f"{key}_{size}") for _, own in kinds for key in ("ap", "ar")))
+        for size, pixels in SIZES
+    ]
+    head = ("Objects", "Pixels", *(f"{title} {key}" for title, _ in kinds for key in ("AP", "recall")))
+    return {"head": head, "rows": rows, "text_columns": 2}
+
+
+def _figures(run: RunFiles) -> Context | None:
+    """COCO's twelve figures."""
+    kinds = _kinds(run)
+    rows = [
+        (measure, iou, size, most, *(number(own, key) for _, own in kinds)) for key, measure, iou, size, most in FIGURES
+    ]
+    head = ("", "IoU", "Objects", "Detections an image", *(title for title, _ in kinds))
+    return {"head": head, "rows": rows, "text_columns": 4} if kinds else None
+
+
+def report(masks: bool) -> Report:
+    """The report of a detector, or of an instance segmenter."""
+    boxes = ("Box AP", [("AP", "val_box_ap"), ("AP50", "val_box_ap50")])
+    outlines = ("Mask AP", [("AP", "val_mask_ap"), ("AP50", "val_mask_ap50")])
+    whose = "the image's masks" if masks else "the image"
+    return Report(
+        tiles=_tiles,
+        curves=[outlines, boxes] if masks else [boxes],
+        sections=[
+            Section("precision", "Precision and recall", "precision_recall.html", _precision_recall),
+            Section("classes", "Classes", "classes.html", _classes),
+            Section("sizes", "Sizes", "table.html", _sizes),
+            Section("figures", "All figures", "table.html", _figures),
+            *scene_galleries("F1", f"F1 is that of {whose}, at IoU 0.5 and a score of 0.5."),
+        ],
+    )

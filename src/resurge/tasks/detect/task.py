@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from resurge.tasks.detect.scores import ObjectScores
     from resurge.tasks.detect.slots import Detections
     from resurge.tasks.objective import Objective
+    from resurge.tasks.report import Report
     from resurge.tasks.result import Result, Size
     from resurge.weights.catalog import Source
 
@@ -117,6 +118,11 @@ class Detect(SceneTask):
         from resurge.tasks.detect.report import score_lines
 
         return score_lines(scores, classes)
+
+    def report(self) -> Report:
+        from resurge.tasks.detect.report import report
+
+        return report(self.masks)
 
     def write_pictures(
         self, network: Network, folder: Path, evaluation: dict[str, Any], split: ObjectSplit, tta: TTA = TTA()

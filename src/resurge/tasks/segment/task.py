@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from resurge.data.splits import DataBundle, MaskSplit
     from resurge.recipe import Recipe
     from resurge.tasks.objective import Objective
+    from resurge.tasks.report import Report
     from resurge.tasks.result import Result, Size
     from resurge.tasks.segment.metrics import MapScores
     from resurge.weights.catalog import Source
@@ -98,6 +99,11 @@ class Segment(SceneTask):
         from resurge.tasks.segment.report import score_lines
 
         return score_lines(scores, classes)
+
+    def report(self) -> Report:
+        from resurge.tasks.segment.report import REPORT
+
+        return REPORT
 
     def write_pictures(
         self, network: Network, folder: Path, evaluation: dict[str, Any], split: MaskSplit, tta: TTA = TTA()

@@ -1,4 +1,7 @@
-"""Reading a run directory: what a report needs of it, checked once, without torch."""
+"""The files of a run directory as data, checked when they are read. Imports no torch.
+
+`resurge.runs` gives the network itself; what describes or reports a run needs only this.
+"""
 
 from __future__ import annotations
 
@@ -8,43 +11,25 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from resurge.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFiles:
-    """What stands in a run directory. Everything but `model` may be missing (None or empty)."""
+    """The contents of a run directory. Everything but `model` may be missing (None or empty)."""
 
     folder: Path
-    model: Mapping[str, Any]
+    model: Mapping[str, object]
     recipe: str | None
     metrics: tuple[Mapping[str, float], ...]
-    evaluation: Mapping[str, Any] | None
-    cost: Mapping[str, Any] | None
-
-    @property
-    def task(self) -> str:
-        """What the network was trained for; classify in runs that do not say, which are older than the other tasks.
-
-        Raises:
-            UserError: a run of another task does not say which.
-        """
-        told = self.model.get("task")
-        scored = (self.evaluation or {}).get("task") not in (None, "classify")
-        scenes = "head" in self.model or section(self.model, "preprocessing").get("kind") == "scene"
-        if told is None and (scored or scenes):
-            raise UserError(
-                f"{self.folder / 'model.json'} does not say its task, and the run is no classifier's: it has a head, "
-                'or a preprocessing or scores of scenes. Write "task": "detect" (or instances, or segment) into it.'
-            )
-        return "classify" if told is None else str(told)
+    evaluation: Mapping[str, object] | None
+    cost: Mapping[str, object] | None
 
     @property
     def classes(self) -> list[str]:
         """The class names, in the order of the network's outputs; empty when the run names none."""
-        return [str(name) for name in self.model.get("classes") or ()]
+        return [str(name) for name in items(self.model, "classes", "model.json")]
 
     def class_name(self, label: object) -> str:
         """A class by name or by number, as text."""
@@ -71,8 +56,8 @@ class RunFiles:
     def read(self, name: object) -> bytes | None:
         """The bytes of a file of the run, or None when there is none.
 
-        A name that leads out of the run directory is treated as missing: the page is meant to be passed on, and must
-        not carry files that merely stood on the disk of whoever wrote it.
+        A path that leads out of the run directory counts as missing: a report is passed on to others, and must not
+        contain other files of the machine where it was written.
         """
         if not isinstance(name, str) or not name:
             return None
@@ -89,7 +74,7 @@ def read_run(run_dir: str | Path) -> RunFiles:
 
     Raises:
         UserError: the folder does not exist, has no model.json (the training did not finish), or one of its files is
-            cut short or holds something else than it should.
+            cut short or has another content than expected.
     """
     folder = Path(run_dir)
     if not folder.is_dir():
@@ -112,11 +97,14 @@ def read_run(run_dir: str | Path) -> RunFiles:
     )
 
 
-def items(mapping: Mapping[str, Any] | None, key: str, where: str) -> list[Any]:
+def items(mapping: Mapping[str, object] | None, key: str, where: str) -> list[object]:
     """The list at `key`, empty when absent.
 
+    Args:
+        where: the file, for the message.
+
     Raises:
-        UserError: there is something else than a list. `where` names the file.
+        UserError: the value is not a list.
     """
     value = (mapping or {}).get(key)
     if value is None:
@@ -126,14 +114,14 @@ def items(mapping: Mapping[str, Any] | None, key: str, where: str) -> list[Any]:
     return list(value)
 
 
-def number(mapping: Mapping[str, Any] | None, key: str) -> float:
+def number(mapping: Mapping[str, object] | None, key: str) -> float:
     """The number at `key`, NaN when absent or not a number."""
     value = (mapping or {}).get(key)
     # text first: an integer of hundreds of digits is a number too, and float() alone refuses it
     return _number(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
 
 
-def section(mapping: Mapping[str, Any] | None, key: str) -> Mapping[str, Any]:
+def section(mapping: Mapping[str, object] | None, key: str) -> Mapping[str, object]:
     """The object at `key`, empty when absent or something else."""
     value = (mapping or {}).get(key)
     return value if isinstance(value, Mapping) else {}
@@ -148,7 +136,7 @@ def _read_text(path: Path) -> str | None:
         raise UserError(f"cannot read {path}: {error.strerror}. Check its permissions.") from error
 
 
-def _read_object(path: Path) -> Mapping[str, Any]:
+def _read_object(path: Path) -> Mapping[str, object]:
     text = _read_text(path) or ""
     try:
         value = json.loads(text)
@@ -159,7 +147,7 @@ def _read_object(path: Path) -> Mapping[str, Any]:
     return value
 
 
-def _read_optional(path: Path) -> Mapping[str, Any] | None:
+def _read_optional(path: Path) -> Mapping[str, object] | None:
     return _read_object(path) if path.is_file() else None
 
 

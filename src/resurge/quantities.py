@@ -1,0 +1,39 @@
+"""Numbers as people read them, with a narrow space before the unit."""
+
+from __future__ import annotations
+
+import math
+
+
+def percent(fraction: float, digits: int = 1) -> str:
+    """0.1234 as "12.3 %"; "–" when it is not a number."""
+    return f"{100 * fraction:.{digits}f}\u202f%" if math.isfinite(fraction) else "–"
+
+
+def quantity(value: float) -> str:
+    """Three significant digits with k, M, G or T: 25557032 as "25.6 M"."""
+    if not math.isfinite(value):
+        return "–"
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size * 0.9995:
+            scaled = value / size
+            return f"{scaled:.{2 if scaled < 9.995 else 1 if scaled < 99.95 else 0}f}\u202f{unit}"
+    return f"{value:.4g}"
+
+
+def memory(size: float) -> str:
+    """Bytes as "12.3 MiB"."""
+    power = min(3, max(0, math.frexp(abs(size))[1] - 1) // 10)
+    return f"{size / 1024**power:.{1 if power else 0}f}\u202f{('B', 'KiB', 'MiB', 'GiB')[power]}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as "45 s", "2 min 05 s" or "3 h 20 min"."""
+    if not math.isfinite(seconds):
+        return "–"
+    total = round(seconds)
+    if total < 60:
+        return f"{total}\u202fs"
+    if total < 3600:
+        return f"{total // 60}\u202fmin {total % 60:02d}\u202fs"
+    return f"{total // 3600}\u202fh {total % 3600 // 60:02d}\u202fmin"
