@@ -11,8 +11,7 @@ from resurge.arch.backbone import Backbone
 from resurge.arch.surgery import NORMS, convert_norm
 from resurge.arch.zoo import get_spec
 from resurge.errors import UserError
-from resurge.tasks.detect.boxes import paste, postprocess
-from resurge.tasks.build import build_task_model
+from resurge.tasks.detect.boxes import postprocess
 from resurge.tasks.detect.model import DetectionModel
 from resurge.tasks.detect.pyramid import image_sizes, pick_levels
 from resurge.tasks.detect.settings import Detector

@@ -18,8 +18,7 @@ from resurge.explain.cost import cost
 from resurge.export.calibration import Material, Pictures, gather
 from resurge.infer.folder import Export, is_export, read_export
 from resurge.runs import Run, bare_run, load_run
-from resurge.tasks.table import build_task_model, get_task, TASKS
-from resurge.tasks.build import build_task_model
+from resurge.tasks.table import TASKS, build_task_model, get_task
 from resurge.weights.catalog import Entry, entries
 from resurge.weights.model_json import folder_of
 

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from resurge.data.bundle import DataBundle
-from resurge.data.folders import find_images
 from resurge.data.images import open_image
 from resurge.data.paths import find_images
 from resurge.data.preprocessing import Values
 from resurge.data.sources import open_data
+from resurge.data.splits import DataBundle
 from resurge.errors import UserError
 from resurge.export.fidelity import Batch
 from resurge.files import Json

@@ -221,7 +221,8 @@ def _compared_objects(
 COMPARISONS: Mapping[Annotation, Callable[..., Compared]] = {
     "labels": partial(_compared, _decisions),
     "maps": partial(_compared, _maps),
-    "objects": _compared_objects,
+    "boxes": _compared_objects,
+    "masks": _compared_objects,
 }
 """How the export of a network is compared with the run, by what the run was trained on."""
 

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from resurge.data.splits import IGNORE
 from resurge.data.preprocessing import Values
-from resurge.data.scenes import IGNORE
+from resurge.data.splits import IGNORE
 from resurge.errors import UserError
 from resurge.export.calibration import Material, Pictures, unreadable
 from resurge.export.fidelity import Comparison, Run, decisions, points_lost
