@@ -26,9 +26,10 @@ from resurge.export import detection as detection_export
 from resurge.export import exporting
 from resurge.export.calibration import Pictures
 from resurge.export.convert import trace, write_onnx, write_openvino, write_program
-from resurge.export.exporting import Wanted, export
+from resurge.export.exporting import export
 from resurge.export.fidelity_objects import ObjectComparison, compare_objects, object_batches
-from resurge.export.quantize import Node, Trial, _aside, _Onnx, quantize_folder
+from resurge.export.quantize import Node, Trial, _Onnx, excluded_nodes, quantize_folder
+from resurge.export.settings import ExportSettings
 from resurge.infer.engines import Engine, open_engine
 from resurge.infer.engines.live import Live
 from resurge.infer.folder import Export
@@ -321,7 +322,7 @@ def test_layers_of_a_detector_that_hurt_are_kept(
 def test_int8_needs_pictures_that_can_be_read(runs: Callable[[str], Path], tmp_path: Path) -> None:
     trial = Trial([], [], lambda ask, told: ObjectComparison(()), batch=3, finds=True)
     with pytest.raises(UserError, match="none of the train images of x can be read"):
-        quantize_folder(tmp_path, Wanted("onnx", "int8"), trial, "train images of x", print)
+        quantize_folder(tmp_path, ExportSettings("onnx", "int8"), trial, "train images of x", print)
 
 
 def test_what_quantisation_leaves_alone(exported: tuple[Path, ExportedProgram]) -> None:
@@ -336,12 +337,12 @@ def test_what_quantisation_leaves_alone(exported: tuple[Path, ExportedProgram]) 
         Node("align", "RoiAlign", [2, 6]),
         Node("linear", "Gemm", [7]),
     ]
-    assert [node.name for node in _aside(graph)] == ["sigmoid", "best", "boxes", "align", "linear"]
+    assert [node.name for node in excluded_nodes(graph)] == ["sigmoid", "best", "boxes", "align", "linear"]
     nodes = _Onnx(exported[0]).graph()
     assert len({node.name for node in nodes}) == len(nodes)
     linear = [node for node in nodes if node.kind == "Gemm"]
     assert len(linear) == 4
-    assert all(node in _aside(nodes) for node in linear)
+    assert all(node in excluded_nodes(nodes) for node in linear)
 
 
 class Listed:

@@ -15,9 +15,9 @@ from torch import nn
 from resurge.bench.subjects import Subject
 from resurge.errors import UserError, first_line
 from resurge.export.convert import OPSET, Deployed, output_names, quiet, trace, write_onnx, write_openvino
-from resurge.export.exporting import Wanted
 from resurge.export.forms import form_of
 from resurge.export.quantize import classes_trial, quantize_folder
+from resurge.export.settings import ExportSettings
 from resurge.infer.engines.engine import INPUT, need
 from resurge.infer.folder import FILES, Export
 from resurge.optimize.rewrite import ALWAYS, rewrite
@@ -117,6 +117,6 @@ class Files:
         if format == "onnx":
             need("onnxruntime").set_default_logger_severity(3)  # it warns of what NNCF leaves behind
         material = subject.material(self.pictures, self.calibration)
-        wanted = Wanted(format, "int8", max_drop=100)
+        settings = ExportSettings(format, "int8", max_drop=100)
         trial = classes_trial(material, subject.preprocessing(), ())
-        quantize_folder(folder, wanted, trial, material.calibrated_on, self.say)
+        quantize_folder(folder, settings, trial, material.calibrated_on, self.say)

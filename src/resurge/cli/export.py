@@ -63,12 +63,13 @@ def run(options: argparse.Namespace) -> int:
     if is_run and own:
         words = ", ".join("--" + name.replace("_", "-") for name in own)
         raise UserError(f"{options.run} is a run, which says {words} itself. Leave it out.")
-    from resurge.export.exporting import Wanted, check, export
+    from resurge.export.exporting import export
+    from resurge.export.settings import ExportSettings
 
     form = None
     if options.form is not None:
         form = () if options.form == "none" else tuple(options.form.split(","))
-    check(Wanted(options.format, options.precision, form=form))
+    ExportSettings(options.format, options.precision, form=form).check()
     with _ended_in_order():
         certificate = export(
             options.run if is_run else _bare(options),

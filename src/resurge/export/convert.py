@@ -21,6 +21,7 @@ from torch.export import ExportedProgram
 from resurge.errors import UserError, kind_and_line
 from resurge.export.grid_means import TraceablePyramidPooling
 from resurge.export.onnx_graph import ceil_pools, join_slices
+from resurge.files import Json
 from resurge.infer.engines.engine import INPUT, SIDES, SIZES, need
 from resurge.infer.folder import FILES
 from resurge.tasks.detect.ops import onnx_table
@@ -202,6 +203,28 @@ def save_openvino(model: openvino.Model, folder: Path, *, halve: bool) -> None:
             f"OpenVINO cannot write {path.name} ({kind_and_line(error)}). The disk has {free:.0f} MB left: "
             "free some space, or write to another one."
         ) from error
+
+
+def _as_onnx(program: ExportedProgram, folder: Path, outputs: tuple[str, ...], sizes: bool, halve: bool) -> Json:
+    return {"nodes": write_onnx(program, folder, outputs, sizes)}
+
+
+def _as_openvino(program: ExportedProgram, folder: Path, outputs: tuple[str, ...], sizes: bool, halve: bool) -> Json:
+    nodes = write_onnx(program, folder, outputs, sizes)
+    onnx_file = folder / FILES["onnx"][0]
+    write_openvino(onnx_file, folder, halve=halve)
+    onnx_file.unlink()
+    return {"nodes": nodes}
+
+
+def _as_torch(program: ExportedProgram, folder: Path, outputs: tuple[str, ...], sizes: bool, halve: bool) -> Json:
+    write_program(program, folder)
+    return {}
+
+
+WRITERS = {"onnx": _as_onnx, "openvino": _as_openvino, "torch": _as_torch}
+"""What writes each format, given a program of `trace`, a folder, the names of the outputs, whether the program takes
+sizes, and whether weights are stored in fp16 where the program has them in fp32. Returns what model.json states."""
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""`export`: from a trained run to a folder that answers without it, in one of three formats and four precisions.
+"""`export`: from a trained run to a folder that predicts without it, in one of three formats and four precisions.
 
-The network is rewritten (`resurge.optimize.rewrite`), converted, compared with the run on pictures, and run once on its
-own in a fresh process. All of that happens in a folder beside the one asked for, which is renamed when all is well.
+The network is rewritten (`resurge.optimize.rewrite`), converted, compared with the run on images, and run once in a
+process of its own. All of this happens in a folder beside the target, which is renamed at the end.
 """
 
 from __future__ import annotations
@@ -9,39 +9,30 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from resurge.errors import UserError, suggest
+from resurge.errors import UserError
 from resurge.export import detection as finders
 from resurge.export.calibration import Material, gather, unreadable
 from resurge.export.consistency import differing
-from resurge.export.convert import (
-    TYPES,
-    Deployed,
-    output_names,
-    trace,
-    write_onnx,
-    write_openvino,
-    write_program,
-)
+from resurge.export.convert import TYPES, WRITERS, Deployed, output_names, trace
 from resurge.export.fidelity import Comparison, compare
-from resurge.export.fidelity import Run as Ask
+from resurge.export.fidelity import Run as Predict
 from resurge.export.fidelity_maps import Scenes, compare_maps, maps_trial
 from resurge.export.fidelity_objects import ObjectComparison
 from resurge.export.fidelity_objects import Told as ObjectsTold
 from resurge.export.forms import form_of, rewritten_for
 from resurge.export.quantize import Trial, classes_trial, quantize_folder
 from resurge.export.selftest import run_apart
+from resurge.export.settings import MAX_DROP, ExportSettings
 from resurge.files import Json, atomic_folder, atomic_write_text
 from resurge.infer.engines import Engine, open_engine
-from resurge.infer.engines.engine import need
 from resurge.infer.engines.live import Live
-from resurge.infer.folder import CERTIFICATE, FILES, FORMATS, PRECISIONS, described, read_export, require_free
+from resurge.infer.folder import CERTIFICATE, FILES, described, read_export, require_free
 from resurge.machine import processor, versions
 from resurge.runs import Run, load_run
 from resurge.tasks.table import get_task
@@ -49,43 +40,12 @@ from resurge.tasks.task import Annotation
 from resurge.tasks.tta import TTA
 from resurge.weights.model_json import JSON_FILE
 
-MAX_DROP = 0.5
 IMAGES = 500
-RUNTIMES = {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino"), "torch": ("torch",)}
-REFUSED = {
-    ("onnx", "bf16"): (
-        "ONNX Runtime has no bf16 convolution on a processor. Use --format openvino or torch for bf16, or --precision "
-        "fp16 or int8 for onnx."
-    ),
-    ("torch", "int8"): "a torch program is not quantised here. Use --format openvino or onnx for int8.",
-}
-
 
 Compared = tuple[Comparison | ObjectComparison, Engine, dict[str, np.ndarray], dict[str, np.ndarray] | None]
-"""The comparison, the engine it was made with, and images and sizes to ask that engine again in another process."""
-Ways = tuple[int, Callable[[], Trial], Callable[[Ask], Comparison]]
-"""How many pictures there are, and how int8 and a network are judged on them."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is to be made.
-
-    format: onnx, openvino or torch. precision: fp32, bf16, fp16 or int8; see `resurge.infer.engines`. decide: of a
-    segmenter: put out the class of every pixel in place of logits. raw: of a detector: put out the candidates before
-    threshold and suppression. calibrate: pictures for int8 and for the comparison, as `gather` takes them. images: how
-    many to compare on, at most; None for 500, of a detector 50. max_drop: points of accuracy that may be lost. form:
-    rewriting passes beside those that are always applied; None for those that `resurge.export.forms` lists.
-    """
-
-    format: str = "onnx"
-    precision: str = "fp32"
-    decide: bool = False
-    raw: bool = False
-    calibrate: str | None = None
-    images: int | None = None
-    max_drop: float = MAX_DROP
-    form: tuple[str, ...] | None = None
+"""The comparison, the engine it was made with, and images and sizes that it runs on in another process too."""
+Reference = tuple[int, Callable[[], Trial], Callable[[Predict], Comparison]]
+"""How many images there are, and how int8 and an exported network are compared on them."""
 
 
 def export(
@@ -99,119 +59,103 @@ def export(
     Args:
         source: a run, or its folder.
         out: the folder to make.
-        format, precision, calibrate, images, decide, raw, form: see `Wanted`.
+        format, precision, calibrate, images, decide, raw, form: see `ExportSettings`.
         max_drop: an export that loses more points than this is refused, unless `force`.
         overwrite: replace an export that is there.
-        say: is told what is being done, a line at a time.
+        say: is called with a line for each step.
 
     Raises:
         UserError: the format or the precision is unknown or they do not go together, a package is not installed, `out`
-            is taken or cannot be written, the network cannot be converted, or too much is lost. Nothing is left then.
+            is taken or cannot be written, the network cannot be converted, or too much is lost. Nothing is written
+            then.
     """
     chosen = None if form is None else tuple(form)
-    wanted = Wanted(format, precision, decide, raw, calibrate, images, max_drop, chosen)
-    check(wanted)
+    settings = ExportSettings(format, precision, decide, raw, calibrate, images, max_drop, chosen)
+    settings.check()
     target = Path(out)
     require_free(target, overwrite)
     run = source if isinstance(source, Run) else load_run(source)
-    _require_possible(run, wanted)
+    _require_possible(run, settings)
     free = partial(require_free, target, overwrite)  # it may have been made meanwhile
     with atomic_folder(target, free, "Choose another place with --out.") as folder:
-        return _made(run, wanted, folder, force, say)
+        return _made(run, settings, folder, force, say)
 
 
-def check(wanted: Wanted) -> None:
-    """Raises UserError for what can be refused before anything is loaded."""
-    for word, known, what in ((wanted.format, FORMATS, "format"), (wanted.precision, PRECISIONS, "precision")):
-        if word not in known:
-            raise UserError(f"unknown {what} {word!r}; it is one of {', '.join(known)}.{suggest(word, known)}")
-    reason = REFUSED.get((wanted.format, wanted.precision))
-    if reason is not None:
-        raise UserError(f"{wanted.format} with {wanted.precision} cannot be made: {reason}")
-    form_of(wanted.format, wanted.precision, wanted.form)
-    for name in RUNTIMES[wanted.format]:
-        need(name)
-    if wanted.format != "torch":
-        need("onnxscript")
-    if wanted.precision == "int8":
-        need("nncf")
-
-
-def _require_possible(run: Run, wanted: Wanted) -> None:
-    finders.require_possible(run, wanted.raw)
-    if wanted.decide and not get_task(run.task).decides:
+def _require_possible(run: Run, settings: ExportSettings) -> None:
+    finders.require_possible(run, settings.raw)
+    if settings.decide and not get_task(run.task).decides:
         raise UserError(f"{run.folder} is of the task {run.task}; only a segmenter puts out a class for every pixel.")
 
 
-def _made(run: Run, wanted: Wanted, folder: Path, force: bool, say: Callable[[str], None]) -> Json:
-    material = gather(run, wanted.calibrate)
-    if wanted.precision == "int8" and not material.real:
+def _made(run: Run, settings: ExportSettings, folder: Path, force: bool, say: Callable[[str], None]) -> Json:
+    material = gather(run, settings.calibrate)
+    if settings.precision == "int8" and not material.real:
         raise UserError(
             "int8 is calibrated on pictures, and the data of the run are not where they were. Name some like those it "
             "will see: --calibrate DIR (a few hundred are enough)."
         )
     say(f"tracing {run.spec}")
-    made = _convert(run, wanted, folder)
+    made = _convert(run, settings, folder)
     notes = _notes(run)
-    _write_json(folder, run, wanted, made)
+    _write_json(folder, run, settings, made)
     compare_export = COMPARISONS[get_task(run.task).annotation]
-    comparison, engine, questions, sizes = compare_export(run, wanted, material, made, folder, say)
-    _judge(comparison, wanted, force)
+    comparison, engine, inputs, sizes = compare_export(run, settings, material, made, folder, say)
+    _judge(comparison, settings, force)
     say("running it on its own")
-    alone = _alone(folder, engine, wanted, made, questions, sizes)
+    alone = _checked_apart(folder, engine, settings, made, inputs, sizes)
     certificate = _certificate(folder, comparison, material, alone, made, (*notes, *engine.notes))
     atomic_write_text(folder / CERTIFICATE, json.dumps(certificate, indent=2, ensure_ascii=False) + "\n")
     return certificate
 
 
 def _compared(
-    ways: Callable[[Run, Live, Material, Wanted], Ways], run: Run, wanted: Wanted, material: Material,
-    made: Json, folder: Path, say: Callable[[str], None],
+    reference_of: Callable[[Run, Live, Material, ExportSettings], Reference], run: Run, settings: ExportSettings,
+    material: Material, made: Json, folder: Path, say: Callable[[str], None],
 ) -> Compared:  # fmt: skip
-    """A classifier or segmenter: quantised where that is wanted, and compared with the run."""
-    count, trial, compare_to = ways(run, Live(run), material, wanted)
-    if wanted.precision == "int8":
-        _quantize(run, wanted, material, trial(), made, folder, say)
+    """A classifier or segmenter: quantised where that is settings, and compared with the run."""
+    count, trial, compare_to = reference_of(run, Live(run), material, settings)
+    if settings.precision == "int8":
+        _quantize(run, settings, material, trial(), made, folder, say)
     say(f"comparing on {count} of the {material.measured_on}")
     engine = open_engine(read_export(folder), "cpu")
     comparison = compare_to(engine.run)
     if not comparison.images:
         raise unreadable(material.measured_on)
-    return comparison, engine, _questions(run), None
+    return comparison, engine, _inputs(run), None
 
 
-def _decisions(run: Run, original: Live, material: Material, wanted: Wanted) -> Ways:
-    """How a classifier is compared: its images are small, and all in memory."""
-    batches = list(material.measured.few(wanted.images or IMAGES).batches(run.preprocessing))
+def _decisions(run: Run, original: Live, material: Material, settings: ExportSettings) -> Reference:
+    """The reference of a classifier: its images are small, and all in memory."""
+    batches = list(material.measured.few(settings.images or IMAGES).batches(run.preprocessing))
     if not batches:
         raise unreadable(material.measured_on)
     told = [(batch, original.run(batch.images)) for batch in batches]
     return (
         sum(len(batch.images) for batch in batches),
         lambda: classes_trial(material, run.preprocessing, told),
-        lambda ask: compare(told, ask),
+        lambda predict: compare(told, predict),
     )
 
 
-def _maps(run: Run, original: Live, material: Material, wanted: Wanted) -> Ways:
-    """How a segmenter is compared: picture by picture, for they may be large."""
-    scenes = Scenes(material.measured.few(wanted.images or IMAGES), run.preprocessing, run.classes)
+def _maps(run: Run, original: Live, material: Material, settings: ExportSettings) -> Reference:
+    """The reference of a segmenter: image by image, since they may be large."""
+    scenes = Scenes(material.measured.few(settings.images or IMAGES), run.preprocessing, run.classes)
     return (
         len(scenes.pictures),
         lambda: maps_trial(scenes, original.run, material),
-        lambda ask: compare_maps(scenes, original.run, ask),
+        lambda predict: compare_maps(scenes, original.run, predict),
     )
 
 
 def _compared_objects(
-    run: Run, wanted: Wanted, material: Material, made: Json, folder: Path, say: Callable[[str], None]
+    run: Run, settings: ExportSettings, material: Material, made: Json, folder: Path, say: Callable[[str], None]
 ) -> Compared:
     """The same for a detector."""
-    count = wanted.images or finders.IMAGES
+    count = settings.images or finders.IMAGES
     told: Iterable[ObjectsTold] = finders.told_of(run, Live(run), material, count)
-    if wanted.precision == "int8":
+    if settings.precision == "int8":
         told = list(told)
-        _quantize(run, wanted, material, finders.trial(run, material, told, made), made, folder, say)
+        _quantize(run, settings, material, finders.trial(run, material, told, made), made, folder, say)
     say(f"comparing on {min(count, len(material.measured))} of the {material.measured_on}")
     engine = open_engine(read_export(folder), "cpu")
     comparison, batch = finders.compared(run, told, engine, made)
@@ -228,36 +172,29 @@ COMPARISONS: Mapping[Annotation, Callable[..., Compared]] = {
 
 
 def _quantize(
-    run: Run, wanted: Wanted, material: Material, trial: Trial, made: Json, folder: Path,
+    run: Run, settings: ExportSettings, material: Material, trial: Trial, made: Json, folder: Path,
     say: Callable[[str], None],
 ) -> None:  # fmt: skip
     say(f"calibrating on {material.calibrated_on}")
-    made |= quantize_folder(folder, wanted, trial, material.calibrated_on, say)
-    _write_json(folder, run, wanted, made)
+    made |= quantize_folder(folder, settings, trial, material.calibrated_on, say)
+    _write_json(folder, run, settings, made)
 
 
-def _convert(run: Run, wanted: Wanted, folder: Path) -> Json:
-    """Write the network's files; int8 begins as fp32. Returns what is to be said of them."""
-    # OpenVINO is told its arithmetic when a model is loaded; the other two have it in their files.
-    stored = wanted.precision if wanted.format != "openvino" else "fp32"
+def _convert(run: Run, settings: ExportSettings, folder: Path) -> Json:
+    """Write the network's files; int8 begins as fp32. Returns the part `export` of model.json."""
+    # OpenVINO takes its arithmetic when a model is loaded; the other two have it in their files.
+    stored = settings.precision if settings.format != "openvino" else "fp32"
     kind = TYPES.get(stored, torch.float32)
     network: torch.nn.Module
-    model = rewritten_for(run.model, wanted.format, wanted.precision, wanted.form)
+    model = rewritten_for(run.model, settings.format, settings.precision, settings.form)
     finds = get_task(run.task).takes_sizes
     if finds:
-        network, said = finders.deployed(run, model, kind, wanted.raw)
+        network, said = finders.deployed(run, model, kind, settings.raw)
     else:
-        network, said = Deployed(model, kind, wanted.decide), {"outputs": output_names(wanted.decide)}
+        network, said = Deployed(model, kind, settings.decide), {"outputs": output_names(settings.decide)}
     program = trace(network, int(run.meta["in_channels"]), finds)
-    if wanted.format == "torch":
-        write_program(program, folder)
-        return said
-    said["nodes"] = write_onnx(program, folder, tuple(said["outputs"]), finds)
-    if wanted.format == "openvino":
-        onnx_file = folder / FILES["onnx"][0]
-        write_openvino(onnx_file, folder, halve=wanted.precision == "fp16")
-        onnx_file.unlink()
-    return said
+    write = WRITERS[settings.format]
+    return said | write(program, folder, tuple(said["outputs"]), finds, settings.precision == "fp16")
 
 
 def _notes(run: Run) -> tuple[str, ...]:
@@ -269,29 +206,24 @@ def _notes(run: Run) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _write_json(folder: Path, run: Run, wanted: Wanted, made: Json) -> None:
-    told = {
-        "format": wanted.format,
-        "precision": wanted.precision,
-        "form": list(form_of(wanted.format, wanted.precision, wanted.form)),
+def _write_json(folder: Path, run: Run, settings: ExportSettings, made: Json) -> None:
+    about = {
+        "format": settings.format,
+        "precision": settings.precision,
+        "form": list(form_of(settings.format, settings.precision, settings.form)),
         **made,
-        "files": {name: described(folder / name) for name in FILES[wanted.format]},
-        "made_with": _versions(wanted),
+        "files": {name: described(folder / name) for name in FILES[settings.format]},
+        "made_with": versions(*settings.packages, absent="unknown"),
     }
-    # where the data lay on the machine of the training is of no use elsewhere, and nobody's business there
+    # the folder of the data on the machine of the training is of no use elsewhere, and private
     data = {key: value for key, value in dict(run.meta.get("data") or {}).items() if key != "source"}
-    text = json.dumps({**run.meta, "data": data, "export": told}, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps({**run.meta, "data": data, "export": about}, indent=2, ensure_ascii=False) + "\n"
     atomic_write_text(folder / JSON_FILE, text)
 
 
-def _versions(wanted: Wanted) -> dict[str, str]:
-    names = ["resurge", "torch", *RUNTIMES[wanted.format], *(["nncf"] if wanted.precision == "int8" else [])]
-    return versions(*dict.fromkeys(names), absent="unknown")
-
-
-def _judge(found: Comparison | ObjectComparison, wanted: Wanted, force: bool) -> None:
+def _judge(found: Comparison | ObjectComparison, settings: ExportSettings, force: bool) -> None:
     """Raises UserError when too much is lost."""
-    if found.drop > wanted.max_drop and not force:
+    if found.drop > settings.max_drop and not force:
         before_after = found.to_json().get("accuracy")
         measure = (before_after or {}).get("of", "accuracy")
         told = (
@@ -300,15 +232,15 @@ def _judge(found: Comparison | ObjectComparison, wanted: Wanted, force: bool) ->
             else f"only {100 * found.agreement:.2f} % of the decisions stay as they were"
         )
         advice = "Calibrate on more pictures"
-        if wanted.decide:
+        if settings.decide:
             advice = "Leave out --classes-out (logits are enlarged more exactly than classes)"
         raise UserError(
-            f"the {wanted.precision} export loses {found.drop:.2f} points, more than --max-drop {wanted.max_drop:g}: "
-            f"{told}, on {found.images} images. {advice}, take another precision, or --force it."
+            f"the {settings.precision} export loses {found.drop:.2f} points, more than --max-drop "
+            f"{settings.max_drop:g}: {told}, on {found.images} images. {advice}, take another precision, or --force it."
         )
 
 
-def _questions(run: Run) -> dict[str, np.ndarray]:
+def _inputs(run: Run) -> dict[str, np.ndarray]:
     """One image, eight, and three of another size."""
     seen, channels = run.preprocessing, int(run.meta["in_channels"])
     side = getattr(seen, "size", None) or min(getattr(seen, "short_side", None) or 256, 512)
@@ -320,22 +252,22 @@ def _questions(run: Run) -> dict[str, np.ndarray]:
     }
 
 
-def _alone(
-    folder: Path, engine: Engine, wanted: Wanted, made: Json, questions: dict[str, np.ndarray],
+def _checked_apart(
+    folder: Path, engine: Engine, settings: ExportSettings, made: Json, inputs: dict[str, np.ndarray],
     sizes: dict[str, np.ndarray] | None,
 ) -> Json:  # fmt: skip
-    """The self-test: a fresh process answers as this one, which was compared with the run."""
+    """The consistency check: another process gives the same outputs as this one, which was compared with the run."""
 
     def check(name: str, answer: dict[str, np.ndarray]) -> None:
         given = None if sizes is None else sizes[name]
-        wrong = differing(engine.run(questions[name], given), answer, wanted.precision, made, given)
+        wrong = differing(engine.run(inputs[name], given), answer, settings.precision, made, given)
         if wrong is not None:
             raise UserError(
                 f"the exported network answers otherwise when run on its own: {wrong}. The runtime may be faulty; "
                 "update it: pip install -U 'resurge[export]'"
             )
 
-    return run_apart(folder, questions, sizes, check)
+    return run_apart(folder, inputs, sizes, check)
 
 
 def _certificate(
@@ -353,6 +285,3 @@ def _certificate(
         "machine": {"processor": processor(), "cores": os.cpu_count()},
         "notes": list(dict.fromkeys(notes)),
     }
-
-
-__all__ = ["Wanted", "check", "export"]

@@ -1,9 +1,9 @@
-"""int8 by NNCF: ranges from the user's pictures, and layers that hurt put back, found by NNCF's accuracy control.
+"""int8 by NNCF, calibrated on images; layers that lose too much are excluded by NNCF's accuracy control.
 
 Weights and the inputs of convolutions and linear layers become 8-bit integers (Jacob et al. 2018, arXiv:1712.05877,
-equation 1), weights with a scale a channel. First everything is quantised. If that loses more than is allowed, layers
-are ranked by what they lose and put back one after the other until it does not. Of a detector that is the backbone, the
-pyramid and the heads that see whole maps; coordinates, and layers that run once a box, stay as they are.
+equation 1), weights with a scale per channel. First everything is quantised. If that loses more than is allowed, layers
+are ranked by what they lose and excluded one after the other. Of a detector the backbone, the pyramid and the heads
+that see whole maps are quantised; coordinates, and layers that run once per box, are not.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from resurge.data.preprocessing import Values
 from resurge.export.calibration import BATCH, Material, unreadable
 from resurge.export.convert import quiet, save_openvino
 from resurge.export.fidelity import Comparison, Told, compare
+from resurge.export.settings import ExportSettings
 from resurge.files import Json
 from resurge.infer.engines.engine import INPUT, need
 from resurge.infer.engines.openvino import openvino_core
@@ -34,12 +35,12 @@ from resurge.infer.engines.shapes import CompiledShapes
 from resurge.infer.folder import FILES
 
 if TYPE_CHECKING:
-    from resurge.export.exporting import Wanted
     from resurge.export.fidelity_objects import ObjectComparison
+    from resurge.export.settings import ExportSettings
 
-CALIBRATION = 300  # pictures, NNCF's own default
-_RANKED = 100  # pictures that layers are ranked by
-# What only moves numbers about: an input that comes through it is as quantised as what goes in.
+CALIBRATION = 300  # images, NNCF's own default
+_RANKED = 100  # images that layers are ranked by
+# Operators that only move numbers: their output is quantised if their input is.
 _MOVES = (
     "MaxPool", "Pad", "Slice", "StridedSlice", "Split", "VariadicSplit", "Reshape", "Flatten", "Transpose", "Squeeze",
 )  # fmt: skip
@@ -47,7 +48,7 @@ _WEIGHTED = (
     "Conv", "ConvTranspose", "Gemm", "MatMul",
     "Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData",
 )  # fmt: skip
-# From here on it is boxes, of which there are as many as the picture has.
+# Behind these operators there are boxes, whose number depends on the image.
 _CHOOSES = ("TopK", "NonMaxSuppression", "NonZero", "RoiAlign", "ROIAlign")
 
 Ask = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
@@ -56,16 +57,18 @@ Ask = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class Trial:
-    """What the ranges are set by, and what an int8 network is judged by.
+    """How int8 is calibrated and validated.
 
-    questions: inputs by name, a picture each. told: pictures, and what the run says of them, `batch` in each item.
-    compared: a network's answers to some of `told`, beside the run's. finds: it is a detector, whose boxes are left
-    alone.
+    Attributes:
+        inputs: of the calibration, by name, one image each.
+        references: images with the outputs of the run, `batch` in each item.
+        compare: a network's outputs for some of the references, compared with those of the run.
+        finds: it is a detector, whose boxes are not quantised.
     """
 
-    questions: Sequence[dict[str, np.ndarray]]
-    told: Sequence[Any]
-    compared: Callable[[Ask, Iterable[Any]], Comparison | ObjectComparison]
+    inputs: Sequence[dict[str, np.ndarray]]
+    references: Sequence[Any]
+    compare: Callable[[Ask, Iterable[Any]], Comparison | ObjectComparison]
     batch: int
     finds: bool = False
 
@@ -74,8 +77,8 @@ def classes_trial(material: Material, preprocessing: Values, told: Sequence[Told
     """For a classifier or a segmenter.
 
     Args:
-        material: its calibration pictures set the ranges.
-        told: pictures that accuracy is measured on, and what the run says of them.
+        material: with the images of the calibration.
+        told: images on which accuracy is measured, with the outputs of the run.
     """
     pictures = material.calibration.few(CALIBRATION)
     questions = [{INPUT: batch.images} for batch in pictures.batches(preprocessing, 1)]
@@ -86,62 +89,64 @@ def classes_trial(material: Material, preprocessing: Values, told: Sequence[Told
     return Trial(questions, told, compared, BATCH)
 
 
-def quantize_folder(folder: Path, wanted: Wanted, trial: Trial, source: str, say: Callable[[str], None]) -> Json:
+def quantize_folder(
+    folder: Path, settings: ExportSettings, trial: Trial, source: str, say: Callable[[str], None]
+) -> Json:
     """Put an int8 network in the place of the fp32 one in `folder`.
 
     Args:
-        source: what the pictures of the calibration are, in words.
+        source: what the images of the calibration are, in words.
 
     Returns:
-        {"int8": {"calibrated_on", "source", "layers", "aside", "kept"}}: pictures; layers with weights; the names of
-        those that run once a box and stay as they are, and of others that are not in int8.
+        {"int8": {"calibrated_on", "source", "layers", "aside", "kept"}}: the number of images; where they are from; the
+        number of layers with weights; the names of those that run once per box, and of others, that are not in int8.
 
     Raises:
-        UserError: there are no pictures.
+        UserError: there are no images.
     """
-    if not trial.questions:
+    if not trial.inputs:
         raise unreadable(source)
     nncf = need("nncf")
-    kind = _Onnx(folder) if wanted.format == "onnx" else _OpenVino(folder)
-    aside = _aside(kind.graph()) if trial.finds else []
-    calibration = nncf.Dataset(trial.questions)
-    settings = {
+    kind = _Onnx(folder) if settings.format == "onnx" else _OpenVino(folder)
+    excluded = excluded_nodes(kind.graph()) if trial.finds else []
+    calibration = nncf.Dataset(trial.inputs)
+    options = {
         "target_device": nncf.TargetDevice.CPU,
-        "subset_size": len(trial.questions),
-        "ignored_scope": nncf.IgnoredScope(names=[node.name for node in aside], validate=False),
+        "subset_size": len(trial.inputs),
+        "ignored_scope": nncf.IgnoredScope(names=[node.name for node in excluded], validate=False),
     }
     with _silent(), quiet(), _signal_stack_kept():
-        quantized = nncf.quantize(kind.model, calibration, **settings)
-        drop = trial.compared(kind.runner(quantized), trial.told).drop
-        if drop > wanted.max_drop:
-            # What the rest loses in this runtime's own arithmetic, which NNCF, computing in fp32, does not see.
-            rest = trial.compared(kind.runner(kind.model), trial.told).drop
-            if rest < wanted.max_drop:
+        quantized = nncf.quantize(kind.model, calibration, **options)
+        drop = trial.compare(kind.runner(quantized), trial.references).drop
+        if drop > settings.max_drop:
+            # what is lost in this runtime's own arithmetic anyway, which NNCF, computing in fp32, does not see
+            rest = trial.compare(kind.runner(kind.model), trial.references).drop
+            if rest < settings.max_drop:
                 say(f"all in int8 it loses {drop:.2f} points: looking for the layers to keep")
-                quantized = _restored(nncf, kind, calibration, settings, trial, wanted.max_drop - rest)
+                quantized = _restored(nncf, kind, calibration, options, trial, settings.max_drop - rest)
         layers, kept = kind.layers(quantized)
-        left = [node.name for node in aside if node.kind in _WEIGHTED]
+        left = [node.name for node in excluded if node.kind in _WEIGHTED]
         if not set(left) <= set(kept):
-            raise AssertionError(f"NNCF quantised layers that it was told to leave: {sorted(set(left) - set(kept))}")
+            raise AssertionError(f"NNCF quantised excluded layers: {sorted(set(left) - set(kept))}")
         kind.save(quantized)
-    told = {"calibrated_on": len(trial.questions), "source": source, "layers": layers}
-    return {"int8": {**told, "aside": left, "kept": [name for name in kept if name not in left]}}
+    about = {"calibrated_on": len(trial.inputs), "source": source, "layers": layers}
+    return {"int8": {**about, "aside": left, "kept": [name for name in kept if name not in left]}}
 
 
 def _restored(
-    nncf: Any, kind: _Onnx | _OpenVino, calibration: Any, settings: Json, trial: Trial, max_drop: float
+    nncf: Any, kind: _Onnx | _OpenVino, calibration: Any, options: Json, trial: Trial, max_drop: float
 ) -> Any:
     """Quantised, with layers put back until no more than `max_drop` points are lost."""
     return nncf.quantize_with_accuracy_control(
         kind.model,
         calibration_dataset=calibration,
-        validation_dataset=nncf.Dataset(trial.told),
-        validation_fn=lambda model, items: trial.compared(kind.runner(model), items).quality,
+        validation_dataset=nncf.Dataset(trial.references),
+        validation_fn=lambda model, items: trial.compare(kind.runner(model), items).quality,
         max_drop=max_drop / 100,
         advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
-            ranking_subset_size=min(max(1, _RANKED // trial.batch), len(trial.told))
+            ranking_subset_size=min(max(1, _RANKED // trial.batch), len(trial.references))
         ),
-        **settings,
+        **options,
     )
 
 
@@ -153,7 +158,7 @@ class Node(NamedTuple):
     reads: list[int]
 
 
-def _aside(graph: Sequence[Node]) -> list[Node]:
+def excluded_nodes(graph: Sequence[Node]) -> list[Node]:
     """The nodes of a detector that stay as they are: all that no layer on whole maps reads."""
     readers: list[list[int]] = [[] for _ in graph]
     for number, node in enumerate(graph):
@@ -176,7 +181,7 @@ def _reached(begin: Iterable[int], leads_to: Sequence[Iterable[int]]) -> set[int
 
 
 class _OpenVino:
-    """How NNCF and this package speak of OpenVINO's models."""
+    """OpenVINO models, as NNCF and this package use them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -217,7 +222,7 @@ class _OpenVino:
 
 
 class _Onnx:
-    """How NNCF and this package speak of ONNX models."""
+    """ONNX models, as NNCF and this package use them."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILES["onnx"][0]

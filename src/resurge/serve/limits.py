@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 from resurge.errors import UserError
+from resurge.machine import processor_count
 
 ASPECT = 100
 """A picture's longer side has at most this many times the pixels of its shorter one. A preprocessing that brings the
@@ -20,10 +20,6 @@ JPEG 12, PNG 12, GIF 5, AVIF 14, WebP 16; a JPEG of one scan takes 4."""
 
 LINGER = 5.0
 """Seconds in which a client that was refused early may go on sending before its connection is cut."""
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ class Limits:
     timeout: float = 30.0
     read_timeout: float = 20.0
     grace: float = 30.0
-    decoders: int = max(1, min(4, _processors()))
+    decoders: int = max(1, min(4, processor_count()))
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -1,0 +1,89 @@
+"""What is exported, and the errors that can be found before a network is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from resurge.errors import UserError, suggest
+from resurge.export.forms import form_of
+from resurge.infer.engines.engine import need
+from resurge.infer.folder import FORMATS, PRECISIONS
+
+MAX_DROP = 0.5
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a format needs and does not have.
+
+    packages: those it is written and run with, whose versions model.json states. helpers: further packages that write
+    it. impossible: precisions that it does not have, and why.
+    """
+
+    packages: tuple[str, ...]
+    helpers: tuple[str, ...] = ()
+    impossible: Mapping[str, str] = field(default_factory=dict)
+
+
+FORMAT_NEEDS = {
+    "onnx": Format(
+        ("onnx", "onnxruntime"),
+        ("onnxscript",),
+        {
+            "bf16": "ONNX Runtime has no bf16 convolution on a processor. Use --format openvino or torch for bf16, or "
+            "--precision fp16 or int8 for onnx."
+        },
+    ),
+    "openvino": Format(("onnx", "openvino"), ("onnxscript",)),
+    "torch": Format(
+        ("torch",), (), {"int8": "a torch program is not quantised here. Use --format openvino or onnx for int8."}
+    ),
+}
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What is exported.
+
+    Attributes:
+        format: onnx, openvino or torch.
+        precision: fp32, bf16, fp16 or int8; see `resurge.infer.engines`.
+        decide: of a segmenter: the outputs are the class of every pixel in place of logits.
+        raw: of a detector: the outputs are the candidates before threshold and suppression.
+        calibrate: images for int8 and for the comparison, as `resurge.export.calibration.gather` takes them.
+        images: how many to compare on, at most; None for 500, of a detector 50.
+        max_drop: points of accuracy that may be lost.
+        form: rewriting passes beside those that are always applied; None for those of `resurge.export.forms`.
+    """
+
+    format: str = "onnx"
+    precision: str = "fp32"
+    decide: bool = False
+    raw: bool = False
+    calibrate: str | None = None
+    images: int | None = None
+    max_drop: float = MAX_DROP
+    form: tuple[str, ...] | None = None
+
+    def check(self) -> None:
+        """Check the format, the precision, the form and the packages.
+
+        Raises:
+            UserError: one of them is unknown, they do not go together, or a package is not installed.
+        """
+        for word, known, what in ((self.format, FORMATS, "format"), (self.precision, PRECISIONS, "precision")):
+            if word not in known:
+                raise UserError(f"unknown {what} {word!r}; it is one of {', '.join(known)}.{suggest(word, known)}")
+        needs = FORMAT_NEEDS[self.format]
+        if self.precision in needs.impossible:
+            raise UserError(f"{self.format} with {self.precision} cannot be made: {needs.impossible[self.precision]}")
+        form_of(self.format, self.precision, self.form)
+        for name in (*needs.packages, *needs.helpers, *(["nncf"] if self.precision == "int8" else [])):
+            need(name)
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Packages whose versions model.json states."""
+        quantizer = ("nncf",) if self.precision == "int8" else ()
+        return tuple(dict.fromkeys(("resurge", "torch", *FORMAT_NEEDS[self.format].packages, *quantizer)))
