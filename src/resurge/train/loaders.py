@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from resurge.data.images import UnreadableImage
-from resurge.data.loading import EpochSampler, cache, make_loader, verify
+from resurge.data.loading import EpochSampler, cache, make_loader, verify, AnySplit
 from resurge.data.splits import AnySplit, ArrayImages, DataBundle
+from resurge.machine import processor_count
 from resurge.recipe import Recipe
 from resurge.tasks.objective import Objective
 
@@ -51,7 +52,7 @@ def pick_workers(wanted: int | None, devices: int = 1) -> int:
     """Loader processes per device: `wanted`, or as many as processors are left once each device has one, up to 8."""
     if wanted is not None:
         return wanted
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processors = processor_count()
     return max(0, min(8, processors // devices - 1)) if processors > 2 else 0
 
 
