@@ -137,7 +137,7 @@ def test_the_broken_folder_trains(broken):
         sampler = EpochSampler(train.labels, 8, 0)
         losses = []
         for epoch in range(4):
-            sampler.set_epoch(epoch)
+            sampler.set_position(epoch)
             for images, labels in make_loader(IndexedDataset(train, transform, 0, train=True), sampler):
                 loss = torch.nn.functional.cross_entropy(network(images), labels)
                 optimizer.zero_grad()

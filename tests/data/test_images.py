@@ -85,8 +85,6 @@ def test_modes_become_grey_or_rgb():
     assert open_image(encode(rgb.quantize(64), "GIF")).mode == "RGB"
     assert open_image(encode(rgb.convert("CMYK"), "TIFF")).mode == "RGB"
     assert open_image(encode(rgb.convert("CMYK"), "JPEG")).mode == "RGB"
-    assert open_image(encode(grey, "PNG"), channels=3).mode == "RGB"
-    assert open_image(encode(rgb, "PNG"), channels=1).mode == "L"
 
 
 def test_cmyk_jpeg_keeps_its_colours_roughly():

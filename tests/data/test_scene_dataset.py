@@ -246,8 +246,3 @@ def test_the_cache_gives_the_same_samples_within_its_budget(scenes, folder):
         held[5]
     assert cached.select([4, 2]).ids == ("4.png", "2.png")
     assert cached.path(3) == split.path(3)
-
-
-def test_the_cache_keeps_scenes_at_their_size(scenes):
-    with pytest.raises(ValueError, match="own size"):
-        cache(scenes[1], 10**6, shorter_side=10)

@@ -60,8 +60,8 @@ def test_the_resize_is_pillows_antialiased_one():
 def test_normalising_can_be_undone():
     image = picture()
     pre = ScenePreprocessing(None, None)
-    restored = pre.denormalise(pre(image)) * 255
-    np.testing.assert_allclose(restored.permute(1, 2, 0).numpy(), np.asarray(image), atol=1e-3)
+    restored = (pre(image).permute(1, 2, 0).numpy() * pre.std + pre.mean) * 255
+    np.testing.assert_allclose(restored, np.asarray(image), atol=1e-3)
 
 
 @pytest.mark.parametrize("short", [None, 320])
@@ -87,7 +87,6 @@ def test_defaults_follow_the_data():
     assert default_scene_preprocessing(bundle(3), 800, 600) == ScenePreprocessing(600, 600)
     grey = default_scene_preprocessing(bundle(1))
     assert (grey.channels, grey.mean, grey.std) == (1, (0.2,), (0.01,))
-    assert default_scene_preprocessing(bundle(1), channels=3).channels == 3
 
 
 @pytest.mark.parametrize(

@@ -277,9 +277,6 @@ _OBJECT_FAULTS = {
 }
 
 
-# --------------------------------------------------------------------------------------------------------- objects
-
-
 def _object_report(look: Look, source: ObjectSource, findings: list[Finding], words: Words) -> Stats:
     sides: list[float] = []
     counts: dict[str, Counter[str]] = {}
@@ -397,9 +394,6 @@ def _class_findings(counts: dict[str, Counter[str]], classes: tuple[str, ...], w
             message = f"{part} has no {what} of {shown}"
             findings.append(Finding(kind, "warning", lacking, message, f"add some: the class {so} without"))
     return findings
-
-
-# ---------------------------------------------------------------------------------------------------------- masks
 
 
 def _mask_report(look: Look, source: MaskSource, findings: list[Finding]) -> Stats:

@@ -127,7 +127,6 @@ def ending(name: str) -> str:
 def open_image(
     source: str | os.PathLike[str] | bytes,
     *,
-    channels: int | None = None,
     max_pixels: int = MAX_PIXELS,
     draft_size: int | None = None,
     name: str | None = None,
@@ -140,7 +139,6 @@ def open_image(
 
     Args:
         source: a path, or the bytes of a file.
-        channels: 1 for "L", 3 for "RGB"; None keeps grey images grey and makes all others RGB.
         max_pixels: refuse images with more pixels than this, before any pixel is decoded.
         draft_size: allow a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size as long as its shorter side keeps at
             least this many pixels. Deterministic, several times faster, but other pixels: for training only.
@@ -151,9 +149,7 @@ def open_image(
     """
     label = name or ("<bytes>" if isinstance(source, bytes) else os.fspath(source))
     data = source if isinstance(source, bytes) else read_bytes(source)
-    _, image = decode(data, label, max_pixels, draft_size)
-    wanted = {None: image.mode, 1: "L", 3: "RGB"}[channels]
-    return image if image.mode == wanted else image.convert(wanted)
+    return decode(data, label, max_pixels, draft_size)[1]
 
 
 def decode(

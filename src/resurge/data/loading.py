@@ -205,11 +205,6 @@ class EpochSampler(Sampler[list[Key]]):
         self.drop_last, self.rank, self.world_size = drop_last, rank, world_size
         self.epoch, self.start_batch = 0, start_batch
 
-    def set_epoch(self, epoch: int) -> None:
-        """Go to the start of `epoch`; when already in it, keep the position."""
-        if epoch != self.epoch:
-            self.set_position(epoch, 0)
-
     def set_position(self, epoch: int, start_batch: int = 0) -> None:
         """Let the next iteration yield the batches of `epoch` from `start_batch` on.
 
@@ -392,28 +387,17 @@ class CachedImages:
         return CachedImages(self.source.select(indices), tuple(self.pixels[i] for i in indices))
 
 
-def cache(split: AnySplit, budget_bytes: int, shorter_side: int | None = None, threads: int = 2) -> AnySplit:
+def cache(split: AnySplit, budget_bytes: int, threads: int = 2) -> AnySplit:
     """The split with its images decoded into memory, in order, until `budget_bytes` are used.
 
-    With `shorter_side`, larger images are kept resized to it (other pixels: for training only); without, exactly as
-    they are. Call before loader processes start: they then share the memory. Unreadable images stay uncached.
-
-    Raises:
-        ValueError: `shorter_side` with objects or label maps, which are in pixels of the whole image.
+    Call before loader processes start: they then share the memory. Unreadable images stay uncached.
     """
-    if shorter_side is not None and not isinstance(split, Split):
-        raise ValueError("images with objects or label maps can only be cached at their own size")
 
     def load(index: int) -> np.ndarray | None:
         try:
-            image = split.read(index, shorter_side)
+            return np.asarray(split.read(index))
         except UnreadableImage:
             return None
-        if shorter_side is not None and min(image.size) > shorter_side:
-            share = shorter_side / min(image.size)
-            size = (max(shorter_side, round(image.width * share)), max(shorter_side, round(image.height * share)))
-            image = image.resize(size, Image.Resampling.BICUBIC)
-        return np.asarray(image)
 
     kept: list[np.ndarray | None] = []
     used = 0

@@ -101,7 +101,7 @@ class Mending:
         self.file(name).write_bytes("".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
 
 
-Writer = Callable[[Mending], None]
+Writer = Callable[[Mending], object]
 
 _REMOVED = {
     "empty-box": "box(es) without area removed", "box-outside": "box(es) outside the image removed",

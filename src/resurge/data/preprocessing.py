@@ -130,14 +130,6 @@ class Values(ABC):
         std = torch.tensor(self.std).view(-1, 1, 1)
         return values.float().div_(255).sub_(mean).div_(std)
 
-    def denormalise(self, values: torch.Tensor) -> torch.Tensor:
-        """The inverse of `normalise`: float (..., channels, H, W) to float in 0..1, clipped."""
-        import torch
-
-        mean = torch.tensor(self.mean, device=values.device).view(-1, 1, 1)
-        std = torch.tensor(self.std, device=values.device).view(-1, 1, 1)
-        return (values * std + mean).clamp(0, 1)
-
 
 AnyValues = TypeVar("AnyValues", bound=Values)
 
@@ -251,8 +243,8 @@ def resized(width: int, height: int, factor: float) -> tuple[int, int]:
 
 
 def default_preprocessing(
-    bundle: DataBundle[AnySplit], size: int | None = None, *, channels: int | None = None,
-    crop_pct: float | None = None, interpolation: str = "bilinear",
+    bundle: DataBundle[AnySplit], size: int | None = None, *, crop_pct: float | None = None,
+    interpolation: str = "bilinear",
 ) -> Preprocessing:  # fmt: skip
     """Sensible preprocessing for a data set: ImageNet's mean and deviation for RGB, measured ones for grey images.
 
@@ -260,35 +252,34 @@ def default_preprocessing(
     given.
     """
     size = bundle.default_size if size is None else size
-    channels = bundle.in_channels if channels is None else channels
     tiny = bundle.default_size <= 64
     crop = (1.0 if tiny else 0.875) if crop_pct is None else crop_pct
-    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else channel_statistics(bundle.train)
-    return Preprocessing(size, crop, mean, std, channels, interpolation, squash=tiny and crop == 1)
+    return Preprocessing(size, crop, *_statistics(bundle), bundle.in_channels, interpolation, squash=tiny and crop == 1)
 
 
 def default_scene_preprocessing(
     bundle: DataBundle[AnySplit], short_side: int | None = None, max_size: int | None = None, *,
-    channels: int | None = None, interpolation: str = "bilinear",
+    interpolation: str = "bilinear",
 ) -> ScenePreprocessing:  # fmt: skip
     """Sensible preprocessing for a data set: ImageNet's mean and deviation for RGB, measured ones for grey images.
 
     short_side: pixels, the data set's usual size unless given; 0 keeps the size of the images. max_size: 5/3 of the
     shorter side unless given (COCO's 800 and 1333).
     """
-    channels = bundle.in_channels if channels is None else channels
-    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else channel_statistics(bundle.train)
     short = bundle.default_size if short_side is None else short_side
     if max_size is None:
         max_size = max(round((short or bundle.default_size) * 5 / 3), 1)
-    return ScenePreprocessing(min(short, max_size) if short else None, max_size, mean, std, channels, interpolation)
+    return ScenePreprocessing(
+        min(short, max_size) if short else None, max_size, *_statistics(bundle), bundle.in_channels, interpolation
+    )
 
 
-def channel_statistics(split: AnySplit, limit: int = 500) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(mean,), (std,) of the grey values in 0..1 over at most `limit` images, evenly spread; rounded to four places.
-
-    Unreadable images are passed over.
-    """
+def _statistics(bundle: DataBundle[AnySplit], limit: int = 500) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, std) of each channel: ImageNet's for RGB; of grey values over at most `limit` training images, evenly
+    spread, in 0..1 and rounded to four places. Unreadable images are passed over."""
+    if bundle.in_channels == 3:
+        return IMAGENET_MEAN, IMAGENET_STD
+    split = bundle.train
     total = squares = pixels = 0.0
     for index in sorted({round(i * (len(split) - 1) / max(limit - 1, 1)) for i in range(min(limit, len(split)))}):
         try:

@@ -21,7 +21,7 @@ from resurge.data.findings import Finding, number_of, some
 from resurge.data.images import MAX_PIXELS, UnreadableImage, read_header
 from resurge.data.index_images import read_indices
 from resurge.data.regions import Polygons, RunLengths
-from resurge.data.splits import IGNORE, FileImages, MaskSplit, Objects, ObjectSplit, Split
+from resurge.data.splits import IGNORE, FileImages, Files, MaskSplit, Objects, ObjectSplit, Split
 from resurge.errors import UserError, suggest
 
 Box = tuple[float, float, float, float]
@@ -193,9 +193,6 @@ def left_out(names: Sequence[str], one: str, many: str) -> list[str]:
     return [f"{number_of(len(names), one, many)} left out: {some(names, 3)}"] if names else []
 
 
-# ---------------------------------------------------------------------------------------------------------- labels
-
-
 @dataclass(frozen=True, kw_only=True)
 class LabelSource(Source[LabelRecord]):
     """Images with one class each. `table` is the CSV file that lists them, None for folders; `part_classes` are the
@@ -280,9 +277,6 @@ class MemorySource(Source[LabelRecord]):
                 raise unknown_class(self.name, label, classes)
         moved = [list(classes).index(label) for label in self.classes]
         return replace(split, labels=tuple(moved[label] for label in split.labels)), []
-
-
-# --------------------------------------------------------------------------------------------------------- objects
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -399,9 +393,6 @@ def counted_classes(parts: dict[str, tuple[Record, ...]]) -> tuple[str, ...]:
     return tuple(sorted({thing.label for thing in things if thing.fault is None or thing.fault.kind == "empty-box"}))
 
 
-# ------------------------------------------------------------------------------------------------------ label maps
-
-
 @dataclass(frozen=True, kw_only=True)
 class MaskSource(Source[MaskRecord]):
     """Images with label maps; `meaning` as in `LabelFiles`."""
@@ -433,12 +424,10 @@ class MaskSource(Source[MaskRecord]):
 
 
 @dataclass(frozen=True)
-class LabelFiles:
-    """Masks in files below `root`. `meaning[v]` is the class of the value v, IGNORE, or UNKNOWN; values from
-    len(meaning) on are unknown."""
+class LabelFiles(Files):
+    """Masks in files. `meaning[v]` is the class of the value v, IGNORE, or UNKNOWN; values from len(meaning) on are
+    unknown."""
 
-    root: Path
-    names: tuple[str, ...]
     meaning: tuple[int, ...]
     max_pixels: int = MAX_PIXELS
 
@@ -459,12 +448,6 @@ class LabelFiles:
             raise UnreadableImage("corrupt", str(path), message)
         return np.asarray(self.meaning, dtype=np.int16).astype(np.uint8)[values]
 
-    def path(self, index: int) -> Path:
-        return self.root / self.names[index]
-
-    def select(self, indices: Sequence[int]) -> LabelFiles:
-        return replace(self, names=tuple(self.names[i] for i in indices))
-
 
 def unknown_values(counts: np.ndarray, meaning: tuple[int, ...]) -> list[int]:
     """The values that mean nothing among those that occur, ascending; counts[v] is how often v does."""
@@ -483,9 +466,6 @@ def plain_meaning(num_classes: int, ignored: int = IGNORE) -> tuple[int, ...]:
     """Value v is class v, and `ignored` and 255 are not counted."""
     return tuple(IGNORE if value in (ignored, IGNORE) else value if value < num_classes else UNKNOWN
                  for value in range(256))  # fmt: skip
-
-
-# ----------------------------------------------------------------------------------------------------------- paths
 
 
 def present(root: Path, names: Iterable[str]) -> set[str]:

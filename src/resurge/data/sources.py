@@ -118,9 +118,6 @@ def open_split(
     return bundle.splits()[name], bundle.classes, f"the {name} split of {bundle.name} ({bundle.how})"
 
 
-# --------------------------------------------------------------------------------------------------------- reading
-
-
 def read_source(
     source: Place, annotation: Annotation | None, format: str = "auto", words: Words = WORDS
 ) -> AnySource:  # fmt: skip
@@ -228,9 +225,6 @@ def given_val(
             f"{held.name}, given with --val, lists no images ({held.how}). Add their entries, or leave out --val."
         )
     return held.moved(found.root) if is_inside else held
-
-
-# -------------------------------------------------------------------------------------------------------- bundling
 
 
 def make_bundle(

@@ -33,45 +33,79 @@ _GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
 
 class Images(Protocol):
-    """Where the pixels of a split are. Implementations are small values that travel to loader processes."""
+    """Where the images of a split are. Implementations are small values that travel to loader processes."""
 
     def read(self, index: int, draft_size: int | None = None) -> Image.Image: ...
     def path(self, index: int) -> Path | None: ...
     def select(self, indices: Sequence[int]) -> Images: ...
 
 
+class LabelMaps(Protocol):
+    """Where the label maps of a split are: as `Images`."""
+
+    def read(self, index: int) -> np.ndarray:
+        """uint8 (H, W): class indices, and IGNORE."""
+        ...
+
+    def path(self, index: int) -> Path | None: ...
+    def select(self, indices: Sequence[int]) -> LabelMaps: ...
+
+
 @dataclass(frozen=True)
-class FileImages:
-    """Image files. `names` are relative to `root`, or absolute; decoded when read."""
+class Files:
+    """Files of a split. `names` are relative to `root`, or absolute; read when asked for."""
 
     root: Path
     names: tuple[str, ...]
+
+    def path(self, index: int) -> Path:
+        return self.root / self.names[index]
+
+    def select(self: SomeFiles, indices: Sequence[int]) -> SomeFiles:
+        return replace(self, names=tuple(self.names[i] for i in indices))
+
+
+SomeFiles = TypeVar("SomeFiles", bound=Files)
+
+
+@dataclass(frozen=True)
+class FileImages(Files):
+    """Image files."""
+
     max_pixels: int = MAX_PIXELS
 
     def read(self, index: int, draft_size: int | None = None) -> Image.Image:
         return open_image(self.path(index), max_pixels=self.max_pixels, draft_size=draft_size)
 
-    def path(self, index: int) -> Path:
-        return self.root / self.names[index]
-
-    def select(self, indices: Sequence[int]) -> FileImages:
-        return replace(self, names=tuple(self.names[i] for i in indices))
-
 
 @dataclass(frozen=True)
-class ArrayImages:
-    """Images in memory: uint8, (N, H, W) grey or (N, H, W, 3) RGB."""
+class Arrays:
+    """Pixels of a split in memory: uint8 (N, H, W), or (N, H, W, 3) RGB."""
 
     pixels: np.ndarray
-
-    def read(self, index: int, draft_size: int | None = None) -> Image.Image:
-        return Image.fromarray(self.pixels[index])
 
     def path(self, index: int) -> Path | None:
         return None
 
-    def select(self, indices: Sequence[int]) -> ArrayImages:
-        return ArrayImages(self.pixels[np.asarray(indices, dtype=np.int64)])
+    def select(self: SomeArrays, indices: Sequence[int]) -> SomeArrays:
+        return replace(self, pixels=self.pixels[np.asarray(indices, dtype=np.int64)])
+
+
+SomeArrays = TypeVar("SomeArrays", bound=Arrays)
+
+
+class ArrayImages(Arrays):
+    """Images in memory, grey or RGB."""
+
+    def read(self, index: int, draft_size: int | None = None) -> Image.Image:
+        return Image.fromarray(self.pixels[index])
+
+
+class ArrayMaps(Arrays):
+    """Label maps in memory."""
+
+    def read(self, index: int) -> np.ndarray:
+        return self.pixels[index].copy()
 
 
 class Region(Protocol):
@@ -126,33 +160,6 @@ class Objects:
         for mask, region in zip(masks, self.regions, strict=True):
             mask[:] = region.decode(height, width)
         return masks
-
-
-class LabelMaps(Protocol):
-    """Where the label maps of a split are. Implementations are small values that travel to loader processes."""
-
-    def read(self, index: int) -> np.ndarray:
-        """uint8 (H, W): class indices, and IGNORE."""
-        ...
-
-    def path(self, index: int) -> Path | None: ...
-    def select(self, indices: Sequence[int]) -> LabelMaps: ...
-
-
-@dataclass(frozen=True)
-class ArrayMaps:
-    """Label maps in memory: uint8 (N, H, W)."""
-
-    maps: np.ndarray
-
-    def read(self, index: int) -> np.ndarray:
-        return self.maps[index].copy()
-
-    def path(self, index: int) -> Path | None:
-        return None
-
-    def select(self, indices: Sequence[int]) -> ArrayMaps:
-        return ArrayMaps(self.maps[np.asarray(indices, dtype=np.int64)])
 
 
 class _Annotated:

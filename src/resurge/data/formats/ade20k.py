@@ -6,7 +6,6 @@ from pathlib import Path
 
 from resurge.data.formats.format import Format
 from resurge.data.formats.label_maps import find_pairs, paired, write_maps
-from resurge.data.mending import Mending
 from resurge.data.records import UNKNOWN, MaskSource
 from resurge.data.splits import IGNORE
 from resurge.errors import UserError
@@ -44,16 +43,11 @@ def _classes(file: Path) -> tuple[str, ...]:
     return tuple(f"{name} ({index})" if name in twice else name for index, name in enumerate(names, 1))
 
 
-def write_ade20k(mending: Mending) -> None:
-    """Write the masks that can be used."""
-    write_maps(mending, listed=False)
-
-
 FORMAT = Format(
     name="ade20k",
     annotations=("maps",),
     expected="ADE20K: ADEChallengeData2016 with images/training/ and annotations/training/",
     recognise=lambda path: path.is_dir() and is_ade20k(path),
     read=read_ade20k,
-    write=write_ade20k,
+    write=write_maps,
 )

@@ -85,8 +85,9 @@ def class_lines(root: Path) -> tuple[str, ...]:
     return names
 
 
-def write_maps(mending: Mending, listed: bool) -> dict[str, list[MaskRecord]]:
-    """Write the masks again that can be used, with unknown values ignored; which images are left, by part."""
+def write_maps(mending: Mending, listed: bool = False) -> dict[str, list[MaskRecord]]:
+    """Write the masks again that can be used, with unknown values ignored; which images are left, by part. With
+    `listed`, lists say what is in a part."""
     look = mending.look
     source = look.source
     if not isinstance(source, MaskSource):

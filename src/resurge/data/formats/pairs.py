@@ -14,7 +14,6 @@ from resurge.data.formats.format import Format
 from resurge.data.formats.label_maps import class_lines, find_pairs, paired, write_maps
 from resurge.data.images import UnreadableImage
 from resurge.data.index_images import read_indices
-from resurge.data.mending import Mending
 from resurge.data.records import MaskRecord, MaskSource, plain_meaning
 from resurge.data.splits import IGNORE
 from resurge.errors import UserError
@@ -79,16 +78,11 @@ def _classes(root: Path, parts: dict[str, tuple[MaskRecord, ...]]) -> tuple[tupl
     return names, plain_meaning(len(names))
 
 
-def write_pairs(mending: Mending) -> None:
-    """Write the masks that can be used."""
-    write_maps(mending, listed=False)
-
-
 FORMAT = Format(
     name="pairs",
     annotations=("maps",),
     expected="images/ with masks/, each flat or with train/ and val/ inside",
     recognise=lambda path: path.is_dir() and bool(find_pairs(path)),
     read=read_pairs,
-    write=write_pairs,
+    write=write_maps,
 )
