@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scene_files import healthy_coco, write_yolo
 
 from resurge.data.augmentation import Augmentation
 from resurge.data.checks import SEVERITIES, check_data
@@ -235,3 +236,43 @@ def test_long_lists_are_cut_in_the_terminal_but_not_in_json(tmp_path):
     assert any("and 25 more" in line for line in report.lines())
     assert len(report.lines()) < 20
     assert len(report.to_json()["findings"]) == 30
+
+
+REFUSED = {
+    "bad-label": ("labels", "the label -1 is out of range"),
+    "empty-class": ("labels", "the class folder 'fish' has no images"),
+    "broken-annotations": ("boxes", "is cut short"),
+    "bad-object": ("boxes", "line 2, byte 18"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_training_refuses_is_an_error_of_the_check(tmp_path, kind):
+    annotation, message = REFUSED[kind]
+    root = tmp_path / "set"
+    if kind == "bad-label":
+        healthy(tmp_path / "pets")
+        root = tmp_path / "t.csv"
+        root.write_text("path,label\npets/train/cat/ok0.jpg,0\npets/train/dog/ok0.jpg,-1\n")
+    elif kind == "empty-class":
+        (healthy(root) / "train/fish").mkdir()
+    elif kind == "broken-annotations":
+        file = healthy_coco(root) / "annotations/instances_val2017.json"
+        file.write_bytes(file.read_bytes()[:100])
+    else:
+        write_yolo(root, {"a": "0 0.5 0.5 0.5 0.5\n0 0.5"})
+    report, _ = check_data(root, annotation=annotation)
+    assert kind in {finding.kind for finding in report.findings if finding.severity == "error"}
+    with pytest.raises(UserError, match=message):
+        open_data(root, annotation=annotation)
+
+
+def test_validation_elsewhere_may_lack_a_class(tmp_path):
+    root, other = healthy(tmp_path / "pets"), healthy(tmp_path / "others")
+    for file in (other / "val/cat").iterdir():
+        file.unlink()
+    assert check_labels(root / "train", val=other / "val").kinds() >= {"class-missing", "empty-class"}
+    bundle = open_data(root / "train", val=other / "val")
+    assert bundle.val.counts(2) == (0, 2)
+    inside = open_data(root, val="val")
+    assert inside.val.ids[0] == "val/cat/ok0.jpg"

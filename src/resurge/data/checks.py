@@ -31,6 +31,7 @@ from resurge.data.index_images import read_indices
 from resurge.data.mending import Look, MaskFacts
 from resurge.data.paths import user_path
 from resurge.data.records import (
+    LabelRecord,
     LabelSource,
     MaskRecord,
     MaskSource,
@@ -164,7 +165,7 @@ def check_data(
         facts = dict(zip(names, pool.map(lambda name: examine_file(found.root, name, max_pixels), names), strict=True))
         masks = _read_masks(found, pool, max_pixels)
     findings = [*found.findings, *unreadable(facts.values()), *oddities(facts.values())]
-    entries = [Entry(part or "train", getattr(record, "label", ""), record.name)
+    entries = [Entry(part or "train", record.label if isinstance(record, LabelRecord) else "", record.name)
                for part, records in found.parts.items() for record in records]  # fmt: skip
     readable = {entry for entry in entries if facts[entry.name].header is not None}
     findings += duplicates((facts[entry.name].digest, entry) for entry in entries if entry in readable)

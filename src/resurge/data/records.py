@@ -160,9 +160,11 @@ class Source(ABC, Generic[AnyRecord]):
 
     def moved(self: AnySource, root: Path) -> AnySource:
         """The data set with names relative to another folder, or absolute where they are not below it."""
-        return replace(self, root=root, parts={
-            part: tuple(_moved(record, self.root, root) for record in records) for part, records in self.parts.items()
-        })  # fmt: skip
+        parts = {part: tuple(self._move(each, root) for each in records) for part, records in self.parts.items()}
+        return replace(self, root=root, parts=parts)
+
+    def _move(self, record: AnyRecord, root: Path) -> AnyRecord:
+        return replace(record, name=below(root, self.root / record.name))
 
     def joined(self: AnySource, other: Source[Any]) -> AnySource:
         """The data set with the parts of another of its kind, which has the same root."""
@@ -170,13 +172,6 @@ class Source(ABC, Generic[AnyRecord]):
 
 
 AnySource = TypeVar("AnySource", bound=Source[Any])
-
-
-def _moved(record: AnyRecord, old: Path, new: Path) -> AnyRecord:
-    moved = replace(record, name=below(new, old / record.name))
-    if isinstance(moved, MaskRecord) and moved.mask is not None:
-        object.__setattr__(moved, "mask", below(new, old / moved.mask))
-    return moved
 
 
 def unknown_class(where: str, label: str, classes: Sequence[str], remedy: str = "") -> UserError:
@@ -398,6 +393,10 @@ class MaskSource(Source[MaskRecord]):
     """Images with label maps; `meaning` as in `LabelFiles`."""
 
     meaning: tuple[int, ...]
+
+    def _move(self, record: MaskRecord, root: Path) -> MaskRecord:
+        mask = None if record.mask is None else below(root, self.root / record.mask)
+        return MaskRecord(below(root, self.root / record.name), mask)
 
     def part(
         self, name: str, classes: Sequence[str], annotation: Annotation, max_pixels: int = MAX_PIXELS
