@@ -30,10 +30,10 @@ from resurge.config import Section, to_plain
 from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
 from resurge.errors import UserError, suggest
 from resurge.machine import versions
+from resurge.model_json import FORMAT, read_model_json
 from resurge.recipe import Machine, Recipe
 from resurge.tasks.table import TASKS, build_task_model
 from resurge.weights.checkpoint import load_weights, save_model
-from resurge.weights.model_json import FORMAT, read_model_json
 
 LAST = Path("checkpoints", "last.ckpt")
 BEST = Path("checkpoints", "best.ckpt")

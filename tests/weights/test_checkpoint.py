@@ -20,9 +20,9 @@ from torch import nn
 from resurge.arch.backbone import Backbone
 from resurge.arch.zoo import get_spec, parse_spec
 from resurge.errors import UserError
+from resurge.model_json import read_model_json
 from resurge.tasks.classify.model import ClassificationModel
 from resurge.weights.checkpoint import adapt_input, export_weights, load_weights, save_model
-from resurge.weights.model_json import read_model_json
 from resurge.weights.reading import read_checkpoint
 
 SPEC = get_spec("resnet18").but(depths=(1, 1, 1, 1), planes=(8, 8, 16, 16))

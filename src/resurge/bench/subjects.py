@@ -17,10 +17,10 @@ from resurge.errors import UserError
 from resurge.explain.cost import cost
 from resurge.export.calibration import Material, Pictures, gather
 from resurge.infer.folder import Export, is_export, read_export
+from resurge.model_json import folder_of
 from resurge.runs import Run, bare_run, load_run
 from resurge.tasks.table import TASKS, build_task_model, get_task
 from resurge.weights.catalog import Entry, entries
-from resurge.weights.model_json import folder_of
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 from resurge.cli.options import Parser, add_json, number, one_of, whole_number
 from resurge.errors import UserError
 from resurge.infer.folder import FORMATS, PRECISIONS
-from resurge.weights.model_json import folder_of
+from resurge.model_json import folder_of
 
 RANDOM = "random"
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resurge.cli.options import Parser, add_json, whole_number
-from resurge.cli.tables import print_json
-from resurge.errors import UserError
+from resurge.cli.tables import print_json, table
+from resurge.model_json import folder_of, read_model_json
 from resurge.tasks.table import DEFAULT, build_task_model, get_task, pick_head
 from resurge.text_tables import table
-from resurge.weights.model_json import folder_of
 
 if TYPE_CHECKING:
     from resurge.arch.spec import Spec
@@ -60,7 +59,6 @@ def run(options: argparse.Namespace) -> int:
 def _show_forms(options: argparse.Namespace) -> int:
     from resurge.arch.zoo import get_spec
     from resurge.explain.equalities import equalities
-    from resurge.weights.model_json import read_model_json
 
     place = folder_of(options.model)
     spec = get_spec(read_model_json(place)["spec"] if place is not None else options.model)
@@ -110,10 +108,8 @@ def _examine_run(place: Path, options: argparse.Namespace) -> Summary:
     from resurge.explain.cost import cost
     from resurge.explain.show import Summary, Trained, default_classes
     from resurge.weights.catalog import entries
-    from resurge.weights.model_json import read_model_json
 
     told = read_model_json(place)
-    _require_fields(told, place)
     name, classes = told.get("task", DEFAULT), tuple(map(str, told.get("classes", ())))
     task, head, spec = get_task(name), pick_head(name, told.get("head")), get_spec(told["spec"])
     count = options.num_classes or len(classes) or (default_classes(spec) if task.in_catalog else 1)
@@ -168,20 +164,3 @@ def _draw(shown: Summary, path: str) -> list[Path]:
         output_stride=shown.output_stride,
         classifier=classifier,
     )
-
-
-def _require_fields(trained: Mapping[str, Any], place: Path) -> None:
-    """Raises UserError when what a run says of itself is of another kind than is read from it here."""
-    kinds = {
-        "preprocessing": dict,
-        "classes": list,
-        "in_channels": int,
-        "task": str,
-        "head_settings": dict,
-        "scores": dict,
-    }
-    for name, kind in kinds.items():
-        if name in trained and not isinstance(trained[name], kind):
-            raise UserError(
-                f"{place / 'model.json'} is damaged: {name} is {trained[name]!r}. Train or export it again."
-            )

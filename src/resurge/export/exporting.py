@@ -34,11 +34,11 @@ from resurge.infer.engines import Engine, open_engine
 from resurge.infer.engines.live import Live
 from resurge.infer.folder import CERTIFICATE, FILES, described, read_export, require_free
 from resurge.machine import processor, versions
+from resurge.model_json import JSON_FILE
 from resurge.runs import Run, load_run
 from resurge.tasks.table import get_task
 from resurge.tasks.task import Annotation
 from resurge.tasks.tta import TTA
-from resurge.weights.model_json import JSON_FILE
 
 IMAGES = 500
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from resurge.errors import UserError, suggest
 from resurge.files import sha256
-from resurge.weights.model_json import JSON_FILE, read_model_json
+from resurge.model_json import JSON_FILE, read_model_json
 
 CERTIFICATE = "certificate.json"
 FILES = {"onnx": ("model.onnx",), "openvino": ("model.xml", "model.bin"), "torch": ("model.pt2",)}

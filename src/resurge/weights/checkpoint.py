@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,11 +18,11 @@ from resurge.arch.spec import Spec
 from resurge.arch.zoo import MODELS, canonical_name, parse_spec
 from resurge.errors import UserError, suggest
 from resurge.files import atomic_write_bytes
+from resurge.model_json import FORMAT, read_model_json, write_model_json
 from resurge.weights.catalog import entries, fetch, names_with_parameters, pretrained_source
 from resurge.weights.layouts import torchvision_detect as detectors
 from resurge.weights.layouts import torchvision_segment as segmenters
 from resurge.weights.layouts.naming import OWN, Value, detect_layout, from_resurge, to_resurge
-from resurge.weights.model_json import FORMAT, JSON_FILE, read_model_json
 from resurge.weights.reading import Checkpoint, read_checkpoint, unwrap
 
 WEIGHTS_FILE = "model.safetensors"
@@ -200,19 +199,16 @@ def save_model(directory: str | os.PathLike[str], model: nn.Module, meta: Mappin
     """
     directory, spec = Path(directory), backbone_of(model).spec
     described = {
-        "format": FORMAT,
         "spec": str(spec),
         "spec_json": spec.to_json(),
         "parameters": sum(p.numel() for p in model.parameters()),
         **meta,
     }
-    text = json.dumps(described, indent=2, ensure_ascii=False) + "\n"
     # Channels-last weights are stored in the ordinary order, which is the only one the file format knows.
     tensors = {key: value.detach().cpu().contiguous() for key, value in _uncompiled(model).state_dict().items()}
     metadata = {"format": "pt", "resurge_format": str(FORMAT), "spec": str(described["spec"])}
     atomic_write_bytes(directory / WEIGHTS_FILE, safetensors.torch.save(tensors, metadata=metadata))
-    # A folder's name that is no text comes as a lone surrogate; its backslash form is JSON for the same.
-    atomic_write_bytes(directory / JSON_FILE, text.encode("utf-8", "backslashreplace"))
+    write_model_json(directory, described)
 
 
 def _plain(spec: Spec) -> Spec:

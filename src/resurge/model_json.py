@@ -1,26 +1,27 @@
-"""`model.json`, which a run and an export begin with. Imports no torch."""
+"""Reading and writing `model.json`, which every run directory and every export has. Imports no torch."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from resurge.errors import UserError
+from resurge.files import atomic_write_text
 
 FORMAT = 1
 JSON_FILE = "model.json"
-
-
-LONGEST_PATH = 256
-"""What is longer is the text of a spec; asked for such a file, the system itself would complain."""
+# Fields that are read later; they may be missing. `spec` and `format` may not.
+KINDS = {"preprocessing": dict, "classes": list, "in_channels": int, "task": str, "head_settings": dict, "scores": dict}
+LONGEST_PATH = 256  # longer is the text of a spec, and an error of the system when it is taken for a path
 
 
 def folder_of(word: str) -> Path | None:
     """The folder of a run or an export that a word names, or None when it is the name or the text of a network.
 
-    A path of several parts to a folder is taken for one, so that what is missing in it is told.
+    A path of several parts to a folder is taken for one, so that the message names what is missing in it.
     """
     place = Path(word)
     if len(word) < LONGEST_PATH and ((place / JSON_FILE).is_file() or (len(place.parts) > 1 and place.is_dir())):
@@ -49,4 +50,17 @@ def read_model_json(directory: str | os.PathLike[str]) -> dict[str, Any]:
         raise UserError(
             f"{path} is of format {described.get('format')!r}; this version of resurge reads {FORMAT}. Update resurge."
         )
+    for name, kind in KINDS.items():
+        if described.get(name) is not None and not isinstance(described[name], kind):
+            raise UserError(f"{path} is damaged: {name} is {described[name]!r}. Train or export it again.")
     return described
+
+
+def write_model_json(directory: str | os.PathLike[str], content: Mapping[str, object]) -> None:
+    """Write `model.json`, as a whole or not at all.
+
+    Raises:
+        UserError: the directory cannot be written, or the disk is full.
+    """
+    text = json.dumps({"format": FORMAT, **content}, indent=2, ensure_ascii=False) + "\n"
+    atomic_write_text(Path(directory) / JSON_FILE, text)
