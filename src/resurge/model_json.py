@@ -51,7 +51,7 @@ def read_model_json(directory: str | os.PathLike[str]) -> dict[str, Any]:
             f"{path} is of format {described.get('format')!r}; this version of resurge reads {FORMAT}. Update resurge."
         )
     for name, kind in KINDS.items():
-        if described.get(name) is not None and not isinstance(described[name], kind):
+        if name in described and not isinstance(described[name], kind):
             raise UserError(f"{path} is damaged: {name} is {described[name]!r}. Train or export it again.")
     return described
 
