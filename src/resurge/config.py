@@ -144,7 +144,7 @@ class Section:
         UserError: names the field, what it takes and what came.
     """
 
-    __dataclass_fields__: typing.ClassVar[dict[str, dataclasses.Field[Any]]]
+    __dataclass_fields__: typing.ClassVar[dict[str, dataclasses.Field[object]]]
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
@@ -186,9 +186,9 @@ def paths(kind: type[Section]) -> dict[str, str]:
     return {name: path for path, *_ in fields(kind) for name in (path.rpartition(".")[2], path)}
 
 
-def to_plain(section: Section) -> dict[str, Any]:
+def to_plain(section: Section) -> dict[str, object]:
     """Nested dictionaries and lists, ready for YAML or JSON."""
-    plain: dict[str, Any] = {}
+    plain: dict[str, object] = {}
     for field in dataclasses.fields(section):
         value = getattr(section, field.name)
         value = to_plain(value) if isinstance(value, Section) else value
@@ -199,14 +199,14 @@ def to_plain(section: Section) -> dict[str, Any]:
 S = TypeVar("S", bound=Section)
 
 
-def replaced(section: S, changes: Mapping[str, Any], where: str) -> S:
+def replaced(section: S, changes: Mapping[str, object], where: str) -> S:
     """A copy of a section with `changes` (field name, dotted path or whole sub-section -> plain value).
 
     Raises:
         UserError: an unknown field (with the nearest real one), or a value that does not fit; begins with `where`.
     """
     names = paths(type(section))
-    flat: dict[str, dict[str, Any]] = {}
+    flat: dict[str, dict[str, object]] = {}
     for key, value in changes.items():
         inner = {str(key): value}
         if isinstance(getattr(section, str(key), None), Section):
@@ -229,7 +229,7 @@ def replaced(section: S, changes: Mapping[str, Any], where: str) -> S:
         raise UserError(f"{where}: {error}") from None
 
 
-def read_assignment(text: str) -> tuple[str, Any]:
+def read_assignment(text: str) -> tuple[str, object]:
     """`"lr=0.1"` -> `("lr", 0.1)`; the value is read as YAML, so lists are `[1, 2]` and nothing is `null`.
 
     Raises:

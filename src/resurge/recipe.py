@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -87,7 +86,7 @@ class Optimization(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class Regularization(Section):
-    """What keeps the network from learning the training images by heart."""
+    """What is done against overfitting."""
 
     label_smoothing: float = option(0.0, "share of the target given to all classes", low=0, below=1)
     mixup: float = option(0.0, "alpha of mixup (Zhang et al. 2018); 0: off", low=0)
@@ -103,7 +102,7 @@ class Regularization(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class Testing(Section):
-    """How a segmenter is asked in the final evaluation; during training it is always asked plainly."""
+    """Test-time augmentation of a segmenter in the final evaluation; validations during training use none."""
 
     test_scales: tuple[float, ...] = option((1.0,), "segment: average over the image at these scales", above=0)
     test_flip: bool = option(False, "segment: average over the image and its mirror image")
@@ -114,7 +113,7 @@ class Testing(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class Machine(Section):
-    """How it is computed; on one device none of it changes what is learnt, but for precision and norm."""
+    """How the training is computed; on one device only precision and norm change its result."""
 
     precision: str = option("fp32", "number format of the forward pass", choices=("fp32", "bf16", "fp16"))
     channels_last: bool = option(True, "memory layout in which convolutions are fastest")
@@ -169,7 +168,7 @@ class Recipe(Section):
     def __post_init__(self) -> None:
         super().__post_init__()
         pick_head(self.task, self.head)
-        _check_heeded(self)
+        _check_effective(self)
         _check_together(self)
 
     def override(self, assignments: Iterable[str]) -> Recipe:
@@ -180,11 +179,11 @@ class Recipe(Section):
         """
         return self.replace(dict(read_assignment(text) for text in assignments))
 
-    def replace(self, changes: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    def replace(self, changes: Mapping[str, object], where: str = "recipe") -> Recipe:
         """A copy with changed fields, by name or dotted path; `where` opens the error message."""
         return replaced(self, changes, where)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Nested plain data, every field, ready for JSON."""
         return to_plain(self)
 
@@ -251,8 +250,8 @@ def _check_together(recipe: Recipe) -> None:
         raise UserError(f"class_weights takes none, auto or a list of numbers, not {weights!r}.")
 
 
-def _check_heeded(recipe: Recipe) -> None:
-    """A field that the task does not look at is a mistake when it is set.
+def _check_effective(recipe: Recipe) -> None:
+    """A field that has no effect on the task must keep its default.
 
     Raises:
         UserError: names it.
@@ -305,13 +304,3 @@ def load_recipe(name: str) -> Recipe:
         UserError: no such recipe, or its content does not fit.
     """
     return Recipe.from_yaml(recipe_text(str(name)), where=f"recipe {name}")
-
-
-def describe_recipe(name: str) -> str:
-    """The comment block that opens a recipe's file, without its `# `."""
-    lines: list[str] = []
-    for line in recipe_text(name).splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.removeprefix("#").removeprefix(" "))
-    return "\n".join(lines)

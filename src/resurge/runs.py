@@ -60,7 +60,9 @@ class Run:
     recipe: Recipe | None = field(repr=False)
 
 
-def bare_run(name: str, spec: Spec, model: nn.Module, preprocessing: Preprocessing, classes: int, **meta: Any) -> Run:
+def bare_run(
+    name: str, spec: Spec, model: nn.Module, preprocessing: Preprocessing, classes: int, **meta: object
+) -> Run:
     """A classifier that was not trained here as a run: what `model.json` of a training would say, and `meta`.
 
     Its classes are called by their numbers.
@@ -208,8 +210,8 @@ def save_run_model(
     classes: tuple[str, ...],
     preprocessing: Preprocessing | ScenePreprocessing,
     norm: str,
-    scores: Mapping[str, Any],
-    data: Mapping[str, Any],
+    scores: Mapping[str, object],
+    data: Mapping[str, object],
 ) -> None:
     """Write `model.safetensors` and `model.json`."""
     backbone = model.get_submodule("backbone")

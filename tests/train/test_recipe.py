@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from resurge.arch.zoo import get_spec
 from resurge.config import fields
 from resurge.errors import UserError
-from resurge.recipe import Recipe, describe_recipe, list_recipes, load_recipe
+from resurge.recipe import Recipe, list_recipes, load_recipe, recipe_text
 from resurge.train.train import build_model
 
 
@@ -114,7 +114,7 @@ def test_expected_recipes_are_there() -> None:
 @pytest.mark.parametrize("name", list_recipes())
 def test_named_recipes(name: str) -> None:
     recipe = load_recipe(name)
-    comment = describe_recipe(name)
+    comment = recipe_text(name)
     for label in ("Paper:", "Command:", "Hardware:", "Expected:", "Run here:"):
         assert label in comment
     assert f"--recipe {name}" in comment

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from tiny_scenes import SIDE, write_coco, write_pairs
 
 from resurge.errors import TrainingDiverged, UserError
-from resurge.recipe import Recipe, describe_recipe, list_recipes, load_recipe
+from resurge.recipe import Recipe, list_recipes, load_recipe, recipe_text
 from resurge.runs import load_run
 from resurge.tasks.detect.loss import Detection
 from resurge.tasks.table import TASKS
@@ -202,7 +202,7 @@ def data_for(recipe: Recipe, coco: Path, pairs: Path) -> Path:
 
 @pytest.mark.parametrize("name", LARGE)
 def test_every_published_recipe_says_what_it_must(name: str) -> None:
-    text = describe_recipe(name)
+    text = recipe_text(name)
     assert all(word in text for word in ("Paper:", "Command:", "Hardware:", "Expected:", "Run here:  no"))
     recipe = load_recipe(name)
     assert recipe.weights == "pretrained"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resurge.cli.options import Parser, add_json, whole_number
-from resurge.cli.tables import print_json, table
+from resurge.cli.tables import print_json
 from resurge.model_json import folder_of, read_model_json
 from resurge.tasks.table import DEFAULT, build_task_model, get_task, pick_head
 from resurge.text_tables import table

@@ -34,7 +34,7 @@ from resurge.infer.engines import Engine, open_engine
 from resurge.infer.engines.live import Live
 from resurge.infer.folder import CERTIFICATE, FILES, described, read_export, require_free
 from resurge.machine import processor, versions
-from resurge.model_json import JSON_FILE
+from resurge.model_json import write_model_json
 from resurge.runs import Run, load_run
 from resurge.tasks.table import get_task
 from resurge.tasks.task import Annotation
@@ -217,8 +217,7 @@ def _write_json(folder: Path, run: Run, settings: ExportSettings, made: Json) ->
     }
     # the folder of the data on the machine of the training is of no use elsewhere, and private
     data = {key: value for key, value in dict(run.meta.get("data") or {}).items() if key != "source"}
-    text = json.dumps({**run.meta, "data": data, "export": about}, indent=2, ensure_ascii=False) + "\n"
-    atomic_write_text(folder / JSON_FILE, text)
+    write_model_json(folder, {**run.meta, "data": data, "export": about})
 
 
 def _judge(found: Comparison | ObjectComparison, settings: ExportSettings, force: bool) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
-def _tensors(value: Any) -> list[Tensor]:
+def _tensors(value: object) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, (list, tuple)):
@@ -17,20 +16,20 @@ def _tensors(value: Any) -> list[Tensor]:
     return []
 
 
-def _finite(value: Any) -> bool:
+def _finite(value: object) -> bool:
     return all(bool(torch.isfinite(tensor).all()) for tensor in _tensors(value) if tensor.is_floating_point())
 
 
 def first_nonfinite_module(model: nn.Module, run: Callable[[], object]) -> str | None:
-    """The first module, in the order of the computation, with a finite input, finite weights or not, and a bad output.
+    """The first module, in the order of the computation, whose output is not finite.
 
     `run` computes the model's output once more; children finish before their parents, so the name is the innermost
     module's. None: every module's output is finite.
     """
     found: list[str] = []
 
-    def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def look(module: nn.Module, inputs: Any, output: Any) -> None:
+    def hook(name: str) -> Callable[[nn.Module, object, object], None]:
+        def look(module: nn.Module, inputs: object, output: object) -> None:
             if not found and not _finite(output):
                 found.append(name)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from resurge.data.images import UnreadableImage
 from resurge.data.loading import AnySplit, EpochSampler, cache, make_loader, verify
-from resurge.data.splits import AnySplit, ArrayImages, DataBundle
+from resurge.data.splits import ArrayImages, DataBundle
 from resurge.machine import processor_count
 from resurge.recipe import Recipe
 from resurge.tasks.objective import Objective
@@ -21,14 +21,13 @@ def readable(bundle: DataBundle) -> DataBundle:
     Training images need no such pass: an unreadable one is replaced when its turn comes. A score must be over known
     images.
     """
-    splits: dict[str, Any] = {}
-    notes = list(bundle.notes)
     for name, split in (("val", bundle.val), ("test", bundle.test)):
         if split is None or isinstance(split.images, ArrayImages):
             continue
-        splits[name], problems = verify(split, threads=os.cpu_count() or 1)
-        notes += [f"left out of {name}: {problem.message}" for problem in problems]
-    return replace(bundle, notes=tuple(notes), **splits)
+        good, problems = verify(split, threads=os.cpu_count() or 1)
+        notes = (f"left out of {name}: {problem.message}" for problem in problems)
+        bundle = replace(bundle, notes=(*bundle.notes, *notes), **{name: good})
+    return bundle
 
 
 def cached(split: AnySplit, gibibytes: float) -> AnySplit:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from lightning_fabric import Fabric
@@ -27,6 +27,8 @@ from resurge.train.loaders import Loaders
 from resurge.train.optim import Ema, build_optimizer
 from resurge.train.schedule import Length, lr_factor
 from resurge.train.signals import StopSignal
+
+Batch: TypeAlias = Any  # of a task: a tuple, or a named tuple, that begins with the images
 
 
 @dataclass
@@ -65,7 +67,7 @@ class LossModule(nn.Module):
         self.net = net
         self.objective = objective
 
-    def forward(self, batch: Any) -> tuple[dict[str, Tensor], Sums]:
+    def forward(self, batch: Batch) -> tuple[dict[str, Tensor], Sums]:
         return self.objective.losses(self.net, batch)
 
 
@@ -146,7 +148,7 @@ class Training:
                 if stop:
                     self._interrupt(stop)
 
-    def _train_batch(self, batch: Any) -> bool:
+    def _train_batch(self, batch: Batch) -> bool:
         """Learn from a batch; whether it completed an optimizer step. An epoch's last step may have fewer batches."""
         setting, position = self.recipe.optimization, self.position
         rate = self.recipe.peak_lr() * lr_factor(setting, self.span, position.step)
@@ -168,7 +170,7 @@ class Training:
                 self.ema.update(self.net)
         return whole
 
-    def _loss(self, batch: Any) -> Tensor:
+    def _loss(self, batch: Batch) -> Tensor:
         """The mean loss of a batch, a scalar.
 
         Raises:
@@ -260,7 +262,7 @@ class Training:
             number,
         )
 
-    def _diverge(self, batch: Any, terms: dict[str, Tensor], state: Tensor) -> None:
+    def _diverge(self, batch: Batch, terms: dict[str, Tensor], state: Tensor) -> None:
         for part in self.objective.parts_to_compile(self.net):
             part._compiled_call_impl = None  # a compiled call would not see the hooks
 
@@ -286,7 +288,7 @@ class Training:
         """`train_means` of the epoch so far, on this device."""
         return _means({name: float(value) for name, value in self.totals.items()})
 
-    def _laid_out(self, batch: Any) -> Any:
+    def _laid_out(self, batch: Batch) -> Batch:
         """The batch with its images in the memory layout of the network."""
         if not self.recipe.machine.channels_last:
             return batch

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -40,6 +40,7 @@ from resurge.train.signals import StopSignal
 from resurge.weights.checkpoint import load_weights
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -161,12 +162,12 @@ def _resumed_recipe(saved: Recipe, wanted: Recipe | None, folder: Path) -> Recip
 
 def _with_absolute_paths(recipe: Recipe) -> Recipe:
     """The recipe with its files and folders named from the root, so that it resumes from anywhere."""
-    changes: dict[str, Any] = {}
+    changes: dict[str, str] = {}
     for name in ("data", "val", "weights"):
         value = getattr(recipe, name)
         if value is not None and value != "digits" and Path(value).expanduser().exists():
             changes[name] = str(Path(value).expanduser().absolute())
-    return replace(recipe, **changes)
+    return recipe.replace(changes)
 
 
 def _device(recipe: Recipe) -> torch.device:
@@ -258,10 +259,10 @@ class _Autocast(MixedPrecision):
         dtype = torch.bfloat16 if self.precision == "bf16-mixed" else torch.float16
         return torch.autocast(self.device, dtype=dtype, cache_enabled=False)
 
-    def convert_input(self, data: Any) -> Any:
+    def convert_input(self, data: T) -> T:
         return data
 
-    def convert_output(self, data: Any) -> Any:
+    def convert_output(self, data: T) -> T:
         return data
 
 
@@ -340,7 +341,7 @@ def _finish(job: _Job, finished: Callable[[Run, dict[str, Any], DataBundle], Non
         precision=recipe.machine.precision,
         workers=pick_workers(recipe.machine.workers),
     )
-    scores: dict[str, Any] = {f"val_{key}": best.get(key) for key in (objective.figures[0], "loss") if key in best}
+    scores = {f"val_{key}": best.get(key) for key in (objective.figures[0], "loss") if key in best}
     scores |= {"epoch": best["epoch"]} | result["scores"] | {"split": name}
     save_run_model(
         job.folder,
