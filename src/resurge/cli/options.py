@@ -67,7 +67,8 @@ def value(hint: Hint, **limits: float | None) -> Callable[[str], Any]:
         except Unfit:
             found = ()
         if found == ():
-            raise argparse.ArgumentTypeError(f"expected a {type_name(hint)}, got {word!r}")
+            what = "true or false" if hint is bool else f"a {type_name(hint)}"
+            raise argparse.ArgumentTypeError(f"expected {what}, got {word!r}")
         if problem := Limits(**limits).problem(found):  # type: ignore[arg-type]  # choices are one_of's
             raise argparse.ArgumentTypeError(f"expected {problem}")
         return found

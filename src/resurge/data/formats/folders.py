@@ -68,7 +68,7 @@ def _class_files(root: Path, below: str) -> tuple[dict[str, list[str]], list[str
                 f"{folder} has {len(images)} images but no class folders. Expected one subfolder per class, such as "
                 f"{folder.name}/cat/*.jpg and {folder.name}/dog/*.jpg, or a .csv file with the columns path and label."
             )
-        raise UserError(f"{folder} is empty. Expected one subfolder a class with images in it.")
+        raise UserError(f"{folder} is empty. Expected one subfolder per class with images in it.")
     files: dict[str, list[str]] = {}
     ignored = [
         (Path(below) / item.name).as_posix()
