@@ -15,6 +15,7 @@ from resurge.config import FieldInfo, fields, paths, read_assignment
 from resurge.errors import OtherProcessFailed, TrainingDiverged, TrainingInterrupted, UserError, suggest
 from resurge.recipe import Recipe
 from resurge.tasks.metric_names import NAMES, percent_text
+from resurge.tasks.table import DEFAULT
 
 # These stand first in the help; every other field of a recipe follows under the name of its group.
 COMMON = ("task", "head", "data", "model", "weights")
@@ -146,7 +147,7 @@ def changed_fields(options: argparse.Namespace) -> dict[str, object]:
 
 def free_run(recipe: Recipe) -> Path:
     """`runs/DATA-TASK-MODEL`, numbered when it exists."""
-    task = [] if recipe.task == "classify" else [recipe.task]
+    task = [] if recipe.task == DEFAULT else [recipe.task]
     words = [Path(recipe.data).stem or "data", *task, *recipe.model.split()[:1]]
     stem = "-".join("".join(c if c.isalnum() or c in "._" else "-" for c in word) for word in words)
     candidate, number = Path("runs") / stem, 1

@@ -28,8 +28,8 @@ from resurge.infer.engines.live import Live
 from resurge.runs import Run
 from resurge.tasks.detect.model import DetectionModel, ExportedDetector
 from resurge.tasks.detect.outputs import Suppression
+from resurge.tasks.table import get_task
 
-TASKS = ("detect", "instances")
 IMAGES = 50
 """Pictures to compare on unless another number is asked for: a detector takes many times a classifier's work."""
 CALIBRATION = 64
@@ -38,11 +38,12 @@ CALIBRATION = 64
 
 def require_possible(run: Run, raw: bool) -> None:
     """Raises UserError for what is not made of a network of this task."""
-    if raw and run.task not in TASKS:
+    task = get_task(run.task)
+    if raw and not task.takes_sizes:
         raise UserError(
             f"{run.folder} is of the task {run.task}; only a detector has candidates to put out raw. Leave out --raw."
         )
-    if raw and run.task == "instances":
+    if raw and not task.raw:
         raise UserError(
             f"{run.folder} is of the task instances: its masks are made for the objects that are kept, so that there "
             "are none before that. Leave out --raw."
@@ -52,7 +53,7 @@ def require_possible(run: Run, raw: bool) -> None:
 def deployed(run: Run, model: nn.Module, kind: torch.dtype, raw: bool) -> tuple[ExportedDetector, dict[str, Any]]:
     """The network as it is exported, and what model.json is to say of it."""
     assert isinstance(model, DetectionModel)
-    names = ["boxes", "scores", "labels", *(["masks"] if run.task == "instances" else [])]
+    names = ["boxes", "scores", "labels", *(["masks"] if get_task(run.task).masks else [])]
     said: dict[str, Any] = {"outputs": names}
     if raw:
         settings = model.settings
@@ -73,7 +74,7 @@ def told_of(run: Run, original: Live, material: Material, images: int) -> Iterat
     """
     chosen = material.measured.few(images)
     batch = None
-    for batch in object_batches(chosen, run.preprocessing, run.classes, run.task == "instances"):
+    for batch in object_batches(chosen, run.preprocessing, run.classes, get_task(run.task).masks):
         yield batch, original.run(batch.images, batch.sizes)
     if batch is None:
         raise unreadable(material.measured_on)
