@@ -38,7 +38,7 @@ from resurge.machine import described as machine
 from resurge.optimize.timing import percentile
 
 RESULT = Path(__file__).parent / "results" / "serve.json"
-PACKAGES = ("resurge", "fastapi", "uvicorn", "openvino", "onnxruntime", "numpy", "pillow")
+PACKAGES = ("resurge", "starlette", "uvicorn", "openvino", "onnxruntime", "numpy", "pillow")
 TOLERANCE = 0.02  # of a probability: batches of other sizes round otherwise, in bf16 and int8 visibly
 
 Expected = list[dict[str, float]]  # for each file the probability of every class

@@ -16,11 +16,14 @@ import numpy as np
 from PIL import Image
 
 from resurge.errors import UserError
-from resurge.serve.contract import Answer
+from resurge.serve.contract import Loaded
 from resurge.serve.limits import Limits
 from resurge.serve.running import Server, bind
-from resurge.serve.service import Loaded, Service
+from resurge.serve.service import Service
 from resurge.tasks.classify.predict import Classified
+from resurge.tasks.detect.predict import Found
+from resurge.tasks.result import Result
+from resurge.tasks.segment.predict import LabelMap
 
 SMALL = Limits(
     max_bytes=400_000, max_pixels=1_000_000, max_images=4, max_batch=4, queue=8, timeout=20, read_timeout=20, grace=20,
@@ -29,32 +32,19 @@ SMALL = Limits(
 FAILS, UNUSABLE = (66, 66), (77, 77)  # sizes of images that the fake model fails on
 
 
-@dataclass(frozen=True)
-class FakeAnswer:
-    """Of a detector or a segmenter."""
+def _objects(size: tuple[int, int]) -> Found:
+    """Two objects in the left half of an image of this width and height, the second one unsure."""
+    width, height = size
+    whole = {"size": [height, width], "counts": _counts([0, height * (width // 2), height * (width - width // 2)])}
+    boxes = np.array([[0.0, 0.0, width / 2, height]] * 2)
+    return Found(boxes, np.array([0.9, 0.3]), np.array([0, 1]), [whole, whole])
 
-    size: tuple[int, int]
-    task: str
 
-    @property
-    def classes(self) -> np.ndarray:
-        """As a label map has it: the left half is class 0, the right half 1."""
-        labels = np.zeros(self.size[::-1], np.uint8)
-        labels[:, self.size[0] // 2 :] = 1
-        return labels
-
-    def to_json(self, classes: Sequence[str]) -> dict[str, Any]:
-        if self.task == "segment":
-            return {"classes": [{"class": name, "pixels": 1, "share": 0.5} for name in classes]}
-        width, height = self.size
-        whole = {"size": [height, width], "counts": _counts([0, height * (width // 2), height * (width - width // 2)])}
-        box = [0.0, 0.0, width / 2, float(height)]
-        return {
-            "objects": [
-                {"class": classes[0], "score": 0.9, "box": box, "mask": whole},
-                {"class": classes[1], "score": 0.3, "box": box, "mask": whole},
-            ]
-        }
+def _label_map(size: tuple[int, int]) -> LabelMap:
+    """The left half is class 0, the right half 1."""
+    labels = np.zeros(size[::-1], np.uint8)
+    labels[:, size[0] // 2 :] = 1
+    return LabelMap(labels, 1.0)
 
 
 def _counts(lengths: list[int]) -> str:
@@ -85,7 +75,7 @@ class FakePredictor:
     def __post_init__(self) -> None:
         self.gate.set()
 
-    def predict(self, images: Sequence[Image.Image], *, score: float = 0.0) -> list[Answer]:
+    def predict(self, images: Sequence[Image.Image], *, score: float = 0.0) -> list[Result]:
         self.batches.append(len(images))
         assert self.gate.wait(30)
         if any(image.size == FAILS for image in images):
@@ -94,7 +84,7 @@ class FakePredictor:
             raise UserError("the image is too small for this network.")
         if self.task == "classify":
             return [self._classified(float(np.asarray(image).mean()) / 255) for image in images]
-        return [FakeAnswer(image.size, self.task) for image in images]
+        return [_label_map(image.size) if self.task == "segment" else _objects(image.size) for image in images]
 
     def _classified(self, grey: float) -> Classified:
         bright, (dark, light) = grey >= 0.5, self.classes

@@ -13,7 +13,7 @@ import hypothesis.strategies as st
 from PIL import Image
 
 from resurge.serve.batching import Batcher
-from resurge.serve.pictures import MemoryBudget
+from resurge.serve.decoding import MemoryBudget
 
 
 def served(

@@ -129,7 +129,8 @@ FIELD = b"--b\r\nContent-Disposition: form-data; "
         (FORM, b"--b--\r\n", 422),
         (FORM, FIELD + b'name="f"; filename="a"\r\n\r\nx', 400),
         (FORM, FIELD + b'name="top"\r\n\r\n5\r\n--b--\r\n', 422),
-        (FORM, b"--b\r\n\r\nx\r\n" * 5 + b"--b--\r\n", 413),
+        (FORM, (FIELD + b'name="image"\r\n\r\nx\r\n') * 5 + b"--b--\r\n", 413),
+        (FORM, b"--b\r\n\r\nx\r\n--b--\r\n", 400),
         ("text/plain", b"x", 415),
         ("nonsense;;=", b"x", 415),
         ("image/svg+xml", SVG, 415),
@@ -230,6 +231,15 @@ def test_slow_clients_are_let_go() -> None:
                 with contextlib.suppress(ConnectionResetError):
                     assert received(connection) == b""
         assert server.post(picture()).status_code == 200
+
+
+def test_a_client_that_does_not_read_its_responses_is_let_go() -> None:
+    with serving(limits=replace(SMALL, read_timeout=0.3)) as server, server.raw() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 1000)
+        until(lambda: server.server.server_state.tasks)
+        until(lambda: not server.server.server_state.tasks)
+        assert len(server.server.server_state.connections) <= 1  # that of the client of the tests
 
 
 # ---------------------------------------------------------------------------------------------------------- load

@@ -16,12 +16,14 @@ import httpx
 import pytest
 from serving import picture, until
 
+TESTS = str(Path(__file__).parents[1])
 PROGRAM = """\
 import sys, time
 from serving import FakePredictor
 from resurge.cli import main
 from resurge.serve import loading
-from resurge.serve.service import WARM_UP, Loaded
+from resurge.serve.contract import Loaded
+from resurge.serve.service import WARM_UP
 def sleep(what):
     if what == sys.argv[2]:
         time.sleep(float(sys.argv[3]))
@@ -38,9 +40,9 @@ sys.exit(main(["serve", sys.argv[1], "--port", "0", *sys.argv[4:]]))
 def process(
     folder: Path, *options: str, slow: str = "predict", seconds: int = 1
 ) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
-    (folder / "model.json").write_text(json.dumps({"task": "classify"}))
+    (folder / "model.json").write_text(json.dumps({"format": 1, "spec": "resnet18", "task": "classify"}))
     command = [sys.executable, "-c", PROGRAM, str(folder), slow, str(seconds), *options]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (TESTS, os.environ.get("PYTHONPATH"))))}
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as running:
         try:

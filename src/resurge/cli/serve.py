@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 
 from resurge.cli.options import Parser, add_device, number, whole_number
 from resurge.errors import UserError
+from resurge.tasks.table import DEFAULT, get_task
+from resurge.tasks.task import Task
+from resurge.weights.model_json import read_model_json
 
 if TYPE_CHECKING:
     from resurge.serve.limits import Limits
@@ -80,6 +83,7 @@ def add_options(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     if not Path(options.model).is_dir():
         raise UserError(f"{options.model} is no folder. Expected one of `resurge export` or `resurge train`.")
+    task = get_task(str(read_model_json(options.model).get("task", DEFAULT)))
     token = read_token(options.token_file)
     # Read when Pillow is imported. In its own blocks of 16 MB the C library keeps what pictures have left.
     os.environ.setdefault("PILLOW_BLOCK_SIZE", "64m")
@@ -88,10 +92,10 @@ def run(options: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
         raise UserError(f"{package} is not installed. Install what serve needs: pip install 'resurge[app]'") from error
-    from resurge.serve.loading import loader, task_of
+    from resurge.serve.loading import loader
     from resurge.serve.service import Service
 
-    limits = limits_of(options, task_of(Path(options.model)))
+    limits = limits_of(options, task)
     service = Service(loader(options.model, options.device, options.threads), limits)
     with bind(options.host, options.port) as listener:
         host, port = listener.getsockname()[:2]
@@ -118,7 +122,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def limits_of(options: argparse.Namespace, task: str) -> Limits:
+def limits_of(options: argparse.Namespace, task: Task) -> Limits:
     """The limits the command line gives, the defaults otherwise.
 
     Raises:
@@ -129,7 +133,7 @@ def limits_of(options: argparse.Namespace, task: str) -> Limits:
     given = {name: getattr(options, name) for name in GIVEN if getattr(options, name) is not None}
     if options.workers is not None:
         given["decoders"] = options.workers
-    if task != "classify":  # what is found in an image may depend on what it is padded to beside another one
+    if not task.one_size:  # the objects of an image may depend on its padding beside a larger one
         given.setdefault("max_batch", 1)
     if "queue" in given and "max_images" not in given:
         given["max_images"] = min(Limits.max_images, given["queue"])

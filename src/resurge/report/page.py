@@ -17,7 +17,7 @@ from resurge.quantities import percent
 from resurge.report.charts import precision_recall_chart, reliability_chart
 from resurge.report.sections import COMMON, headline, training
 from resurge.run_files import RunFiles, read_run, section
-from resurge.tasks.table import TASKS
+from resurge.tasks.table import DEFAULT, TASKS
 from resurge.tasks.task import Task
 
 
@@ -62,20 +62,20 @@ def render(run: RunFiles) -> str:
 
 
 def _task_of(run: RunFiles) -> Task:
-    """The task of a run. Runs that name none are older than the other tasks, and of the first one.
+    """The task of a run. Runs that name none are older than the other tasks, and of the default one.
 
     Raises:
-        UserError: the task is unknown, or a run of another task than the first does not name its task.
+        UserError: the task is unknown, or a run of another task than the default does not name its task.
     """
-    name, first = run.model.get("task"), next(iter(TASKS))
+    name = run.model.get("task")
     if name is None:
-        scored = (run.evaluation or {}).get("task") not in (None, first)
+        scored = (run.evaluation or {}).get("task") not in (None, DEFAULT)
         if scored or "head" in run.model or section(run.model, "preprocessing").get("kind") == "scene":
             raise UserError(
                 f"{run.folder / 'model.json'} does not say its task, and the run is no classifier's: it has a head, "
                 'or a preprocessing or scores of scenes. Write "task": "detect" (or instances, or segment) into it.'
             )
-        name = first
+        name = DEFAULT
     if name not in TASKS:
         raise UserError(f"{run.folder} is of the task {name!r}, which is unknown here.{suggest(str(name), TASKS)}")
     return TASKS[str(name)]

@@ -1,7 +1,7 @@
-"""An HTTP server for one model: uploads are checked and decoded by a few threads, and answered in batches.
+"""An HTTP server for one model: uploads are checked and decoded by a few threads, and predicted in batches.
 
-    connection (protocol.py) -> gate (gate.py: headers, token, counts) -> routes (app.py)
-    -> body to files (uploads.py) -> files to pictures (pictures.py) -> pictures to batches (batching.py) -> predictor
+    connection.py -> middleware.py (Host, token, headers, counts) -> app.py (routes) -> requests.py (body to files)
+    -> decoding.py (files to images) -> batching.py (images to batches) -> predictor -> results.py
 
 `service.py` ties the last four together and knows whether the model is loaded; `running.py` runs it all.
 """

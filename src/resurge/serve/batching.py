@@ -1,4 +1,4 @@
-"""Pictures of many requests go through the model together."""
+"""Images of many requests go through the model together."""
 
 from __future__ import annotations
 
@@ -10,38 +10,37 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
 
 from PIL import Image
 
-from resurge.serve.contract import Answer
+from resurge.tasks.result import Result
 
 log = logging.getLogger("resurge.serve")
 
-Predict = Callable[[Sequence[Image.Image], float], Sequence[Answer]]
+Predict = Callable[[Sequence[Image.Image], float], Sequence[Result]]
 
 
 @dataclass(eq=False)
 class _Waiting:
     image: Image.Image
     score: float
-    answer: asyncio.Future[Answer]
+    result: asyncio.Future[Result]
     since: float  # of the loop's clock
 
 
 class Batcher:
-    """Gives the model one batch after the other, made of what waits when the model is free.
+    """Gives the model one batch after the other, made of the images that wait when the model is free.
 
-    While the model works, pictures gather; as soon as it is free it gets up to `max_batch` of them, oldest first. With
-    fewer there, it waits for those that are on their way, until the oldest has waited for `max_delay` seconds. So
-    a single request is not held up by the hope for others, and under load there is no waiting at all.
+    While the model works, images gather; as soon as it is free it gets up to `max_batch` of them, oldest first. When
+    there are fewer, it waits for images that are being decoded, until the oldest has waited for `max_delay` seconds.
+    A single request is therefore not delayed for the sake of others that may come, and under load nothing waits.
 
-    A batch that raises is tried again picture by picture, so that one picture spoils no other's answer.
+    A batch that raises is predicted again image by image, so that one image does not cost another its result.
 
     Args:
-        predict: the model, asked for what has at least a score; called in `executor`, never twice at a time.
-        on_their_way: how many pictures are being decoded now.
-        observe: told the size of each batch and the seconds it took.
+        predict: the model, for images and the lowest score of interest; called in `executor`, never twice at a time.
+        on_their_way: the number of images that are being decoded.
+        observe: called with the size of each batch and the seconds it took.
     """
 
     def __init__(
@@ -61,15 +60,15 @@ class Batcher:
         self._came = asyncio.Event()
 
     def __len__(self) -> int:
-        """Pictures that wait for the model."""
+        """Images that wait for the model."""
         return len(self._waiting)
 
-    async def predict(self, image: Image.Image, score: float = 0.0) -> Answer:
-        """The answer for one picture, which may have more than what has this score. Cancelled, the picture is not given
-        to the model any more.
+    async def predict(self, image: Image.Image, score: float = 0.0) -> Result:
+        """The result for one image, perhaps with objects below the score. When this is cancelled, the image is not
+        given to the model any more.
 
         Raises:
-            UserError: the model cannot use this picture.
+            UserError: the model cannot use this image.
             Exception: whatever else the model raised.
         """
         loop = asyncio.get_running_loop()
@@ -77,10 +76,10 @@ class Batcher:
         self._waiting.append(waiting)
         self._came.set()
         try:
-            return await waiting.answer
+            return await waiting.result
         except asyncio.CancelledError:
             with contextlib.suppress(ValueError):  # the model may have it already
-                self._waiting.remove(waiting)  # while the model hangs nothing else would let go of the picture
+                self._waiting.remove(waiting)  # while the model hangs, nothing else would free the image
             raise
 
     async def run(self) -> None:
@@ -96,17 +95,17 @@ class Batcher:
             )
             self._observe(len(batch), time.monotonic() - began)
             for entry, outcome in zip(batch, outcomes, strict=True):
-                if entry.answer.done():  # nobody waits for it any more
+                if entry.result.done():  # nobody waits for it any more
                     continue
                 if isinstance(outcome, Exception):
-                    entry.answer.set_exception(outcome)
+                    entry.result.set_exception(outcome)
                 else:
-                    entry.answer.set_result(outcome)
+                    entry.result.set_result(outcome)
 
     async def _collect(self) -> list[_Waiting]:
         loop = asyncio.get_running_loop()
         while True:
-            while self._waiting and self._waiting[0].answer.done():
+            while self._waiting and self._waiting[0].result.done():
                 self._waiting.popleft()
             left = self._waiting[0].since + self._max_delay - loop.time() if self._waiting else None
             enough = len(self._waiting) >= self._max_batch
@@ -120,17 +119,17 @@ class Batcher:
         batch: list[_Waiting] = []
         while self._waiting and len(batch) < self._max_batch:
             entry = self._waiting.popleft()
-            if not entry.answer.done():
+            if not entry.result.done():
                 batch.append(entry)
         return batch
 
-    def _outcomes(self, images: list[Image.Image], score: float) -> list[Any]:
-        """For each image an answer or an exception. Runs in the executor."""
+    def _outcomes(self, images: list[Image.Image], score: float) -> list[Result | Exception]:
+        """For each image a result or an exception. Runs in the executor."""
         try:
-            answers = list(self._predict(images, score))
-            if len(answers) != len(images):
-                raise RuntimeError(f"the model gave {len(answers)} answers for {len(images)} images")
-            return answers
+            results = list(self._predict(images, score))
+            if len(results) != len(images):
+                raise RuntimeError(f"the model gave {len(results)} results for {len(images)} images")
+            return [*results]
         except Exception as error:
             if len(images) == 1:
                 # a future takes no StopIteration

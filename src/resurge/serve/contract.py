@@ -1,19 +1,14 @@
-"""What the server asks of a predictor; `resurge.infer.predictor.Predictor` is one."""
+"""What the server needs of a predictor; `resurge.infer.predictor.Predictor` is one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 from PIL import Image
 
-
-class Answer(Protocol):
-    """What a model says of one image."""
-
-    def to_json(self, classes: Sequence[str]) -> dict[str, Any]:
-        """As plain data: `predictions`, `objects` or `classes`, best first."""
-        ...
+from resurge.tasks.result import Result
 
 
 class Predictor(Protocol):
@@ -24,14 +19,14 @@ class Predictor(Protocol):
     @property
     def classes(self) -> Sequence[str]: ...
     @property
-    def meta(self) -> Mapping[str, Any]: ...
+    def meta(self) -> Mapping[str, object]: ...
     @property
     def format(self) -> str: ...
     @property
     def precision(self) -> str: ...
 
-    def predict(self, images: Sequence[Image.Image], *, score: float = 0.0) -> Sequence[Answer]:
-        """An answer for each image, in order; a detector may leave out objects of a lower score.
+    def predict(self, images: Sequence[Image.Image], *, score: float = 0.0) -> Sequence[Result]:
+        """A result for each image, in order; a detector may leave out objects with a lower score.
 
         Raises:
             UserError: an image cannot be used by this model.
@@ -39,9 +34,13 @@ class Predictor(Protocol):
         ...
 
 
-class Explainer(Protocol):
-    """Shows where a network looked."""
+@dataclass(frozen=True)
+class Loaded:
+    """A model that can be served.
 
-    def __call__(self, image: Image.Image) -> bytes:
-        """The image with a heat map over it, as PNG. Called from one thread at a time."""
-        ...
+    explain: the image with a heat map over it, as PNG, called from one thread at a time; None where the model cannot
+    show where it looked.
+    """
+
+    predictor: Predictor
+    explain: Callable[[Image.Image], bytes] | None = None

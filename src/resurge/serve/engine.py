@@ -12,23 +12,23 @@ T = TypeVar("T")
 
 
 class Engine(ThreadPoolExecutor):
-    """An executor of one thread that knows how long it has been at what it does. A thread cannot be stopped, so that
-    all that goes through the model goes through here, and nothing that hangs is overlooked."""
+    """An executor of one thread that knows how long its current call has taken. A thread cannot be stopped, so every
+    call of the model goes through here, and a call that hangs is noticed."""
 
     def __init__(self) -> None:
         super().__init__(1, "resurge-engine")
         self._began: float | None = None
-        self._unfinished: set[Future[object]] = set()
+        self._unfinished: set[object] = set()
 
     @property
     def busy_for(self) -> float:
-        """Seconds since the thread began with what it does now; 0 when it does nothing."""
+        """Seconds since the current call began; 0 without one."""
         began = self._began
         return 0.0 if began is None else time.monotonic() - began
 
     @property
     def working(self) -> bool:
-        """Whether there is something that is neither finished nor cancelled."""
+        """Whether a call is neither finished nor cancelled."""
         return bool(self._unfinished)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -40,6 +40,6 @@ class Engine(ThreadPoolExecutor):
                 self._began = None
 
         future = super().submit(timed)
-        self._unfinished.add(future)  # type: ignore[arg-type]  # a set that only looks at whether they are there
+        self._unfinished.add(future)
         future.add_done_callback(self._unfinished.discard)
         return future

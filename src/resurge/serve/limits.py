@@ -1,21 +1,21 @@
-"""The limits of the server, each with a default that an ordinary machine stands."""
+"""The limits of the server, with defaults for an ordinary machine."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from resurge.errors import UserError
-from resurge.machine import processor_count
+from resurge.machine import processor_count, processors
 
 ASPECT = 100
-"""A picture's longer side has at most this many times the pixels of its shorter one. A preprocessing that brings the
-shorter side to a fixed size would make gigabytes of a line of pixels."""
+"""The longest side of an image, in multiples of its shorter one. Preprocessing that brings the shorter side to a fixed
+size would make gigabytes of a line of pixels."""
 
 CONNECTIONS = 512
 """Open at a time; below the usual 1024 files of a process."""
 
 WHILE_DECODED = 16
-"""Bytes a pixel that decoding takes at most, the readers' own memory included. Measured with pictures of 40 megapixels:
+"""The most bytes per pixel that decoding takes, with the readers' own memory. Measured with images of 40 megapixels:
 JPEG 12, PNG 12, GIF 5, AVIF 14, WebP 16; a JPEG of one scan takes 4."""
 
 LINGER = 5.0
@@ -33,9 +33,9 @@ class Limits:
         max_images: in a request.
         max_batch: images the model is given at a time.
         max_delay: how long an idle model waits for more images that are being decoded.
-        queue: images that are accepted and not answered yet, those being decoded or predicted included.
-        timeout: from the last byte of a request to its answer.
-        read_timeout: for a client to send its request, and to take its answer.
+        queue: accepted images without a result yet, those being decoded or predicted included.
+        timeout: from the last byte of a request to its response.
+        read_timeout: for a client to send its request, and to take its response.
         grace: for what was accepted to be finished after SIGTERM.
         decoders: threads that decode images.
     """
@@ -70,6 +70,6 @@ class Limits:
 
     @property
     def decoded_bytes(self) -> int:
-        """Of all pictures that are being decoded, or decoded and not answered yet. One of the largest can be decoded
-        while two of them, four bytes a pixel, are with the model."""
+        """Of all images that are being decoded, or decoded and without a result yet. One of the largest can be decoded
+        while two of them, four bytes per pixel, are with the model."""
         return (WHILE_DECODED + 2 * 4) * self.max_pixels

@@ -15,8 +15,8 @@ import uvicorn
 
 from resurge.errors import UserError
 from resurge.serve.app import create_app
+from resurge.serve.connection import connection_class
 from resurge.serve.limits import LINGER
-from resurge.serve.protocol import connection_class
 from resurge.serve.service import Service
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -44,7 +44,7 @@ def is_local(listener: socket.socket) -> bool:
 
 
 class Server(uvicorn.Server):
-    """Told to end, it answers what it has accepted first: /readyz and new work get 503 meanwhile.
+    """A server that finishes what it has accepted before it ends: meanwhile /readyz and new requests get 503.
 
     Args:
         service: what is served.
@@ -52,7 +52,7 @@ class Server(uvicorn.Server):
         hosts: see `create_app`.
 
     Attributes:
-        gave_up: whether it ended before all that was accepted was answered.
+        gave_up: whether it ended before all accepted requests had their responses.
     """
 
     def __init__(self, service: Service, *, token: str | None = None, hosts: frozenset[str] | None = None) -> None:

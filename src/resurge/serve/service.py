@@ -8,39 +8,35 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import ParamSpec, TypeVar
 
 from PIL import Image
 
 from resurge.errors import UserError
-from resurge.serve.answering import Wanted, entry
 from resurge.serve.batching import Batcher
-from resurge.serve.contract import Answer, Explainer, Predictor
+from resurge.serve.contract import Loaded
+from resurge.serve.decoding import Decoder, MemoryBudget
 from resurge.serve.engine import Engine
+from resurge.serve.errors import ServeError
 from resurge.serve.limits import Limits
 from resurge.serve.metrics import Metrics
-from resurge.serve.pictures import Decoder
-from resurge.serve.refusals import Refused
-from resurge.serve.uploads import Buffered, Upload
+from resurge.serve.requests import Upload
+from resurge.serve.results import Entry, Options, entry
+from resurge.tasks.result import Result
+from resurge.tasks.table import get_task
 
 log = logging.getLogger("resurge.serve")
+P = ParamSpec("P")
 T = TypeVar("T")
 
 WARM_UP = (256, 192)
-"""Width and height of the picture that a model is asked for before it is called ready."""
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A model that can be served. `explain` is None where it cannot show where it looked."""
-
-    predictor: Predictor
-    explain: Explainer | None = None
+"""Width and height of the image that a model predicts before it is called ready."""
 
 
 class Service:
-    """Loads a model and answers images with it, within limits.
+    """Loads a model and predicts images with it, within limits.
 
     Args:
         load: makes the model; called once, in the thread that later predicts.
@@ -57,7 +53,7 @@ class Service:
         self.state = "starting"
         self.failure: Exception | None = None
         self.accepted = 0
-        self.buffered = Buffered(limits.buffered_bytes)
+        self.buffered = MemoryBudget(limits.buffered_bytes)
         self._load = load
         self._loaded: Loaded | None = None
         self._engine = Engine()
@@ -72,7 +68,7 @@ class Service:
             observe=self._observe,
         )
         self._decoding = 0
-        self._pace = 0.0  # seconds an image, a running mean
+        self._pace = 0.0  # seconds per image, a running mean
         self._tasks: list[asyncio.Task[None]] = []
         self.metrics.queue.set_function(lambda: self.accepted)
         self.metrics.waiting.set_function(lambda: len(self._batcher))
@@ -96,7 +92,7 @@ class Service:
 
     def _load_and_warm(self) -> Loaded:
         loaded = self._load()
-        # The first answer is slow, of each size of batch, and a model that gives none should not be called ready.
+        # The first result is slow, for each size of batch, and a model that gives none should not be called ready.
         count = min(self.limits.max_batch, 8)
         while count:
             loaded.predictor.predict([Image.new("RGB", WARM_UP, (120, 130, 140))] * count)
@@ -104,12 +100,12 @@ class Service:
         return loaded
 
     def drain(self) -> None:
-        """Accept nothing any more, and finish what was accepted."""
+        """Accept no more requests, and finish those that were accepted."""
         if self.state != "failed":
             self.state = "draining"
 
     async def stop(self) -> None:
-        """End. What is not answered yet is not answered any more."""
+        """End. What has no result yet gets none."""
         self.drain()
         for task in self._tasks:
             task.cancel()
@@ -125,12 +121,12 @@ class Service:
 
     @property
     def stuck(self) -> bool:
-        """Whether the model has worked on one batch or picture for longer than any request waits."""
+        """Whether the model has worked on one batch or image for longer than any request waits."""
         return not self.loading and self._engine.busy_for > self.limits.timeout
 
     @property
     def loading(self) -> bool:
-        """Whether there is no model yet. That may take its time."""
+        """Whether there is no model yet, which may take a while."""
         return self._loaded is None
 
     @property
@@ -143,33 +139,33 @@ class Service:
         """The model.
 
         Raises:
-            Refused: 503, there is none yet.
+            ServeError: 503, there is none yet.
         """
         if self._loaded is None:
-            raise Refused(503, "starting", "the model is being loaded. Try again later.", {"Retry-After": "2"})
+            raise ServeError(503, "starting", "the model is being loaded. Try again later.", {"Retry-After": "2"})
         return self._loaded
 
     # ------------------------------------------------------------------------------------------------- work
 
     def require_open(self) -> None:
-        """Refuse a request whose body would be read for nothing.
+        """Raise the error of a request whose body would be read for nothing.
 
         Raises:
-            Refused: 503, the server is starting or draining, the model hangs, or the queue is full.
+            ServeError: 503, the server is starting or draining, the model hangs, or the queue is full.
         """
         if self.state == "draining":
             message = "the server is shutting down. Ask another one, or try again later."
-            raise Refused(503, "draining", message, {"Retry-After": "5"})
+            raise ServeError(503, "draining", message, {"Retry-After": "5"})
         _ = self.loaded
         self._require_room(1)
 
     @contextlib.contextmanager
     def admit(self, images: int) -> Iterator[None]:
-        """Places in the queue for the images of a request that is there as a whole, kept for the block: a client that
-        is still sending keeps nobody out. A request that began before the server was draining is let in.
+        """Places in the queue for the images of a complete request, kept for the block: a client that is still sending
+        keeps nobody out. A request that began before the server was draining is accepted.
 
         Raises:
-            Refused: 503, the queue is full or the model hangs.
+            ServeError: 503, the queue is full or the model hangs.
         """
         self._require_room(images)
         self.accepted += images
@@ -179,93 +175,94 @@ class Service:
             self.accepted -= images
 
     def _require_room(self, images: int) -> None:
-        if self.stuck:  # what is taken in now would wait for nothing
+        if self.stuck:  # a request accepted now would wait in vain
             message = f"the model has not come back for more than {self.limits.timeout:g} seconds."
-            raise Refused(503, "stuck", message, {"Retry-After": "30"})
+            raise ServeError(503, "stuck", message, {"Retry-After": "30"})
         if self.accepted + images > self.limits.queue:
-            raise Refused(503, "busy", "the queue is full. Try again later.", {"Retry-After": self.retry_after()})
+            raise ServeError(503, "busy", "the queue is full. Try again later.", {"Retry-After": self.retry_after()})
 
     def retry_after(self) -> str:
         """Whole seconds until there should be room again."""
         return str(max(1, min(60, math.ceil(self._pace * self.accepted / 2))))
 
-    async def in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+    async def in_thread(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
         """Run something short outside the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *arguments, **options))
 
-    async def answer(self, uploads: Sequence[Upload], wanted: Wanted) -> list[dict[str, Any] | Refused]:
-        """For each upload, in order, its entry of the response or why there is none; within `limits.timeout`."""
-        tasks = [asyncio.create_task(self._answer(index, upload, wanted)) for index, upload in enumerate(uploads)]
+    async def predict(self, uploads: Sequence[Upload], options: Options) -> list[Entry | ServeError]:
+        """For each upload, in order, its entry of the response or its error; within `limits.timeout`."""
+        tasks = [asyncio.create_task(self._entry(index, upload, options)) for index, upload in enumerate(uploads)]
         try:
             await asyncio.wait(tasks, timeout=self.limits.timeout)
-            late = Refused(504, "timeout", f"there was no answer within {self.limits.timeout:g} seconds.")
-            outcomes = [task.result() if task.done() else late for task in tasks]
+            outcomes = [task.result() if task.done() else self._late() for task in tasks]
         finally:
             for task in tasks:
                 task.cancel()
         for outcome in outcomes:
-            self.metrics.images.labels(outcome.kind if isinstance(outcome, Refused) else "ok").inc()
+            self.metrics.images.labels(outcome.kind if isinstance(outcome, ServeError) else "ok").inc()
         return outcomes
 
-    async def _answer(self, index: int, upload: Upload, wanted: Wanted) -> dict[str, Any] | Refused:
+    async def _entry(self, index: int, upload: Upload, options: Options) -> Entry | ServeError:
+        predictor = self.loaded.predictor
         try:
-            if upload.problem is not None:
-                raise upload.problem
-            async with contextlib.AsyncExitStack() as stack:
-                self._decoding += 1
-                try:
-                    image = await stack.enter_async_context(self._decoder.open(upload.data, upload.name))
-                finally:
-                    self._decoding -= 1
-                answer = await self._batcher.predict(image, wanted.score)
-                told = (index, upload.name, image.size, answer, self.classes, wanted)
-                if self.loaded.predictor.task == "classify":  # quick; masks and maps are not
-                    return entry(*told)
-                return await self.in_thread(entry, *told)
-        except Refused as refused:
-            return refused
-        except UserError as error:
-            return Refused(422, "unusable", str(error))
-        except Exception:
-            log.exception("an image could not be answered")
-            return Refused(500, "failed", "the model failed on this image. The server's log says why.")
+            with _known_errors("predicted"):
+                async with contextlib.AsyncExitStack() as stack:
+                    self._decoding += 1
+                    try:
+                        image = await stack.enter_async_context(self._open(upload))
+                    finally:
+                        self._decoding -= 1
+                    result = await self._batcher.predict(image, options.score)
+                    parts = (index, upload.name, image.size, result, predictor.classes, options)
+                    quick = get_task(predictor.task).quick  # masks and label maps take long to encode
+                    return entry(*parts) if quick else await self.in_thread(entry, *parts)
+        except ServeError as error:
+            return error
 
     async def explain(self, upload: Upload) -> bytes:
-        """The picture with a heat map over it, as PNG; within `limits.timeout`.
+        """The image with a heat map over it, as PNG; within `limits.timeout`.
 
         Raises:
-            Refused: the image cannot be used, or there was no answer in time.
+            ServeError: the image cannot be used, or there was no result in time.
         """
         try:
             return await asyncio.wait_for(self._explain(upload), self.limits.timeout)
         except asyncio.TimeoutError:
-            message = f"there was no answer within {self.limits.timeout:g} seconds."
-            raise Refused(504, "timeout", message) from None
+            raise self._late() from None
 
     async def _explain(self, upload: Upload) -> bytes:
-        explainer = self.loaded.explain
-        if explainer is None:
-            raise RuntimeError("asked to explain without an explainer")
+        explain = self.loaded.explain
+        if explain is None:
+            raise RuntimeError("this model cannot be explained")
+        with _known_errors("explained"):
+            async with self._open(upload) as image:
+                return await asyncio.get_running_loop().run_in_executor(self._engine, explain, image)
+
+    def _open(self, upload: Upload) -> AbstractAsyncContextManager[Image.Image]:
         if upload.problem is not None:
             raise upload.problem
-        try:
-            async with self._decoder.open(upload.data, upload.name) as image:
-                return await asyncio.get_running_loop().run_in_executor(self._engine, explainer, image)
-        except UserError as error:
-            raise Refused(422, "unusable", str(error)) from error
-        except Refused:
-            raise
-        except Exception as error:
-            log.exception("an image could not be explained")
-            raise Refused(500, "failed", "the model failed on this image. The server's log says why.") from error
+        return self._decoder.open(upload.data, upload.name)
 
-    @property
-    def classes(self) -> Sequence[str]:
-        return self.loaded.predictor.classes
+    def _late(self) -> ServeError:
+        return ServeError(504, "timeout", f"there was no answer within {self.limits.timeout:g} seconds.")
 
-    def _predict(self, images: Sequence[Image.Image], score: float) -> Sequence[Answer]:
+    def _predict(self, images: Sequence[Image.Image], score: float) -> Sequence[Result]:
         return self.loaded.predictor.predict(images, score=score)
 
     def _observe(self, images: int, seconds: float) -> None:
         self._pace += 0.1 * (seconds / images - self._pace) if self._pace else seconds / images
         self.metrics.batch(images, seconds)
+
+
+@contextlib.contextmanager
+def _known_errors(what: str) -> Iterator[None]:
+    """Give whatever goes wrong with an image the form of a ServeError."""
+    try:
+        yield
+    except ServeError:
+        raise
+    except UserError as error:
+        raise ServeError(422, "unusable", str(error)) from error
+    except Exception as error:
+        log.exception("an image could not be %s", what)
+        raise ServeError(500, "failed", "the model failed on this image. The server's log says why.") from error

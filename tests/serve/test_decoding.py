@@ -20,7 +20,7 @@ PROGRAM = """\
 import sys
 from pathlib import Path
 from resurge.serve.limits import Limits
-from resurge.serve.pictures import read
+from resurge.serve.decoding import read
 def kilobytes(what):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(what))

@@ -1,0 +1,168 @@
+"""From the bytes of an upload to an image, with the limits checked before any pixel is decoded.
+
+Formats are those of the web: JPEG, PNG, WebP, GIF, BMP, AVIF. Of an animation the first frame is taken. EXIF
+orientation is applied, transparency laid over white. SVG and every other format is an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from concurrent.futures import Executor
+from contextlib import asynccontextmanager
+from io import BytesIO
+
+from PIL import Image
+
+from resurge.data.images import UnreadableImage, decode, pillow_settings, read_header
+from resurge.serve.errors import ServeError
+from resurge.serve.limits import ASPECT, WHILE_DECODED, Limits
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "AVIF")
+"""Pillow's readers for uploads: fewer than for a user's own files. Many phones write MPO."""
+
+_SCANS = 256
+"""The most scans of a progressive JPEG; ordinary ones have about ten. Each costs a pass over all pixels, so a small
+file with thousands of them would keep a thread busy for minutes."""
+
+
+def check(data: bytes, name: str, limits: Limits) -> int:
+    """The number of pixels of an image, by its header.
+
+    Raises:
+        ServeError: its format is not read, or it is larger than the limits.
+    """
+    try:
+        format, (width, height) = _header(data, name, limits)
+    except UnreadableImage as error:
+        raise ServeError.of(error) from error
+    if width * height > limits.max_pixels:
+        raise ServeError(
+            413,
+            "too-large",
+            f"announces {width} x {height} = {width * height:,} pixels; this server takes {limits.max_pixels:,}.",
+        )
+    if max(width, height) > limits.max_side:
+        raise ServeError(
+            413, "too-large", f"has {width} x {height} pixels; this server takes {limits.max_side:,} on a side."
+        )
+    if max(width, height) > ASPECT * min(width, height):
+        raise ServeError(
+            422, "too-narrow", f"has {width} x {height} pixels; one side is more than {ASPECT} times the other."
+        )
+    if format in ("JPEG", "MPO") and data.count(b"\xff\xda") > _SCANS:
+        raise ServeError(422, "corrupt", f"is a JPEG of more than {_SCANS} scans. Save it anew.")
+    return width * height
+
+
+def _header(data: bytes, name: str, limits: Limits) -> tuple[str, tuple[int, int]]:
+    with pillow_settings:
+        Image.init()
+        try:
+            image = Image.open(BytesIO(data), formats=[reader for reader in FORMATS if reader in Image.OPEN])
+            return str(image.format), image.size
+        except Exception:  # the wording of what is wrong stands in data.images
+            pass
+    header = read_header(data, name, limits.max_pixels)
+    raise ServeError(415, "not-an-image", f"is {header.format}. Expected JPEG, PNG, WebP, GIF, BMP or AVIF.")
+
+
+def read(data: bytes, name: str, limits: Limits) -> Image.Image:
+    """The image, upright, in mode L or RGB.
+
+    Raises:
+        ServeError: it is truncated, damaged or does not fit into memory.
+    """
+    try:
+        _, image = decode(data, name, limits.max_pixels)
+    except UnreadableImage as error:
+        raise ServeError.of(error) from error
+    # Pillow's readers of these formats keep their input for as long as the image exists.
+    return image.copy() if image.format in ("WEBP", "AVIF") else image
+
+
+class MemoryBudget:
+    """At most so many bytes at a time; the requests that wait for room are served in order. For one event loop."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.held = 0
+        self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    def try_take(self, count: int) -> bool:
+        """Take room if there is some and nobody waits for it."""
+        if self._line or self.held + count > self.limit:
+            return False
+        self.held += count
+        return True
+
+    async def take(self, count: int) -> None:
+        """Wait for room for `count` bytes, at most `limit`."""
+        if self.try_take(count):
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line.append((count, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.give_back(count)  # it was admitted at the moment it was cancelled
+            else:
+                self._admit()  # those behind it may fit now
+            raise
+
+    def give_back(self, count: int) -> None:
+        """Return bytes that were taken."""
+        self.held -= count
+        self._admit()
+
+    def _admit(self) -> None:
+        while self._line:
+            count, turn = self._line[0]
+            if not turn.done():
+                if self.held + count > self.limit:
+                    return
+                self.held += count
+                turn.set_result(None)
+            self._line.popleft()
+
+
+class Decoder:
+    """Checks and decodes in a few threads, within the limits.
+
+    Args:
+        executor: its threads decode; nothing else should keep them busy for long.
+    """
+
+    def __init__(self, limits: Limits, executor: Executor) -> None:
+        self._limits, self._executor = limits, executor
+        self.budget = MemoryBudget(limits.decoded_bytes)
+
+    @asynccontextmanager
+    async def open(self, data: bytes, name: str) -> AsyncIterator[Image.Image]:
+        """The image, whose memory counts as held for the block.
+
+        Raises:
+            ServeError: as `check` and `read`.
+        """
+        submit = asyncio.get_running_loop().run_in_executor
+        held = WHILE_DECODED * await submit(self._executor, check, data, name, self._limits)
+        await self.budget.take(held)
+        done = submit(self._executor, read, data, name, self._limits)
+        try:
+            image = await asyncio.shield(done)
+            kept = image.width * image.height * (1 if image.mode == "L" else 4)  # Pillow keeps RGB in four bytes
+            self.budget.give_back(held - kept)
+            held = kept
+            yield image
+        finally:
+            if done.done():
+                self.budget.give_back(held)
+            else:  # cancelled; the thread goes on, and keeps its memory
+                done.add_done_callback(lambda future: self._release(future, held))
+
+    def _release(self, done: asyncio.Future[Image.Image], held: int) -> None:
+        if not done.cancelled():
+            done.exception()  # nobody else asks for it any more
+        self.budget.give_back(held)
