@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from resurge.cli.options import Parser, add_device, number, whole_number
 from resurge.errors import UserError
+from resurge.model_json import read_model_json
 from resurge.tasks.table import DEFAULT, get_task
 from resurge.tasks.task import Task
-from resurge.weights.model_json import read_model_json
 
 if TYPE_CHECKING:
     from resurge.serve.limits import Limits

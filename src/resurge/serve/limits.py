@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from resurge.errors import UserError
-from resurge.machine import processor_count, processors
+from resurge.machine import processor_count
 
 ASPECT = 100
 """The longest side of an image, in multiples of its shorter one. Preprocessing that brings the shorter side to a fixed

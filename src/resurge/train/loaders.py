@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from resurge.data.images import UnreadableImage
-from resurge.data.loading import EpochSampler, cache, make_loader, verify, AnySplit
-from resurge.data.splits import AnySplit, ArrayImages, DataBundle
-from resurge.machine import processor_count, processors
+from resurge.data.loading import AnySplit, EpochSampler, cache, make_loader, verify
+from resurge.data.splits import ArrayImages, DataBundle
+from resurge.machine import processor_count
 from resurge.recipe import Recipe
 from resurge.tasks.objective import Objective
 
