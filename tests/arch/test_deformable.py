@@ -24,8 +24,8 @@ from resurge.errors import UserError
 from resurge.explain.cost import cost
 from resurge.explain.diagram import block_scene, network_scene
 from resurge.explain.scene import Text
-from resurge.weights import layouts
 from resurge.weights.checkpoint import load_weights
+from resurge.weights.layouts import naming
 
 SMALL = "resnet50 depths=(1,2,1,1) planes=(16,16,32,32) stem=conv3x3(16)"
 TRANSFORMS = ["conv3x3", "res2(4)", "sk(2)", "split(2)", "avgdown(split(2),before=true)", "conv3x3(depthwise=true)"]
@@ -238,13 +238,13 @@ def test_norms_convert_around_it(kind: str) -> None:
 def test_other_packages_weights_load_and_its_own_are_not_exported_to_them() -> None:
     plain, deformed = get_spec(SMALL.replace("conv3x3(16)", "conv7x7(16)")), None
     deformed = plain.but(transform=Deform(plain.transform))
-    theirs = layouts.from_resurge(Backbone(plain).state_dict(), plain, "torchvision")
-    ours = {key.removeprefix("backbone."): v for key, v in layouts.to_resurge(theirs, deformed, "torchvision").items()}
+    theirs = naming.from_resurge(Backbone(plain).state_dict(), plain, "torchvision")
+    ours = {key.removeprefix("backbone."): v for key, v in naming.to_resurge(theirs, deformed, "torchvision").items()}
     report = Backbone(deformed).load_state_dict(ours, strict=False)
     assert not report.unexpected_keys
     assert all(".offset." in key for key in report.missing_keys)
     with pytest.raises(UserError, match=r"no name for .*offset"):
-        layouts.from_resurge(Backbone(deformed).state_dict(), deformed, "torchvision")
+        naming.from_resurge(Backbone(deformed).state_dict(), deformed, "torchvision")
 
 
 def test_cost_counts_the_offsets() -> None:

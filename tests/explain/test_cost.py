@@ -12,7 +12,7 @@ from resurge.arch.backbone import Backbone
 from resurge.arch.surgery import set_drop_block, set_drop_path
 from resurge.arch.zoo import get_spec
 from resurge.errors import UserError
-from resurge.explain.cost import conv_parameters, cost
+from resurge.explain.cost import cost
 from resurge.tasks.classify.model import ClassificationModel
 
 SMALL = "resnet18 planes=(8,16,24,32) stem=deep(4) block=bottleneck transform=avgdown(split(radix=2)) gate=se"
@@ -109,17 +109,6 @@ def test_multiply_adds_of_plain_layers() -> None:
     # 2x2 -> 4x4: each input pixel times each of 6 x 2 x 2 weights; then 3 x 3 x 3 for each of 4 outputs
     assert head.macs == 2 * 2 * channels * 6 * 4 + 4 * 4 * 4 * 27
     assert head.shape == (4, 4, 4)
-
-
-@pytest.mark.parametrize("kernel, cin, cout, groups", [(3, 128, 128, 32), (1, 64, 256, 1), (3, 32, 32, 32)])
-def test_parameter_formula(kernel: int, cin: int, cout: int, groups: int) -> None:
-    layer = nn.Conv2d(cin, cout, kernel, groups=groups, bias=False)
-    assert conv_parameters(kernel, cin, cout, groups) == layer.weight.numel()
-
-
-def test_parameter_formula_refuses_what_cannot_be() -> None:
-    with pytest.raises(UserError, match="3 groups"):
-        conv_parameters(3, 64, 64, 3)
 
 
 def test_json() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from resurge.tasks.build import build_task_model
 from torch import Tensor
 
 from resurge.arch.backbone import Backbone
@@ -15,6 +14,7 @@ from resurge.tasks.detect.boxes import postprocess
 from resurge.tasks.detect.model import DetectionModel
 from resurge.tasks.detect.pyramid import image_sizes, pick_levels
 from resurge.tasks.detect.settings import Detector
+from resurge.tasks.table import build_task_model
 
 NUMBERS = {
     "fpn_channels": 16, "box_channels": 32, "mask_channels": 8, "box_size": 3, "mask_size": 4, "pool_scale": 56,
