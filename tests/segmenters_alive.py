@@ -23,4 +23,4 @@ def small(head: str = "fcn", classes: int = 4, spec: str = SMALL, **settings: ob
 def auxiliary(model: SegmentationModel, images: Tensor) -> Tensor:
     """The logits of the auxiliary head, at the size of the images."""
     assert model.auxiliary is not None
-    return enlarge(model.auxiliary(model.backbone(images)[-2]), (images.shape[-2], images.shape[-1]))
+    return enlarge(model.auxiliary(model.backbone(images)[:-1]), (images.shape[-2], images.shape[-1]))

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 COLUMNS = 100
 COMMANDS = (
     "models", "show", "train", "eval", "predict", "report", "check-data", "export", "serve", "bench", "convert",
+    "plugins",
 )  # fmt: skip
 
 

@@ -75,10 +75,10 @@ def test_wrong_variants_are_rejected() -> None:
     images = structured_images(2, size=SIZE).double()
     expected, model = theirs("deeplabv3")(images)["out"], ours("deeplabv3")
     x = model.backbone(images)[-1]
-    logits = model.head(x)
+    logits = model.head([x])
     assert peak_difference(enlarge(logits, SIZE), expected) < 1e-10
     wrong = [
-        enlarge(ours("deeplabv3", rates=(6, 12, 18)).head(x), SIZE),
+        enlarge(ours("deeplabv3", rates=(6, 12, 18)).head([x]), SIZE),
         ours("deeplabv3", output_stride=16, rates=(12, 24, 36))(images),
         F.interpolate(logits, size=SIZE, mode="bilinear", align_corners=True),
         F.interpolate(logits, size=SIZE, mode="nearest"),
@@ -174,7 +174,7 @@ def test_pspnet_is_the_papers_pyramid() -> None:
     model = enliven(small("pspnet"), images).double()
     x = model.backbone(images.double())[-1]
     assert x.shape[-2:] == (13, 11)
-    found = model.head(x)
+    found = model.head([x])
     assert_alive(found)
     assert peak_difference(found, naive_pspnet(model, x)) < 1e-12
     assert peak_difference(model(images.double()), between(found, (104, 88))) < 1e-12

@@ -3,27 +3,29 @@
     line   = [ name ] { " " field "=" value }
     value  = number | "(" number { "," number } ")" | word [ "(" [ argument { "," argument } ] ")" ]
 
-A value is call syntax, which Python's own parser reads; nothing is evaluated. `WORDS` is the one place where a new
-choice is entered to be used on the command line and in files.
+A value is call syntax, which Python's own parser reads; nothing is evaluated. `_OWN` is the one place where a new
+choice is entered to be used on the command line and in files; those of plugins join it in `WORDS`.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
+from functools import partial
 from typing import get_type_hints
 
 from resurge.arch import blocks, deformable, gates, shortcuts, stems, transforms
 from resurge.arch.contracts import AXES
 from resurge.errors import UserError, suggest
+from resurge.plugins import Table
 
 # A line or a file from a stranger must not exhaust the stack or fill the screen.
 MAX_NESTING = 8
 MAX_LENGTH = 1000
 
-WORDS: dict[str, dict[str, type]] = {
+_OWN: dict[str, dict[str, type | str]] = {
     "stem": {"conv7x7": stems.Conv7x7, "deep": stems.Deep, "conv3x3": stems.Conv3x3},
     "block": {"basic": blocks.Basic, "bottleneck": blocks.Bottleneck},
     "transform": {
@@ -37,6 +39,22 @@ WORDS: dict[str, dict[str, type]] = {
     "gate": {"none": gates.NoGate, "se": gates.SqueezeExcite},
     "shortcut": {"proj": shortcuts.Projection, "avg": shortcuts.AvgProjection, "zeropad": shortcuts.ZeroPad},
 }
+
+
+def _plugin_choice(axis: type, name: str, part: object) -> type:
+    """Raises UserError for what is no choice, or has a field that cannot be written as text."""
+    if not isinstance(part, type) or not is_dataclass(part) or not callable(getattr(part, "build", None)):
+        raise UserError(f"is {part!r}; expected a frozen dataclass with a method `build`, as in resurge.arch.")
+    for field, kind in get_type_hints(part).items():
+        if kind not in (int, float, bool, str, axis):
+            raise UserError(f"has the field {field} of type {kind}; expected int, float, bool, str or a choice.")
+    return part
+
+
+WORDS: Mapping[str, Mapping[str, type]] = {
+    axis: Table(axis, own, partial(_plugin_choice, AXES[axis])) for axis, own in _OWN.items()
+}
+"""The choices of each axis by their words."""
 LISTS = ("depths", "planes")
 NUMBERS = ("groups", "base_width")
 FIELDS = (*LISTS, *NUMBERS, *AXES)
@@ -80,8 +98,8 @@ def _nested_axis(axis: str, value: object) -> str:
 
 
 def _word(axis: str, choice: object) -> str:
-    for word, kind in WORDS[axis].items():
-        if type(choice) is kind:
+    for word in WORDS[axis]:  # one by one, so that no plugin is imported for the project's own choices
+        if type(choice) is WORDS[axis][word]:
             return word
     raise UserError(f"{choice!r} has no word; enter one in resurge.arch.text.WORDS[{axis!r}] to print and store it.")
 
@@ -152,7 +170,8 @@ def _read_choice(axis: str, node: ast.expr, text: str) -> object:
     word = call.func.id
     if word not in WORDS[axis]:
         known = ", ".join(WORDS[axis])
-        raise UserError(f"{axis} has no choice {word!r}; its choices are {known}.{suggest(word, WORDS[axis])}")
+        hint = suggest(word, WORDS[axis]) or " Or is a plugin not installed here?"
+        raise UserError(f"{axis} has no choice {word!r}; its choices are {known}.{hint}")
     kind = WORDS[axis][word]
     own = {field.name: field for field in _own_fields(kind)}
     hints = get_type_hints(kind)
@@ -192,4 +211,9 @@ def _read_argument(axis: str, where: str, kind: type, node: ast.expr) -> object:
         if not isinstance(node, ast.Constant) or type(node.value) is not int:
             raise UserError(f"{where} must be a whole number; got {text!r}.")
         return node.value
+    if kind is float:
+        try:
+            return float(text)
+        except ValueError:
+            raise UserError(f"{where} must be a number; got {text!r}.") from None
     return text

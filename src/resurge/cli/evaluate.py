@@ -174,6 +174,7 @@ def subject_of_model(options: argparse.Namespace) -> Subject:
     task = get_task(name)
     require_taken(options, options.model, name, PARTICULAR, task.evaluation_options)
     split, classes, which = open_split(options.data, annotation=task.annotation, words=DATA_WORDS, split=options.split)
+    classes = task.classes or classes
     model = create_model(options.model, num_classes=len(classes), task=name, head=options.head)
     report = load_weights(model, options.weights)
     left = [key for key in (*report.mismatched, *report.missing) if not key.startswith("auxiliary.")]

@@ -42,6 +42,7 @@ COMMANDS = {
     "serve": Entry("resurge.cli.serve", "answer images over HTTP with a run or an export; a page to try it in"),
     "bench": Entry("resurge.cli.bench", "how fast networks run here, beside timm's in the same runtime and precision"),
     "convert": Entry("resurge.cli.convert", "rewrite weights in another package's layout"),
+    "plugins": Entry("resurge.cli.plugins", "the blocks, heads, tasks and formats that installed packages add"),
 }
 
 EXIT_CODES = """\

@@ -27,15 +27,16 @@ def images_of(run: Run, data: str | None, split: str) -> Images:
     """
     if data is None and get_task(run.task).annotation != "labels":
         return own_scenes(run, split)
-    return open_split(
+    found, _, which = open_split(
         data if data is not None else own_data(run),
         annotation=get_task(run.task).annotation,
         words=DATA_WORDS,
         split=split,
-        classes=run.classes,
+        classes=run.classes if get_task(run.task).classes is None else None,
         seed=run.recipe.seed if run.recipe else 0,
         val_fraction=run.recipe.val_fraction if run.recipe else None,
     )
+    return found, run.classes, which
 
 
 def own_scenes(run: Run, split: str) -> Images:
@@ -55,7 +56,7 @@ def own_scenes(run: Run, split: str) -> Images:
         seed=recipe.seed,
         val_fraction=recipe.val_fraction,
     )
-    if bundle.classes != run.classes:
+    if (get_task(run.task).classes or bundle.classes) != run.classes:
         raise UserError(
             f"{recipe.data} has other classes now ({', '.join(bundle.classes[:6])}, …) than in the training "
             f"({', '.join(run.classes[:6])}, …). Pass --data."
@@ -70,7 +71,7 @@ def own_scenes(run: Run, split: str) -> Images:
     name = split if split != "auto" else ("test" if "test" in splits else "val")
     if name not in splits:
         raise UserError(f"{recipe.data} has no {name} split; it has {', '.join(splits)}.")
-    return splits[name], bundle.classes, f"the {name} split of {bundle.name} ({bundle.how})"
+    return splits[name], run.classes, f"the {name} split of {bundle.name} ({bundle.how})"
 
 
 def _sizes(bundle: DataBundle[Any]) -> dict[str, int]:

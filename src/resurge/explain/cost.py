@@ -191,7 +191,7 @@ class _Meter:
                 stack.callback(part.register_forward_hook(self._leaving(name)).remove)
             stack.callback(self.module.register_forward_hook(self._finished).remove)
             for layer in self.module.modules():
-                if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+                if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):
                     stack.callback(layer.register_forward_hook(self._multiplied).remove)
             stack.enter_context(torch.autograd.graph.saved_tensors_hooks(self._saved, lambda kept: kept))
             yield
@@ -216,7 +216,7 @@ class _Meter:
     def _multiplied(self, layer: Any, args: Any, output: Tensor) -> None:
         if isinstance(layer, nn.Linear):
             macs = output.numel() * layer.in_features
-        elif isinstance(layer, nn.ConvTranspose2d):
+        elif isinstance(layer, nn.modules.conv._ConvTransposeNd):
             macs = args[0].numel() * layer.weight[0].numel()
         else:
             macs = output.numel() * layer.weight[0].numel()

@@ -32,7 +32,7 @@ class Objective(ABC):
 
     def __init__(self, task: Task, recipe: Recipe, bundle: DataBundle) -> None:
         """Raises UserError for a field of the recipe that does not fit the data."""
-        self.task, self.recipe, self.classes = task, recipe, bundle.classes
+        self.task, self.recipe, self.classes = task, recipe, task.classes or bundle.classes
         self._split: Any = None
         self._scores: Scores[Any, Any] | None = None
 

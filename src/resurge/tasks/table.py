@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from resurge.data.annotations import Annotation
 from resurge.errors import UserError, suggest
+from resurge.plugins import Table
 from resurge.tasks.classify.task import Classify
 from resurge.tasks.detect.task import Detect, Instances
 from resurge.tasks.segment.task import Segment
@@ -17,11 +19,23 @@ if TYPE_CHECKING:
     from resurge.arch.spec import Spec
     from resurge.config import Section
 
-TASKS: dict[str, Task] = {task.name: task for task in (Classify(), Segment(), Detect(), Instances())}
-"""By name; the first one is the default."""
-DEFAULT = next(iter(TASKS))
 
-DATA_WORDS: dict[Annotation, str] = {task.annotation: f"--task {task.name}" for task in TASKS.values()}
+def _plugin_task(name: str, part: object) -> Task:
+    """Raises UserError when the object of a plugin is no task of that name."""
+    if not isinstance(part, type) or not issubclass(part, Task) or part.name != name:
+        raise UserError(f"is {part!r}; expected a subclass of resurge.tasks.task.Task with the name {name!r}.")
+    try:
+        return part()
+    except TypeError as error:  # an abstract method is left
+        raise UserError(f"cannot be made: {error}.") from error
+
+
+_OWN = {task.name: task for task in (Classify(), Segment(), Detect(), Instances())}
+TASKS: Mapping[str, Task] = Table("task", _OWN, _plugin_task)
+"""By name; the first one is the default."""
+DEFAULT = next(iter(_OWN))
+
+DATA_WORDS: dict[Annotation, str] = {task.annotation: f"--task {task.name}" for task in _OWN.values()}
 """What messages about data tell the user to choose for each kind of annotation."""
 
 
@@ -43,11 +57,11 @@ def pick_head(task: str, head: str | None) -> str:
         UserError: the task is unknown, or it has no such head (a task that has it is named).
     """
     own = get_task(task)
-    other = [name for name, each in TASKS.items() if head in each.heads]
-    if head is not None and head not in own.heads and other:
-        raise UserError(
-            f"the task {task} has the heads {', '.join(own.heads)}, not {head!r}. It belongs to --task {other[0]}."
-        )
+    if head is not None and head not in own.heads:
+        for name, other in TASKS.items():
+            if head in other.heads:
+                known = ", ".join(own.heads)
+                raise UserError(f"the task {task} has the heads {known}, not {head!r}. It belongs to --task {name}.")
     return own.head(head)
 
 

@@ -76,10 +76,10 @@ class Task(ABC):
         name: the word in recipes, model.json and on the command line.
         noun: what a network of this task is called in messages.
         usual_classes: classes of the published networks of this task.
-        heads: the heads it can have; the first one is the default.
         metrics: names of the validation metrics, higher is better; the first selects the checkpoint that is kept.
         train_metrics: names of the metrics of training batches.
         annotation: what it learns from.
+        classes: those that it tells apart, whatever the classes of the data are; None for those of the data.
         masks: whether its objects have masks.
         one_size: whether preprocessing brings every image to one size; otherwise an image keeps its shape and a batch
             of different images is padded.
@@ -101,11 +101,11 @@ class Task(ABC):
 
     name: ClassVar[str]
     noun: ClassVar[str]
-    heads: ClassVar[tuple[str, ...]]
     metrics: ClassVar[tuple[str, ...]]
     train_metrics: ClassVar[tuple[str, ...]] = ()
     annotation: ClassVar[Annotation]
     usual_classes: ClassVar[int]
+    classes: ClassVar[tuple[str, ...] | None] = None
     masks: ClassVar[bool] = False
     one_size: ClassVar[bool] = False
     takes_sizes: ClassVar[bool] = False
@@ -123,6 +123,11 @@ class Task(ABC):
     maps_out: ClassVar[bool] = False
     section: ClassVar[str | None] = None
     idle: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    @abstractmethod
+    def heads(self) -> tuple[str, ...]:
+        """The heads it can have; the first one is the default."""
 
     def head(self, name: str | None) -> str:
         """The head to build: the named one, or the first.

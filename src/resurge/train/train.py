@@ -116,7 +116,7 @@ def train(
         val_fraction=recipe.val_fraction,
     )
     objective = get_task(recipe.task).objective(recipe, bundle)
-    net = build_model(recipe, objective.preprocessing[0].channels, bundle.num_classes, start=not resume, say=say)
+    net = build_model(recipe, objective.preprocessing[0].channels, len(objective.classes), start=not resume, say=say)
     bundle = readable(bundle)
     for note in (bundle.how, *bundle.notes):
         say(note)
@@ -327,7 +327,7 @@ def _finish(job: _Job, finished: Callable[[Run, dict[str, Any], DataBundle], Non
     content = read_checkpoint(job.folder / BEST)
     average, best = content["resurge"]["ema"], content["resurge"]["best"]
     # The network as it is used from now on: nothing dropped at random, synchronised norms ordinary again.
-    net = _built(recipe, objective.preprocessing[1].channels, bundle.num_classes)
+    net = _built(recipe, objective.preprocessing[1].channels, len(objective.classes))
     if norm in ("frozen", "group"):
         convert_norm(net, norm)
     net.load_state_dict(average["average"] if average is not None else content["state_dict"])
@@ -347,7 +347,7 @@ def _finish(job: _Job, finished: Callable[[Run, dict[str, Any], DataBundle], Non
         job.folder,
         net.cpu(),
         task=recipe.task,
-        classes=bundle.classes,
+        classes=objective.classes,
         preprocessing=objective.preprocessing[1],
         norm="batch" if norm == "sync" else norm,
         data={"task": recipe.task, **bundle.to_json(), "source": recipe.data},

@@ -30,7 +30,7 @@ class Classification(Objective):
         super().__init__(task, recipe, bundle)
         self.preprocessing = preprocessings(recipe, bundle)
         self._class_weights = _class_weights(recipe, bundle)
-        self._mix_batch = _batch_mixing(recipe, bundle.num_classes)
+        self._mix_batch = _batch_mixing(recipe, len(self.classes))
 
     def training_data(self, split: Split) -> Dataset[Any]:
         transform = TrainTransform(self.preprocessing[0], self.recipe.augmentation)

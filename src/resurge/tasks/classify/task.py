@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from resurge.config import Section
 from resurge.tasks.task import Network, Task
@@ -33,7 +33,7 @@ class Classify(Task):
 
     name = "classify"
     noun = "classifier"
-    heads = ("linear",)
+    heads: ClassVar[tuple[str, ...]] = ("linear",)
     metrics = ("top1", "top5")
     train_metrics = ("top1",)
     annotation = "labels"

@@ -1,10 +1,11 @@
-"""The table of heads. A new head is one file beside this one and one line here. Imports no torch."""
+"""The tables of heads. A new head is one file beside this one and one line here. Imports no torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from importlib import import_module
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
+
+from resurge.plugins import Table
 
 if TYPE_CHECKING:
     from resurge.arch.backbone import Backbone
@@ -12,35 +13,24 @@ if TYPE_CHECKING:
     from resurge.tasks.detect.pyramid import Pyramid
     from resurge.tasks.detect.settings import Detector
 
+    Build = Callable[[Backbone, int, Detector], tuple[Pyramid, Head]]
 
-@dataclass(frozen=True)
-class HeadEntry:
-    """A head by the place of its code.
+BOX_HEADS: Mapping[str, Build] = Table(
+    "detect.head",
+    {
+        "faster_rcnn": "resurge.tasks.detect.regions:faster_rcnn",
+        "cascade_rcnn": "resurge.tasks.detect.regions:cascade_rcnn",
+        "retinanet": "resurge.tasks.detect.retina:retinanet",
+    },
+)
+"""Functions that make the pyramid and the head from a backbone, a number of classes without the background, and the
+numbers of a `Detector`, with random weights. By name; the first one is the default."""
 
-    module: the module of this package that has a function of the head's name. masks: whether its objects have masks.
-    """
-
-    module: str
-    masks: bool = False
-
-
-HEADS = {
-    "faster_rcnn": HeadEntry("regions"),
-    "cascade_rcnn": HeadEntry("regions"),
-    "retinanet": HeadEntry("retina"),
-    "mask_rcnn": HeadEntry("regions", masks=True),
-    "cascade_mask_rcnn": HeadEntry("regions", masks=True),
-}
-"""By name; of the heads with and of those without masks the first one is the default."""
-
-
-def names_of_heads(masks: bool) -> tuple[str, ...]:
-    """The heads whose objects have masks, or the others."""
-    return tuple(name for name, entry in HEADS.items() if entry.masks == masks)
-
-
-def build_head(name: str, backbone: Backbone, num_classes: int, settings: Detector) -> tuple[Pyramid, Head]:
-    """The pyramid and the head, with random weights. `num_classes` does not count the background."""
-    module = import_module(f"{__package__}.{HEADS[name].module}")
-    built: tuple[Pyramid, Head] = getattr(module, name)(backbone, num_classes, settings)
-    return built
+MASK_HEADS: Mapping[str, Build] = Table(
+    "instances.head",
+    {
+        "mask_rcnn": "resurge.tasks.detect.regions:mask_rcnn",
+        "cascade_mask_rcnn": "resurge.tasks.detect.regions:cascade_mask_rcnn",
+    },
+)
+"""The same of heads whose objects have masks."""

@@ -12,7 +12,7 @@ from resurge.arch.spec import Spec
 from resurge.errors import UserError, suggest
 from resurge.tasks.detect.boxes import clean_targets, postprocess
 from resurge.tasks.detect.head_outputs import diagonal_boxes
-from resurge.tasks.detect.heads import HEADS, build_head
+from resurge.tasks.detect.heads import BOX_HEADS, MASK_HEADS
 from resurge.tasks.detect.pyramid import Features, image_sizes, pad
 from resurge.tasks.detect.settings import Detector
 from resurge.tasks.detect.slots import Detections
@@ -25,7 +25,7 @@ class DetectionModel(nn.Module):
     Args:
         backbone: any backbone; its maps from stride 4 on are used.
         num_classes: classes, not counting the background, at least one.
-        head: one of `resurge.tasks.detect.heads.HEADS`.
+        head: a name of one of the tables in `resurge.tasks.detect.heads`.
         settings: the numbers of pyramid, proposals and heads.
 
     Raises:
@@ -38,13 +38,15 @@ class DetectionModel(nn.Module):
         super().__init__()
         if type(num_classes) is not int or num_classes < 1:
             raise UserError(f"num_classes must be a positive whole number; got {num_classes!r}.")
-        if head not in HEADS:
-            raise UserError(f"a detector has one of the heads {', '.join(HEADS)}, not {head!r}.{suggest(head, HEADS)}")
+        names = (*BOX_HEADS, *MASK_HEADS)
+        if head not in names:
+            raise UserError(f"a detector has one of the heads {', '.join(names)}, not {head!r}.{suggest(head, names)}")
         self.head_name = head
+        self.has_masks = head in MASK_HEADS
         self.num_classes = num_classes
         self.settings = settings
         self.backbone = backbone
-        self.fpn, self.head = build_head(head, backbone, num_classes, settings)
+        self.fpn, self.head = (MASK_HEADS if self.has_masks else BOX_HEADS)[head](backbone, num_classes, settings)
 
     @property
     def spec(self) -> Spec:
@@ -99,8 +101,7 @@ class DetectionModel(nn.Module):
             UserError: a target is incomplete or a label is no class, or the sizes do not fit the images.
         """
         known = image_sizes(images, sizes)
-        masks = HEADS[self.head_name].masks
-        cleaned = clean_targets(targets, known.tolist(), self.num_classes, images.device, masks)
+        cleaned = clean_targets(targets, known.tolist(), self.num_classes, images.device, self.has_masks)
         return self.head.losses(self.features(images, known), cleaned)
 
     def smooth_outputs(self, images: Tensor) -> Iterator[Tensor]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from resurge.config import Section
 from resurge.data.annotations import Annotation
-from resurge.tasks.detect.heads import names_of_heads
+from resurge.tasks.detect.heads import BOX_HEADS, MASK_HEADS
 from resurge.tasks.detect.settings import Detector
 from resurge.tasks.scenes.task import IDLE_IN_SCENES, SceneTask
 from resurge.tasks.task import Inputs, Network
@@ -38,7 +38,6 @@ class Detect(SceneTask):
 
     name = "detect"
     noun = "detector"
-    heads: ClassVar[tuple[str, ...]] = names_of_heads(masks=False)
     metrics: ClassVar[tuple[str, ...]] = ("box_ap", "box_ap50")
     annotation: ClassVar[Annotation] = "boxes"
     usual_classes = 90
@@ -50,6 +49,10 @@ class Detect(SceneTask):
     takes_sizes = True
     section = "detector"
     idle = (*IDLE_IN_SCENES, "regularization.class_weights")
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        return tuple(MASK_HEADS if self.masks else BOX_HEADS)
 
     def default_settings(self) -> Detector:
         return Detector()
@@ -142,7 +145,6 @@ class Instances(Detect):
 
     name = "instances"
     noun = "instance segmenter"
-    heads: ClassVar[tuple[str, ...]] = names_of_heads(masks=True)
     metrics: ClassVar[tuple[str, ...]] = ("mask_ap", "mask_ap50", "box_ap", "box_ap50")
     annotation = "masks"
     masks = True

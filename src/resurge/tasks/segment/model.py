@@ -1,7 +1,7 @@
-"""Semantic segmentation: a class per pixel, from the last map of a backbone.
+"""Semantic segmentation: a class per pixel.
 
-One of the heads in `resurge.tasks.segment.heads` maps the last feature map (N, C, h, w) to logits (N, K, h, w); the
-model enlarges them to the size of the image.
+One of the heads in `resurge.tasks.segment.heads` maps the feature maps of a backbone to logits; the model enlarges them
+to the size of the image.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from resurge.arch.backbone import Backbone, initialize
 from resurge.arch.spec import Spec
-from resurge.errors import UserError
-from resurge.tasks.segment.heads import HEADS, build_head
+from resurge.errors import UserError, suggest
+from resurge.tasks.segment.heads import HEADS
 from resurge.tasks.segment.heads.fcn import FCNHead
 from resurge.tasks.segment.layers import enlarge
 from resurge.tasks.segment.settings import Segmenter
@@ -25,8 +25,8 @@ class SegmentationModel(nn.Module):
     """(N, in_channels, H, W) -> (N, num_classes, H, W) logits.
 
     Args:
-        backbone: any backbone, built with `output_stride=settings.output_stride`. Its last map feeds the head, and the
-            one before it (stage 3 of four) the auxiliary head.
+        backbone: any backbone, built with `output_stride=settings.output_stride`. All its maps feed the head, and the
+            last but one (stage 3 of four) the auxiliary head.
         num_classes: classes, 1 to 255; label 255 is that of ignored pixels.
         head: one of `HEADS`.
         settings: the head's numbers; `aux_weight` 0 leaves out the auxiliary head, an FCN head that is used by
@@ -37,7 +37,7 @@ class SegmentationModel(nn.Module):
     """
 
     def __init__(
-        self, backbone: Backbone, num_classes: int, head: str = HEADS[0], settings: Segmenter = Segmenter()
+        self, backbone: Backbone, num_classes: int, head: str = "deeplabv3", settings: Segmenter = Segmenter()
     ) -> None:
         super().__init__()
         if type(num_classes) is not int or not 1 <= num_classes <= IGNORE:
@@ -45,11 +45,14 @@ class SegmentationModel(nn.Module):
                 f"num_classes must be a whole number from 1 to {IGNORE}, because the label {IGNORE} marks ignored "
                 f"pixels; got {num_classes!r}."
             )
+        if head not in HEADS:
+            known = ", ".join(HEADS)
+            raise UserError(f"the task segment has the heads {known}, not {head!r}.{suggest(head, HEADS)}")
         self.head_name = head
         self.num_classes = num_classes
         self.settings = settings
         self.backbone = backbone
-        self.head = build_head(head, backbone.channels[-1], backbone.strides[-1], num_classes, settings)
+        self.head = HEADS[head](backbone, num_classes, settings)
         self.auxiliary: nn.Module | None = None
         if settings.aux_weight > 0:
             before_last = backbone.channels[max(0, len(backbone.channels) - 2)]
@@ -63,7 +66,7 @@ class SegmentationModel(nn.Module):
         return self.backbone.spec
 
     def forward(self, images: Tensor) -> Tensor:
-        return enlarge(self.head(self.backbone(images)[-1]), (images.shape[-2], images.shape[-1]))
+        return enlarge(self.head(self.backbone(images)), (images.shape[-2], images.shape[-1]))
 
     def losses(self, images: Tensor, targets: Tensor, class_weights: Tensor | None = None) -> dict[str, Tensor]:
         """The terms of the training loss, scalars: "loss_main", and "loss_aux" if there is an auxiliary head.
@@ -79,9 +82,9 @@ class SegmentationModel(nn.Module):
         self._check_targets(images, targets)
         maps = self.backbone(images)
         size = (images.shape[-2], images.shape[-1])
-        terms = {"loss_main": pixel_cross_entropy(enlarge(self.head(maps[-1]), size), targets, class_weights)}
+        terms = {"loss_main": pixel_cross_entropy(enlarge(self.head(maps), size), targets, class_weights)}
         if self.auxiliary is not None:
-            logits = enlarge(self.auxiliary(maps[max(0, len(maps) - 2)]), size)
+            logits = enlarge(self.auxiliary(maps[:-1] or maps), size)
             terms["loss_aux"] = self.settings.aux_weight * pixel_cross_entropy(logits, targets, class_weights)
         return terms
 

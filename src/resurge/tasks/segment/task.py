@@ -35,7 +35,6 @@ class Segment(SceneTask):
 
     name = "segment"
     noun = "segmenter"
-    heads = HEADS
     metrics = ("miou", "pixel_accuracy")
     annotation = "maps"
     usual_classes = 21
@@ -45,6 +44,10 @@ class Segment(SceneTask):
     maps_out = True
     section = "segmenter"
     idle = IDLE_IN_SCENES
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        return tuple(HEADS)
 
     def default_settings(self) -> Segmenter:
         return Segmenter()

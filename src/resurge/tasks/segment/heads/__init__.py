@@ -1,32 +1,27 @@
 """The heads of a segmenter, each in a module of its name. Imports no torch.
 
-A head maps the last feature map (N, C, h, w) to logits (N, K, h, w). Its module has a function
-`build(channels, stride, num_classes, settings)` that makes one for a map of so many channels and this stride.
+A head maps the feature maps of the stages, each (N, C, h, w), to logits (N, K, h', w'). Its last layer is its attribute
+`predict`. A new head is one file beside this one and one
+line here.
 """
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from resurge.errors import UserError, suggest
+from resurge.plugins import Table
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from resurge.arch.backbone import Backbone
     from resurge.tasks.segment.settings import Segmenter
 
-HEADS = ("deeplabv3", "fcn", "pspnet")
-"""The first one is the default."""
+    Build = Callable[[Backbone, int, Segmenter], nn.Module]
 
-
-def build_head(name: str, channels: int, stride: int, num_classes: int, settings: Segmenter) -> nn.Module:
-    """A head with random weights.
-
-    Raises:
-        UserError: there is no head of this name.
-    """
-    if name not in HEADS:
-        raise UserError(f"the task segment has the heads {', '.join(HEADS)}, not {name!r}.{suggest(name, HEADS)}")
-    head: nn.Module = importlib.import_module(f"{__name__}.{name}").build(channels, stride, num_classes, settings)
-    return head
+HEADS: Mapping[str, Build] = Table(
+    "segment.head", {name: f"{__name__}.{name}:build" for name in ("deeplabv3", "fcn", "pspnet")}
+)
+"""Functions that make a head with random weights from a backbone, a number of classes and the numbers of a
+`Segmenter`. By name; the first one is the default."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from resurge.arch.backbone import Backbone
 from resurge.arch.layers import BatchNorm2d, ConvNormAct, global_pool
 from resurge.tasks.segment.settings import Segmenter
 
@@ -33,7 +34,8 @@ class AtrousPyramidHead(nn.Module):
         self.drop = nn.Dropout(dropout)
         self.predict = nn.Conv2d(hidden, num_classes, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        x = features[-1]
         maps = [branch(x) for branch in self.branches]
         # one pixel, enlarged by whatever interpolation, is that pixel everywhere
         maps.append(self.pooled(global_pool(x)).expand(-1, -1, *x.shape[-2:]))
@@ -51,6 +53,6 @@ def atrous_rates(stride: int) -> tuple[int, int, int]:
     return step, 2 * step, 3 * step
 
 
-def build(channels: int, stride: int, num_classes: int, settings: Segmenter) -> AtrousPyramidHead:
-    rates = settings.atrous_rates or atrous_rates(stride)
-    return AtrousPyramidHead(channels, num_classes, rates, settings.head_channels, settings.head_dropout)
+def build(backbone: Backbone, num_classes: int, settings: Segmenter) -> AtrousPyramidHead:
+    rates = settings.atrous_rates or atrous_rates(backbone.strides[-1])
+    return AtrousPyramidHead(backbone.channels[-1], num_classes, rates, settings.head_channels, settings.head_dropout)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
+from resurge.arch.backbone import Backbone
 from resurge.arch.layers import ConvNormAct
 from resurge.tasks.segment.settings import Segmenter
 
@@ -18,10 +21,11 @@ class FCNHead(nn.Module):
         self.drop = nn.Dropout(dropout)
         self.predict = nn.Conv2d(hidden, num_classes, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        x = features[-1]
         logits: Tensor = self.predict(self.drop(self.conv(x)))
         return logits
 
 
-def build(channels: int, stride: int, num_classes: int, settings: Segmenter) -> FCNHead:
-    return FCNHead(channels, num_classes, settings.head_channels, settings.head_dropout)
+def build(backbone: Backbone, num_classes: int, settings: Segmenter) -> FCNHead:
+    return FCNHead(backbone.channels[-1], num_classes, settings.head_channels, settings.head_dropout)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from resurge.arch.backbone import Backbone
 from resurge.arch.layers import BatchNorm2d, ConvNormAct
 from resurge.tasks.segment.layers import enlarge
 from resurge.tasks.segment.settings import Segmenter
@@ -31,7 +34,8 @@ class PyramidPoolingHead(nn.Module):
         self.drop = nn.Dropout(dropout)
         self.predict = nn.Conv2d(hidden, num_classes, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        x = features[-1]
         size = (x.shape[-2], x.shape[-1])
         maps = [x]
         for bins, level in zip(BINS, self.levels, strict=True):
@@ -40,5 +44,5 @@ class PyramidPoolingHead(nn.Module):
         return logits
 
 
-def build(channels: int, stride: int, num_classes: int, settings: Segmenter) -> PyramidPoolingHead:
-    return PyramidPoolingHead(channels, num_classes, settings.head_channels, settings.head_dropout)
+def build(backbone: Backbone, num_classes: int, settings: Segmenter) -> PyramidPoolingHead:
+    return PyramidPoolingHead(backbone.channels[-1], num_classes, settings.head_channels, settings.head_dropout)
