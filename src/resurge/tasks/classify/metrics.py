@@ -47,6 +47,9 @@ class LabelledImages(PreparedImages[Split]):
     """Images of a split as a network sees them in evaluation: ((C, H, W), label, index)."""
 
     def about(self, image: Image.Image, index: int) -> int:
+        return self.label(index)
+
+    def label(self, index: int) -> int:
         return self.split.labels[index]
 
 
@@ -67,7 +70,7 @@ class ClassifierScores(Scores[LabelBatch, Split]):
         # sums of loss, of correct images, of those among the best five, and of images; double, so that their order does
         # not show
         self._sums = torch.zeros(4, dtype=torch.float64, device=device)
-        self._surest: list[tuple[float, int, int]] = []
+        self._surest: list[tuple[float, int, int, int]] = []
         self._sure: list[Tensor] = []  # per batch (2, N): confidence, and whether it was right
         self._split: Split | None = None
         count = len(self.classes)
@@ -110,9 +113,9 @@ class ClassifierScores(Scores[LabelBatch, Split]):
         self._collect_mistakes(confidence.cpu(), predicted.cpu(), labels.cpu(), batch.indices)
 
     def _collect_mistakes(self, confidence: Tensor, predicted: Tensor, labels: Tensor, indices: Tensor) -> None:
-        """Keep the surest mistakes in a heap of (confidence, -index, predicted)."""
+        """Keep the surest mistakes in a heap of (confidence, -index, predicted, label)."""
         for row in (predicted != labels).nonzero().flatten().tolist():
-            entry = (float(confidence[row]), -int(indices[row]), int(predicted[row]))
+            entry = (float(confidence[row]), -int(indices[row]), int(predicted[row]), int(labels[row]))
             if len(self._surest) < self.mistakes:
                 heapq.heappush(self._surest, entry)
             else:
@@ -157,13 +160,13 @@ class ClassifierScores(Scores[LabelBatch, Split]):
             "mistakes": [self._mistake(self._split, *entry) for entry in sorted(self._surest, reverse=True)],
         }
 
-    def _mistake(self, split: Split, confidence: float, negative: int, predicted: int) -> dict[str, Any]:
+    def _mistake(self, split: Split, confidence: float, negative: int, predicted: int, label: int) -> dict[str, Any]:
         path = split.path(-negative)
         return {
             "id": split.id(-negative),
             "index": -negative,
             "path": None if path is None else str(path),
-            "true": self.classes[split.labels[-negative]],
+            "true": self.classes[label],
             "predicted": self.classes[predicted],
             "confidence": confidence,
         }

@@ -131,7 +131,7 @@ class Classify(Task):
     ) -> None:
         from resurge.tasks.classify.draw import write_pictures
 
-        write_pictures(network, folder, evaluation, split)
+        write_pictures(network, folder, evaluation, self.prepared(split, network.preprocessing))
 
     def objective(self, recipe: Recipe, bundle: DataBundle) -> Objective:
         from resurge.tasks.classify.loss import Classification

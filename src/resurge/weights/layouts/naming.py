@@ -42,15 +42,16 @@ def module_names(spec: Spec, layout: str) -> dict[str, str]:
 def to_resurge(state_dict: Mapping[str, Value], spec: Spec, layout: str) -> dict[str, Value]:
     """The same tensors under this project's names, those of `ClassificationModel`.
 
-    Names the layout does not have are kept as they are: whoever loads the result sees them as unexpected.
+    Names the layout does not have are kept as they are: whoever loads the result sees them as unexpected. Those that it
+    ignores are left out.
 
     Raises:
         UserError: as `module_names`.
     """
     if layout == "resurge":
         return dict(state_dict)
-    table = module_names(spec, layout)
-    return {_renamed(key, table): value for key, value in state_dict.items()}
+    table, ignored = module_names(spec, layout), _layout(layout).ignored
+    return {_renamed(key, table): value for key, value in state_dict.items() if not key.startswith(ignored)}
 
 
 def from_resurge(state_dict: Mapping[str, Value], spec: Spec, layout: str) -> dict[str, Value]:
@@ -123,7 +124,7 @@ def _of(tables: Mapping[type, Pairs], choice: object, axis: str, layout: Layout)
 def _pairs(spec: Spec, layout: Layout) -> Iterator[tuple[str, str]]:
     """(theirs, ours) of every module with weights; some that a block of this spec does not have are harmless."""
     for ours, theirs in _of(layout.stems, spec.stem, "stem", layout):
-        yield theirs, f"backbone.stem.{ours}"
+        yield layout.prefix + theirs, f"backbone.stem.{ours}"
     yield layout.head, "head.fc"
 
     transform, place = spec.transform, "transform."
@@ -153,6 +154,6 @@ def _pairs(spec: Spec, layout: Layout) -> Iterator[tuple[str, str]]:
                 for i in range(many if "{i}" in ours else 1):
                     index = str(i)
                     yield (
-                        f"layer{stage + 1}.{block}.{theirs.replace('{i}', index)}",
+                        f"{layout.prefix}layer{stage + 1}.{block}.{theirs.replace('{i}', index)}",
                         f"backbone.stages.{stage}.{block}.{ours.replace('{i}', index)}",
                     )

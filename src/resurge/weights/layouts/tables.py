@@ -49,7 +49,9 @@ DOWN_AFTER_POOL: Pairs = (("conv", "downsample.1"), ("norm", "downsample.2"))
 class Layout:
     """The names of one package: a table for every choice it has names for.
 
-    `around` overrides, for a transform, the names of the convolutions before and behind it.
+    `around` overrides, for a transform, the names of the convolutions before and behind it. `head` is the name of the
+    classifier; `prefix` stands before all other names. Tensors whose names begin with one of `ignored` are of something
+    else in the same file, such as a teacher, and are left out.
     """
 
     name: str
@@ -59,6 +61,8 @@ class Layout:
     gates: Mapping[type, Pairs] = field(default_factory=lambda: {gates.NoGate: ()})
     around: Mapping[type, Pairs] = field(default_factory=dict)
     head: str = "fc"
+    prefix: str = ""
+    ignored: tuple[str, ...] = ()
 
 
 IMAGENET_STEMS: Mapping[type, Pairs] = {stems.Conv7x7: ONE_CONV, stems.Deep: THREE_CONVS}
