@@ -12,11 +12,12 @@ TEST_FLAGS ?=
 VENV := .venv
 BIN  := $(VENV)/bin
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test test-all lint format clean
 
 help:
 	@echo "make demo    train, evaluate and explain a small ResNeSt on handwritten digits; prints where the report is"
 	@echo "make test    run the tests"
+	@echo "make test-all  run the slow tests too; about three quarters of an hour"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make format  let ruff rewrite what it can"
 	@echo "make clean   remove caches, builds and runs/demo; the environment stays (rm -r $(VENV))"
@@ -27,6 +28,9 @@ demo: $(VENV)/.runtime
 # The networks of the tests are tiny: a process a core with one thread each is faster than threads.
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n logical --dist worksteal $(TEST_FLAGS)
+
+test-all: $(VENV)/.dev
+	$(MAKE) test TEST_FLAGS="--slow $(TEST_FLAGS)"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -40,7 +44,7 @@ format: $(VENV)/.dev
 
 clean:
 	rm -rf build dist runs/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	find src tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests benchmarks docs examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps say which dependencies are installed; the environment with the tests' contains the demo's.
 $(VENV)/.runtime: pyproject.toml constraints.txt | $(BIN)/python
