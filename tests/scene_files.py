@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from resurge.data.checks import CheckReport
+from resurge.data.splits import Objects
+
 SQUARE = [[2.0, 2.0, 12.0, 2.0, 12.0, 12.0, 2.0, 12.0]]
 
 
@@ -25,6 +28,21 @@ def mask(path: Path, values: np.ndarray | int, size: tuple[int, int] = (40, 30))
     array = np.full(size[::-1], values, dtype=np.uint8) if isinstance(values, int) else values.astype(np.uint8)
     Image.fromarray(array).save(path, format="PNG")
     return path
+
+
+def masks_of(objects: Objects, height: int, width: int) -> np.ndarray:
+    """bool (n, height, width)"""
+    masks = [region.decode(height, width) for region in objects.regions]
+    return np.array(masks, dtype=bool).reshape(-1, height, width)
+
+
+def no_objects() -> Objects:
+    empty = np.zeros(0, np.float32)
+    return Objects(empty.reshape(0, 4), empty.astype(np.int64), empty.astype(bool), empty, ())
+
+
+def kinds(report: CheckReport) -> set[str]:
+    return {finding.kind for finding in report.findings}
 
 
 def annotation(number: int, image: int, category: int = 1, box=(2, 2, 10, 10), **more: object) -> dict:

@@ -18,32 +18,35 @@ FILE = "boxes.csv"
 CORNERS = ("x1", "y1", "x2", "y2")
 
 
-def read(folder: Path) -> ObjectSource:
-    """The records of a folder.
+class CsvBoxes(Format):
+    name = "csv_boxes"
+    annotations = ("boxes",)
+    expected = f"a folder with {FILE}, a line per object"
 
-    Raises:
-        UserError: the file cannot be read, or lacks a column.
-    """
-    file = folder / FILE
-    objects: dict[str, dict[str, list[RawObject]]] = defaultdict(lambda: defaultdict(list))
-    try:
-        with file.open(encoding="utf-8", newline="") as lines:
-            rows = csv.DictReader(lines)
-            missing = [name for name in ("image", *CORNERS, "label") if name not in (rows.fieldnames or ())]
-            if missing:
-                raise UserError(f"{file} lacks the columns {', '.join(missing)}. Add them to its first line.")
-            for key, row in enumerate(rows):
-                found = objects[row.get("split") or ""][row["image"]]
-                if row["label"]:
-                    found.append(_object(row, key, rows.line_num))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{file} cannot be read: {error}. Write it as CSV in UTF-8.") from error
-    parts = {
-        part: tuple(Record(name, tuple(found), source=file) for name, found in images.items())
-        for part, images in objects.items()
-    }
-    how = f"the split column of {FILE}" if "" not in parts else f"the lines of {FILE}"
-    return ObjectSource(format=FORMAT.name, root=folder, classes=counted_classes(parts), parts=parts, how=how)
+    def recognise(self, path: Path) -> bool:
+        return (path / FILE).is_file()
+
+    def read(self, path: Path) -> ObjectSource:
+        file = path / FILE
+        objects: dict[str, dict[str, list[RawObject]]] = defaultdict(lambda: defaultdict(list))
+        try:
+            with file.open(encoding="utf-8", newline="") as lines:
+                rows = csv.DictReader(lines)
+                missing = [name for name in ("image", *CORNERS, "label") if name not in (rows.fieldnames or ())]
+                if missing:
+                    raise UserError(f"{file} lacks the columns {', '.join(missing)}. Add them to its first line.")
+                for key, row in enumerate(rows):
+                    found = objects[row.get("split") or ""][row["image"]]
+                    if row["label"]:
+                        found.append(_object(row, key, rows.line_num))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise UserError(f"{file} cannot be read: {error}. Write it as CSV in UTF-8.") from error
+        parts = {
+            part: tuple(Record(name, tuple(found), source=file) for name, found in images.items())
+            for part, images in objects.items()
+        }
+        how = f"the split column of {FILE}" if "" not in parts else f"the lines of {FILE}"
+        return ObjectSource(format=self.name, root=path, classes=counted_classes(parts), parts=parts, how=how)
 
 
 def _object(row: dict[str, str], key: int, line: int) -> RawObject:
@@ -55,10 +58,4 @@ def _object(row: dict[str, str], key: int, line: int) -> RawObject:
     return RawObject(f"line {line}", key, row["label"], (x1, y1, x2, y2), fault=fault)
 
 
-FORMAT = Format(
-    name="csv_boxes",
-    annotations=("boxes",),
-    expected=f"a folder with {FILE}, a line per object",
-    recognise=lambda path: (path / FILE).is_file(),
-    read=read,
-)
+FORMAT = CsvBoxes()

@@ -15,7 +15,7 @@ from scene_runs import DETECTOR, MODEL, SEGMENTER, write_run
 
 import resurge
 from resurge.cli import main
-from resurge.data.formats import digit_scenes
+from resurge.data.formats import digits
 from resurge.data.formats.digits import DIGITS
 from resurge.recipe import Recipe
 
@@ -26,11 +26,11 @@ TASKS = ("detect", "instances", "segment")
 def few_scenes() -> Iterator[None]:
     """The embedded scenes, but few of them."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(digit_scenes, "COUNTS", {"train": 4, "val": 3, "test": 5})
-    digit_scenes._scenes.cache_clear()
+    patch.setattr(digits, "COUNTS", {"train": 4, "val": 3, "test": 5})
+    digits._scenes.cache_clear()
     yield
     patch.undo()
-    digit_scenes._scenes.cache_clear()
+    digits._scenes.cache_clear()
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scene_files import SQUARE, annotation, coco_document, picture, write_coco
+from scene_files import SQUARE, annotation, coco_document, masks_of, picture, write_coco
 
-from resurge.data.formats.coco import find_coco, read_coco
+from resurge.data.formats.coco import Coco, find_coco
 from resurge.data.sources import open_data, open_split
 from resurge.errors import UserError
 
@@ -43,9 +43,9 @@ def test_a_folder_in_cocos_layout(tmp_path):
     first, third = with_masks.train.target(0), with_masks.train.target(2)
     assert len(first) == 1
     assert "1 object without a mask was left out: train2017/a0.png" in with_masks.notes
-    assert first.masks(30, 40).sum() == 100
-    assert third.masks(30, 40)[0].sum() == 20
-    assert pickle.loads(pickle.dumps(with_masks.train)).target(2).masks(30, 40).shape == (2, 30, 40)
+    assert masks_of(first, 30, 40).sum() == 100
+    assert masks_of(third, 30, 40)[0].sum() == 20
+    assert masks_of(pickle.loads(pickle.dumps(with_masks.train)).target(2), 30, 40).shape == (2, 30, 40)
 
 
 @pytest.mark.parametrize("place", ["train2017", "images/train2017", "train", "images", ".", "annotations"])
@@ -105,7 +105,7 @@ def test_odd_names_survive(tmp_path):
     document = coco_document([annotation(1, 10), annotation(2, 20), annotation(3, 30)], names=names)
     document["categories"][1]["name"] = "cat\n\u202e,\t'x' / \\"
     write_coco(tmp_path, document)
-    source = read_coco(tmp_path)
+    source = Coco().read(tmp_path)
     assert source.classes[0] == "cat\n\u202e,\t'x' / \\"
     bundle = open_data(tmp_path, annotation="boxes", val_fraction=0.3)
     found = {*bundle.train.ids, *bundle.val.ids}
@@ -167,7 +167,7 @@ def test_damaged_entries_of_images(tmp_path):
     document["annotations"].append("nothing")
     file = write_coco(tmp_path, coco_document([annotation(1, 10)])) / "annotations/instances_train2017.json"
     file.write_text(json.dumps(document))
-    source = read_coco(tmp_path)
+    source = Coco().read(tmp_path)
     assert {finding.kind: len(finding.paths) for finding in source.findings} == {
         "bad-image-entry": 4, "stray-annotation": 2,
     }  # fmt: skip
@@ -186,7 +186,7 @@ def test_damaged_categories(tmp_path, categories, message):
 
 def test_categories_of_the_same_name_are_told_apart(tmp_path):
     document = coco_document([annotation(1, 10, 7)]) | {"categories": [{"id": 7, "name": "a"}, {"id": 9, "name": "a"}]}
-    assert read_coco(write_coco(tmp_path, document)).classes == ("a (7)", "a (9)")
+    assert Coco().read(write_coco(tmp_path, document)).classes == ("a (7)", "a (9)")
 
 
 def test_classes_of_validation_are_matched_by_name(tmp_path):
@@ -302,7 +302,7 @@ def test_the_real_subset(real_data: Path):
             assert split.read(index).size == (entry["width"], entry["height"])
             truths = reference.imgToAnns[number]
             objects = split.target(index)
-            masks = objects.masks(entry["height"], entry["width"])
+            masks = masks_of(objects, entry["height"], entry["width"])
             assert len(truths) == len(objects)
             for truth, mask, area in zip(truths, masks, objects.area, strict=True):
                 assert (coco_mask.decode(reference.annToRLE(truth)).astype(bool) == mask).all()

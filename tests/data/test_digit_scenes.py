@@ -5,9 +5,9 @@ import pickle
 
 import numpy as np
 import pytest
+from scene_files import masks_of
 
-from resurge.data.formats.digit_scenes import COUNTS, SEED, SIDE, compose
-from resurge.data.formats.digits import DIGITS, digit_splits
+from resurge.data.formats.digits import COUNTS, DIGITS, SEED, SIDE, compose, digit_splits
 from resurge.data.sources import open_data, open_split
 from resurge.data.splits import write_split
 from resurge.errors import UserError
@@ -19,7 +19,7 @@ def test_boxes_masks_and_maps_are_of_the_same_pixels():
         assert len(split) == len(maps.splits()[name]) == COUNTS[name]
         for index in range(0, len(split), 17):
             objects, label_map = split.target(index), maps.splits()[name].target(index)
-            masks = objects.masks(SIDE, SIDE)
+            masks = masks_of(objects, SIDE, SIDE)
             assert masks.sum(0).max() == 1  # what is covered belongs to the digit in front alone
             assert ((label_map > 0) == masks.any(0)).all()
             for box, label, mask, area in zip(objects.boxes, objects.labels, masks, objects.area, strict=True):

@@ -3,10 +3,9 @@ import pytest
 from PIL import Image
 from scene_files import mask, picture, write_camvid, write_pairs
 
-from resurge.data.formats.camvid import CAMVID, read_camvid, stripped
-from resurge.data.formats.pairs import read_pairs
-from resurge.data.images import UnreadableImage
-from resurge.data.index_images import read_indices
+from resurge.data.formats.label_maps import CAMVID, CamVid, Pairs
+from resurge.data.images import UnreadableImage, read_indices
+from resurge.data.records import MaskRecord
 from resurge.data.sources import open_data, open_split
 from resurge.data.splits import IGNORE
 from resurge.errors import UserError
@@ -73,7 +72,7 @@ def test_images_without_masks_are_left_out_with_a_note(tmp_path):
     bundle = open_data(tmp_path, annotation="maps")
     assert len(bundle.train) == 3
     assert bundle.notes == ("1 image is without a mask and left out: images/train/bare.jpg",)
-    assert [finding.paths for finding in read_pairs(tmp_path).findings] == [("masks/train/stray.png",)]
+    assert [finding.paths for finding in Pairs().read(tmp_path).findings] == [("masks/train/stray.png",)]
 
 
 def test_names_that_do_not_match(tmp_path):
@@ -150,13 +149,13 @@ def test_camvid(tmp_path, prefix):
     assert open_split(tmp_path / "CamVid", annotation="maps")[0].ids == bundle.test.ids
     (tmp_path / "CamVid/train.txt").write_text("train/0.png\n")
     with pytest.raises(UserError, match=r"train\.txt, line 1: expected an image and its mask"):
-        read_camvid(tmp_path / "CamVid")
+        CamVid().read(tmp_path / "CamVid")
 
 
 def test_paths_of_lists(tmp_path):
     picture(tmp_path / "train/a.png")
-    assert stripped(tmp_path, "/SegNet/CamVid/train/a.png") == "train/a.png"
-    assert stripped(tmp_path, "/SegNet/CamVid/train/b.png") == "train/b.png"
+    (tmp_path / "train.txt").write_text("/SegNet/CamVid/train/a.png /SegNet/CamVid/train/b.png")
+    assert CamVid().read(tmp_path).parts["train"] == (MaskRecord("train/a.png", "train/b.png"),)
 
 
 def test_ade20k(tmp_path):

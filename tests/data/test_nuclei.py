@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 from PIL import Image
-from scene_files import mask, write_nuclei
+from scene_files import mask, masks_of, write_nuclei
 
-from resurge.data.formats.nuclei import read_nuclei
+from resurge.data.formats.nuclei import Nuclei
 from resurge.data.sources import open_data, open_split
 from resurge.errors import UserError
 
@@ -19,7 +19,7 @@ def test_one_mask_file_an_object(tmp_path):
     objects = bundle.train.target(0)
     assert objects.boxes.tolist() == [[4, 3, 14, 11], [30, 22, 40, 30]]
     assert objects.area.tolist() == [80, 80]
-    masks = objects.masks(30, 40)
+    masks = masks_of(objects, 30, 40)
     assert masks[0, 3:11, 4:14].all()
     assert masks.sum() == 160
     assert len(open_split(tmp_path / "stage1_train", annotation="boxes")[0]) == 5
@@ -44,7 +44,7 @@ def test_masks_that_cannot_be_used(tmp_path):
     (tmp_path / "id2/images/other.png").write_bytes(b"")
     (tmp_path / "id3/images/id3.png").unlink()
     (tmp_path / "id3/images").rmdir()
-    source = read_nuclei(tmp_path)
+    source = Nuclei().read(tmp_path)
     assert [finding.paths[0] for finding in source.findings] == ["id0", "id2", "id3"]
     kinds = {thing.where: thing.fault.kind for thing in source.parts[""][0].objects if thing.fault}
     assert kinds == {
@@ -80,7 +80,7 @@ def test_the_real_nuclei(real_data):
     assert (min(map(len, split.objects)), max(map(len, split.objects))) == (1, 313)
     for index in (0, 60, 168):
         image, objects = split.read(index), split.target(index)
-        masks = objects.masks(image.height, image.width)
+        masks = masks_of(objects, image.height, image.width)
         assert (masks.sum((1, 2)) == objects.area).all()
         path = split.path(index)
         files = sorted((path.parent.parent / "masks").glob("*.png"))

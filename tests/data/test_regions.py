@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from pycocotools import mask as reference
 
-from resurge.data.regions import coco_run_lengths, polygons, run_lengths_of, run_lengths_of_part
+from resurge.data.regions import coco_run_lengths, polygons, run_lengths_of
 from resurge.errors import UserError
 
 MASKS = arrays.arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9)))
@@ -22,12 +22,6 @@ def test_run_lengths_keep_the_mask_and_are_pycocotools(mask):
     if mask.any():
         ys, xs = np.nonzero(mask)
         assert region.box() == (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
-
-
-@given(MASKS, st.integers(0, 5), st.integers(0, 5), st.integers(0, 5), st.integers(0, 5))
-def test_run_lengths_of_a_part_are_those_of_the_whole(part, top, left, below, right):
-    whole = np.pad(part, ((top, below), (left, right)))
-    assert run_lengths_of_part(part, top, left, *whole.shape) == run_lengths_of(whole)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # in pycocotools

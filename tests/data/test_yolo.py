@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from scene_files import mask, picture, write_yolo
+from scene_files import mask, masks_of, picture, write_yolo
 
-from resurge.data.formats.yolo import label_file, read_yolo
+from resurge.data.formats.yolo import Yolo, label_file
 from resurge.data.sources import open_data, open_split
 from resurge.errors import UserError
 
@@ -36,7 +36,7 @@ def test_outlines(tmp_path):
     assert classes == bundle.classes == ("0", "1")
     first = split.target(0)
     assert np.allclose(first.boxes, [[10, 6, 20, 18]])
-    assert first.masks(30, 40).sum() == 10 * 12
+    assert masks_of(first, 30, 40).sum() == 10 * 12
     assert first.area.tolist() == [120]
     assert any("1 object without a mask" in note for note in bundle.notes)
     boxes = open_split(tmp_path, annotation="boxes")[0].target(0)
@@ -88,7 +88,7 @@ def test_a_line_that_is_cut_short(tmp_path, line):
     write_yolo(tmp_path, {"a": f"0 0.5 0.5 0.5 0.5\n{line}", "b": "0 0.5 0.5 0.5 0.5"})
     with pytest.raises(UserError, match=r"a\.txt, line 2, byte 18: .* is neither"):
         open_data(tmp_path, annotation="boxes")
-    thing = read_yolo(tmp_path).parts[""][0].objects[1]
+    thing = Yolo().read(tmp_path).parts[""][0].objects[1]
     assert thing.fault is not None
     assert thing.fault.kind == "bad-object"
 
@@ -112,7 +112,7 @@ def test_unreadable_images_and_stray_labels(tmp_path):
     write_yolo(tmp_path, {"a": "0 0.5 0.5 0.5 0.5", "b": "0 0.5 0.5 0.5 0.5", "c": "0 0.5 0.5 0.5 0.5"})
     (tmp_path / "images/a.png").write_bytes(b"no image")
     (tmp_path / "labels/x.txt").write_text("0 0.5 0.5 0.5 0.5")
-    source = read_yolo(tmp_path)
+    source = Yolo().read(tmp_path)
     assert [finding.paths for finding in source.findings] == [("labels/x.txt",)]
     assert source.parts[""][0].objects[0].fault.kind == "bad-object"
 

@@ -1,10 +1,15 @@
-"""What can be wrong with images and classes, and reading the images to find it."""
+"""What can be wrong with images and classes, and reading the images to find it.
+
+`findings.csv` has the severity and the remedy of each kind of finding; what an oddity of files is; and how objects that
+are left out of training, or changed in a mended copy, are counted.
+"""
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -15,6 +20,9 @@ from resurge.data.images import EXTENSIONS, ImageHeader, UnreadableImage, decode
 _HUGE_PIXELS = 50_000_000
 _IMBALANCE = 10
 SHOWN = 5
+
+with Path(__file__).with_suffix(".csv").open(encoding="utf-8", newline="") as _file:
+    KINDS = {row["kind"]: row for row in csv.DictReader(_file)}
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,25 @@ class Finding:
     message: str
     remedy: str
     stop: str = ""
+
+
+def finding(
+    kind: str, paths: Iterable[str], message: str, severity: str = "", remedy: str = "", stop: str = ""
+) -> Finding:
+    """A finding with the severity and remedy of its kind, unless others are given."""
+    known = KINDS[kind]
+    return Finding(kind, severity or known["severity"], tuple(paths), message, remedy or known["remedy"], stop)
+
+
+def broken_annotations(name: str, error: Exception) -> Finding:
+    """The finding for an annotation file that cannot be read."""
+    return finding("broken-annotations", (name,), str(error), stop=str(error))
+
+
+def without_image(what: str, lost: Sequence[str], remedy: str) -> list[Finding]:
+    """The finding for annotation files that belong to no image; none when there are none."""
+    message = f"{number_of(len(lost), what, what + 's')} without an image: {', '.join(lost[:3])}"
+    return [finding("missing-file", lost, message, remedy=remedy)] if lost else []
 
 
 class Entry(NamedTuple):
@@ -78,64 +105,42 @@ def number_of(count: int, one: str, many: str) -> str:
     return f"{count} {one if count == 1 else many}"
 
 
-_UNREADABLE = {
-    "missing": ("missing-file", "correct the path, or remove the entry"),
-    "permission": ("no-permission", "allow reading (chmod +r), or remove the file"),
-    "empty": ("empty-file", "copy the file again, or remove it; training skips it"),
-    "not-an-image": ("not-an-image", "remove the file or replace it by the image it should be; training skips it"),
-    "truncated": ("truncated", "copy or download the file again, or remove it; training skips it"),
-    "too-large": ("too-large", "save it smaller, or raise max_pixels if you trust it; training skips it"),
-    "corrupt": ("corrupt", "copy or download the file again, or remove it; training skips it"),
-}
-
-
-def unreadable(facts: Iterable[Facts]) -> list[Finding]:
-    findings = []
-    for fact in facts:
-        if fact.error is not None:
-            kind, remedy = _UNREADABLE[fact.error.kind]
-            name = fact.name
-            reason = str(fact.error).removeprefix(f"{fact.error.name}: ")
-            findings.append(Finding(kind, "error", (name,), f"{name}: {reason}", remedy))
-    return findings
+def unreadable(errors: Iterable[tuple[str, UnreadableImage | None]]) -> list[Finding]:
+    """Findings about files, by name, that cannot be read."""
+    kinds = {"missing": "missing-file", "permission": "no-permission", "empty": "empty-file"}
+    return [
+        finding(kinds.get(error.kind, error.kind), (name,), f"{name}: {error.reason}")
+        for name, error in errors
+        if error
+    ]
 
 
 def duplicates(images: Iterable[tuple[bytes, Entry]]) -> list[Finding]:
+    """Findings about images, by the digest of their pixels, that are there several times."""
     groups: dict[bytes, list[Entry]] = defaultdict(list)
     for digest, entry in images:
         groups[digest].append(entry)
     findings = []
     for group in groups.values():
-        if len(group) < 2:
-            continue
         paths = tuple(entry.name for entry in group)
-        labels = sorted({entry.label for entry in group})
-        splits = sorted({entry.part for entry in group})
+        labels, parts = (sorted(set(values)) for values in ([e.label for e in group], [e.part for e in group]))
+        shown = ", ".join(paths[:3])
         if len(labels) > 1:
-            message = f"the same picture stands in the classes {', '.join(labels)}: {', '.join(paths[:3])}"
-            remedy = "decide which class is right and remove the other copies"
-            findings.append(Finding("contradictory-labels", "error", paths, message, remedy))
-        if len(splits) > 1:
-            message = f"the same picture is in {' and '.join(splits)}: {', '.join(paths[:3])}"
-            remedy = "keep it in one split only; what is measured on pictures seen in training says too much"
-            findings.append(Finding("overlap", "error", paths, message, remedy))
-        if len(labels) == len(splits) == 1:
-            message = f"{len(group)} files with the same picture: {', '.join(paths[:3])}"
-            remedy = "keep one of them; copies weigh more in training, and a random split puts them on both sides"
-            findings.append(Finding("duplicate", "warning", paths, message, remedy))
+            message = f"the same picture stands in the classes {', '.join(labels)}: {shown}"
+            findings.append(finding("contradictory-labels", paths, message))
+        if len(parts) > 1:
+            findings.append(finding("overlap", paths, f"the same picture is in {' and '.join(parts)}: {shown}"))
+        if len(labels) == len(parts) == 1 < len(group):
+            findings.append(finding("duplicate", paths, f"{len(group)} files with the same picture: {shown}"))
     return findings
 
 
 def oddities(facts: Iterable[Facts]) -> list[Finding]:
     """Findings about formats, colours, orientation and size: one for each kind, with all its files."""
-    images = [(fact.name, fact.header) for fact in facts if fact.header is not None]
-    if not images:
-        return []
+    images = [(fact.name, fact.header, min(fact.header.size)) for fact in facts if fact.header is not None]
     files: dict[str, list[str]] = defaultdict(list)
-    grey: list[str] = []
-    shorter = [min(header.size) for _, header in images]
-    usual = median(shorter)
-    for (name, header), side in zip(images, shorter, strict=True):
+    usual = median(side for _, _, side in images) if images else 0
+    for name, header, side in images:
         promised, real = EXTENSIONS.get(ending(name)), header.format
         if promised is not None and promised != ("JPEG" if real == "MPO" else real):
             files["wrong-extension"].append(name)
@@ -146,7 +151,7 @@ def oddities(facts: Iterable[Facts]) -> list[Finding]:
         elif header.mode in ("CMYK", "YCbCr", "LAB", "HSV") and real != "JPEG2000":
             files["cmyk"].append(name)
         if header.mode in ("1", "L", "LA"):
-            grey.append(name)
+            files["grey"].append(name)
         if header.transparency:
             files["transparency"].append(name)
         if header.orientation not in (0, 1):
@@ -155,32 +160,12 @@ def oddities(facts: Iterable[Facts]) -> list[Finding]:
             files["tiny"].append(name)
         if header.size[0] * header.size[1] > _HUGE_PIXELS:
             files["huge"].append(name)
-    if 0 < len(grey) < len(images):
-        files["grey"] = grey
+    if len(files["grey"]) == len(images):
+        del files["grey"]
     return [
-        Finding(kind, severity, tuple(files[kind]), f"{number_of(len(files[kind]), 'file', 'files')} {message}", remedy)
-        for kind, (severity, message, remedy) in _ODD.items() if files[kind]
+        finding(kind, names, f"{number_of(len(names), 'file', 'files')} {KINDS[kind]['message']}")
+        for kind, names in files.items() if names
     ]  # fmt: skip
-
-
-_ODD = {
-    "wrong-extension": ("warning", "with a name that promises another format than the content has",
-                        "rename to the real format; reading goes by the content and works"),
-    "sixteen-bit": ("warning", "with more than 8 bits a pixel",
-                    "nothing if the values use the whole range; else rescale them to 8 bits yourself"),
-    "cmyk": ("warning", "in printing or video colours (CMYK and the like)",
-             "save as RGB with a colour profile if colours matter; they are converted without one"),
-    "tiny": ("warning", "far smaller than the others (a side below 8 pixels)",
-             "remove what cannot be recognised; such an image is enlarged to a blur"),
-    "huge": ("warning", f"with more than {_HUGE_PIXELS // 1_000_000} million pixels",
-             "save smaller: decoding them slows training down"),
-    "palette": ("info", "with a colour palette", "nothing: converted to RGB"),
-    "transparency": ("info", "with transparency", "nothing: laid over white; flatten them yourself for another colour"),
-    "exif-rotation": ("info", "turned by their EXIF orientation",
-                      "nothing: turned upright when read; other programs may show them lying"),
-    "grey": ("info", "that are grey among coloured ones",
-             "nothing: converted to RGB; see that grey does not give a class away"),
-}  # fmt: skip
 
 
 def balance(entries: list[Entry], readable: set[Entry]) -> list[Finding]:
@@ -190,38 +175,21 @@ def balance(entries: list[Entry], readable: set[Entry]) -> list[Finding]:
         counts[entry.part][entry.label] += entry in readable
     train = counts["train"]
     findings = []
-    gone = tuple(sorted(label for label, count in train.items() if count == 0))
-    if gone:
-        message = f"no readable training image in {', '.join(gone)}"
-        remedy = "put readable images there, or remove the class"
-        findings.append(Finding("empty-class", "error", gone, message, remedy))
+    if gone := sorted(label for label, count in train.items() if count == 0):
+        findings.append(finding("empty-class", gone, f"no readable training image in {', '.join(gone)}"))
     present = {label: count for label, count in train.items() if count}
     if len(present) == 1:
-        message = f"all training images are of one class, {next(iter(present))}"
-        findings.append(Finding("single-class", "error", (), message, "add at least one other class"))
-    for split in ("val", "test"):
-        if split not in counts:
+        findings.append(finding("single-class", (), f"all training images are of one class, {next(iter(present))}"))
+    for part in ("val", "test"):
+        if part not in counts:
             continue
-        unknown = tuple(sorted(counts[split].keys() - train.keys()))
-        if unknown:
-            message = f"{split} has classes that training lacks: {', '.join(unknown[:SHOWN])}"
-            remedy = "rename or remove them, or add training images"
-            findings.append(Finding("unknown-class", "error", unknown, message, remedy))
-        lacking = tuple(sorted(label for label in present if not counts[split][label]))
-        if lacking:
-            message = f"{split} has no images of {', '.join(lacking[:SHOWN])}"
-            findings.append(
-                Finding("class-missing", "warning", lacking, message, "add some: the class is not measured without")
-            )
+        if unknown := sorted(counts[part].keys() - train.keys()):
+            message = f"{part} has classes that training lacks: {', '.join(unknown[:SHOWN])}"
+            findings.append(finding("unknown-class", unknown, message))
+        if lacking := sorted(label for label in present if not counts[part][label]):
+            findings.append(finding("class-missing", lacking, f"{part} has no images of {', '.join(lacking[:SHOWN])}"))
     if present and max(present.values()) >= _IMBALANCE * min(present.values()):
         few, many = min(present, key=present.__getitem__), max(present, key=present.__getitem__)
         message = f"{many} has {present[many]} training images, {few} only {present[few]}"
-        remedy = "collect more of the rare classes, or train with class weights or balanced sampling"
-        findings.append(Finding("imbalance", "warning", (), message, remedy))
+        findings.append(finding("imbalance", (), message))
     return findings
-
-
-def broken_annotations(name: str, error: Exception) -> Finding:
-    """The finding for an annotation file that cannot be read."""
-    remedy = "copy or download the file again; training refuses it as it is, and --fix goes on without it"
-    return Finding("broken-annotations", "error", (name,), str(error), remedy, stop=str(error))

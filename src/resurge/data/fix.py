@@ -5,22 +5,20 @@ Only annotation, mask and list files are written; the images stay where they are
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from resurge.data.formats import FORMATS
 from resurge.data.mending import Look, Mending
+from resurge.data.paths import Place
 from resurge.errors import UserError
+from resurge.files import atomic_folder
 
 _COPIED = ("classes.txt", "labels.txt", "obj.names", "objectInfo150.txt", "sceneCategories.txt", "data.yaml",
            "data.yml", "dataset.yaml", "dataset.yml")  # fmt: skip
 
 
-def mend(look: Look, out: str | os.PathLike[str]) -> list[str]:
+def mend(look: Look, out: Place) -> list[str]:
     """Write a mended copy of the annotations of `look` into the new or empty folder `out`: what was changed, a line
     per file, and last what to do with the copy.
 
@@ -39,14 +37,16 @@ def mend(look: Look, out: str | os.PathLike[str]) -> list[str]:
         raise UserError(
             f"{target} lies inside {source.root}, where it would become part of the data. Name another folder."
         )
-    if format.write is None:
-        raise UserError(f"annotations in the format {source.format} cannot be mended. Correct them by hand.")
-    with _whole(target) as place:
-        mending = Mending(look, place)
-        format.write(mending)
-        for name in _COPIED:
-            if (source.root / name).is_file() and not (place / name).exists():
-                shutil.copyfile(source.root / name, place / name)
+    hint = "Free some space or choose another place."
+    try:
+        with atomic_folder(target, hint=hint) as place:
+            mending = Mending(look, place)
+            format.write(mending)
+            for name in _COPIED:
+                if (source.root / name).is_file() and not (place / name).exists():
+                    shutil.copyfile(source.root / name, place / name)
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror or error}. {hint}") from error
     lines = [f"{name}: {', '.join(f'{count} {what}' for what, count in counted.items())}"
              for name, counted in sorted(mending.changes.items()) if counted]  # fmt: skip
     if not lines:
@@ -56,27 +56,3 @@ def mend(look: Look, out: str | os.PathLike[str]) -> list[str]:
     beside = ", ".join(f"{name}/" for name in folders[:4]) + (" and others" if len(folders) > 4 else "")
     return [*lines, f"the images were not copied: put those of {source.root} ({beside or 'beside the annotations'}) or "
                     f"links to them into {target} to use it"]  # fmt: skip
-
-
-@contextlib.contextmanager
-def _whole(target: Path) -> Iterator[Path]:
-    """A temporary neighbour of `target` that becomes `target` when the block ends well, and is removed otherwise."""
-    place: Path | None = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"))
-        yield place
-        umask = os.umask(0)
-        os.umask(umask)
-        place.chmod(0o777 & ~umask)
-        if target.is_dir():
-            target.rmdir()
-        os.replace(place, target)
-        place = None
-    except OSError as error:
-        raise UserError(
-            f"cannot write {target}: {error.strerror or error}. Free some space or choose another place."
-        ) from error
-    finally:
-        if place is not None:
-            shutil.rmtree(place, ignore_errors=True)

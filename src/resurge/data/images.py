@@ -1,11 +1,14 @@
-"""Reading one image file, whatever it holds, into an upright 8-bit grey or RGB picture, or saying why not."""
+"""Reading one image file, whatever it holds, into an upright 8-bit grey or RGB picture, or saying why not; and masks,
+whose values are kept as they are."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -36,6 +39,7 @@ _SIGNATURES = (
     (b"MM\0*", "TIFF"),
 )  # fmt: skip
 
+_MASK_FORMATS = ("PNG", "TIFF", "BMP", "GIF", "PPM", "WEBP")
 _BAND = 1 << 18  # pixels that are laid over white at a time
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -50,16 +54,15 @@ _UPRIGHT = {
 
 
 class UnreadableImage(UserError):
-    """An image cannot be used. `kind` says why in one word, `name` which file, the message what to do."""
+    """An image cannot be used. `kind` says why in one word, `name` which file, `reason` what to do."""
 
-    def __init__(self, kind: Kind, name: str, message: str) -> None:
-        super().__init__(f"{name}: {message}")
-        self.kind = kind
-        self.name = name
+    def __init__(self, kind: Kind, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.kind, self.name, self.reason = kind, name, reason
 
     def __reduce__(self) -> tuple[object, ...]:
         # Loader workers send exceptions to the main process; the default pickling would call __init__ wrongly.
-        return (UnreadableImage, (self.kind, self.name, str(self)[len(self.name) + 2 :]))
+        return (UnreadableImage, (self.kind, self.name, self.reason))
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ def open_image(
     *,
     max_pixels: int = MAX_PIXELS,
     draft_size: int | None = None,
-    name: str | None = None,
+    name: str = "",
 ) -> Image.Image:
     """Decode the whole image: upright (EXIF orientation applied), 8 bits, mode "L" or "RGB".
 
@@ -147,35 +150,26 @@ def open_image(
     Raises:
         UnreadableImage: (a UserError) the file is missing, forbidden, empty, no image, truncated, damaged, too large.
     """
-    label = name or ("<bytes>" if isinstance(source, bytes) else os.fspath(source))
-    data = source if isinstance(source, bytes) else read_bytes(source)
-    return decode(data, label, max_pixels, draft_size)[1]
+    if isinstance(source, bytes):
+        return decode(source, name or "<bytes>", max_pixels, draft_size)[1]
+    return decode(read_bytes(source), name or os.fspath(source), max_pixels, draft_size)[1]
 
 
 def decode(
     data: bytes, name: str, max_pixels: int = MAX_PIXELS, draft_size: int | None = None
 ) -> tuple[ImageHeader, Image.Image]:
-    """What the file said about itself, and the picture as `open_image` gives it (mode "L" or "RGB").
-
-    Raises:
-        UnreadableImage: as `open_image`.
-    """
-    with pillow_settings:
+    """What the file said about itself, and the picture as `open_image` gives it, which see for errors."""
+    with _decoding(name):
         image = _open(data, name, max_pixels)
         format, mode, size = str(image.format), image.mode, image.size
-        try:
-            if draft_size is not None and format == "JPEG":
-                _draft(image, draft_size)
-            image.load()
-            # Only now: Pillow may find orientation and transparency of a PNG behind its pixels.
-            header = ImageHeader(format, mode, size, _orientation(image), _is_transparent(image))
-            image = _upright(image, header.orientation)  # lets go of the one that was stored
-            image = _eight_bit_grey_or_rgb(image, header)
-        except MemoryError as error:
-            raise UnreadableImage("too-large", name, "does not fit into memory. Make the image smaller.") from error
-        except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-            raise _explain(error, name) from error
-        return header, image
+        if draft_size is not None and format == "JPEG":
+            image.draft(None, (draft_size, draft_size))
+        image.load()
+        # Only now: Pillow may find orientation and transparency of a PNG behind its pixels.
+        header = ImageHeader(format, mode, size, _orientation(image), image.has_transparency_data)
+        if header.orientation in _UPRIGHT:
+            image = image.transpose(_UPRIGHT[header.orientation])  # lets go of the one that was stored
+        return header, _eight_bit_grey_or_rgb(image, header)
 
 
 def read_header(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> ImageHeader:
@@ -184,9 +178,52 @@ def read_header(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> ImageHe
     Raises:
         UnreadableImage: the bytes are no image, or announce more than `max_pixels`.
     """
-    with pillow_settings:
+    with _decoding(name):
         image = _open(data, name, max_pixels)
-        return ImageHeader(str(image.format), image.mode, image.size, _orientation(image), _is_transparent(image))
+        return ImageHeader(str(image.format), image.mode, image.size, _orientation(image), image.has_transparency_data)
+
+
+def open_mask(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """A mask as it is stored: nothing is converted, scaled or turned.
+
+    Raises:
+        UnreadableImage: the file is missing, no image, damaged, too large, or in a lossy format.
+    """
+    name = os.fspath(path)
+    data = read_bytes(path)
+    with _decoding(name):
+        image = _open(data, name, max_pixels)
+        if image.format not in _MASK_FORMATS:
+            message = f"is a {image.format}, which changes values; masks hold class indices. Save masks as PNG."
+            raise UnreadableImage("corrupt", name, message)
+        image.load()
+        return image
+
+
+def read_indices(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The values of a mask: uint8 (H, W), or int32 (H, W) where they do not fit. Of an image with a palette the
+    palette's indices; of a coloured one that holds grey the grey; of an image of one bit 0 and 1.
+
+    Raises:
+        UnreadableImage: as `open_mask`, or it holds colours instead of indices.
+    """
+    return mask_values(open_mask(path, max_pixels), os.fspath(path))
+
+
+def mask_values(image: Image.Image, name: str) -> np.ndarray:
+    """See `read_indices`."""
+    values = np.asarray(image)
+    if values.ndim == 3:
+        colours = values[..., :3] if values.shape[2] >= 3 else values[..., :1]
+        if (colours != colours[..., :1]).any():
+            message = "holds colours, not class indices. Save the index of each pixel's class as grey or palette PNG."
+            raise UnreadableImage("corrupt", name, message)
+        values = colours[..., 0]
+    if values.dtype in (np.uint8, bool):
+        return values.astype(np.uint8)
+    if values.dtype.kind == "f" or values.min(initial=0) < 0 or values.max(initial=0) > 65535:
+        raise UnreadableImage("corrupt", name, "holds values that are no class indices (0 to 65535). Save it as PNG.")
+    return values.astype(np.int32)
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -228,6 +265,24 @@ def to_eight_bits(values: np.ndarray) -> np.ndarray:
     return np.rint(wide).astype(np.uint8)
 
 
+@contextlib.contextmanager
+def _decoding(name: str) -> Iterator[None]:
+    """Pillow's decoders raise nearly anything on damaged files: here it becomes an UnreadableImage."""
+    with pillow_settings:
+        try:
+            yield
+        except UnreadableImage:
+            raise
+        except MemoryError as error:
+            raise UnreadableImage("too-large", name, "does not fit into memory. Make the image smaller.") from error
+        except Exception as error:
+            text = str(error) or type(error).__name__
+            if "truncated" in text.lower() or isinstance(error, EOFError):
+                message = f"the file is cut short ({text}). Copy it again or remove it."
+                raise UnreadableImage("truncated", name, message) from error
+            raise UnreadableImage("corrupt", name, f"cannot be decoded ({text}). Replace or remove it.") from error
+
+
 def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
     if not data:
         raise UnreadableImage("empty", name, "the file is empty (0 bytes). Copy it again or remove it.")
@@ -237,7 +292,7 @@ def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
     try:
         image = Image.open(BytesIO(data), formats=_readers)
     except UnidentifiedImageError as error:
-        format = next((name for start, name in _SIGNATURES if data.startswith(start)), None)
+        format = next((format for start, format in _SIGNATURES if data.startswith(start)), None)
         if format is not None:
             message = f"starts as {format} does, but its header is damaged or cut short. Replace or remove it."
             raise UnreadableImage("corrupt", name, message) from error
@@ -245,8 +300,6 @@ def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
         shown = repr(start) if start.isprintable() and start.isascii() else f"the bytes {data[:8].hex(' ')}"
         message = f"is not an image, whatever its name says (it starts with {shown}). Remove or replace it."
         raise UnreadableImage("not-an-image", name, message) from error
-    except Exception as error:
-        raise _explain(error, name) from error
     width, height = image.size
     if width * height > max_pixels:
         message = (
@@ -259,30 +312,11 @@ def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
     return image
 
 
-def _draft(image: Image.Image, draft_size: int) -> None:
-    """Ask the JPEG decoder for the smallest of its scales that keeps the shorter side at `draft_size` or more."""
-    width, height = image.size
-    factor = 8
-    while factor > 1 and min(width, height) // factor < draft_size:
-        factor //= 2
-    if factor > 1:
-        image.draft(None, (width // factor, height // factor))
-
-
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # a damaged EXIF block says nothing about the pixels, so the image stays as stored
         return 1
-
-
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    turn = _UPRIGHT.get(orientation)
-    return image if turn is None else image.transpose(turn)
-
-
-def _is_transparent(image: Image.Image) -> bool:
-    return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
 
 
 def _eight_bit_grey_or_rgb(image: Image.Image, header: ImageHeader) -> Image.Image:
@@ -314,10 +348,3 @@ def _over_white(image: Image.Image, mode: str) -> Image.Image:
         laid = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
         flat.paste(laid if mode == "RGB" else laid.convert(mode), (0, top))
     return flat
-
-
-def _explain(error: Exception, name: str) -> UnreadableImage:
-    text = str(error) or type(error).__name__
-    if "truncated" in text.lower() or isinstance(error, EOFError):
-        return UnreadableImage("truncated", name, f"the file is cut short ({text}). Copy it again or remove it.")
-    return UnreadableImage("corrupt", name, f"cannot be decoded ({text}). Replace or remove it.")

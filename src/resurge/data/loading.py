@@ -11,13 +11,11 @@ import multiprocessing
 import os
 import signal
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -30,7 +28,7 @@ from resurge.data.annotations import Annotation
 from resurge.data.augmentation import Augmentation
 from resurge.data.images import UnreadableImage
 from resurge.data.preprocessing import ScenePreprocessing
-from resurge.data.seeding import generator, mix, seeded
+from resurge.data.seeding import mix
 from resurge.data.splits import AnySplit, Images, MaskSplit, ObjectSplit, Split
 from resurge.data.transforms import SceneTransform
 from resurge.errors import UserError
@@ -41,21 +39,19 @@ Key = tuple[int, int]
 """(epoch, index): which image, and in which epoch, so that a worker needs to know nothing else."""
 
 T = TypeVar("T")
-B = TypeVar("B")
 SomeSplit = Split | ObjectSplit | MaskSplit
 
 
 class _Samples(Dataset[T], ABC):
-    """The images of a split as samples. `dataset[epoch, index]` and `dataset[index]` (epoch 0) give a sample.
+    """The training images of a split as samples. `dataset[epoch, index]` and `dataset[index]` (epoch 0) give a sample.
 
-    With `train` the random changes run with torch's CPU generator seeded by (seed, epoch, index), and the generator is
-    put back after it. An image, mask or label map that cannot be read is replaced by the next readable image of its
-    class, or of any class when its class has none; every such image is logged once and counted in `replaced`. With
-    `strict` it raises instead.
+    The random changes run with torch's CPU generator seeded by (seed, epoch, index), and the generator is put back
+    after it. An image, mask or label map that cannot be read is replaced by the next readable image of its class, or of
+    any class when its class has none; every such image is logged once and counted in `replaced`.
     """
 
-    def __init__(self, split: SomeSplit, seed: int, train: bool, strict: bool) -> None:
-        self.split, self.seed, self.train, self.strict = split, seed, train, strict
+    def __init__(self, split: SomeSplit, seed: int) -> None:
+        self.split, self.seed = split, seed
         self.replaced: dict[str, str] = {}
 
     def __len__(self) -> int:
@@ -63,13 +59,14 @@ class _Samples(Dataset[T], ABC):
 
     def __getitem__(self, key: Key | int) -> T:
         epoch, index = key if isinstance(key, tuple) else (0, key)
-        seed = mix(self.seed, epoch, index)
 
         def load(candidate: int) -> T:
-            with seeded(seed) if self.train else nullcontext():
+            # The CPU's generator alone: a loader in the main process must not disturb the state of accelerators.
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(mix(self.seed, epoch, index))
                 return self._sample(candidate)
 
-        return load(index) if self.strict else first_readable(self.split, index, self.replaced, load)
+        return first_readable(self.split, index, self.replaced, load)
 
     @abstractmethod
     def _sample(self, index: int) -> T: ...
@@ -78,41 +75,34 @@ class _Samples(Dataset[T], ABC):
 class IndexedDataset(_Samples[tuple[Tensor, int]]):
     """Images with labels, transformed: (tensor, label)."""
 
-    def __init__(
-        self, split: Split, transform: Callable[[Image.Image], Tensor], seed: int = 0, train: bool = False,
-        strict: bool = False,
-    ) -> None:  # fmt: skip
-        super().__init__(split, seed, train, strict)
-        self.transform = transform
-        self.draft_size: int | None = getattr(transform, "draft_size", None) if train else None
+    def __init__(self, split: Split, transform: Callable[[Image.Image], Tensor], seed: int = 0) -> None:
+        super().__init__(split, seed)
+        self.transform, self.labels = transform, split.labels
+        self.draft_size: int | None = getattr(transform, "draft_size", None)
 
     def _sample(self, index: int) -> tuple[Tensor, int]:
-        return self.transform(self.split.read(index, self.draft_size)), self.split.labels[index]
+        return self.transform(self.split.read(index, self.draft_size)), self.labels[index]
 
 
 Sample = tuple[Tensor, dict[str, Tensor], int]
-"""(image (C, h, w), target, index of the image in the split)"""
+"""(image float32 (C, h, w), target, index of the image in the split); for the target see `SceneTransform`."""
 
 
 class SceneDataset(_Samples[Sample]):
-    """Images with objects or label maps, transformed: (image float32 (C, h, w), target, index of the image in the
-    split); for the target see `SceneTransform`. Without `train` there is no augmentation."""
+    """Images with objects or label maps, transformed."""
 
     def __init__(
         self, split: ObjectSplit | MaskSplit, pre: ScenePreprocessing, augment: Augmentation | None = None,
-        seed: int = 0, train: bool = False, annotation: Annotation = "boxes", *, strict: bool = False,
+        seed: int = 0, annotation: Annotation = "boxes",
     ) -> None:  # fmt: skip
-        super().__init__(split, seed, train, strict)
-        self.targets = split.target
-        self.transform = SceneTransform(pre, augment if train else None, annotation)
+        super().__init__(split, seed)
+        self.target, self.transform = split.target, SceneTransform(pre, augment, annotation)
 
     def _sample(self, index: int) -> Sample:
-        # Never at a fraction of the size as IndexedDataset may: boxes are in pixels of the whole image. Masks are
-        # decoded inside the transform.
-        image = self.split.read(index)
-        target = self.targets(index)
+        # Never at a fraction of the size as IndexedDataset may: boxes are in pixels of the whole image.
+        image, target = self.split.read(index), self.target(index)
         try:
-            return *self.transform(image, target), index
+            return *self.transform(image, target), index  # decodes masks
         except UnreadableImage:
             raise
         except UserError as error:
@@ -229,15 +219,15 @@ class EpochSampler(Sampler[list[Key]]):
     def order(self, epoch: int) -> list[int]:
         """The indices this rank sees in `epoch`, in order, before they are cut into batches."""
         count = len(self.labels)
+        generator = torch.Generator().manual_seed(mix(self.seed, epoch))
         if self.balanced:
-            present, position = np.unique(self.labels, return_inverse=True)
-            weights = torch.from_numpy(1 / np.bincount(position, minlength=len(present))[position])
+            _, position, counts = np.unique(self.labels, return_inverse=True, return_counts=True)
             # A search in the cumulated weights rather than multinomial: that refuses more than 2**24 images.
-            total = weights.cumsum(0)
-            draws = torch.rand(count, generator=generator(self.seed, epoch), dtype=torch.float64) * total[-1]
+            total = torch.from_numpy(1 / counts[position]).cumsum(0)
+            draws = torch.rand(count, generator=generator, dtype=torch.float64) * total[-1]
             indices = torch.searchsorted(total, draws, right=True).clamp_(max=count - 1)
         elif self.shuffle:
-            indices = torch.randperm(count, generator=generator(self.seed, epoch))
+            indices = torch.randperm(count, generator=generator)
         else:
             indices = torch.arange(count)
         wanted = self._per_rank() * self.world_size
@@ -251,7 +241,7 @@ class EpochSampler(Sampler[list[Key]]):
             yield [(epoch, index) for index in order[batch * size : (batch + 1) * size]]
 
 
-class ImageLoader(DataLoader[Any]):
+class ImageLoader(DataLoader[object]):
     """A `DataLoader` whose processes end as soon as it is closed or no longer used.
 
     torch's own asks them to end and waits up to 5 s for each; those started after CUDA was initialised may not answer.
@@ -260,7 +250,7 @@ class ImageLoader(DataLoader[Any]):
     _processes: frozenset[multiprocessing.process.BaseProcess] = frozenset()
     _owner = 0  # the process that started them; a loader process has a copy of this loader
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch's type is private
+    def __iter__(self) -> Iterator[object]:  # type: ignore[override]  # torch's type is private
         if not self.num_workers:
             return super().__iter__()
         before = set(multiprocessing.active_children())
@@ -298,13 +288,11 @@ def _sigterm_blocked() -> Iterator[None]:
 
 
 def make_loader(
-    dataset: Dataset[Any], sampler: EpochSampler, workers: int = 0, pin_memory: bool = False,
-    collate_fn: Callable[[list[Any]], Any] | None = None,
+    dataset: Dataset[T], sampler: EpochSampler, workers: int = 0, pin_memory: bool = False,
+    collate_fn: Callable[[list[T]], object] | None = None,
 ) -> ImageLoader:  # fmt: skip
     """A loader of (images (N, C, H, W) float32, labels (N,) int64), or of what `collate_fn` makes of a list of samples.
-
-    The result does not depend on `workers`.
-    """
+    The result does not depend on `workers`."""
     return ImageLoader(
         dataset, batch_sampler=sampler, num_workers=workers, pin_memory=pin_memory, persistent_workers=workers > 0,
         worker_init_fn=_start_worker, collate_fn=collate_fn,
@@ -331,42 +319,33 @@ def class_weights(labels: Sequence[int], num_classes: int) -> Tensor:
     return (inverse * (counts > 0).sum() / inverse.sum()).float()
 
 
-@dataclass(frozen=True)
-class Problem:
-    """An image that cannot be used: its id in the split, why, and in one word (`images.Kind`)."""
-
-    id: str
-    kind: str
-    message: str
-
-
-def verify(split: AnySplit, threads: int = 2) -> tuple[AnySplit, tuple[Problem, ...]]:
-    """Decode every image, and label map, once; the split without the unreadable ones, and the list of those.
+def verify(split: AnySplit, threads: int = 2) -> tuple[AnySplit, tuple[UnreadableImage, ...]]:
+    """Decode every image, and label map, once; the split without the unreadable ones, and what is wrong with those.
 
     Raises:
         UserError: no image, or no image of a class that occurs, can be read.
     """
 
-    def check(index: int) -> Problem | None:
+    def check(index: int) -> UnreadableImage | None:
         try:
             split.read(index)
             if isinstance(split, MaskSplit):
                 split.target(index)
         except UnreadableImage as error:
-            return Problem(split.ids[index], error.kind, str(error))
+            return error
         return None
 
     with ThreadPoolExecutor(threads) as pool:
         found = list(pool.map(check, range(len(split)), chunksize=64))
-    problems = tuple(problem for problem in found if problem is not None)
+    problems = {index: problem for index, problem in enumerate(found) if problem is not None}
     if not problems:
         return split, ()
-    good = split.select([index for index, problem in enumerate(found) if problem is None])
-    lost = Counter(split.labels).keys() - Counter(good.labels).keys()
+    good = split.select([index for index in range(len(split)) if index not in problems])
+    lost = set(split.labels) - set(good.labels)
     if lost:
-        first = next(p for p, label in zip(found, split.labels, strict=True) if p is not None and label in lost)
-        raise UserError(f"no image of {len(lost)} class(es) can be read; the first: {first.message}")
-    return good, problems
+        first = next(problem for index, problem in problems.items() if split.labels[index] in lost)
+        raise UserError(f"no image of {len(lost)} class(es) can be read; the first: {first}")
+    return good, tuple(problems.values())
 
 
 @dataclass(frozen=True)
@@ -400,14 +379,13 @@ def cache(split: AnySplit, budget_bytes: int, threads: int = 2) -> AnySplit:
             return None
 
     kept: list[np.ndarray | None] = []
-    used = 0
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(split), 256):
-            if used >= budget_bytes:
-                break
             for pixels in pool.map(load, range(start, min(start + 256, len(split)))):
-                fits = pixels is not None and used + pixels.nbytes <= budget_bytes
+                fits = pixels is not None and pixels.nbytes <= budget_bytes
                 kept.append(pixels if fits else None)
-                used += pixels.nbytes if fits and pixels is not None else 0
+                budget_bytes -= pixels.nbytes if fits and pixels is not None else 0
+            if budget_bytes <= 0:
+                break
     kept.extend([None] * (len(split) - len(kept)))
     return replace(split, images=CachedImages(split.images, tuple(kept)))

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from resurge.data.findings import Facts
+from resurge.data.findings import KINDS, Facts
 from resurge.data.images import UnreadableImage
-from resurge.data.records import Box, MaskRecord, MaskSource, ObjectSource, RawObject, Record, below, examine
+from resurge.data.paths import below
+from resurge.data.records import Box, MaskRecord, MaskSource, ObjectSource, RawObject, Record, examine
 from resurge.errors import UserError
-
-AnnotatedSource = ObjectSource | MaskSource
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class MaskFacts:
 class Look:
     """A data set with what reading all its images (and masks) gave, by name."""
 
-    source: AnnotatedSource
+    source: ObjectSource | MaskSource
     images: dict[str, Facts]
     masks: dict[str, MaskFacts]
 
@@ -51,6 +50,13 @@ class Mending:
         self._held = {look.images[record.name].digest for part in ("val", "test") for record in parts.get(part, ())}
         self._held -= {b""}
 
+    def objects(self) -> Iterator[tuple[str, Record, Path]]:
+        """(part, record, annotation file) of the images that have such a file."""
+        for part, records in self.look.source.parts.items():
+            for record in records:
+                if isinstance(record, Record) and record.source is not None:
+                    yield part, record, record.source
+
     def keeps(self, record: Record | MaskRecord, part: str, counted: Counter[str], listed: bool) -> bool:
         """Whether an image stays; counts why it does not. With `listed`, lists or one file per part say what is in it,
         and training images that validation or test has too are removed."""
@@ -69,7 +75,7 @@ class Mending:
         box, fault = examine(thing, size)
         if fault is None:
             return thing.box
-        counted["box(es) cut to the image" if box is not None else _REMOVED[fault.kind]] += 1
+        counted[KINDS[fault.kind]["mended"]] += 1
         return box
 
     def broken(self) -> None:
@@ -96,15 +102,8 @@ class Mending:
         file.parent.mkdir(parents=True, exist_ok=True)
         return file
 
-    def write_lines(self, name: str, lines: Sequence[str]) -> None:
-        """Write a list; names of files may be no text."""
+    def write_lines(self, name: str, lines: Sequence[str], before: Sequence[str] = ()) -> None:
+        """Write a list, and count the lines it had before that are gone; names of files may be no text."""
         self.file(name).write_bytes("".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
-
-
-Writer = Callable[[Mending], object]
-
-_REMOVED = {
-    "empty-box": "box(es) without area removed", "box-outside": "box(es) outside the image removed",
-    "unknown-category": "object(s) of unknown categories removed", "bad-object": "damaged object(s) removed",
-    "mask-size": "mask(s) of another size removed",
-}  # fmt: skip
+        if len(lines) < len(before):
+            self.changes[name]["line(s) removed"] = len(before) - len(lines)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-from resurge.data.images import ending, is_image_name
+from resurge.data.images import UnreadableImage, ending, is_image_name, read_header
 from resurge.errors import UserError, suggest
+
+Place = str | os.PathLike[str]
 
 PARTS: dict[str, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -17,12 +20,10 @@ PARTS: dict[str, tuple[str, ...]] = {
 
 PART_OF = {name: part for part, names in PARTS.items() for name in names}
 
-SIDECARS = frozenset(
+_SIDECARS = frozenset(
     (".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".html", ".ini", ".db", ".py", ".log",
      ".pdf", ".npy", ".npz", ".sha256", ".md5")
 )  # fmt: skip
-"""Endings of files that may lie beside images and are passed over without a word."""
-
 _SIDECAR_NAMES = frozenset(("license", "licence", "readme", "checksums", "desktop.ini", "thumbs.db"))
 
 
@@ -32,12 +33,11 @@ def is_hidden(name: str) -> bool:
 
 
 def is_sidecar(name: str) -> bool:
-    """Whether a file of this name is a known companion of images (notes, annotations), and no image."""
-    lower = name.lower()
-    return ending(name) in SIDECARS or lower in _SIDECAR_NAMES or is_hidden(name)
+    """Whether a file of this name may lie beside images (notes, annotations) and is passed over without a word."""
+    return ending(name) in _SIDECARS or name.lower() in _SIDECAR_NAMES or is_hidden(name)
 
 
-def user_path(place: str | os.PathLike[str]) -> Path:
+def user_path(place: Place) -> Path:
     """What the user calls a file or folder as a path, with `~` resolved.
 
     Raises:
@@ -97,16 +97,58 @@ def find_images(root: Path, below: str) -> tuple[list[str], list[str]]:
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         relative = Path(place).relative_to(root)
         for name in files:
-            if is_hidden(name):
-                continue
-            if is_image_name(name):
+            if is_image_name(name) and not is_hidden(name):
                 images.append((relative / name).as_posix())
             elif not is_sidecar(name):
                 ignored.append((relative / name).as_posix())
     return sorted(images), sorted(ignored)
 
 
+def read_file(file: Path) -> bytes:
+    """The content of a file. Raises UserError when it cannot be read."""
+    try:
+        return file.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(f"there is no file {file}. Check the path.") from error
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror or error}. Give a file that you may read.") from error
+
+
 def read_lines(file: Path) -> list[str]:
     """The lines of a text file in UTF-8, blanks about them and empty ones left out. Names of files may be no text."""
-    lines = file.read_bytes().decode("utf-8-sig", "surrogateescape").split("\n")
+    lines = read_file(file).decode("utf-8-sig", "surrogateescape").split("\n")
     return [line.strip() for line in lines if line.strip()]
+
+
+def present(root: Path, names: Iterable[str]) -> set[str]:
+    """Those of `names` (below `root`, or absolute) that are files; each folder is listed once."""
+    listed: dict[Path, set[str]] = {}
+    found = set()
+    for name in names:
+        path = root / name
+        if path.parent not in listed:
+            try:
+                listed[path.parent] = {item.name for item in os.scandir(path.parent) if item.is_file()}
+            except (OSError, ValueError):
+                listed[path.parent] = set()
+        if path.name in listed[path.parent]:
+            found.add(name)
+    return found
+
+
+def below(root: Path, path: Path) -> str:
+    """`path` as seen from `root`, with slashes; absolute when it lies elsewhere."""
+    return (path.relative_to(root) if path.is_relative_to(root) else path.absolute()).as_posix()
+
+
+def upright_size(path: Path) -> tuple[int, int] | None:
+    """(width, height) of an image as it is read, upright; None when it cannot be read. Reads the beginning only."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(1 << 16)
+            try:
+                return read_header(data, str(path)).upright_size
+            except UnreadableImage:
+                return read_header(data + file.read(), str(path)).upright_size
+    except (OSError, ValueError, UnreadableImage):
+        return None

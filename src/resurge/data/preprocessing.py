@@ -5,15 +5,16 @@ Importing this imports no torch, and `array` needs none: the inputs of an export
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
 from PIL import Image
 
+from resurge.config import Section, option, to_plain
 from resurge.errors import UserError, suggest
 
 if TYPE_CHECKING:
@@ -24,23 +25,13 @@ if TYPE_CHECKING:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-INTERPOLATION = {
-    "nearest": Image.Resampling.NEAREST,
-    "box": Image.Resampling.BOX,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
+INTERPOLATION = {name: Image.Resampling[name.upper()] for name in ("nearest", "box", "bilinear", "bicubic", "lanczos")}
 _MAX_ASPECT = 16
 
 
-class Values(ABC):
-    """What both kinds of preprocessing do to pixel values: colours, and (v / 255 - mean) / std per channel.
-
-    For frozen dataclasses with these fields, which call `check_values` when they are made.
-
-    channels: 1 or 3. mean, std: one number per channel, in units of 0..1. interpolation: Pillow's antialiased filter.
-    """
+class Values(Section, ABC):
+    """What both kinds of preprocessing do to pixel values: colours, and (v / 255 - mean) / std per channel. For frozen
+    dataclasses with these fields."""
 
     kind: ClassVar[str | None] = None
     """The word by which the stored form says which class it is of."""
@@ -50,49 +41,45 @@ class Values(ABC):
     std: tuple[float, ...]
     interpolation: str
 
-    def check_values(self) -> None:
-        """Make tuples of mean and std. Raises UserError when the fields do not fit together."""
-        object.__setattr__(self, "mean", tuple(float(v) for v in self.mean))
-        object.__setattr__(self, "std", tuple(float(v) for v in self.std))
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.channels not in (1, 3):
             raise UserError(f"channels must be 1 or 3, not {self.channels}.")
-        lengths_fit = len(self.mean) == len(self.std) == self.channels
-        if not lengths_fit or not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
+        if not len(self.mean) == len(self.std) == self.channels or min(self.std) <= 0:
             need = f"mean and std need {self.channels} numbers each, finite, std above 0"
             raise UserError(f"{need}; got {self.mean} and {self.std}.")
-        if self.interpolation not in INTERPOLATION:
-            raise UserError(
-                f"unknown interpolation {self.interpolation!r}; use one of {', '.join(INTERPOLATION)}."
-                f"{suggest(self.interpolation, INTERPOLATION)}"
-            )
 
     @abstractmethod
     def fit(self, image: Image.Image) -> Image.Image:
         """The image that goes to the network, in its colours and its size (also what a report shows)."""
 
+    def array(self, image: Image.Image) -> np.ndarray:
+        """float32 (channels, h, w), of the size that `fit` gives, without torch."""
+        return self.normalise(self.fit(image))
+
     def __call__(self, image: Image.Image) -> torch.Tensor:
-        """float32 (channels, h, w), of the size that `fit` gives."""
-        return self.normalise(self.to_tensor(self.fit(image)))
+        """`array` as a tensor."""
+        import torch
+
+        return torch.from_numpy(self.array(image))
 
     def to_json(self) -> dict[str, object]:
         """Plain values that `from_json` turns back into an equal value."""
-        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}  # type: ignore[call-overload]
-        return plain if self.kind is None else {"kind": self.kind, **plain}
+        return to_plain(self) if self.kind is None else {"kind": self.kind, **to_plain(self)}
 
     @classmethod
     def from_json(cls: type[AnyValues], values: Mapping[str, object]) -> AnyValues:
         """Raises UserError on a missing or unknown field, or when the values are of the other kind."""
-        plain = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        plain = dict(values)
         if cls.kind is not None and plain.pop("kind", None) != cls.kind:
             got = values.get("kind")
             raise UserError(f"expected the preprocessing of a detector or segmenter (kind {cls.kind!r}), got {got!r}.")
-        known = fields(cls)  # type: ignore[arg-type]
-        for key in plain:
-            if key not in [field.name for field in known]:
-                raise UserError(f"unknown preprocessing field {key!r}.{suggest(key, [field.name for field in known])}")
-        for field in known:
-            if field.default is MISSING and field.name not in plain:
-                raise UserError(f"the preprocessing lacks its {field.name}.")
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        for key in plain.keys() - known.keys():
+            raise UserError(f"unknown preprocessing field {key!r}.{suggest(key, known)}")
+        for name, field in known.items():
+            if field.default is MISSING and name not in plain:
+                raise UserError(f"the preprocessing lacks its {name}.")
         return cls(**plain)
 
     @property
@@ -105,30 +92,15 @@ class Values(ABC):
         mode = "L" if self.channels == 1 else "RGB"
         return image if image.mode == mode else image.convert(mode)
 
-    def array(self, image: Image.Image) -> np.ndarray:
-        """float32 (channels, h, w): to the bit what calling gives as a tensor, without torch."""
-        values = np.asarray(self.fit(image), dtype=np.uint8)
+    def normalise(self, image: Image.Image) -> np.ndarray:
+        """An image in these colours to float32 (channels, H, W): (v / 255 - mean) / std."""
+        values = np.asarray(image, dtype=np.uint8)
         planes = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
         found = planes.astype(np.float32, order="C")
         found /= np.float32(255)
         found -= np.asarray(self.mean, dtype=np.float32)[:, None, None]
         found /= np.asarray(self.std, dtype=np.float32)[:, None, None]
         return found
-
-    def to_tensor(self, image: Image.Image) -> torch.Tensor:
-        """uint8 (channels, H, W)."""
-        import torch
-
-        values = torch.from_numpy(np.array(image, dtype=np.uint8))
-        return values[None] if values.ndim == 2 else values.permute(2, 0, 1).contiguous()
-
-    def normalise(self, values: torch.Tensor) -> torch.Tensor:
-        """uint8 (..., channels, H, W) to float32 of that shape: (v / 255 - mean) / std."""
-        import torch
-
-        mean = torch.tensor(self.mean).view(-1, 1, 1)
-        std = torch.tensor(self.std).view(-1, 1, 1)
-        return values.float().div_(255).sub_(mean).div_(std)
 
 
 AnyValues = TypeVar("AnyValues", bound=Values)
@@ -138,27 +110,22 @@ AnyValues = TypeVar("AnyValues", bound=Values)
 class Preprocessing(Values):
     """What evaluation, prediction and export do to an image, exactly, and nothing else does.
 
-    The shorter side is resized to round(size / crop_pct) (the longer side in proportion, rounded down), with Pillow's
-    antialiased filter `interpolation`; the middle size x size is cut out; values become v / 255, then
-    (v - mean) / std, a channel at a time. With `squash` the image is instead resized to size x size whatever its
-    aspect (`crop_pct` must be 1), as suits tiny images. An image longer than 16 times its width is first cut to that
-    aspect about its middle, so that a 20000 x 10 strip does not grow without bound.
-
-    size: side of the result in pixels. channels: 1 or 3. mean, std: one number a channel, in units of 0..1.
+    The shorter side is resized to round(size / crop_pct) (the longer side in proportion, rounded down); the middle
+    size x size is cut out; values become v / 255, then (v - mean) / std, a channel at a time. An image longer than 16
+    times its width is first cut to that aspect about its middle, so that a 20000 x 10 strip does not grow without
+    bound.
     """
 
-    size: int
-    crop_pct: float = 0.875
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
-    channels: int = 3
-    interpolation: str = "bilinear"
-    squash: bool = False
+    size: int = option(MISSING, "side of the result in pixels", low=1)
+    crop_pct: float = option(0.875, "share of the resized shorter side that is cut out", above=0, high=1)
+    mean: tuple[float, ...] = option(IMAGENET_MEAN, "one number a channel, in units of 0..1")
+    std: tuple[float, ...] = option(IMAGENET_STD, "one number a channel, in units of 0..1")
+    channels: int = option(3, "1 or 3")
+    interpolation: str = option("bilinear", "Pillow's antialiased filter", choices=tuple(INTERPOLATION))
+    squash: bool = option(False, "resize to the square whatever the aspect (crop_pct 1), as suits tiny images")
 
     def __post_init__(self) -> None:
-        if self.size < 1 or not 0 < self.crop_pct <= 1:
-            raise UserError(f"size must be at least 1 and crop_pct in (0, 1], not {self.size} and {self.crop_pct}.")
-        self.check_values()
+        super().__post_init__()
         if self.squash and self.crop_pct != 1:
             raise UserError(f"squash resizes without a crop, so crop_pct must be 1, not {self.crop_pct}.")
 
@@ -189,31 +156,24 @@ def _centre(image: Image.Image, width: int, height: int) -> Image.Image:
 class ScenePreprocessing(Values):
     """What evaluation, prediction and export do to an image of a detector or segmenter, exactly.
 
-    The image is resized, with its aspect kept and Pillow's antialiased filter `interpolation`, until its shorter side
-    is `short_side`, or less where its longer side would exceed `max_size`; values become v / 255, then
-    (v - mean) / std, a channel at a time.
-
-    short_side: pixels; None keeps the size of the image. max_size: bound of the longer side, which also bounds memory;
-    None for no bound. mean, std: one number a channel, in units of 0..1. channels: 1 or 3.
+    The image is resized, with its aspect kept, until its shorter side is `short_side`, or less where its longer side
+    would exceed `max_size`, which also bounds memory; values become v / 255, then (v - mean) / std, a channel at a
+    time.
     """
 
     kind: ClassVar[str | None] = "scene"
 
-    short_side: int | None
-    max_size: int | None
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
-    channels: int = 3
-    interpolation: str = "bilinear"
+    short_side: int | None = option(MISSING, "pixels; null keeps the size of the image", low=1)
+    max_size: int | None = option(MISSING, "bound of the longer side; null for none", low=1)
+    mean: tuple[float, ...] = option(IMAGENET_MEAN, "one number a channel, in units of 0..1")
+    std: tuple[float, ...] = option(IMAGENET_STD, "one number a channel, in units of 0..1")
+    channels: int = option(3, "1 or 3")
+    interpolation: str = option("bilinear", "Pillow's antialiased filter", choices=tuple(INTERPOLATION))
 
     def __post_init__(self) -> None:
-        for name in ("short_side", "max_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name} must be at least 1 pixel, not {value}.")
+        super().__post_init__()
         if self.short_side is not None and self.max_size is not None and self.short_side > self.max_size:
             raise UserError(f"short_side {self.short_side} exceeds max_size {self.max_size}; raise max_size.")
-        self.check_values()
 
     def shape(self, width: int, height: int) -> tuple[int, int]:
         """(h, w) of an image of this width and height after resizing."""

@@ -6,26 +6,27 @@ Training is fed from `Source.part`, which leaves out what cannot be used and say
 from __future__ import annotations
 
 import math
-import os
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from resurge.data.annotations import Annotation
-from resurge.data.findings import Finding, number_of, some
-from resurge.data.images import MAX_PIXELS, UnreadableImage, read_header
-from resurge.data.index_images import read_indices
+from resurge.data.findings import KINDS, Finding, number_of, some
+from resurge.data.images import MAX_PIXELS, UnreadableImage, read_indices
+from resurge.data.paths import below, present
 from resurge.data.regions import Polygons, RunLengths
 from resurge.data.splits import IGNORE, FileImages, Files, MaskSplit, Objects, ObjectSplit, Split
 from resurge.errors import UserError, suggest
 
 Box = tuple[float, float, float, float]
 AnnotatedSplit = Split | ObjectSplit | MaskSplit
+Part = tuple[AnnotatedSplit, list[str]]
+"""A part of a data set, and notes on what was left out of it."""
 
 BEYOND = 1.5
 """Pixels that a box may stand out of its image without a word: rounding, and VOC's counting from 1 taken for 0."""
@@ -91,7 +92,7 @@ class Record:
     key: int = 0
 
 
-AnyRecord = TypeVar("AnyRecord", LabelRecord, MaskRecord, Record)
+AnyRecord = TypeVar("AnyRecord", bound=LabelRecord | MaskRecord | Record)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,11 +130,14 @@ class Source(ABC, Generic[AnyRecord]):
         """Number of images by part."""
         return {part: len(records) for part, records in self.parts.items()}
 
+    @property
+    def records(self) -> tuple[AnyRecord, ...]:
+        """Those of all parts."""
+        return tuple(record for records in self.parts.values() for record in records)
+
     @abstractmethod
-    def part(
-        self, name: str, classes: Sequence[str], annotation: Annotation, max_pixels: int = MAX_PIXELS
-    ) -> tuple[AnnotatedSplit, list[str]]:
-        """The images of a part with labels that are indices into `classes`, and notes on what was left out.
+    def part(self, name: str, classes: Sequence[str], annotation: Annotation, max_pixels: int = MAX_PIXELS) -> Part:
+        """The images of a part with labels that are indices into `classes`.
 
         Raises:
             UserError: there is a class that `classes` lacks, or no image is left.
@@ -155,8 +159,7 @@ class Source(ABC, Generic[AnyRecord]):
 
     def validation(self: AnySource) -> AnySource:
         """The data set that only has the part "val": what it calls validation, or all of it."""
-        records = self.parts.get("val") or tuple(record for part in self.parts.values() for record in part)
-        return replace(self, parts={"val": records})
+        return replace(self, parts={"val": self.parts.get("val") or self.records})
 
     def moved(self: AnySource, root: Path) -> AnySource:
         """The data set with names relative to another folder, or absolute where they are not below it."""
@@ -166,12 +169,12 @@ class Source(ABC, Generic[AnyRecord]):
     def _move(self, record: AnyRecord, root: Path) -> AnyRecord:
         return replace(record, name=below(root, self.root / record.name))
 
-    def joined(self: AnySource, other: Source[Any]) -> AnySource:
+    def joined(self: AnySource, other: Source) -> AnySource:
         """The data set with the parts of another of its kind, which has the same root."""
         return replace(self, parts=self.parts | other.parts, findings=(*self.findings, *other.findings))
 
 
-AnySource = TypeVar("AnySource", bound=Source[Any])
+AnySource = TypeVar("AnySource", bound=Source)
 
 
 def unknown_class(where: str, label: str, classes: Sequence[str], remedy: str = "") -> UserError:
@@ -183,7 +186,15 @@ def unknown_class(where: str, label: str, classes: Sequence[str], remedy: str = 
     )
 
 
-def left_out(names: Sequence[str], one: str, many: str) -> list[str]:
+def _moved_labels(where: str, labels: Sequence[str], classes: Sequence[str], remedy: str = "") -> list[int]:
+    """The indices of `labels` in `classes`. Raises UserError when one is not there."""
+    for label in labels:
+        if label not in classes:
+            raise unknown_class(where, label, classes, remedy)
+    return [classes.index(label) for label in labels]
+
+
+def _left_out(names: Sequence[str], one: str, many: str) -> list[str]:
     """A note on what was left out; none when there is nothing."""
     return [f"{number_of(len(names), one, many)} left out: {some(names, 3)}"] if names else []
 
@@ -200,29 +211,25 @@ class LabelSource(Source[LabelRecord]):
         return self.part_classes[part]
 
     def default_size(self, side: int | None) -> int:
-        side = 224 if side is None else side
-        return 224 if side >= 192 else max(32, side // 32 * 32)
+        return 224 if side is None or side >= 192 else max(32, side // 32 * 32)
 
     def validation(self) -> LabelSource:
         # A table that is named for validation counts with all its lines, whatever its split column says; and validation
         # may lack a class.
-        found = super().validation() if self.table is None else replace(self, parts={"val": self.whole().parts[""]})
+        found = super().validation() if self.table is None else replace(self, parts={"val": self.records})
         findings = tuple(replace(each, stop="") if each.kind == "empty-class" else each for each in self.findings)
         return replace(found, findings=findings)
 
     def whole(self) -> LabelSource:
         """The same with all images in the part ""."""
-        records = tuple(record for part in self.parts.values() for record in part)
         names = tuple(dict.fromkeys(name for names in self.part_classes.values() for name in names))
-        return replace(self, parts={"": records}, part_classes={"": names})
+        return replace(self, parts={"": self.records}, part_classes={"": names})
 
-    def part(
-        self, name: str, classes: Sequence[str], annotation: Annotation, max_pixels: int = MAX_PIXELS
-    ) -> tuple[Split, list[str]]:
+    def part(self, name: str, classes: Sequence[str], annotation: Annotation, max_pixels: int = MAX_PIXELS) -> Part:
         records = self.parts[name]
         index = {name: i for i, name in enumerate(classes)}
         if self.table is not None:
-            self._require_files(records, self.table)
+            _require_files(self.root, records, self.table)
         for record in records:
             if record.label not in index:
                 where = record.name if self.table is None else f"{self.table}, line {record.line}"
@@ -233,14 +240,15 @@ class LabelSource(Source[LabelRecord]):
         labels = tuple(index[record.label] for record in records)
         return Split(names, labels, FileImages(self.root, names, max_pixels)), []
 
-    def _require_files(self, records: Sequence[LabelRecord], table: Path) -> None:
-        there = present(self.root, [record.name for record in records])
-        missing = [record for record in records if record.name not in there]
-        if missing:
-            raise UserError(
-                f"{table}, line {missing[0].line}: there is no file {self.root / missing[0].name} ({len(missing)} of "
-                f"{len(records)} listed files are missing). Paths are relative to the folder of the table."
-            )
+
+def _require_files(root: Path, records: Sequence[LabelRecord], table: Path) -> None:
+    there = present(root, [record.name for record in records])
+    missing = [record for record in records if record.name not in there]
+    if missing:
+        raise UserError(
+            f"{table}, line {missing[0].line}: there is no file {root / missing[0].name} ({len(missing)} of "
+            f"{len(records)} listed files are missing). Paths are relative to the folder of the table."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,7 +256,7 @@ class MemorySource(Source[LabelRecord]):
     """A data set in memory, whose files were checked when they were read. `side` is that of the network's input."""
 
     parts: dict[str, tuple[LabelRecord, ...]] = field(default_factory=dict)
-    splits: dict[str, Split] | dict[str, ObjectSplit] | dict[str, MaskSplit]
+    splits: Mapping[str, AnnotatedSplit]
     annotation: Annotation = "labels"
     side: int
 
@@ -259,18 +267,13 @@ class MemorySource(Source[LabelRecord]):
     def default_size(self, side: int | None) -> int:
         return self.side
 
-    def part(
-        self, name: str, classes: Sequence[str], annotation: Annotation, max_pixels: int = MAX_PIXELS
-    ) -> tuple[AnnotatedSplit, list[str]]:
+    def part(self, name: str, classes: Sequence[str], annotation: Annotation, max_pixels: int = MAX_PIXELS) -> Part:
         split = self.splits[name]
         if tuple(classes) == self.classes:
             return split, []
         if not isinstance(split, Split):
             raise UserError(f"the network was trained on {', '.join(classes[:6])}, …; {self.name!r} has other classes.")
-        for label in self.classes:
-            if label not in classes:
-                raise unknown_class(self.name, label, classes)
-        moved = [list(classes).index(label) for label in self.classes]
+        moved = _moved_labels(self.name, self.classes, classes)
         return replace(split, labels=tuple(moved[label] for label in split.labels)), []
 
 
@@ -282,15 +285,12 @@ class ObjectSource(Source[Record]):
 
     def require_sound(self) -> None:
         super().require_sound()
-        for records in self.parts.values():
-            for record in records:
-                for thing in record.objects:
-                    if thing.fault is not None and thing.fault.stops:
-                        raise UserError(f"{record.source}, {thing.where}, {thing.fault.message}")
+        for record in self.records:
+            for thing in record.objects:
+                if thing.fault is not None and thing.fault.stops:
+                    raise UserError(f"{record.source}, {thing.where}, {thing.fault.message}")
 
-    def part(
-        self, name: str, classes: Sequence[str], annotation: Annotation, max_pixels: int = MAX_PIXELS
-    ) -> tuple[ObjectSplit, list[str]]:
+    def part(self, name: str, classes: Sequence[str], annotation: Annotation, max_pixels: int = MAX_PIXELS) -> Part:
         records, with_masks = self.parts[name], annotation == "masks"
         there = present(self.root, [record.name for record in records])
         kept = [record for record in records if record.name in there]
@@ -303,27 +303,16 @@ class ObjectSource(Source[Record]):
         index = {name: i for i, name in enumerate(classes)}
         objects = tuple(_objects(record, index, with_masks, dropped) for record in kept)
         names = tuple(record.name for record in kept)
-        known = [record.number for record in kept if record.number is not None]
-        unique = len(known) == len(kept) == len(set(known))
-        ids = tuple(known) if unique else tuple(range(1, len(kept) + 1))
+        known = {record.number for record in kept if record.number is not None}
+        ids = tuple(record.number or 0 for record in kept) if len(known) == len(kept) else range(1, len(kept) + 1)
         gone = [record.name for record in records if record.name not in there]
         notes = []
         if gone:
             are = number_of(len(gone), "listed image is", "listed images are")
             notes.append(f"{are} not there: {some(gone, 3)}")
         for kind, where in dropped.items():
-            notes += left_out(where, *_DROPPED[kind])
-        return ObjectSplit(names, FileImages(self.root, names, max_pixels), objects, ids), notes
-
-
-_DROPPED = {
-    "empty-box": ("box without area was", "boxes without area were"),
-    "box-outside": ("box outside its image was", "boxes outside their images were"),
-    "unknown-category": ("object of an unknown category was", "objects of unknown categories were"),
-    "bad-object": ("damaged object was", "damaged objects were"),
-    "no-mask": ("object without a mask was", "objects without a mask were"),
-    "mask-size": ("mask of another size than its image was", "masks of another size than their images were"),
-}
+            notes += _left_out(where, KINDS[kind]["left out"], KINDS[kind]["left out (many)"])
+        return ObjectSplit(names, FileImages(self.root, names, max_pixels), objects, tuple(ids)), notes
 
 
 def examine(thing: RawObject, size: tuple[int, int] | None) -> tuple[Box | None, Fault | None]:
@@ -359,10 +348,8 @@ def _objects(record: Record, index: dict[str, int], with_masks: bool, dropped: d
             raise unknown_class(f"{record.name}, {thing.where}", thing.label, tuple(index))
         elif box is not None:
             kept.append((box, thing))
-    if not kept:
-        return Objects.none(with_masks)
     return Objects(
-        np.asarray([box for box, _ in kept], dtype=np.float32),
+        np.asarray([box for box, _ in kept], dtype=np.float32).reshape(-1, 4),
         np.asarray([index[thing.label] for _, thing in kept], dtype=np.int64),
         np.asarray([thing.crowd for _, thing in kept], dtype=bool),
         np.asarray([_area(thing, record.size) for _, thing in kept], dtype=np.float32),
@@ -398,15 +385,10 @@ class MaskSource(Source[MaskRecord]):
         mask = None if record.mask is None else below(root, self.root / record.mask)
         return MaskRecord(below(root, self.root / record.name), mask)
 
-    def part(
-        self, name: str, classes: Sequence[str], annotation: Annotation, max_pixels: int = MAX_PIXELS
-    ) -> tuple[MaskSplit, list[str]]:
+    def part(self, name: str, classes: Sequence[str], annotation: Annotation, max_pixels: int = MAX_PIXELS) -> Part:
         records, meaning = self.parts[name], self.meaning
         if tuple(classes) != self.classes:
-            for label in self.classes:
-                if label not in classes:
-                    raise unknown_class(self.name, label, classes, "Give both the same classes.txt.")
-            moved = [list(classes).index(label) for label in self.classes]
+            moved = _moved_labels(self.name, self.classes, classes, "Give both the same classes.txt.")
             meaning = tuple(value if value in (UNKNOWN, IGNORE) else moved[value] for value in meaning)
         there = present(self.root, [name for record in records for name in (record.name, record.mask) if name])
         kept = [record for record in records if record.name in there and record.mask in there]
@@ -415,8 +397,8 @@ class MaskSource(Source[MaskRecord]):
             raise UserError(f"{self.name} has no image with a mask ({missing}). Masks are named as their images are.")
         gone = [record.name for record in records if record.name not in there]
         bare = [record.name for record in records if record.name in there and record.mask not in there]
-        notes = left_out(gone, "image is not there and", "images are not there and")
-        notes += left_out(bare, "image is without a mask and", "images are without a mask and")
+        notes = _left_out(gone, "image is not there and", "images are not there and")
+        notes += _left_out(bare, "image is without a mask and", "images are without a mask and")
         names = tuple(record.name for record in kept)
         maps = LabelFiles(self.root, tuple(record.mask or "" for record in kept), meaning, max_pixels)
         return MaskSplit(names, FileImages(self.root, names, max_pixels), maps), notes
@@ -465,42 +447,3 @@ def plain_meaning(num_classes: int, ignored: int = IGNORE) -> tuple[int, ...]:
     """Value v is class v, and `ignored` and 255 are not counted."""
     return tuple(IGNORE if value in (ignored, IGNORE) else value if value < num_classes else UNKNOWN
                  for value in range(256))  # fmt: skip
-
-
-def present(root: Path, names: Iterable[str]) -> set[str]:
-    """Those of `names` (below `root`, or absolute) that are files; each folder is listed once."""
-    listed: dict[Path, set[str]] = {}
-    found = set()
-    for name in names:
-        path = root / name
-        folder = path.parent
-        if folder not in listed:
-            try:
-                listed[folder] = {item.name for item in os.scandir(folder) if item.is_file()}
-            except (OSError, ValueError):
-                listed[folder] = set()
-        if path.name in listed[folder]:
-            found.add(name)
-    return found
-
-
-def below(root: Path, path: Path) -> str:
-    """`path` as seen from `root`, with slashes; absolute when it lies elsewhere."""
-    try:
-        return path.relative_to(root).as_posix()
-    except ValueError:
-        return path.absolute().as_posix()
-
-
-def upright_size(path: Path) -> tuple[int, int] | None:
-    """(width, height) of an image as it is read, upright; None when it cannot be read. Reads the beginning only."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(1 << 16)
-            try:
-                header = read_header(data, str(path))
-            except UnreadableImage:
-                header = read_header(data + file.read(), str(path))
-    except (OSError, ValueError, UnreadableImage):
-        return None
-    return header.upright_size

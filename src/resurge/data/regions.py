@@ -95,34 +95,16 @@ def polygons(outlines: list[list[float]]) -> Polygons:
 def run_lengths_of(mask: np.ndarray) -> RunLengths:
     """The run lengths of a mask (height, width): bool, or numbers that are not 0 on the object.
 
-    COCO counts down the columns. Only the part that holds the object is encoded: turning a whole image round takes
-    longer than all else.
+    COCO counts down the columns. Only those that hold the object are turned round, which takes longer than all else.
     """
-    mask = mask if mask.dtype == bool else mask != 0
-    rows = np.flatnonzero(mask.any(axis=1))
-    top, bottom = (int(rows[0]), int(rows[-1]) + 1) if rows.size else (0, 1)
-    columns = np.flatnonzero(mask[top:bottom].any(axis=0))
-    left, right = (int(columns[0]), int(columns[-1]) + 1) if columns.size else (0, 1)
-    return run_lengths_of_part(mask[top:bottom, left:right], top, left, *mask.shape)
-
-
-def run_lengths_of_part(part: np.ndarray, top: int, left: int, height: int, width: int) -> RunLengths:
-    """The run lengths of a mask of height x width pixels that is `part`, bool (h, w), at (top, left) and empty
-    elsewhere."""
-    rows, columns = part.shape
-    padded = np.zeros((columns, rows + 2), dtype=np.int8)
-    padded[:, 1:-1] = part.T
-    column, row = np.nonzero(np.diff(padded, axis=1))  # starts and ends take turns, column by column
-    edges = (left + column) * height + top + row
-    starts, ends = edges[0::2], edges[1::2]
-    apart = starts[1:] != ends[:-1]  # a run that reaches a column's end may go on in the next column
-    if len(starts):
-        starts, ends = starts[np.append(True, apart)], ends[np.append(apart, True)]
-    bounds = np.stack([starts, ends], axis=1).reshape(-1)
-    counts = np.diff(np.concatenate([[0], bounds, [height * width]]))
-    if len(bounds) and counts[-1] == 0:
-        counts = counts[:-1]
-    return _packed(counts.tolist(), height, width)
+    height, width = mask.shape
+    columns = np.flatnonzero(mask.any(axis=0))
+    left, right = (int(columns[0]), int(columns[-1]) + 1) if columns.size else (0, 0)
+    pixels = np.zeros((right - left) * height + 2, dtype=bool)
+    pixels[1:-1].reshape(-1, height)[:] = mask[:, left:right].T != 0
+    edges = left * height + np.flatnonzero(pixels[1:] != pixels[:-1])
+    counts = np.diff(edges, prepend=0, append=height * width).tolist()
+    return _packed(counts[:-1] if len(counts) > 1 and counts[-1] == 0 else counts, height, width)
 
 
 def _packed(counts: list[int], height: int, width: int) -> RunLengths:

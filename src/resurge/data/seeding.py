@@ -1,13 +1,6 @@
-"""Randomness as a pure function of integers, so that resuming needs no random state."""
+"""Randomness as a pure function of integers, so that resuming needs no random state. No torch here."""
 
 from __future__ import annotations
-
-import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import torch
 
 _MASK = (1 << 64) - 1
 
@@ -26,28 +19,3 @@ def mix(*values: int) -> int:
         state = (state ^ (state >> 27)) * 0x94D049BB133111EB & _MASK
         state ^= state >> 31
     return state >> 1
-
-
-@contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Run the block with torch's CPU generator seeded by `seed`, then put the generator back as it was.
-
-    Touches the CPU generator only: `torch.manual_seed` would also reseed the accelerators, whose state a data loader
-    in the main process must not disturb.
-    """
-    import torch
-
-    generator = torch.default_generator
-    state = generator.get_state()
-    generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        generator.set_state(state)
-
-
-def generator(*values: int) -> torch.Generator:
-    """A fresh CPU generator seeded with `mix(*values)`."""
-    import torch
-
-    return torch.Generator().manual_seed(mix(*values))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -10,16 +9,13 @@ from typing import cast
 from resurge.data.annotations import WORDS, Annotation, Words, require_annotation
 from resurge.data.findings import number_of
 from resurge.data.formats import FORMATS
-from resurge.data.formats.digit_scenes import read_digit_scenes
 from resurge.data.formats.digits import read_digits
 from resurge.data.formats.format import AnySource, Format
 from resurge.data.images import MAX_PIXELS
-from resurge.data.paths import require_folder, subfolders, user_path
+from resurge.data.paths import Place, require_folder, subfolders, user_path
 from resurge.data.records import AnnotatedSplit, LabelSource, MaskSource, MemorySource, ObjectSource
 from resurge.data.splits import DataBundle, ObjectSplit, Split, hold_out, peek, require_fraction
 from resurge.errors import UserError, suggest
-
-Place = str | os.PathLike[str]
 
 
 def open_data(
@@ -69,8 +65,7 @@ def _other_annotation(source: Place, annotation: Annotation, format: str, words:
     path = user_path(source)
     if annotation != "labels" or format not in ("auto", "folder") or not path.is_dir():
         return ""
-    found = recognise(path)
-    if found is None:
+    if (found := recognise(path)) is None:
         return ""
     meant = " or ".join(words[annotation] for annotation in found[0].annotations)
     return f"looks like data in the format {found[0].name}, for {meant}"
@@ -118,9 +113,7 @@ def open_split(
     return bundle.splits()[name], bundle.classes, f"the {name} split of {bundle.name} ({bundle.how})"
 
 
-def read_source(
-    source: Place, annotation: Annotation | None, format: str = "auto", words: Words = WORDS
-) -> AnySource:  # fmt: skip
+def read_source(source: Place, annotation: Annotation | None, format: str = "auto", words: Words = WORDS) -> AnySource:
     """The records of a data set that has this kind of annotation; of any kind but labels when None.
 
     Raises:
@@ -133,7 +126,7 @@ def read_source(
         options = ("auto", "digits", *formats)
         raise UserError(f"unknown data format {format!r}; use one of {', '.join(options)}.{suggest(format, options)}")
     if is_digits(source, format):
-        return read_digits() if annotation in (None, "labels") else read_digit_scenes(annotation)
+        return read_digits(annotation or "labels")
     path = user_path(source)
     if not path.exists() and not (annotation == "labels" and FORMATS["csv"].recognise(path)):
         require_folder(path)
@@ -155,44 +148,36 @@ def read_source(
 
 def _formats(annotation: Annotation | None) -> dict[str, Format]:
     """The formats to try, in order; those of the kind come first, then those that may be taken for it."""
-    if annotation == "labels":
-        return {name: each for name, each in FORMATS.items() if "labels" in each.annotations}
-    others = {name: each for name, each in FORMATS.items() if "labels" not in each.annotations}
-    first = {name: each for name, each in others.items() if annotation == "maps" and "maps" in each.annotations}
-    return first | others
+    labels = annotation == "labels"
+    served = {name: each for name, each in FORMATS.items() if ("labels" in each.annotations) == labels}
+    return dict(sorted(served.items(), key=lambda item: annotation == "maps" and "maps" not in item[1].annotations))
 
 
 def recognise(path: Path, annotation: Annotation | None = None) -> tuple[Format, Path] | None:
-    """(format, folder or file) of a data set, or None.
+    """(format, folder or file) of a data set, or None. Without an annotation, formats of labels are not looked for.
 
-    The folder is `path`, or, but for labels, the only one of its subfolders that is in such a format. Without an
-    annotation, formats of labels are not looked for.
+    The folder is `path`, or, but for labels, the only one of its subfolders that is in such a format.
     """
     names = subfolders(path) if path.is_dir() and annotation != "labels" else []
-    for place in (path, path / names[0]) if len(names) == 1 else (path,):
-        for format in _formats(annotation).values():
-            if format.recognise(place):
-                return format, place
-    return None
+    places = (path, path / names[0]) if len(names) == 1 else (path,)
+    found = ((each, place) for place in places for each in _formats(annotation).values() if each.recognise(place))
+    return next(found, None)
 
 
 def _require_served(found: AnySource, annotation: Annotation, words: Words) -> None:
-    about = f"{found.name} ({found.format})"
     if isinstance(found, MaskSource) and annotation != "maps":
-        raise UserError(
-            f"{about} has a class for every pixel but no objects, which {words[annotation]} needs. Use "
-            f"{words['maps']}, or give data in COCO's, VOC's or YOLO's format."
-        )
-    if isinstance(found, ObjectSource) and annotation == "maps":
-        raise UserError(
-            f"{about} has objects but no class for every pixel, which {words['maps']} needs. Use "
-            f"{words['masks' if found.has_masks else 'boxes']}, or give masks: {FORMATS['pairs'].expected}."
-        )
-    if isinstance(found, ObjectSource) and annotation == "masks" and not found.has_masks:
-        raise UserError(
-            f"{about} has boxes but no masks, which {words['masks']} needs. Use {words['boxes']}, or give COCO with "
-            "polygons, YOLO with outlines, or one mask file an object."
-        )
+        has = "a class for every pixel but no objects"
+        use = f"{words['maps']}, or give data in COCO's, VOC's or YOLO's format"
+    elif isinstance(found, ObjectSource) and annotation == "maps":
+        has = "objects but no class for every pixel"
+        kind: Annotation = "masks" if found.has_masks else "boxes"
+        use = f"{words[kind]}, or give masks: {FORMATS['pairs'].expected}"
+    elif isinstance(found, ObjectSource) and annotation == "masks" and not found.has_masks:
+        has = "boxes but no masks"
+        use = f"{words['boxes']}, or give COCO with polygons, YOLO with outlines, or one mask file an object"
+    else:
+        return
+    raise UserError(f"{found.name} ({found.format}) has {has}, which {words[annotation]} needs. Use {use}.")
 
 
 def is_digits(source: Place, format: str) -> bool:
@@ -200,9 +185,7 @@ def is_digits(source: Place, format: str) -> bool:
     return format == "digits" or (format == "auto" and str(source) == "digits" and not Path("digits").exists())
 
 
-def given_val(
-    found: AnySource, annotation: Annotation, val: Place, path: Path, words: Words = WORDS
-) -> AnySource | None:  # fmt: skip
+def given_val(found: AnySource, annotation: Annotation, val: Place, path: Path, words: Words) -> AnySource | None:
     """The other data set that --val names, as its part "val", or None when it names a part of `found`, which was read
     from `path`.
 
@@ -214,12 +197,11 @@ def given_val(
     if isinstance(found, MemorySource):
         raise UserError(f"{found.name!r} has its own split; --val can only be 'test', not {str(val)!r}. Leave it out.")
     place = user_path(val)
-    inside = path / place
-    is_inside = inside.exists() and not place.is_absolute()
+    is_inside = (path / place).exists() and not place.is_absolute()
     if not place.exists() and not is_inside:
         has = ", ".join(name for name in found.sizes if name) or "no named parts"
         raise UserError(f"--val {val} is neither a part of {found.name} (it has {has}) nor a file or folder.")
-    held = read_source(inside if is_inside else place, annotation, words=words).validation()
+    held = read_source(path / place if is_inside else place, annotation, words=words).validation()
     if not held.sizes.get("val"):
         raise UserError(
             f"{held.name}, given with --val, lists no images ({held.how}). Add their entries, or leave out --val."
@@ -292,10 +274,8 @@ def _require_training(found: AnySource) -> None:
 
 def _other_files(found: AnySource, val: str | None) -> list[str]:
     """Notes on folders and files that are not used; `val` is the folder that is validated on."""
-    notes = []
-    unused = [name for name in found.unused if name != val]
-    if unused:
-        notes.append(f"not used: {', '.join(f'{name}/' for name in unused)}")
+    unused = ", ".join(f"{name}/" for name in found.unused if name != val)
+    notes = [f"not used: {unused}"] if unused else []
     ignored = [path for finding in found.findings if finding.kind == "other-file" for path in finding.paths]
     if ignored:
         what = number_of(len(ignored), "file that is no image was", "files that are no images were")
@@ -313,11 +293,9 @@ def _class_notes(name: str, train: AnnotatedSplit, val: AnnotatedSplit, classes:
         raise UserError(f"{name} has no validation images. Add some, or leave out --val to hold some out.")
     notes = []
     if isinstance(val, Split):
-        counts = val.counts(len(classes))
-        missing = [label for label, count in zip(classes, counts, strict=True) if count == 0]
+        missing = [label for label, count in zip(classes, val.counts(len(classes)), strict=True) if count == 0]
         if missing:
-            note = f"no validation images of {', '.join(missing[:5])}{' and others' if len(missing) > 5 else ''}"
-            notes.append(f"{note}: their accuracy will not be measured")
+            notes.append(f"no validation images of {_first(missing)}: their accuracy will not be measured")
     if isinstance(train, ObjectSplit) and isinstance(val, ObjectSplit):
         empty = sum(len(objects) == 0 for objects in train.objects)
         if empty == len(train):
@@ -328,5 +306,9 @@ def _class_notes(name: str, train: AnnotatedSplit, val: AnnotatedSplit, classes:
             seen = {int(label) for objects in split.objects for label in objects.labels}
             lacking = [label for index, label in enumerate(classes) if index not in seen]
             if lacking:
-                notes.append(f"no {part} object of {', '.join(lacking[:5])}{' and others' if len(lacking) > 5 else ''}")
+                notes.append(f"no {part} object of {_first(lacking)}")
     return notes
+
+
+def _first(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:5])}{' and others' if len(names) > 5 else ''}"

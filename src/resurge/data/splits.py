@@ -7,8 +7,9 @@ IGNORE marks pixels without a class, whatever the files on disk use for it.
 
 from __future__ import annotations
 
+import contextlib
 import csv
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from io import StringIO
@@ -28,6 +29,8 @@ from resurge.files import atomic_write_bytes
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+    _Selectable = TypeVar("_Selectable", bound=DataclassInstance)
+
 IGNORE = 255
 _GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
@@ -41,12 +44,9 @@ class Images(Protocol):
 
 
 class LabelMaps(Protocol):
-    """Where the label maps of a split are: as `Images`."""
+    """Where the label maps of a split are: as `Images`, but `read` gives uint8 (H, W) of class indices, and IGNORE."""
 
-    def read(self, index: int) -> np.ndarray:
-        """uint8 (H, W): class indices, and IGNORE."""
-        ...
-
+    def read(self, index: int) -> np.ndarray: ...
     def path(self, index: int) -> Path | None: ...
     def select(self, indices: Sequence[int]) -> LabelMaps: ...
 
@@ -134,33 +134,6 @@ class Objects:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @staticmethod
-    def none(with_regions: bool = False) -> Objects:
-        """No objects."""
-        empty = np.zeros((0,), dtype=np.float32)
-        regions = () if with_regions else None
-        return Objects(empty.reshape(0, 4), empty.astype(np.int64), empty.astype(bool), empty, regions)
-
-    def select(self, indices: Sequence[int] | np.ndarray) -> Objects:
-        """The objects at these indices, or where this boolean array is true."""
-        keep = np.asarray(indices)
-        keep = np.flatnonzero(keep) if keep.dtype == bool else keep.astype(np.int64)
-        regions = None if self.regions is None else tuple(self.regions[i] for i in keep)
-        return Objects(self.boxes[keep], self.labels[keep], self.crowd[keep], self.area[keep], regions)
-
-    def masks(self, height: int, width: int) -> np.ndarray:
-        """bool (n, height, width), of an image of that size.
-
-        Raises:
-            ValueError: the data has boxes only.
-        """
-        if self.regions is None:
-            raise ValueError("these objects have boxes only")
-        masks = np.zeros((len(self), height, width), dtype=bool)
-        for mask, region in zip(masks, self.regions, strict=True):
-            mask[:] = region.decode(height, width)
-        return masks
-
 
 class _Annotated:
     """What splits of all kinds share. `ids[i]` names image i for good; for files: the path below the data folder."""
@@ -188,16 +161,11 @@ class _Annotated:
 
     def select(self: _Selectable, indices: Sequence[int]) -> _Selectable:
         """The split that has only these images, in this order."""
-        rows = [int(i) for i in indices]
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
         return replace(self, **{
-            name: tuple(value[i] for i in rows) if isinstance(value, tuple) else value.select(rows)
-            for name, value in values.items()
+            name: tuple(value[i] for i in indices) if isinstance(value, tuple) else value.select(indices)
+            for name, value in values
         })  # fmt: skip
-
-
-if TYPE_CHECKING:
-    _Selectable = TypeVar("_Selectable", bound=DataclassInstance)
 
 
 @dataclass(frozen=True)
@@ -210,8 +178,7 @@ class Split(_Annotated):
 
     def counts(self, num_classes: int) -> tuple[int, ...]:
         """Number of images per class."""
-        counted = Counter(self.labels)
-        return tuple(counted[label] for label in range(num_classes))
+        return tuple(self.labels.count(label) for label in range(num_classes))
 
 
 class _Unlabelled(_Annotated):
@@ -295,8 +262,7 @@ class DataBundle(Generic[AnySplit]):
 
 
 def write_split(bundle: DataBundle[AnySplit], path: str | Path) -> None:
-    """Write which image is in which split, as CSV with the columns path, label, split; path, split when the images
-    have no one label.
+    """Write which image is in which split, as CSV with the columns path, label (where images have one) and split.
 
     Images in files stand with their absolute path, so that `open_data` reads the same splits of labelled images back
     from the CSV; images in memory stand with their id.
@@ -318,18 +284,14 @@ def stratified(labels: Sequence[int], fraction: float, seed: int) -> tuple[list[
 
     Of every class with two images or more at least one is held out and at least one kept; a class with a single image
     keeps it. Both lists ascend. A pure function of its arguments.
-
-    Raises:
-        UserError: the fraction is not between 0 and 1.
     """
     require_fraction(fraction)
-    by_class: dict[int, list[int]] = {}
+    by_class: dict[int, list[int]] = defaultdict(list)
     for index, label in enumerate(labels):
-        by_class.setdefault(label, []).append(index)
+        by_class[label].append(index)
     held: list[int] = []
     for label, members in by_class.items():
-        count = round(len(members) * fraction)
-        count = min(max(count, 1), len(members) - 1)
+        count = min(max(round(len(members) * fraction), 1), len(members) - 1)
         # NumPy promises that the legacy RandomState stream never changes; a written-down seed must outlive versions.
         order = np.random.RandomState(mix(seed, label) & 0xFFFFFFFF).permutation(len(members))
         held.extend(members[i] for i in order[:count])
@@ -351,15 +313,10 @@ def hold_out(split: AnySplit, fraction: float, seed: int, num_classes: int) -> t
     """
     kept, held = stratified(split.labels, fraction, seed)
     if not held:
-        if len(set(split.labels)) < 2:
-            raise UserError(
-                f"there are too few images ({len(split)}) to hold some out for validation. Add images, or name "
-                "others with --val."
-            )
-        raise UserError(
-            f"no class has two images ({len(split)} images in {num_classes} classes), so none can be held out for "
-            "validation. Add images, or give a validation folder with --val."
-        )
+        few = f"there are too few images ({len(split)})"
+        if len(set(split.labels)) > 1:
+            few = f"no class has two images ({len(split)} images in {num_classes} classes)"
+        raise UserError(f"{few}, so none can be held out for validation. Add images, or name others with --val.")
     return split.select(kept), split.select(held)
 
 
@@ -370,14 +327,12 @@ def peek(images: Images, count: int = 48) -> tuple[bool, int | None]:
         return images.pixels.ndim == 3, min(images.pixels.shape[1:3])
     if not isinstance(images, FileImages) or not images.names:
         return False, None
-    sides: list[int] = []
-    grey = True
+    headers = []
     for index in sorted({round(i * (len(images.names) - 1) / (count - 1)) for i in range(count)}):
         path = images.path(index)
-        try:
-            header = read_header(read_bytes(path), str(path), images.max_pixels)
-        except UnreadableImage:
-            continue
-        grey = grey and header.mode in _GREY_MODES
-        sides.append(min(header.size))
-    return bool(sides) and grey, int(median(sides)) if sides else None
+        with contextlib.suppress(UnreadableImage):
+            headers.append(read_header(read_bytes(path), str(path), images.max_pixels))
+    if not headers:
+        return False, None
+    grey = all(header.mode in _GREY_MODES for header in headers)
+    return grey, int(median(min(header.size) for header in headers))

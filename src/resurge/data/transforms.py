@@ -8,7 +8,7 @@ torchvision's transforms v2. Objects that a crop leaves nothing of therefore nev
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -22,7 +22,7 @@ from torchvision.ops import masks_to_boxes
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from resurge.data.annotations import Annotation, require_annotation
+from resurge.data.annotations import Annotation
 from resurge.data.augmentation import Augmentation
 from resurge.data.preprocessing import INTERPOLATION, Preprocessing, ScenePreprocessing, Values, resize_factor, resized
 from resurge.data.splits import IGNORE, Objects
@@ -57,7 +57,7 @@ class TrainTransform:
         image = self.pre.convert(image)
         for step in self.steps:
             image = step(image)
-        tensor = self.pre.normalise(self.pre.to_tensor(image))
+        tensor = torch.from_numpy(self.pre.normalise(image))
         return tensor if self.erase is None else self.erase(tensor)
 
 
@@ -149,10 +149,9 @@ def _colours(pre: Values, augment: Augmentation) -> list[Step]:
     steps: list[Step] = []
     if augment.photometric:
         steps.append(v2.RandomPhotometricDistort(p=augment.photometric))
-    if augment.color_jitter:
+    if strength := augment.color_jitter:
         # Saturation means nothing for grey images.
-        steps.append(v2.ColorJitter(augment.color_jitter, augment.color_jitter,
-                                    augment.color_jitter if pre.channels == 3 else 0.0))  # fmt: skip
+        steps.append(v2.ColorJitter(strength, strength, strength if pre.channels == 3 else 0.0))
     return steps
 
 
@@ -275,39 +274,30 @@ class SceneTransform:
     order that Liu et al. (2015, arXiv:1512.02325) make; color_jitter as in `TrainTransform`.
 
     Raises:
-        UserError: the annotation is unknown, or the target is not of it or not of the image's size.
+        UserError: a label map or mask is not of the image's size, or the data has boxes only and masks are wanted.
     """
 
     def __init__(self, pre: ScenePreprocessing, augment: Augmentation | None, annotation: Annotation) -> None:
-        require_annotation(annotation)
         self.pre, self.augment, self.annotation = pre, augment, annotation
         self.colours = () if augment is None else _colours(pre, augment)
 
     def __call__(self, image: Image.Image, target: Objects | np.ndarray) -> tuple[Tensor, dict[str, Tensor]]:
-        geometry = draw_geometry(self.pre, self.augment, image.width, image.height)
         width, height = image.size
-        changed: dict[str, Tensor]
+        geometry = draw_geometry(self.pre, self.augment, width, height)
         if isinstance(target, Objects):
             changed = self._objects(target, geometry, width, height)
         else:
-            changed = self._label_map(target, geometry, width, height)
+            _require_size("label map", target, width, height)
+            changed = {"mask": geometry.mask(target, IGNORE).long()}
         image = geometry.image(self.pre.convert(image), self.pre)
         for step in self.colours:
             image = step(image)
-        tensor = self.pre.normalise(self.pre.to_tensor(image))
+        tensor = torch.from_numpy(self.pre.normalise(image))
         # The padding comes last: colours must not change it, since `collate_scenes` pads with the same.
         h, w = geometry.shape
         return pad(tensor, (0, w - tensor.shape[2], 0, h - tensor.shape[1])), changed
 
-    def _label_map(self, target: np.ndarray, geometry: Geometry, width: int, height: int) -> dict[str, Tensor]:
-        if self.annotation != "maps":
-            raise UserError(f"{self.annotation} need objects, and the data has label maps. Give data with objects.")
-        _same_size("label map", target.shape, width, height)
-        return {"mask": geometry.mask(target, IGNORE).long()}
-
     def _objects(self, target: Objects, geometry: Geometry, width: int, height: int) -> dict[str, Tensor]:
-        if self.annotation == "maps":
-            raise UserError("a class per pixel needs label maps, and the data has objects. Give data with label maps.")
         boxes = geometry.boxes(torch.from_numpy(np.array(target.boxes, dtype=np.float32)), width, height)
         labels = torch.from_numpy(np.array(target.labels, dtype=np.int64))
         alive = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(1) & ~torch.from_numpy(np.array(target.crowd, dtype=bool))
@@ -321,7 +311,7 @@ class SceneTransform:
         visible: list[int] = []
         for index in kept.tolist():
             region = target.regions[index].decode(height, width)  # one at a time: many at full size fill the memory
-            _same_size("mask", region.shape, width, height)
+            _require_size("mask", region, width, height)
             mask = geometry.mask(region, 0)
             if mask.any():  # a box may be left where a crop leaves nothing of a slanting object
                 masks[len(visible)] = mask
@@ -335,10 +325,9 @@ class SceneTransform:
         return {"boxes": boxes, "labels": labels[visible], "masks": masks}
 
 
-def _same_size(what: str, shape: Sequence[int], width: int, height: int) -> None:
-    if tuple(shape) != (height, width):
-        got = " x ".join(str(side) for side in reversed(shape))
+def _require_size(what: str, mask: np.ndarray, width: int, height: int) -> None:
+    if mask.shape != (height, width):
         raise UserError(
-            f"a {what} has {got} pixels (width x height) and its image, turned upright, {width} x {height}. Make it "
-            "again at the image's size, or remove it; `resurge check-data` finds all such."
+            f"a {what} has {mask.shape[1]} x {mask.shape[0]} pixels (width x height) and its image, turned upright, "
+            f"{width} x {height}. Make it again at the image's size, or remove it; `resurge check-data` finds all such."
         )

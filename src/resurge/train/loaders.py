@@ -25,7 +25,7 @@ def readable(bundle: DataBundle) -> DataBundle:
         if split is None or isinstance(split.images, ArrayImages):
             continue
         good, problems = verify(split, threads=os.cpu_count() or 1)
-        notes = (f"left out of {name}: {problem.message}" for problem in problems)
+        notes = (f"left out of {name}: {problem}" for problem in problems)
         bundle = replace(bundle, notes=(*bundle.notes, *notes), **{name: good})
     return bundle
 

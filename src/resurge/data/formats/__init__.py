@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from resurge.data.formats import ade20k, camvid, cifar, coco, folders, idx, nuclei, pairs, tables, voc, voc_maps, yolo
+from resurge.data.formats.cifar import Cifar
+from resurge.data.formats.coco import Coco
+from resurge.data.formats.folders import Folders
 from resurge.data.formats.format import Format
+from resurge.data.formats.idx import Idx
+from resurge.data.formats.label_maps import Ade20k, CamVid, Pairs, VocMaps
+from resurge.data.formats.nuclei import Nuclei
+from resurge.data.formats.tables import Tables
+from resurge.data.formats.voc import Voc
+from resurge.data.formats.yolo import Yolo
 from resurge.errors import UserError
 from resurge.plugins import Table
+
+_OWN = (Coco(), Voc(), Yolo(), Nuclei(), VocMaps(), Ade20k(), CamVid(), Pairs(), Tables(), Cifar(), Idx(), Folders())
 
 
 def _plugin_format(name: str, part: object) -> Format:
@@ -17,6 +27,5 @@ def _plugin_format(name: str, part: object) -> Format:
     return part
 
 
-_OWN = (coco, voc, yolo, nuclei, voc_maps, ade20k, camvid, pairs, tables, cifar, idx, folders)
-FORMATS: Mapping[str, Format] = Table("data", {module.FORMAT.name: module.FORMAT for module in _OWN}, _plugin_format)
+FORMATS: Mapping[str, Format] = Table("data", {format.name: format for format in _OWN}, _plugin_format)
 """By name, in the order in which data is tried for them."""

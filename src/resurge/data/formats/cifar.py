@@ -12,11 +12,11 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from resurge.data.formats.format import Format
+from resurge.data.paths import read_file
 from resurge.data.records import MemorySource
 from resurge.data.splits import ArrayImages, Split
 from resurge.errors import UserError
@@ -42,6 +42,10 @@ class _Layout:
     label: str | int
     names_key: str = ""
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (*self.train, self.test, self.names)
+
 
 _LAYOUTS = (
     _Layout("CIFAR-10", _BATCHES, "test_batch", "batches.meta", "labels", "label_names"),
@@ -51,53 +55,69 @@ _LAYOUTS = (
 )
 
 
-def find_cifar(source: Path) -> tuple[_Layout, Read] | None:
-    """The layout of the CIFAR files in `source` (a folder, the folder above it, or a .tar.gz), or None.
+class Cifar(Format):
+    name = "cifar"
+    annotations = ("labels",)
+    expected = "the original files of CIFAR such as data_batch_1 (CIFAR-10), train (CIFAR-100), or their .tar.gz"
 
-    Raises:
-        UserError: some files of a layout are there and others are missing, or the archive is damaged.
-    """
+    def recognise(self, path: Path) -> bool:
+        return _find(path) is not None
+
+    def read(self, path: Path) -> MemorySource:
+        found = _find(path)
+        if found is None:
+            raise UserError(f"{path} has no original files of CIFAR. Expected {self.expected}.")
+        layout, read = found
+        if isinstance(layout.label, str):
+            meta = unpickle(read(layout.names), layout.names)
+            listed = meta.get(layout.names_key) if isinstance(meta, dict) else None
+            if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+                raise UserError(f"{layout.names} does not list {layout.names_key!r}. Unpack the archive again.")
+            classes = tuple(listed)
+        else:
+            classes = tuple(read(layout.names).decode("ascii", "replace").split())
+        train = [_batch(layout, read, name, len(classes)) for name in layout.train]
+        pixels, labels = (np.concatenate(part) for part in zip(*train, strict=True))
+        test = _batch(layout, read, layout.test, len(classes))
+        return MemorySource(
+            format=self.name, root=path, classes=classes, how="the published splits", title=layout.name,
+            splits={"train": array_split("train", pixels, labels), "test": array_split("test", *test)}, side=_SIDE,
+        )  # fmt: skip
+
+
+def _find(source: Path) -> tuple[_Layout, Read] | None:
+    """The layout of the CIFAR files in `source` (a folder, the folder above it, or a .tar.gz), and how to read them.
+    Raises UserError when some files of a layout are missing, or the archive is damaged."""
     if source.is_file():
         return _in_archive(source) if source.name.endswith((".tar.gz", ".tgz", ".tar")) else None
     for folder in (source, *(source / name for name in _FOLDERS)):
         for layout in _LAYOUTS:
-            files = (*layout.train, layout.test, layout.names)
-            missing = [name for name in files if not (folder / name).is_file()]
+            missing = [name for name in layout.files if not (folder / name).is_file()]
             if not missing:
-                return layout, lambda name, folder=folder: _read_file(folder / name)
-            if len(missing) < len(files) and (folder / layout.train[0]).is_file():
+                return layout, lambda name, folder=folder: read_file(folder / name)
+            if layout.train[0] not in missing:
                 raise UserError(
                     f"{folder} looks like {layout.name}, but {', '.join(missing)} is missing. Unpack the archive again."
                 )
     return None
 
 
-def read_cifar(source: Path) -> MemorySource:
-    """Read and check all files.
-
-    Raises:
-        UserError: a file is damaged, has a wrong length, or a label outside the classes.
-    """
-    found = find_cifar(source)
-    if found is None:
-        raise UserError(f"{source} has no original files of CIFAR. Expected {FORMAT.expected}.")
-    layout, read = found
-    if isinstance(layout.label, str):
-        meta = unpickle(read(layout.names), layout.names)
-        listed = meta.get(layout.names_key) if isinstance(meta, dict) else None
-        if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
-            raise UserError(f"{layout.names} does not list {layout.names_key!r}. Unpack the archive again.")
-        classes = tuple(listed)
-    else:
-        classes = tuple(read(layout.names).decode("ascii", "replace").split())
-    train = [_batch(layout, read, name, len(classes)) for name in layout.train]
-    pixels, labels = (np.concatenate(part) for part in zip(*train, strict=True))
-    test_pixels, test_labels = _batch(layout, read, layout.test, len(classes))
-    splits = {"train": array_split("train", pixels, labels), "test": array_split("test", test_pixels, test_labels)}
-    return MemorySource(
-        format="cifar", root=source, classes=classes, how="the published splits", title=layout.name, splits=splits,
-        side=_SIDE,
-    )  # fmt: skip
+def _in_archive(source: Path) -> tuple[_Layout, Read] | None:
+    contents: dict[str, bytes] = {}
+    wanted = {name for layout in _LAYOUTS for name in layout.files}
+    try:
+        with tarfile.open(source) as archive:
+            for member in archive:
+                name = member.name.rsplit("/", 1)[-1]
+                file = archive.extractfile(member) if member.isfile() and member.size <= _MAX_FILE else None
+                if file is not None and name in wanted:
+                    contents[name] = file.read()
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise UserError(f"{source} is damaged or no tar archive ({error}). Download it again.") from error
+    for layout in _LAYOUTS:
+        if contents.keys() >= set(layout.files):
+            return layout, contents.__getitem__
+    return None
 
 
 def array_split(name: str, pixels: np.ndarray, labels: np.ndarray) -> Split:
@@ -106,11 +126,11 @@ def array_split(name: str, pixels: np.ndarray, labels: np.ndarray) -> Split:
     return Split(ids, tuple(int(label) for label in labels), ArrayImages(pixels))
 
 
-def unpickle(data: bytes, name: str) -> Any:
+def unpickle(data: bytes, name: str) -> object:
     """Read a pickle that may hold only numbers, text, bytes, lists, dictionaries and uint8 arrays.
 
-    Nothing a pickle names is ever imported or called: the three names that a pickled array needs stand for small
-    classes of ours, and any other name is an error.
+    Nothing a pickle names is ever imported or called: the names that a pickled array needs stand for small classes of
+    ours, and any other name is an error.
 
     Raises:
         UserError: the pickle is damaged, or asks for anything else (a malicious file).
@@ -123,38 +143,28 @@ def unpickle(data: bytes, name: str) -> Any:
         raise UserError(f"{name} is damaged or no pickle ({error}). Unpack the archive again.") from error
 
 
-class _ArrayStandIn:
-    """Takes the state that a pickled NumPy array carries: (version, shape, dtype, Fortran order, bytes)."""
-
-    array: np.ndarray
-
-    def __setstate__(self, state: Any) -> None:
-        _, shape, dtype, fortran, raw = state
-        if not isinstance(dtype, _TypeStandIn):
-            raise UserError("an array without a type.")
-        self.array = _array(raw, dtype, shape, "F" if fortran else "C")
-
-
 class _TypeStandIn:
-    def __init__(self, code: Any = "", *rest: Any) -> None:
+    def __init__(self, code: object = "", *rest: object) -> None:
         self.code = code if isinstance(code, str) else ""
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         """The byte order and field layout; one byte has neither."""
 
 
-def _array(raw: Any, dtype: _TypeStandIn, shape: Any, order: str) -> np.ndarray:
-    if dtype.code.lstrip("|") not in ("u1", "B"):
-        raise UserError(f"an array of type {dtype.code!r}; only bytes (uint8) are read.")
-    data = raw.encode("latin1") if isinstance(raw, str) else bytes(raw)
-    return np.frombuffer(data, dtype=np.uint8).reshape(tuple(shape), order="F" if order == "F" else "C")
+class _ArrayStandIn:
+    """Is made as pickle protocol 5 does, or takes the state that older ones carry; bytes only."""
 
+    array: np.ndarray
 
-class _Buffered:
-    """What `_frombuffer` (pickle protocol 5) makes."""
+    def __init__(self, raw: str | bytes, dtype: object, shape: tuple[int, ...], order: str) -> None:
+        if not isinstance(dtype, _TypeStandIn) or dtype.code.lstrip("|") not in ("u1", "B"):
+            raise UserError(f"an array of type {getattr(dtype, 'code', '')!r}; only bytes (uint8) are read.")
+        data = raw.encode("latin1") if isinstance(raw, str) else bytes(raw)
+        self.array = np.frombuffer(data, dtype=np.uint8).reshape(shape, order="F" if order == "F" else "C")
 
-    def __init__(self, raw: Any, dtype: _TypeStandIn, shape: Any, order: str) -> None:
-        self.array = _array(raw, dtype, shape, order)
+    def __setstate__(self, state: tuple[int, tuple[int, ...], object, bool, str | bytes]) -> None:
+        _, shape, dtype, fortran, raw = state
+        _ArrayStandIn.__init__(self, raw, dtype, shape, "F" if fortran else "C")
 
 
 def _encode(text: str, codec: str = "latin1") -> bytes:
@@ -163,16 +173,16 @@ def _encode(text: str, codec: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-_STAND_INS: dict[tuple[str, str], Any] = {("_codecs", "encode"): _encode}
+_STAND_INS: dict[tuple[str, str], object] = {
+    ("_codecs", "encode"): _encode, ("numpy", "ndarray"): _ArrayStandIn, ("numpy", "dtype"): _TypeStandIn,
+}  # fmt: skip
 for _numpy in ("numpy.core", "numpy._core"):
-    _STAND_INS[_numpy + ".multiarray", "_reconstruct"] = lambda *_: _ArrayStandIn()
-    _STAND_INS[_numpy + ".numeric", "_frombuffer"] = _Buffered
-_STAND_INS["numpy", "ndarray"] = _ArrayStandIn
-_STAND_INS["numpy", "dtype"] = _TypeStandIn
+    _STAND_INS[_numpy + ".multiarray", "_reconstruct"] = lambda *_: _ArrayStandIn.__new__(_ArrayStandIn)
+    _STAND_INS[_numpy + ".numeric", "_frombuffer"] = _ArrayStandIn
 
 
 class _DataUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         try:
             return _STAND_INS[module, name]
         except KeyError:
@@ -181,9 +191,9 @@ class _DataUnpickler(pickle.Unpickler):
             ) from None
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Replace the stand-ins of arrays in the top two levels, where CIFAR has them, by the arrays."""
-    if isinstance(value, (_ArrayStandIn, _Buffered)):
+    if isinstance(value, _ArrayStandIn):
         return value.array
     return {key: _plain(item) for key, item in value.items()} if isinstance(value, dict) else value
 
@@ -221,37 +231,3 @@ def require_labels(labels: np.ndarray, num_classes: int, name: str) -> None:
             f"{name}: image {wrong[0]} has the label {labels[wrong[0]]}, out of range for {num_classes} classes "
             f"(0 to {num_classes - 1}); {wrong.size} such labels. The file is damaged or belongs to another data set."
         )
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
-
-
-def _in_archive(source: Path) -> tuple[_Layout, Read] | None:
-    contents: dict[str, bytes] = {}
-    wanted = {name for layout in _LAYOUTS for name in (*layout.train, layout.test, layout.names)}
-    try:
-        with tarfile.open(source) as archive:
-            for member in archive:
-                name = member.name.rsplit("/", 1)[-1]
-                if member.isfile() and name in wanted and member.size <= _MAX_FILE:
-                    file = archive.extractfile(member)
-                    contents[name] = b"" if file is None else file.read()
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise UserError(f"{source} is damaged or no tar archive ({error}). Download it again.") from error
-    for layout in _LAYOUTS:
-        if all(name in contents for name in (*layout.train, layout.test, layout.names)):
-            return layout, contents.__getitem__
-    return None
-
-
-FORMAT = Format(
-    name="cifar",
-    annotations=("labels",),
-    expected="the original files of CIFAR such as data_batch_1 (CIFAR-10), train (CIFAR-100), or their .tar.gz",
-    recognise=lambda path: find_cifar(path) is not None,
-    read=read_cifar,
-)

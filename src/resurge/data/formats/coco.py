@@ -10,11 +10,11 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TypedDict, TypeGuard, cast
 
-from resurge.data.findings import Finding, broken_annotations, number_of
+from resurge.data.findings import Finding, broken_annotations, finding, number_of
 from resurge.data.formats.format import Format
 from resurge.data.mending import Mending
-from resurge.data.paths import PART_OF, PARTS, is_hidden
-from resurge.data.records import Fault, ObjectSource, RawObject, Record, below
+from resurge.data.paths import PART_OF, PARTS, below, is_hidden, read_file
+from resurge.data.records import Fault, ObjectSource, RawObject, Record
 from resurge.data.regions import Polygons, RunLengths, coco_run_lengths, polygons
 from resurge.errors import UserError
 
@@ -23,27 +23,91 @@ _LIMIT = 10**9
 _NAMES = ("annotations", "_annotations", "_annotations.coco", "instances", "coco", "result", *PART_OF)
 
 
+class Coco(Format):
+    """A COCO file, or a folder with one file per part."""
+
+    name = "coco"
+    annotations = ("boxes", "masks")
+    expected = "COCO: a .json file, or annotations/instances_train2017.json beside train2017/"
+
+    def recognise(self, path: Path) -> bool:
+        return bool(find_coco(path))
+
+    def read(self, path: Path) -> ObjectSource:
+        files = find_coco(path)
+        root = path if path.is_dir() else path.parent
+        if path.is_file() and root.name.lower() == "annotations":
+            root = root.parent
+        parts: dict[str, tuple[Record, ...]] = {}
+        categories: dict[str, dict[int, str]] = {}
+        findings: list[Finding] = []
+        broken: list[Path] = []
+        for part, file in files.items():
+            try:
+                document = load_coco(file)
+                categories[part] = category_names(document, file, findings)
+                parts[part] = tuple(_records(document, categories[part], file, root, part, findings))
+            except UserError as error:
+                findings.append(broken_annotations(below(root, file), error))
+                broken.append(file)
+        first = categories.get("train", categories.get("", next(iter(categories.values()), {})))
+        things = (thing for records in parts.values() for record in records for thing in record.objects)
+        how = f"the annotation file{'s' if len(files) > 1 else ''} {' and '.join(file.name for file in files.values())}"
+        return ObjectSource(
+            format=self.name, root=root, classes=tuple(first.values()), parts=parts, how=how, findings=tuple(findings),
+            has_masks=any(thing.region is not None and not thing.crowd for thing in things), broken=tuple(broken),
+        )  # fmt: skip
+
+    def write(self, mending: Mending) -> None:
+        """Write each file again without what cannot be used, with boxes cut and sizes corrected."""
+        mending.broken()
+        by_file: dict[Path, list[tuple[str, Record]]] = defaultdict(list)
+        for part, record, file in mending.objects():
+            by_file[file].append((part, record))
+        for file, records in by_file.items():
+            document = load_coco(file)
+            name = mending.inside(file)
+            counted = mending.changes[name]
+            images, annotations = [], []
+            for part, record in records:
+                if not mending.keeps(record, part, counted, listed=True):
+                    continue
+                entry = cast("dict[str, object]", document["images"][record.key])
+                size = mending.look.size(record.name)
+                if size is not None and record.size != size:
+                    counted["image size(s) corrected"] += 1
+                    entry = entry | {"width": size[0], "height": size[1]}
+                images.append(entry)
+                for thing in record.objects:
+                    box = mending.box(thing, size, counted)
+                    if box is not None:
+                        kept = cast("dict[str, object]", document["annotations"][thing.key])
+                        if box != thing.box:
+                            kept = kept | {"bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]]}
+                        annotations.append(kept)
+            if stray := len(document["annotations"]) - sum(len(record.objects) for _, record in records):
+                counted["annotation(s) of no image removed"] += stray
+            if damaged := len(document["images"]) - len(records):
+                counted["damaged image entr(ies) removed"] += damaged
+            text = json.dumps(document | {"images": images, "annotations": annotations})
+            mending.file(name).write_bytes(text.encode("utf-8", "backslashreplace"))
+
+
 def find_coco(path: Path) -> dict[str, Path]:
     """The annotation files of a data set in COCO's format by part ("" when it is not split); {} when it is in another.
-
-    Raises:
-        UserError: there are two files for one part.
-    """
+    Raises UserError when there are two files for one part."""
     if path.is_file():
         return {"": path} if path.suffix.lower() == ".json" else {}
-    folders = [path / name for name in ("annotations", "Annotations", ".") if (path / name).is_dir()]
-    for folder in folders:
-        files = [file for file in sorted(folder.glob("*.json")) if _is_objects(file, folder != path / ".")]
-        instances = [file for file in files if file.stem.lower().startswith("instances")]
-        found = _by_part(instances or files)
+    for folder in (path / "annotations", path / "Annotations", path):
+        files = [file for file in sorted(folder.glob("*.json")) if _is_objects(file, folder != path)]
+        found = _by_part([file for file in files if file.stem.lower().startswith("instances")] or files)
         if found:
             return found
     inside: dict[str, Path] = {}
     for part, names in PARTS.items():
-        for name in names:
-            files = [file for file in sorted((path / name).glob("*.json")) if _is_objects(file, False)]
-            if files and part not in inside:
-                inside[part] = files[0]
+        files = [file for name in names for file in sorted((path / name).glob("*.json")) if _is_objects(file, False)]
+        if files:
+            inside[part] = files[0]
     return inside
 
 
@@ -76,38 +140,6 @@ def part_of(stem: str) -> str:
     return next((part for part, names in PARTS.items() if any(name in words for name in names)), "")
 
 
-def read_coco(path: Path) -> ObjectSource:
-    """The records of a COCO file, or of a folder with one file per part.
-
-    Raises:
-        UserError: there are two files for one part.
-    """
-    files = find_coco(path)
-    root = path if path.is_dir() else path.parent
-    if path.is_file() and root.name.lower() == "annotations":
-        root = root.parent
-    parts: dict[str, tuple[Record, ...]] = {}
-    categories: dict[str, dict[int, str]] = {}
-    findings: list[Finding] = []
-    broken: list[Path] = []
-    for part, file in files.items():
-        try:
-            document = load_coco(file)
-            categories[part] = category_names(document, file, findings)
-            parts[part] = tuple(_records(document, categories[part], file, root, part, findings))
-        except UserError as error:
-            findings.append(broken_annotations(below(root, file), error))
-            broken.append(file)
-    first = categories.get("train", categories.get("", next(iter(categories.values()), {})))
-    has_masks = any(thing.region is not None and not thing.crowd
-                    for records in parts.values() for record in records for thing in record.objects)  # fmt: skip
-    how = f"the annotation file{'s' if len(files) > 1 else ''} {' and '.join(file.name for file in files.values())}"
-    return ObjectSource(
-        format="coco", root=root, classes=tuple(first.values()), parts=parts, how=how, findings=tuple(findings),
-        has_masks=has_masks, broken=tuple(broken),
-    )  # fmt: skip
-
-
 class Document(TypedDict):
     """A COCO file: lists whose entries may still be anything."""
 
@@ -117,17 +149,9 @@ class Document(TypedDict):
 
 
 def load_coco(file: Path) -> Document:
-    """The document in a COCO file.
-
-    Raises:
-        UserError: it cannot be read, is cut short (the message has the byte), or lacks one of the lists.
-    """
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise UserError(
-            f"{file} cannot be read: {error.strerror or error}. Give a COCO file that you may read."
-        ) from error
+    """The document in a COCO file. Raises UserError when it cannot be read, is cut short (the message has the byte), or
+    lacks one of the lists."""
+    data = read_file(file)
     text = data.decode("utf-8-sig", "surrogateescape")
     try:
         document = json.loads(text)
@@ -140,15 +164,12 @@ def load_coco(file: Path) -> Document:
             ) from error
         at = len(text[: error.pos].encode("utf-8", "surrogateescape")) + (3 if data[:3] == b"\xef\xbb\xbf" else 0)
         what = "is damaged" if data.rstrip().endswith(b"}") and at < len(data.rstrip()) else "is cut short"
-        raise UserError(
-            f"{file} {what}: {error.msg} at byte {at:,} of {len(data):,}. Copy or download it again."
-        ) from error
+        where = f"{error.msg} at byte {at:,} of {len(data):,}"
+        raise UserError(f"{file} {what}: {where}. Copy or download it again.") from error
     except RecursionError as error:
         raise UserError(f"{file} is nested too deeply to be a COCO file. Give another.") from error
-    wanted = ("images", "annotations", "categories")
-    lacking = (
-        [key for key in wanted if not isinstance(document.get(key), list)] if isinstance(document, dict) else wanted
-    )
+    lists = [key for key, value in document.items() if isinstance(value, list)] if isinstance(document, dict) else []
+    lacking = [key for key in Document.__annotations__ if key not in lists]
     if lacking:
         raise UserError(
             f"{file} is no COCO annotation file: it has no list of {' and no list of '.join(lacking)}. "
@@ -166,11 +187,7 @@ def _other_encoding(data: bytes) -> str | None:
 
 
 def category_names(document: Document, file: Path, findings: list[Finding]) -> dict[int, str]:
-    """Class names by category id, in the order of the ids; a name that stands there twice gets its id added.
-
-    Raises:
-        UserError: a category has no whole number as its id, or no name, or an id stands there twice.
-    """
+    """Class names by category id, in the order of the ids; a name that stands there twice gets its id added."""
     found: dict[int, str] = {}
     for at, entry in enumerate(document["categories"]):
         number, name = (entry.get("id"), entry.get("name")) if isinstance(entry, dict) else (None, None)
@@ -184,7 +201,7 @@ def category_names(document: Document, file: Path, findings: list[Finding]) -> d
     twice = sorted(name for name, count in counted.items() if count > 1)
     if twice:
         message = f"{file.name}: several categories are called {', '.join(map(repr, twice))}"
-        findings.append(Finding("twice", "warning", (file.name,), message, "give each its own name; the id is added"))
+        findings.append(finding("twice", (file.name,), message))
     return {number: name if counted[name] == 1 else f"{name} ({number})" for number, name in sorted(found.items())}
 
 
@@ -192,35 +209,31 @@ def _records(
     document: Document, names: dict[int, str], file: Path, root: Path, part: str, findings: list[Finding]
 ) -> list[Record]:
     label = below(root, file)
-    by_image: dict[int, list[RawObject]] = defaultdict(list)
     strange: list[str] = []
-    ids: set[int] = set()
-    images: list[tuple[int, int, str, tuple[int, int] | None]] = []
+    images: dict[int, tuple[int, str, tuple[int, int] | None]] = {}
     for key, entry in enumerate(document["images"]):
         number, name = (entry.get("id"), entry.get("file_name")) if isinstance(entry, dict) else (None, None)
-        if not isinstance(entry, dict) or type(number) is not int or number in ids or not _is_file_name(name):
+        if isinstance(entry, dict) and type(number) is int and number not in images and _is_file_name(name):
+            images[number] = (key, name, _size(entry))
+        else:
             strange.append(f"images[{key}]")
-            continue
-        ids.add(number)
-        images.append((key, number, name, _size(entry)))
     if strange:
         message = f"{label}: {len(strange)} images without a file_name, or without an id of their own as a whole number"
-        remedy = "correct the entries; they are left out"
-        findings.append(Finding("bad-image-entry", "error", tuple(strange), message, remedy))
+        findings.append(finding("bad-image-entry", strange, message))
     lost: list[str] = []
-    sizes = {number: size for _, number, _, size in images}
+    by_image: dict[int, list[RawObject]] = defaultdict(list)
     for key, annotation in enumerate(document["annotations"]):
         image = annotation.get("image_id") if isinstance(annotation, dict) else None
-        if not isinstance(annotation, dict) or type(image) is not int or image not in ids:
+        if isinstance(annotation, dict) and type(image) is int and image in images:
+            by_image[image].append(_object(annotation, key, names, images[image][2]))
+        else:
             lost.append(f"annotations[{key}]")
-            continue
-        by_image[image].append(_object(annotation, key, names, sizes[image]))
     if lost:
         message = f"{label}: {number_of(len(lost), 'annotation', 'annotations')} of images that are not in the file"
-        findings.append(Finding("stray-annotation", "error", tuple(lost), message, "remove them; they are left out"))
-    prefix = _image_folder(root, file, part, [name for _, _, name, _ in images])
+        findings.append(finding("stray-annotation", lost, message))
+    prefix = _image_folder(root, file, part, [name for _, name, _ in images.values()])
     return [Record(prefix + name, tuple(by_image[number]), size, number, file, key)
-            for key, number, name, size in images]  # fmt: skip
+            for number, (key, name, size) in images.items()]  # fmt: skip
 
 
 def _is_file_name(value: object) -> TypeGuard[str]:
@@ -283,65 +296,16 @@ def _region(value: object, size: tuple[int, int] | None) -> Polygons | RunLength
 
 
 def _image_folder(root: Path, file: Path, part: str, names: list[str]) -> str:
-    """What to put before the file names so that they are found below `root`, with a slash at its end; "" for nothing.
-
-    The first folder that has one of the first images is taken; if there is none, the likeliest one.
-    """
+    """What to put before the file names so that they are found below `root`, with a slash at its end; "" for nothing:
+    the first folder that has one of the first images, else the likeliest one."""
     words = file.stem.removeprefix("instances_")
     options = PARTS[part] if part else ()
     here = below(root, file.parent)
     folders = [words, f"images/{words}", *options, *(f"images/{name}" for name in options), "images", "JPEGImages",
                "data", "", here, f"{here}/images"]  # fmt: skip
     first = names[:3] + names[-1:]
-    for folder in folders:
-        if any((root / folder / name).is_file() for name in first):
-            return f"{folder}/" if folder not in ("", ".") else ""
-    likely = next((folder for folder in folders if folder and (root / folder).is_dir()), "")
-    return f"{likely}/" if likely not in ("", ".") else ""
-
-
-def write_coco(mending: Mending) -> None:
-    """Write each file again without what cannot be used, with boxes cut and sizes corrected."""
-    mending.broken()
-    for part, found in mending.look.source.parts.items():
-        records = [record for record in found if isinstance(record, Record)]
-        origin = next((record.source for record in records if record.source is not None), None)
-        if origin is None:
-            continue
-        document, counted = load_coco(origin), Counter[str]()
-        images, annotations = [], []
-        for record in records:
-            if not mending.keeps(record, part, counted, listed=True):
-                continue
-            entry = cast("dict[str, object]", document["images"][record.key])
-            size = mending.look.size(record.name)
-            if size is not None and record.size != size:
-                counted["image size(s) corrected"] += 1
-                entry = entry | {"width": size[0], "height": size[1]}
-            images.append(entry)
-            for thing in record.objects:
-                box = mending.box(thing, size, counted)
-                if box is not None:
-                    kept = cast("dict[str, object]", document["annotations"][thing.key])
-                    if box != thing.box:
-                        kept = kept | {"bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]]}
-                    annotations.append(kept)
-        stray = len(document["annotations"]) - sum(len(record.objects) for record in records)
-        if stray:
-            counted["annotation(s) of no image removed"] += stray
-        if len(document["images"]) > len(records):
-            counted["damaged image entr(ies) removed"] += len(document["images"]) - len(records)
-        name = mending.inside(origin)
-        text = json.dumps(document | {"images": images, "annotations": annotations})
-        mending.file(name).write_bytes(text.encode("utf-8", "backslashreplace"))
-        mending.changes[name] += counted
-
-
-FORMAT = Format(
-    name="coco",
-    annotations=("boxes", "masks"),
-    expected="COCO: a .json file, or annotations/instances_train2017.json beside train2017/",
-    recognise=lambda path: bool(find_coco(path)),
-    read=read_coco,
-    write=write_coco,
-)
+    full = (folder for folder in folders if any((root / folder / name).is_file() for name in first))
+    likely = (folder for folder in folders if folder and (root / folder).is_dir())
+    folder = next(full, None)
+    folder = next(likely, "") if folder is None else folder
+    return f"{folder}/" if folder not in ("", ".") else ""

@@ -4,55 +4,58 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from resurge.data.findings import Finding, number_of
+from resurge.data.findings import Finding, finding, number_of
 from resurge.data.formats.format import Format
 from resurge.data.paths import PART_OF, PARTS, find_images, is_sidecar, require_folder, subfolders
 from resurge.data.records import LabelRecord, LabelSource
 from resurge.errors import UserError
 
 
-def read_folders(root: Path) -> LabelSource:
-    """The class folders of a data set.
+class Folders(Format):
+    name = "folder"
+    annotations = ("labels",)
+    expected = "a folder with one subfolder of images per class, perhaps in train/ and val/"
 
-    Raises:
-        UserError: the folder is missing, may not be read, or has no images in class folders.
-    """
-    require_folder(root)
-    folders = split_folders(root) or {"": ""}
-    parts: dict[str, tuple[LabelRecord, ...]] = {}
-    classes: dict[str, tuple[str, ...]] = {}
-    findings: list[Finding] = []
-    for part, folder in folders.items():
-        files, ignored = _class_files(root, folder)
-        classes[part] = tuple(sorted(files))
-        parts[part] = tuple(LabelRecord(name, label) for label in classes[part] for name in files[label])
-        findings += _findings(part or "train", root / folder, files, ignored)
-    trained = classes.get("train", classes.get("", next(iter(classes.values()))))
-    inside = [name for name in folders.values() if name]
-    unused = [name for name in subfolders(root) if name not in inside] if inside else []
-    name = root.resolve().name
-    how = f"the folders {', '.join(f'{folder}/' for folder in inside)} of {name}" if inside else f"the folder {name}"
-    return LabelSource(
-        format="folder", root=root, classes=trained, parts=parts, how=how, findings=tuple(findings),
-        unused=tuple(unused), part_classes=classes,
-    )  # fmt: skip
+    def recognise(self, path: Path) -> bool:
+        return path.is_dir()
+
+    def read(self, path: Path) -> LabelSource:
+        require_folder(path)
+        folders = split_folders(path) or {"": ""}
+        parts: dict[str, tuple[LabelRecord, ...]] = {}
+        classes: dict[str, tuple[str, ...]] = {}
+        findings: list[Finding] = []
+        for part, folder in folders.items():
+            files, ignored = _class_files(path, folder)
+            classes[part] = tuple(sorted(files))
+            parts[part] = tuple(LabelRecord(name, label) for label in classes[part] for name in files[label])
+            findings += _findings(part or "train", path / folder, files, ignored)
+        trained = classes.get("train", classes.get("", next(iter(classes.values()))))
+        inside = [name for name in folders.values() if name]
+        unused = [name for name in subfolders(path) if name not in inside] if inside else []
+        name = path.resolve().name
+        how = f"the folders {', '.join(f'{each}/' for each in inside)} of {name}" if inside else f"the folder {name}"
+        return LabelSource(
+            format=self.name, root=path, classes=trained, parts=parts, how=how, findings=tuple(findings),
+            unused=tuple(unused), part_classes=classes,
+        )  # fmt: skip
 
 
 def _findings(part: str, folder: Path, files: dict[str, list[str]], ignored: list[str]) -> list[Finding]:
     findings = []
-    empty = tuple(name for name, images in files.items() if not images)
+    empty = [name for name, images in files.items() if not images]
     if empty:
         stop = (
             f"{folder}: the class folder{'s' if len(empty) > 1 else ''} {', '.join(map(repr, empty[:5]))} "
             f"ha{'ve' if len(empty) > 1 else 's'} no images. Put images there or remove the folder."
         )
-        message = f"{part}: no images in the class folder {', '.join(empty)}"
-        remedy = "put images there, or remove the folder"
-        findings.append(Finding("empty-class", "error", empty, message, remedy, stop if part == "train" else ""))
+        findings.append(finding(
+            "empty-class", empty, f"{part}: no images in the class folder {', '.join(empty)}",
+            remedy="put images there, or remove the folder", stop=stop if part == "train" else "",
+        ))  # fmt: skip
     if ignored:
         what = number_of(len(ignored), "file that is no image", "files that are no images")
-        remedy = "nothing: they are ignored; move images into the folder of their class"
-        findings.append(Finding("other-file", "info", tuple(ignored), f"{part}: {what} of a class", remedy))
+        findings.append(finding("other-file", ignored, f"{part}: {what} of a class"))
     return findings
 
 
@@ -86,18 +89,15 @@ def _class_files(root: Path, below: str) -> tuple[dict[str, list[str]], list[str
 def split_folders(root: Path) -> dict[str, str]:
     """Which subfolders of `root` hold the parts: {"train": "train", "val": "valid", ...}; {} for class folders.
 
-    A folder counts as a part only when it has class folders in it, so that a class may be called "train".
-
-    Raises:
-        UserError: there are only folders such as train/ and val/, with images but no class folders in them; or there
-            is a train/ beside a val/ without class folders.
+    A folder counts as a part only when it has class folders in it, so that a class may be called "train". Raises
+    UserError when there are only folders such as train/ and val/ with images but no class folders in them, or a train/
+    beside a val/ without class folders.
     """
-    found: dict[str, str] = {}
     by_lower = {name.lower(): name for name in subfolders(root)}
+    found: dict[str, str] = {}
     for part, options in PARTS.items():
-        for option in options:
-            name = by_lower.get(option)
-            if name is not None and part not in found and subfolders(root / name):
+        for name in (by_lower[option] for option in options if option in by_lower):
+            if part not in found and subfolders(root / name):
                 found[part] = name
     used = set(found.values())
     flat = [name for lower, name in by_lower.items() if PART_OF.get(lower) in ("train", "val") and name not in used]
@@ -106,12 +106,3 @@ def split_folders(root: Path) -> dict[str, str]:
             f"{root / flat[0]} has no class folders. Expected one subfolder per class, such as {flat[0]}/cat/*.jpg."
         )
     return found
-
-
-FORMAT = Format(
-    name="folder",
-    annotations=("labels",),
-    expected="a folder with one subfolder of images per class, perhaps in train/ and val/",
-    recognise=lambda path: path.is_dir(),
-    read=read_folders,
-)

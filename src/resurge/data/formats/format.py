@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 from resurge.data.annotations import Annotation
-from resurge.data.mending import Writer
+from resurge.data.mending import Mending
 from resurge.data.records import LabelSource, MaskSource, MemorySource, ObjectSource
+from resurge.errors import UserError
 
 AnySource = LabelSource | ObjectSource | MaskSource | MemorySource
 
 
-@dataclass(frozen=True, kw_only=True)
-class Format:
-    """A format of annotations: one file beside this one makes one, and the table in `__init__` lists it.
-
-    Attributes:
-        name: what users call it.
-        annotations: the kinds of annotation it may have.
-        expected: what it looks like, for messages.
-        recognise: whether a folder or file is in it.
-        read: the records, with all that is wrong among the findings and the objects' faults.
-        write: writes a mended copy of the annotations; None where there is none.
-        searched: whether annotations are looked for anywhere below the folder, a mended copy included.
-    """
+class Format(ABC):
+    """A format of annotations: one subclass each, of which the table in `__init__` lists an instance."""
 
     name: str
+    """What users call it."""
     annotations: tuple[Annotation, ...]
+    """The kinds of annotation it may have."""
     expected: str
-    recognise: Callable[[Path], bool]
-    read: Callable[[Path], AnySource]
-    write: Writer | None = None
-    searched: bool = False
+    """What it looks like, for messages."""
+    searched = False
+    """Whether annotations are looked for anywhere below the folder, a mended copy included."""
+
+    @abstractmethod
+    def recognise(self, path: Path) -> bool:
+        """Whether a folder or file is in it."""
+
+    @abstractmethod
+    def read(self, path: Path) -> AnySource:
+        """The records, with all that is wrong among the findings and the objects' faults. Raises UserError."""
+
+    def write(self, mending: Mending) -> None:
+        """Write a mended copy of the annotations."""
+        raise UserError(f"annotations in the format {self.name} cannot be mended. Correct them by hand.")

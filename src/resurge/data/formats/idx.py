@@ -24,40 +24,30 @@ FASHION_CLASSES = (
 )  # fmt: skip
 
 _FASHION_TEST_LABELS = bytes((9, 2, 1, 1, 6, 1, 4, 6, 5, 7))
-_PARTS = ("train-images", "train-labels", "t10k-images", "t10k-labels")
+_PARTS = {"train-images": 3, "train-labels": 1, "t10k-images": 3, "t10k-labels": 1}  # and their dimensions
 _MAX_BYTES = 1 << 31
 
 
-def find_idx(source: Path) -> dict[str, Path] | None:
-    """The four files of an idx data set in the folder `source` or in its subfolders raw/ and FashionMNIST/raw/.
-
-    Raises:
-        UserError: some of the four are there and others are missing.
-    """
+def find_idx(source: Path) -> dict[str, Path]:
+    """The four files of an idx data set in the folder `source` or where torchvision has them below it; {} where there
+    are none. Raises UserError when some of the four are missing."""
     for folder in (source, source / "raw", source / "FashionMNIST" / "raw", source / "MNIST" / "raw"):
-        if not folder.is_dir():
-            continue
         found: dict[str, Path] = {}
-        for part in _PARTS:
-            dims = 3 if part.endswith("images") else 1
-            for name in (f"{part}-idx{dims}-ubyte", f"{part}.idx{dims}-ubyte"):
-                for ending in ("", ".gz"):
-                    if (folder / (name + ending)).is_file():
-                        found.setdefault(part, folder / (name + ending))
+        for part, dims in _PARTS.items():
+            names = [f"{part}{dot}idx{dims}-ubyte{ending}" for dot in "-." for ending in ("", ".gz")]
+            file = next((folder / name for name in names if (folder / name).is_file()), None)
+            if file is not None:
+                found[part] = file
         if len(found) == len(_PARTS):
             return found
         if found:
             missing = ", ".join(part for part in _PARTS if part not in found)
             raise UserError(f"{folder} has {next(iter(found.values())).name}, but {missing} is missing. Add the file.")
-    return None
+    return {}
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """The uint8 array in an idx or idx.gz file.
-
-    Raises:
-        UserError: the file is cut short, has another type or number of dimensions, or is damaged.
-    """
+    """The uint8 array in an idx or idx.gz file. Raises UserError when it is damaged or of another type."""
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rb") as file:
@@ -76,40 +66,33 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     return np.frombuffer(data, dtype=np.uint8).reshape(shape)
 
 
-def read_idx_dataset(source: Path) -> MemorySource:
-    """Read and check the four files. Fashion-MNIST is told from MNIST by its first test labels.
+class Idx(Format):
+    name = "idx"
+    annotations = ("labels",)
+    expected = "the original files of MNIST or its relatives such as train-images-idx3-ubyte.gz"
 
-    Raises:
-        UserError: a file is damaged, counts differ, or a label is out of range.
-    """
-    files = find_idx(source)
-    if files is None:
-        raise UserError(f"{source} has no idx files. Expected {FORMAT.expected}.")
-    arrays = {part: read_idx(path, 3 if part.endswith("images") else 1) for part, path in files.items()}
-    for split in ("train", "t10k"):
-        images, labels = arrays[f"{split}-images"], arrays[f"{split}-labels"]
-        if len(images) != len(labels):
-            raise UserError(f"{files[f'{split}-images']} has {len(images)} images, its label file {len(labels)}.")
-    fashion = arrays["t10k-labels"].tobytes().startswith(_FASHION_TEST_LABELS)
-    top = int(max(arrays["train-labels"].max(initial=0), arrays["t10k-labels"].max(initial=0)))
-    classes = FASHION_CLASSES if fashion else tuple(str(i) for i in range(top + 1))
-    for part in ("train-labels", "t10k-labels"):
-        require_labels(arrays[part], len(classes), str(files[part]))
-    splits = {
-        "train": array_split("train", arrays["train-images"], arrays["train-labels"]),
-        "test": array_split("test", arrays["t10k-images"], arrays["t10k-labels"]),
-    }
-    title = "Fashion-MNIST" if fashion else files["train-images"].parent.name
-    side = arrays["train-images"].shape[1]
-    return MemorySource(
-        format="idx", root=source, classes=classes, how="the published splits", title=title, splits=splits, side=side
-    )
+    def recognise(self, path: Path) -> bool:
+        return path.is_dir() and bool(find_idx(path))
 
-
-FORMAT = Format(
-    name="idx",
-    annotations=("labels",),
-    expected="the original files of MNIST or its relatives such as train-images-idx3-ubyte.gz",
-    recognise=lambda path: path.is_dir() and find_idx(path) is not None,
-    read=read_idx_dataset,
-)
+    def read(self, path: Path) -> MemorySource:
+        """Fashion-MNIST is told from MNIST by its first test labels."""
+        files = find_idx(path)
+        arrays = {part: read_idx(file, _PARTS[part]) for part, file in files.items()}
+        for split in ("train", "t10k"):
+            images, labels = arrays[f"{split}-images"], arrays[f"{split}-labels"]
+            if len(images) != len(labels):
+                raise UserError(f"{files[f'{split}-images']} has {len(images)} images, its label file {len(labels)}.")
+        fashion = arrays["t10k-labels"].tobytes().startswith(_FASHION_TEST_LABELS)
+        top = max(int(arrays[f"{split}-labels"].max(initial=0)) for split in ("train", "t10k"))
+        classes = FASHION_CLASSES if fashion else tuple(str(i) for i in range(top + 1))
+        for part in ("train-labels", "t10k-labels"):
+            require_labels(arrays[part], len(classes), str(files[part]))
+        return MemorySource(
+            format=self.name, root=path, classes=classes, how="the published splits",
+            title="Fashion-MNIST" if fashion else files["train-images"].parent.name,
+            splits={
+                "train": array_split("train", arrays["train-images"], arrays["train-labels"]),
+                "test": array_split("test", arrays["t10k-images"], arrays["t10k-labels"]),
+            },
+            side=arrays["train-images"].shape[1],
+        )  # fmt: skip

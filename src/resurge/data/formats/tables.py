@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 
-from resurge.data.findings import Finding
+from resurge.data.findings import finding
 from resurge.data.formats.format import Format
-from resurge.data.paths import PART_OF
+from resurge.data.paths import PART_OF, read_file
 from resurge.data.records import LabelRecord, LabelSource
 from resurge.errors import UserError, suggest
 
@@ -22,43 +23,40 @@ SPLIT_COLUMNS = ("split", "set", "subset", "fold")
 _WHOLE = re.compile(r"-?\d{1,18}")
 
 
-def read_table(file: Path) -> LabelSource:
-    """The rows of a CSV with a header that names a path and a label column, and perhaps a split column.
+class Tables(Format):
+    """CSV with a header that names a path and a label column, and perhaps a split column. Separators are commas,
+    semicolons or tabs. Paths are relative to the CSV's folder, or absolute."""
 
-    Separators are commas, semicolons or tabs. Paths are relative to the CSV's folder, or absolute.
+    name = "csv"
+    annotations = ("labels",)
+    expected = "a .csv file with the columns path and label, and perhaps split"
 
-    Raises:
-        UserError: the file cannot be read, a column is missing, a field is empty, a split has an unknown name, or a
-            path stands there twice; the message names the line.
-    """
-    parts: dict[str, list[LabelRecord]] = {}
-    for part, record in _rows(file):
-        parts.setdefault(part, []).append(record)
-    everything = [record for records in parts.values() for record in records]
-    classes, names = (_class_names(records) for records in (parts.get("train", parts.get("", [])), everything))
-    findings: tuple[Finding, ...] = ()
-    if any(name.startswith("-") for name in names if _WHOLE.fullmatch(name)) and all(map(_WHOLE.fullmatch, names)):
-        wrong = next(record for record in everything if record.label.startswith("-"))
-        message = f"{file}, line {wrong.line}: the label {wrong.label} is out of range"
-        remedy = "use labels of 0 or more, or names"
-        findings = (Finding("bad-label", "error", (wrong.name,), message, remedy,
-                            stop=f"{message}. Labels are 0 or more, or names."),)  # fmt: skip
-    how = f"the lines of {file.name}" if "" in parts else f"the split column of {file.name}"
-    return LabelSource(
-        format="csv", root=file.parent, classes=classes, parts={part: tuple(rows) for part, rows in parts.items()},
-        how=how, findings=findings, title=file.stem, table=file, part_classes=dict.fromkeys(parts, names),
-    )  # fmt: skip
+    def recognise(self, path: Path) -> bool:
+        return path.suffix.lower() in (".csv", ".tsv")
+
+    def read(self, path: Path) -> LabelSource:
+        parts: dict[str, list[LabelRecord]] = defaultdict(list)
+        for part, record in _rows(path):
+            parts[part].append(record)
+        everything = [record for records in parts.values() for record in records]
+        classes, names = (_class_names(records) for records in (parts.get("train", parts.get("", [])), everything))
+        findings = []
+        if all(map(_WHOLE.fullmatch, names)) and any(name.startswith("-") for name in names):
+            wrong = next(record for record in everything if record.label.startswith("-"))
+            message = f"{path}, line {wrong.line}: the label {wrong.label} is out of range"
+            stop = f"{message}. Labels are 0 or more, or names."
+            findings.append(finding("bad-label", (wrong.name,), message, stop=stop))
+        return LabelSource(
+            format=self.name, root=path.parent, classes=classes,
+            parts={part: tuple(rows) for part, rows in parts.items()},
+            how=f"the lines of {path.name}" if "" in parts else f"the split column of {path.name}",
+            findings=tuple(findings), title=path.stem, table=path, part_classes=dict.fromkeys(parts, names),
+        )  # fmt: skip
 
 
 def _rows(file: Path) -> Iterator[tuple[str, LabelRecord]]:
-    try:
-        # A file's name need not be text; whatever else is not is complained of below.
-        text = file.read_bytes().decode("utf-8-sig", "surrogateescape")
-    except FileNotFoundError as error:
-        raise UserError(f"there is no file {file}. Check the path.") from error
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"{file} cannot be read: {reason}. Give a .csv file that you may read.") from error
+    # A file's name need not be text; whatever else is not is complained of below.
+    text = read_file(file).decode("utf-8-sig", "surrogateescape")
     if not text.strip():
         raise UserError(f"{file} is empty. Expected a header line such as path,label and one line an image.")
     # Old Macintoshes ended lines in a carriage return alone; elsewhere one may be part of a quoted name.
@@ -82,14 +80,16 @@ def _rows(file: Path) -> Iterator[tuple[str, LabelRecord]]:
             count = f"{len(fields)} field{'s' if len(fields) > 1 else ''}"
             raise UserError(f"{file}, line {line}: {count}, but the header names {len(header)}. Complete the line.")
         path, label = _path(fields[path_at], file), _text(fields[label_at], file).strip()
-        part = "" if split_at is None else _part(fields[split_at], file, line)
+        split = "" if split_at is None else fields[split_at].strip().lower()
+        if split_at is not None and split not in PART_OF:
+            raise UserError(f"{file}, line {line}: the split {split!r} is unknown; use train, val or test.")
         if not path or not label:
             raise UserError(f"{file}, line {line}: the {'label' if path else 'path'} is empty. Fill it in.")
         key = os.path.normpath(path)
         if key in first_line:
             raise UserError(f"{file}, line {line}: {path} stands already in line {first_line[key]}. Remove one.")
         first_line[key] = line
-        yield part, LabelRecord(path, label, line)
+        yield PART_OF.get(split, ""), LabelRecord(path, label, line)
     if not first_line:
         raise UserError(f"{file} has a header but no rows. Add one line per image.")
 
@@ -130,19 +130,3 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):  # a name that is too long, or that no file can have
         return False
-
-
-def _part(text: str, file: Path, line: int) -> str:
-    name = text.strip().lower()
-    if name not in PART_OF:
-        raise UserError(f"{file}, line {line}: the split {text!r} is unknown; use train, val or test.")
-    return PART_OF[name]
-
-
-FORMAT = Format(
-    name="csv",
-    annotations=("labels",),
-    expected="a .csv file with the columns path and label, and perhaps split",
-    recognise=lambda path: path.suffix.lower() in (".csv", ".tsv"),
-    read=read_table,
-)

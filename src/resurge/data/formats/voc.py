@@ -11,14 +11,13 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
-from xml.parsers import expat
 
-from resurge.data.findings import Finding, broken_annotations
+from resurge.data.findings import Finding, broken_annotations, finding
 from resurge.data.formats.format import Format
 from resurge.data.images import EXTENSIONS
 from resurge.data.mending import Mending
-from resurge.data.paths import PARTS, read_lines
-from resurge.data.records import Fault, ObjectSource, RawObject, Record, below, counted_classes, upright_size
+from resurge.data.paths import PARTS, below, read_file, read_lines, upright_size
+from resurge.data.records import Fault, ObjectSource, RawObject, Record, counted_classes
 from resurge.errors import UserError
 
 ANNOTATIONS, IMAGES, LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
@@ -26,9 +25,64 @@ ANNOTATIONS, IMAGES, LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-def is_voc(path: Path) -> bool:
-    """Whether a folder has VOC's annotations: in Annotations/, or beside the images, perhaps in train/ and val/."""
-    return path.is_dir() and bool(_folders(path))
+class Voc(Format):
+    """A folder in VOC's layout: JPEGImages/, Annotations/ and ImageSets/Main/{train,val,test}.txt; or XML files beside
+    their images, perhaps in train/ and val/."""
+
+    name = "voc"
+    annotations = ("boxes",)
+    expected = "Pascal VOC: Annotations/*.xml with JPEGImages/, or .xml files beside the images"
+    searched = True
+
+    def recognise(self, path: Path) -> bool:
+        return path.is_dir() and bool(_folders(path))
+
+    def read(self, path: Path) -> ObjectSource:
+        findings: list[Finding] = []
+        broken: list[Path] = []
+        parts: dict[str, tuple[Record, ...]] = {}
+        folders = _folders(path)
+        how = "the folder" if "" in folders else f"the folders {', '.join(f'{name}/' for name, _ in folders.values())}"
+        for part, (beside, images) in folders.items():
+            stems = {part: sorted(file.stem for file in (path / beside).glob("*.xml"))}
+            if lists := _lists(path, findings) if not part and beside else {}:
+                stems, how = lists, f"the lists {', '.join(f'{LISTS}/{name}.txt' for name in lists)}"
+            files = _image_names(path / images)
+            read: dict[str, Record | None] = {}
+            for name, members in stems.items():
+                for stem in members:
+                    if stem not in read:
+                        read[stem] = _record(path, beside, images, stem, files, findings, broken)
+                parts[name] = tuple(record for stem in members if (record := read[stem]) is not None)
+        return ObjectSource(
+            format=self.name, root=path, classes=counted_classes(parts), parts=parts, how=how,
+            findings=tuple(findings), broken=tuple(broken),
+        )  # fmt: skip
+
+    def write(self, mending: Mending) -> None:
+        """Copy the XML files, corrected, and the lists without the images that are gone."""
+        look, root = mending.look, mending.root
+        lists = sorted((root / LISTS).glob("*.txt"))
+        mending.broken()
+        written: set[str] = set()
+        removed: set[str] = set()
+        for part, record, file in mending.objects():
+            name = mending.inside(file)
+            counted = mending.changes[name]
+            if not mending.keeps(record, part, counted, listed=(root / LISTS).is_dir()):
+                removed.add(f"{part}/{file.stem}")
+            elif name not in written:
+                written.add(name)
+                mending.file(name).write_bytes(_mended(mending, record, file, counted))
+        for file in lists:
+            part = {"trainval": "train", "valid": "val"}.get(file.stem, file.stem)
+            lines = read_lines(file)
+            keep = []
+            for line in dict.fromkeys(lines):
+                stem = line if part in look.source.parts else line.split()[0]  # a list of one class has a mark as well
+                if f"{part}/{stem}" not in removed and f"{ANNOTATIONS}/{stem}.xml" in written:
+                    keep.append(line)
+            mending.write_lines(f"{LISTS}/{file.name}", keep, lines)
 
 
 def _folders(path: Path) -> dict[str, tuple[str, str]]:
@@ -49,32 +103,6 @@ def _has_xml(folder: Path) -> bool:
     return folder.is_dir() and next(folder.glob("*.xml"), None) is not None
 
 
-def read_voc(path: Path) -> ObjectSource:
-    """The records of a folder in VOC's layout: JPEGImages/, Annotations/ and ImageSets/Main/{train,val,test}.txt, or
-    XML files beside their images."""
-    findings: list[Finding] = []
-    broken: list[Path] = []
-    parts: dict[str, tuple[Record, ...]] = {}
-    folders = _folders(path)
-    how = f"the folders {', '.join(f'{name}/' for name, _ in folders.values())}" if "" not in folders else "the folder"
-    for part, (beside, images) in folders.items():
-        lists = _lists(path, findings) if not part and beside else {}
-        stems = {"": sorted(file.stem for file in (path / beside).glob("*.xml"))}
-        if lists:
-            stems, how = lists, f"the lists {', '.join(f'{LISTS}/{name}.txt' for name in lists)}"
-        files = _image_names(path / images)
-        read: dict[str, Record | None] = {}
-        for name, members in stems.items():
-            for stem in members:
-                if stem not in read:
-                    read[stem] = _record(path, beside, images, stem, files, findings, broken)
-            parts[name or part] = tuple(record for stem in members if (record := read[stem]) is not None)
-    return ObjectSource(
-        format="voc", root=path, classes=counted_classes(parts), parts=parts, how=how, findings=tuple(findings),
-        broken=tuple(broken),
-    )  # fmt: skip
-
-
 def _lists(path: Path, findings: list[Finding]) -> dict[str, list[str]]:
     """Image stems by part from ImageSets/Main; trainval counts as training where there is no train."""
     found: dict[str, list[str]] = {}
@@ -87,7 +115,7 @@ def _lists(path: Path, findings: list[Finding]) -> dict[str, list[str]]:
                 if len(unique) < len(stems):
                     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
                     message = f"{below(path, file)} lists {len(twice)} image(s) more than once: {', '.join(twice[:3])}"
-                    findings.append(Finding("listed-twice", "warning", tuple(twice), message, "keep one line each"))
+                    findings.append(finding("listed-twice", twice, message))
                 if unique:
                     found[part] = unique
     return found
@@ -102,50 +130,35 @@ def _image_names(folder: Path) -> dict[str, str]:
 
 
 def _record(
-    root: Path, beside: str, images: str, stem: str, files: dict[str, str], findings: list[Finding],
-    broken: list[Path],
-) -> Record | None:  # fmt: skip
+    root: Path, beside: str, images: str, stem: str, files: dict[str, str], findings: list[Finding], broken: list[Path]
+) -> Record | None:
     file = root / beside / f"{stem}.xml"
-    prefix = f"{images}/" if images else ""
+    name = below(root, file)
     if not file.is_file():
-        message = f"{below(root, file)}: the list names this image, but its annotation file is missing"
-        remedy = "add the file, or remove the line from the list; the image is left out"
-        findings.append(Finding("missing-annotation", "error", (below(root, file),), message, remedy))
+        message = f"{name}: the list names this image, but its annotation file is missing"
+        findings.append(finding("missing-annotation", (name,), message))
         return None
     try:
         document = load_voc(file)
     except UserError as error:
-        findings.append(broken_annotations(below(root, file), error))
+        findings.append(broken_annotations(name, error))
         broken.append(file)
         return None
     said = (document.findtext("filename") or "").strip()
-    name = files.get(stem) or (said if said in files.values() else f"{stem}.jpg")
-    size = _size(document) or upright_size(root / images / name)
+    image = Path(images) / files.get(stem, said if said in files.values() else f"{stem}.jpg")
+    size = _size(document) or upright_size(root / image)
     objects = tuple(_object(item, key) for key, item in enumerate(document.findall("object")))
-    return Record(prefix + name, objects, size, None, file)
+    return Record(image.as_posix(), objects, size, None, file)
 
 
 def load_voc(file: Path) -> ElementTree.Element:
-    """The <annotation> of a VOC file.
-
-    Raises:
-        UserError: it cannot be read, or is cut short (the message has the byte).
-    """
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror or error}. Give a file that you may read.") from error
+    """The <annotation> of a VOC file. Raises UserError when it cannot be read, or is cut short."""
+    data = read_file(file)
     try:
         root = ElementTree.fromstring(data)
     except ElementTree.ParseError as error:
-        reader = expat.ParserCreate()
-        at, reason = len(data), str(error)
-        try:
-            reader.Parse(data, True)
-        except expat.ExpatError as problem:
-            at, reason = max(reader.ErrorByteIndex, 0), expat.ErrorString(problem.code)
         what = "is damaged" if data.rstrip().endswith(b"</annotation>") else "is cut short"
-        raise UserError(f"{file} {what}: {reason} at byte {at:,} of {len(data):,}. Copy or write it again.") from error
+        raise UserError(f"{file} {what}: {error}. Copy or write it again.") from error
     if root.tag != "annotation":
         raise UserError(f"{file} is no VOC annotation: its first element is <{root.tag}>, expected <annotation>.")
     return root
@@ -160,56 +173,22 @@ def _size(document: ElementTree.Element) -> tuple[int, int] | None:
 
 
 def _object(item: ElementTree.Element, key: int) -> RawObject:
-    where, label = f"object {key + 1}", (item.findtext("name") or "").strip()
+    label = (item.findtext("name") or "").strip()
     difficult = (item.findtext("difficult") or "0").strip() == "1"
-    texts = [(item.findtext(f"bndbox/{corner}") or "").strip() for corner in _CORNERS]
-    fault = None
-    box = (0.0, 0.0, 0.0, 0.0)
+    texts = {corner: (item.findtext(f"bndbox/{corner}") or "").strip() for corner in _CORNERS}
+    fault, box = None, (0.0, 0.0, 0.0, 0.0)
     try:
-        x1, y1, x2, y2 = (float(text) for text in texts)
+        x1, y1, x2, y2 = map(float, texts.values())
         box = (x1 - 1, y1 - 1, x2, y2)
         if x2 <= x1 or y2 <= y1:
-            shown = ", ".join(f"{corner} {text}" for corner, text in zip(_CORNERS, texts, strict=True))
+            shown = ", ".join(f"{corner} {text}" for corner, text in texts.items())
             fault = Fault("empty-box", f"the box has no area ({shown})")
     except ValueError:
-        lacking = [corner for corner, text in zip(_CORNERS, texts, strict=True) if not text]
-        fault = Fault(
-            "bad-object", f"its bndbox lacks {', '.join(lacking)}" if lacking else "its bndbox holds no numbers"
-        )
+        lacking = ", ".join(corner for corner, text in texts.items() if not text)
+        fault = Fault("bad-object", f"its bndbox lacks {lacking}" if lacking else "its bndbox holds no numbers")
     if not label:
         fault = Fault("unknown-category", "it has no name")
-    return RawObject(where, key, label, box, difficult, fault=fault)
-
-
-def write_voc(mending: Mending) -> None:
-    """Copy the XML files, corrected, and the lists without the images that are gone."""
-    look, root = mending.look, mending.root
-    listed = (root / LISTS).is_dir()
-    mending.broken()
-    written: set[str] = set()
-    removed: set[str] = set()
-    for part, records in look.source.parts.items():
-        for record in records:
-            if not isinstance(record, Record) or record.source is None:
-                continue
-            name = mending.inside(record.source)
-            counted = mending.changes[name]
-            if not mending.keeps(record, part, counted, listed):
-                removed.add(f"{part}/{record.source.stem}")
-            elif name not in written:
-                written.add(name)
-                mending.file(name).write_bytes(_mended(mending, record, record.source, counted))
-    for file in sorted((root / LISTS).glob("*.txt")) if listed else []:
-        part = {"trainval": "train", "valid": "val"}.get(file.stem, file.stem)
-        lines = read_lines(file)
-        keep: dict[str, None] = {}
-        for line in lines:
-            stem = line if part in look.source.parts else line.split()[0]  # a list of one class has a mark as well
-            if f"{part}/{stem}" not in removed and f"{ANNOTATIONS}/{stem}.xml" in written:
-                keep[line] = None
-        mending.write_lines(f"{LISTS}/{file.name}", list(keep))
-        if len(keep) < len(lines):
-            mending.changes[f"{LISTS}/{file.name}"]["line(s) removed"] = len(lines) - len(keep)
+    return RawObject(f"object {key + 1}", key, label, box, difficult, fault=fault)
 
 
 def _mended(mending: Mending, record: Record, file: Path, counted: Counter[str]) -> bytes:
@@ -237,14 +216,3 @@ def _set_text(root: ElementTree.Element, path: str, text: str) -> None:
     element = root.find(path)
     if element is not None:
         element.text = text
-
-
-FORMAT = Format(
-    name="voc",
-    annotations=("boxes",),
-    expected="Pascal VOC: Annotations/*.xml with JPEGImages/, or .xml files beside the images",
-    recognise=is_voc,
-    read=read_voc,
-    write=write_voc,
-    searched=True,
-)

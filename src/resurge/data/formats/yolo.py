@@ -11,16 +11,17 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import yaml
 
-from resurge.data.findings import Finding, number_of
+from resurge.data.findings import without_image
 from resurge.data.formats.format import Format
 from resurge.data.mending import Mending
-from resurge.data.paths import PARTS, find_images, read_lines
-from resurge.data.records import Box, Fault, ObjectSource, RawObject, Record, below, upright_size
+from resurge.data.paths import PARTS, below, find_images, read_file, read_lines, upright_size
+from resurge.data.records import Box, Fault, ObjectSource, RawObject, Record
 from resurge.data.regions import Polygons, polygons
 from resurge.errors import UserError
 
@@ -29,16 +30,82 @@ _DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _CLASSES = ("classes.txt", "obj.names", "labels/classes.txt", "labels.txt")
 
 
+class Yolo(Format):
+    """A data.yaml, or a folder with images/ and labels/. Lines that cannot be read are faults with which training
+    stops."""
+
+    name = "yolo"
+    annotations = ("boxes", "masks")
+    expected = "YOLO: data.yaml, or images/ with labels/*.txt"
+    searched = True
+
+    def recognise(self, path: Path) -> bool:
+        return find_yaml(path) is not None or (path.is_dir() and bool(_label_folders(path)))
+
+    def read(self, path: Path) -> ObjectSource:
+        description, root = find_yaml(path), path if path.is_dir() else path.parent
+        names: tuple[str, ...] = ()
+        if description is not None:
+            document = _load(description)
+            names = _class_names(document, description)
+            images = {part: _images_of(document, part, root, description) for part in PARTS}
+            images = {part: found for part, found in images.items() if found}
+            how = f"the parts that {description.name} names"
+            if not images:
+                raise UserError(
+                    f"{description} names no folder with images: its train is {document.get('train')!r}, below "
+                    f"{_base(root, document)}. Correct path, train and val; they are relative to the file."
+                )
+        else:
+            folders = _label_folders(root)
+            images = {part: find_images(root, folder)[0] for part, folder in folders.items()}
+            how = f"the folders {', '.join(f'{folder}/' for folder in folders.values())}"
+            how = "the folders images/ and labels/" if "" in folders else how
+        names = names or class_file(root)
+        parts: dict[str, tuple[Record, ...]] = {}
+        with ThreadPoolExecutor(4) as pool:
+            for part, found in images.items():
+                sizes = pool.map(upright_size, [root / name for name in found])
+                parts[part] = tuple(_record(root, name, size, names) for name, size in zip(found, sizes, strict=True))
+        things = [thing for records in parts.values() for record in records for thing in record.objects]
+        if not names:
+            highest = max((int(thing.label) for thing in things if thing.label.isdigit()), default=-1)
+            names = tuple(str(index) for index in range(highest + 1))
+        lost = without_image("label file", _stray(root, parts), "add the image, or remove the file; it is not used")
+        return ObjectSource(
+            format=self.name, root=root, classes=names, parts=parts, how=how, findings=tuple(lost),
+            has_masks=any(thing.region is not None for thing in things),
+        )  # fmt: skip
+
+    def write(self, mending: Mending) -> None:
+        """Write the text files again without what cannot be used, and the lists without the images that are gone."""
+        look, root = mending.look, mending.root
+        done: set[Path] = set()
+        for part, record, file in mending.objects():
+            if file in done:
+                continue
+            done.add(file)
+            name = mending.inside(file)
+            counted, size = mending.changes[name], look.size(record.name)
+            if mending.keeps(record, part, counted, listed=False) and size is not None:
+                lines = _mended(mending, record, file.read_bytes(), size, counted)
+                mending.file(name).write_bytes("".join(lines).encode("utf-8"))
+        for finding in look.source.findings:
+            if finding.kind == "missing-file":
+                for name in finding.paths:
+                    mending.changes[name]["label file without an image left out"] += 1
+        for file in _list_files(root):
+            listed = read_lines(file)
+            found = [look.images.get(_listed(file, line, root)) for line in listed]
+            keep = [line for line, facts in zip(listed, found, strict=True) if facts is None or facts.error is None]
+            mending.write_lines(mending.inside(file), keep, listed)
+
+
 def find_yaml(path: Path) -> Path | None:
     """The description of a YOLO data set: the file itself, or data.yaml in a folder."""
     if path.is_file():
         return path if path.suffix.lower() in (".yaml", ".yml") else None
     return next((path / name for name in _DESCRIPTIONS if (path / name).is_file()), None)
-
-
-def is_yolo(path: Path) -> bool:
-    """Whether `path` is a data.yaml or has one, or has images/ and labels/ with text files."""
-    return find_yaml(path) is not None or (path.is_dir() and bool(_label_folders(path)))
 
 
 def _label_folders(root: Path) -> dict[str, str]:
@@ -58,55 +125,6 @@ def _has_text(folder: Path) -> bool:
     return folder.is_dir() and any(file.name not in _CLASSES for file in folder.glob("*.txt"))
 
 
-def read_yolo(path: Path) -> ObjectSource:
-    """The records of a data.yaml, or of a folder with images/ and labels/. Lines that cannot be read are faults with
-    which training stops.
-
-    Raises:
-        UserError: the description or a label file cannot be read.
-    """
-    description = find_yaml(path)
-    root = path if path.is_dir() else path.parent
-    findings: list[Finding] = []
-    names: tuple[str, ...] = ()
-    if description is not None:
-        document = _load(description)
-        names = _class_names(document, description)
-        base = _base(root, document)
-        images = {part: _images_of(document, part, base, root, description) for part in PARTS}
-        images = {part: found for part, found in images.items() if found}
-        how = f"the parts that {description.name} names"
-        if not images:
-            raise UserError(
-                f"{description} names no folder with images: its train is {document.get('train')!r}, below {base}. "
-                "Correct path, train and val; they are relative to the file."
-            )
-    else:
-        folders = _label_folders(root)
-        images = {part: find_images(root, folder)[0] for part, folder in folders.items()}
-        how = "the folders images/ and labels/"
-        if "" not in folders:
-            how = f"the folders {', '.join(f'{folder}/' for folder in folders.values())}"
-    if not names:
-        names = class_file(root)
-    parts: dict[str, tuple[Record, ...]] = {}
-    with ThreadPoolExecutor(4) as pool:
-        for part, found in images.items():
-            sizes = pool.map(upright_size, [root / name for name in found])
-            parts[part] = tuple(_record(root, name, size, names) for name, size in zip(found, sizes, strict=True))
-    if not names:
-        highest = max((int(thing.label) for records in parts.values() for record in records
-                       for thing in record.objects if thing.label.isdigit()), default=-1)  # fmt: skip
-        names = tuple(str(index) for index in range(highest + 1))
-    masks = any(
-        thing.region is not None for records in parts.values() for record in records for thing in record.objects
-    )
-    _stray(root, parts, findings)
-    return ObjectSource(
-        format="yolo", root=root, classes=names, parts=parts, how=how, findings=tuple(findings), has_masks=masks
-    )
-
-
 def class_file(root: Path) -> tuple[str, ...]:
     """The lines of classes.txt (or obj.names); empty when there is none."""
     files = [root / name for name in _CLASSES]
@@ -115,9 +133,7 @@ def class_file(root: Path) -> tuple[str, ...]:
 
 def _load(file: Path) -> _Description:
     try:
-        document = yaml.safe_load(file.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror or error}. Give a file that you may read.") from error
+        document = yaml.safe_load(read_file(file).decode("utf-8-sig"))
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f" in line {mark.line + 1}" if mark is not None else ""
@@ -150,11 +166,11 @@ def _texts(value: object) -> list[str]:
     return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str) and item]
 
 
-def _images_of(document: _Description, part: str, base: Path, root: Path, description: Path) -> list[str]:
+def _images_of(document: _Description, part: str, root: Path, description: Path) -> list[str]:
     """The images of a part, as paths below `root`; the value is a folder, a text file that lists images, or a list."""
     found: list[str] = []
     for item in _texts(document.get(part, document.get("valid") if part == "val" else None)):
-        options = [base / item, root / item, root / item.removeprefix("../")]
+        options = [_base(root, document) / item, root / item, root / item.removeprefix("../")]
         place = next((option for option in options if option.exists()), None)
         if place is None:
             raise UserError(f"{description}: {part} is {item!r}, but there is no {options[0]}. Correct it.")
@@ -180,10 +196,8 @@ def _list_files(root: Path) -> list[Path]:
 
 def _listed(file: Path, line: str, root: Path) -> str:
     """The image that a line of such a file means, as a path below `root`."""
-    for base in (file.parent, root):
-        if (base / line).is_file():
-            return below(root, base / line.removeprefix("./"))
-    return below(root, file.parent / line.removeprefix("./"))
+    base = next((base for base in (file.parent, root) if (base / line).is_file()), file.parent)
+    return below(root, base / line.removeprefix("./"))
 
 
 def label_file(root: Path, name: str) -> Path:
@@ -200,11 +214,8 @@ def _record(root: Path, name: str, size: tuple[int, int] | None, names: tuple[st
     file = label_file(root, name)
     if not file.is_file():
         return Record(name, (), size)
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror or error}. Change its permissions.") from error
-    objects = tuple(_object(key, line, at, size, names) for key, line, at in _lines_of(data))
+    lines = _lines_of(read_file(file))
+    objects = tuple(_object(key, line, at, size, names) for key, line, at in lines)
     return Record(name, objects, size, None, file)
 
 
@@ -218,7 +229,8 @@ def _lines_of(data: bytes) -> Iterator[tuple[int, str, int]]:
 
 
 def _object(key: int, line: str, at: int, size: tuple[int, int] | None, names: tuple[str, ...]) -> RawObject:
-    where, fields = f"line {key + 1}", line.split()
+    fields = line.split()
+    thing = RawObject(f"line {key + 1}", key, "")
     try:
         numbers = [float(field) for field in fields[1:]]
         index = int(float(fields[0]))
@@ -228,68 +240,35 @@ def _object(key: int, line: str, at: int, size: tuple[int, int] | None, names: t
         numbers, index = [], -1
     if len(numbers) != 4 and (len(numbers) < 6 or len(numbers) % 2):
         message = f"byte {at:,}: {line[:60]!r} is neither `class cx cy w h` nor an outline of 3 points or more"
-        return RawObject(where, key, "", fault=Fault("bad-object", message, stops=True))
-    fault = None
+        return replace(thing, fault=Fault("bad-object", message, stops=True))
+    thing = replace(thing, label=str(index))
     if index < 0 or (names and index >= len(names)):
-        fault = Fault(
-            "unknown-category", f"the class {index} is none of the {len(names)} classes 0 to {len(names) - 1}"
-        )
-    label = names[index] if names and fault is None else str(index)
+        message = f"the class {index} is none of the {len(names)} classes 0 to {len(names) - 1}"
+        thing = replace(thing, fault=Fault("unknown-category", message))
+    elif names:
+        thing = replace(thing, label=names[index])
     if size is None:
-        return RawObject(where, key, label, fault=fault or Fault("bad-object", "its image cannot be read"))
+        return replace(thing, fault=thing.fault or Fault("bad-object", "its image cannot be read"))
+    if max(numbers) > 1.5 and thing.fault is None:
+        shown = f" ({', '.join(fields[1:])})" if len(numbers) == 4 else ""
+        thing = replace(thing, fault=Fault("bad-object", f"its numbers{shown} are no shares of the image, 0 to 1"))
     width, height = size
     if len(numbers) == 4:
         cx, cy, w, h = numbers
         box = ((cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height)
-        if max(numbers) > 1.5 and fault is None:
-            fault = Fault("bad-object", f"its numbers ({', '.join(fields[1:])}) are no shares of the image, 0 to 1")
-        return RawObject(where, key, label, box, fault=fault)
+        return replace(thing, box=box)
     xs, ys = [x * width for x in numbers[0::2]], [y * height for y in numbers[1::2]]
     outline = [value for point in zip(xs, ys, strict=True) for value in point]
-    if max(numbers) > 1.5 and fault is None:
-        fault = Fault("bad-object", "its numbers are no shares of the image, 0 to 1")
-    return RawObject(where, key, label, (min(xs), min(ys), max(xs), max(ys)), region=polygons([outline]), fault=fault)
+    return replace(thing, box=(min(xs), min(ys), max(xs), max(ys)), region=polygons([outline]))
 
 
-def _stray(root: Path, parts: dict[str, tuple[Record, ...]], findings: list[Finding]) -> None:
-    """Find text files that belong to no image, in the folders where others do."""
+def _stray(root: Path, parts: dict[str, tuple[Record, ...]]) -> list[str]:
+    """Text files that belong to no image, in the folders where others do."""
     used = {record.source for records in parts.values() for record in records if record.source is not None}
-    lost = sorted(
+    return sorted(
         below(root, file) for folder in {file.parent for file in used} for file in folder.glob("*.txt")
         if file not in used and file.name not in _CLASSES and not file.name.startswith("README")
     )  # fmt: skip
-    if lost:
-        message = f"{number_of(len(lost), 'label file', 'label files')} without an image: {', '.join(lost[:3])}"
-        remedy = "add the image, or remove the file; it is not used"
-        findings.append(Finding("missing-file", "error", tuple(lost), message, remedy))
-
-
-def write_yolo(mending: Mending) -> None:
-    """Write the text files again without what cannot be used, and the lists without the images that are gone."""
-    look, root = mending.look, mending.root
-    done: set[Path] = set()
-    for part, records in look.source.parts.items():
-        for record in records:
-            if not isinstance(record, Record) or record.source is None or record.source in done:
-                continue
-            done.add(record.source)
-            name = mending.inside(record.source)
-            counted, size = mending.changes[name], look.size(record.name)
-            if mending.keeps(record, part, counted, listed=False) and size is not None:
-                lines = _mended(mending, record, record.source.read_bytes(), size, counted)
-                mending.file(name).write_bytes("".join(lines).encode("utf-8"))
-    for finding in look.source.findings:
-        if finding.kind == "missing-file":
-            for name in finding.paths:
-                mending.changes[name]["label file without an image left out"] += 1
-    for file in _list_files(root):
-        listed = read_lines(file)
-        found = [look.images.get(_listed(file, line, root)) for line in listed]
-        keep = [line for line, facts in zip(listed, found, strict=True) if facts is None or facts.error is None]
-        name = mending.inside(file)
-        mending.write_lines(name, keep)
-        if len(keep) < len(listed):
-            mending.changes[name]["line(s) removed"] = len(listed) - len(keep)
 
 
 def _mended(
@@ -311,14 +290,3 @@ def _line(index: str, thing: RawObject, box: Box, size: tuple[int, int]) -> str:
         points = np.asarray(thing.region.points()[0]).reshape(-1, 2)
         shares = np.clip(points / (width, height), 0, 1).reshape(-1).tolist()
     return " ".join([index, *(f"{value:.6g}" for value in shares)])
-
-
-FORMAT = Format(
-    name="yolo",
-    annotations=("boxes", "masks"),
-    expected="YOLO: data.yaml, or images/ with labels/*.txt",
-    recognise=is_yolo,
-    read=read_yolo,
-    write=write_yolo,
-    searched=True,
-)

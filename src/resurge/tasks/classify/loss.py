@@ -34,7 +34,7 @@ class Classification(Objective):
 
     def training_data(self, split: Split) -> Dataset[Any]:
         transform = TrainTransform(self.preprocessing[0], self.recipe.augmentation)
-        return IndexedDataset(split, transform, self.recipe.seed, train=True)
+        return IndexedDataset(split, transform, self.recipe.seed)
 
     def collate(self, samples: Any) -> Any:
         return default_collate(samples) if len(samples[0]) == 2 else self.task.collate(samples)

@@ -26,7 +26,7 @@ class SceneObjective(Objective):
 
     def training_data(self, split: Any) -> Dataset[Any]:
         augment, seed = self.recipe.augmentation, self.recipe.seed
-        return SceneDataset(split, self.preprocessing[0], augment, seed, train=True, annotation=self.task.annotation)
+        return SceneDataset(split, self.preprocessing[0], augment, seed, annotation=self.task.annotation)
 
     def collate(self, samples: Any) -> SceneBatch:
         return collate_scenes(samples)
