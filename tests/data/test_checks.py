@@ -242,7 +242,7 @@ REFUSED = {
     "bad-label": ("labels", "the label -1 is out of range"),
     "empty-class": ("labels", "the class folder 'fish' has no images"),
     "broken-annotations": ("boxes", "is cut short"),
-    "bad-object": ("boxes", "line 2, byte 18"),
+    "bad-object": ("boxes", "line 2"),
 }
 
 

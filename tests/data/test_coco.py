@@ -114,21 +114,21 @@ def test_odd_names_survive(tmp_path):
     assert json.loads(json.dumps(bundle.to_json()))["classes"][0] == "cat\n\u202e,\t'x' / \\"
 
 
-def test_the_byte_where_a_file_is_cut_short(tmp_path):
+def test_where_a_file_is_cut_short(tmp_path):
     write_coco(tmp_path, coco_document([annotation(1, 10, note="ü" * 50)]))
     file = tmp_path / "annotations/instances_train2017.json"
     text = file.read_bytes()
     file.write_bytes(text[: len(text) // 2])
-    with pytest.raises(UserError, match=rf"is cut short: .* at byte [\d,]+ of {len(text) // 2:,}\. Copy or download"):
+    with pytest.raises(UserError, match=r"is cut short: .*: line 1 column \d+ .*\. Copy or download"):
         open_data(tmp_path, annotation="boxes")
     file.write_bytes(text.replace(b'": 10', b'"? 10', 1))
-    with pytest.raises(UserError, match=r"is damaged: .* at byte \d+ of "):
+    with pytest.raises(UserError, match=r"is damaged: .*: line 1 column "):
         open_data(tmp_path, annotation="boxes")
-    umlauts = json.dumps({"a": "ü" * 20}, ensure_ascii=False).encode()
-    file.write_bytes(umlauts[:-1])
-    with pytest.raises(UserError, match=f"at byte {len(umlauts) - 1} of {len(umlauts) - 1}"):
-        open_data(tmp_path, annotation="boxes")
-    for text, message in ((b"", "byte 0 of 0"), (b"[1]", "no list of images"), (b'{"images": []}', "no list of annot")):
+    for text, message in (
+        (b"", "is cut short: Expecting value"),
+        (b"[1]", "no list of images"),
+        (b'{"images": []}', "no list of annot"),
+    ):
         file.write_bytes(text)
         with pytest.raises(UserError, match=message):
             open_data(tmp_path, annotation="boxes")
@@ -248,20 +248,17 @@ def test_parts_without_images_or_categories(tmp_path):
         open_data(data, annotation="boxes", val=data / "annotations/instances_val2017.json")
 
 
-@pytest.mark.parametrize("encoding, name", [
-    ("utf-16", "UTF-16"), ("utf-16-be", "UTF-16-BE"), ("utf-16-le", "UTF-16-LE"), ("utf-32", "UTF-32")
-])  # fmt: skip
-def test_another_encoding_is_named(tmp_path, encoding, name):
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-16-le", "utf-32"])
+def test_other_encodings_of_unicode_are_read(tmp_path, encoding):
     write_coco(tmp_path, coco_document([annotation(1, 10)]))
     file = tmp_path / "annotations/instances_train2017.json"
     text = file.read_text().encode(encoding)
-    for content in (text, text[: len(text) // 2]):
+    file.write_bytes(text)
+    assert [len(record.objects) for record in Coco().read(tmp_path).parts["train"]] == [1, 0, 0]
+    for content in (text[: len(text) // 2], bytes(100)):  # a disk that was full leaves zeros
         file.write_bytes(content)
-        with pytest.raises(UserError, match=rf"json is in {name}, and JSON is read in UTF-8\. Save it again in UTF-8"):
+        with pytest.raises(UserError, match=r"is cut short: .* \(char \d+\)\. Copy or download"):
             open_data(tmp_path, annotation="boxes")
-    file.write_bytes(bytes(100))  # what a disk that was full leaves
-    with pytest.raises(UserError, match=r"at byte 0 of 100\. Copy or download"):
-        open_data(tmp_path, annotation="boxes")
 
 
 def test_boxes_alone_do_not_serve_instances(tmp_path):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from resurge.data.images import UnreadableImage, is_image_name, open_image, read_header, to_eight_bits
+from resurge.data.images import UnreadableImage, decode, is_image_name, open_image, read_header, to_eight_bits
 from resurge.errors import UserError
 
 
@@ -255,7 +255,7 @@ def test_draft_keeps_enough_pixels_and_is_repeatable():
 
 def test_the_error_survives_the_way_from_a_loader_process():
     with pytest.raises(UnreadableImage) as caught:
-        open_image(b"", name="a: b.png")
+        decode(b"", "a: b.png")
     copy = pickle.loads(pickle.dumps(caught.value))
     assert (str(copy), copy.kind, copy.name) == (str(caught.value), "empty", "a: b.png")
 

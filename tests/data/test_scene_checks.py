@@ -73,7 +73,7 @@ def test_a_file_that_is_cut_short_is_a_finding(tmp_path):
     (finding,) = report.findings
     assert (finding.kind, finding.paths) == ("broken-annotations", ("annotations/instances_val2017.json",))
     assert "is cut short: " in finding.message
-    assert "of 100." in finding.message
+    assert "(char " in finding.message
 
 
 def test_voc(tmp_path):
@@ -101,7 +101,7 @@ def test_yolo(tmp_path):
         "unknown-category", "empty-box", "box-beyond", "bad-object", "missing-file", "no-objects", "class-missing",
     }  # fmt: skip
     bad = next(finding for finding in report.findings if finding.kind == "bad-object")
-    assert "line 5: byte 70: " in bad.message
+    assert "line 5: '0 0.5 0.5' is neither" in bad.message
     assert report.stats["without_objects"] == {"train": 1, "val": 0}
 
 

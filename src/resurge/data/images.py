@@ -173,22 +173,16 @@ def decode(
 
 
 def read_header(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> ImageHeader:
-    """Format, mode, size and orientation from the first bytes of a file, without decoding its pixels.
-
-    Raises:
-        UnreadableImage: the bytes are no image, or announce more than `max_pixels`.
-    """
+    """Format, mode, size and orientation from the first bytes of a file, without decoding its pixels. Raises
+    UnreadableImage when the bytes are no image, or announce more than `max_pixels`."""
     with _decoding(name):
         image = _open(data, name, max_pixels)
         return ImageHeader(str(image.format), image.mode, image.size, _orientation(image), image.has_transparency_data)
 
 
 def open_mask(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """A mask as it is stored: nothing is converted, scaled or turned.
-
-    Raises:
-        UnreadableImage: the file is missing, no image, damaged, too large, or in a lossy format.
-    """
+    """A mask as it is stored: nothing is converted, scaled or turned. Raises UnreadableImage when the file is missing,
+    no image, damaged, too large, or in a lossy format."""
     name = os.fspath(path)
     data = read_bytes(path)
     with _decoding(name):
@@ -202,11 +196,8 @@ def open_mask(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Ima
 
 def read_indices(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The values of a mask: uint8 (H, W), or int32 (H, W) where they do not fit. Of an image with a palette the
-    palette's indices; of a coloured one that holds grey the grey; of an image of one bit 0 and 1.
-
-    Raises:
-        UnreadableImage: as `open_mask`, or it holds colours instead of indices.
-    """
+    palette's indices; of a coloured one that holds grey the grey; of an image of one bit 0 and 1. Raises
+    UnreadableImage as `open_mask`, or when it holds colours instead of indices."""
     return mask_values(open_mask(path, max_pixels), os.fspath(path))
 
 
@@ -227,11 +218,7 @@ def mask_values(image: Image.Image, name: str) -> np.ndarray:
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """The content of a file.
-
-    Raises:
-        UnreadableImage: it is missing, a folder, or may not be read.
-    """
+    """The content of a file. Raises UnreadableImage when it is missing, a folder, or may not be read."""
     name = os.fspath(path)
     try:
         return Path(path).read_bytes()

@@ -60,13 +60,28 @@ class _Samples(Dataset[T], ABC):
     def __getitem__(self, key: Key | int) -> T:
         epoch, index = key if isinstance(key, tuple) else (0, key)
 
-        def load(candidate: int) -> T:
-            # The CPU's generator alone: a loader in the main process must not disturb the state of accelerators.
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(mix(self.seed, epoch, index))
-                return self._sample(candidate)
+        for candidate in self._candidates(index):
+            if self.split.ids[candidate] in self.replaced:
+                continue
+            try:
+                # The CPU's generator alone: a loader in the main process must not disturb the state of accelerators.
+                with torch.random.fork_rng(devices=[]):
+                    torch.default_generator.manual_seed(mix(self.seed, epoch, index))
+                    return self._sample(candidate)
+            except UnreadableImage as error:
+                self.replaced[self.split.ids[candidate]] = str(error)
+                log.warning("skipped, another image stands in: %s", error)
+        first = next(iter(self.replaced.values()))
+        raise UserError(f"none of the {len(self)} images can be read; the first: {first}")
 
-        return first_readable(self.split, index, self.replaced, load)
+    def _candidates(self, index: int) -> Iterator[int]:
+        """The image, the others of its class in order from there on, round the end, then all others."""
+        yield index
+        labels = self.split.labels
+        for same in (True, False):
+            for other in ((index + step) % len(labels) for step in range(1, len(labels))):
+                if (labels[other] == labels[index]) is same:
+                    yield other
 
     @abstractmethod
     def _sample(self, index: int) -> T: ...
@@ -135,37 +150,6 @@ def collate_scenes(samples: Sequence[Sample], divisor: int = 32) -> SceneBatch:
     return SceneBatch(images, sizes, [target for _, target, _ in samples], indices)
 
 
-def first_readable(split: SomeSplit, index: int, replaced: dict[str, str], load: Callable[[int], T]) -> T:
-    """`load(index)`, or that of the first image that can be read: of the others of its class in order from there on,
-    round the end, then of all others.
-
-    replaced: id and reason of each image that cannot be read; they are not tried again, and new ones are added.
-
-    Raises:
-        UserError: none can be read.
-    """
-    for candidate in _candidates(split.labels, index):
-        if split.ids[candidate] in replaced:
-            continue
-        try:
-            return load(candidate)
-        except UnreadableImage as error:
-            replaced[split.ids[candidate]] = str(error)
-            log.warning("skipped, another image stands in: %s", error)
-    first = next(iter(replaced.values()))
-    raise UserError(f"none of the {len(split)} images can be read; the first: {first}")
-
-
-def _candidates(labels: Sequence[int], index: int) -> Iterator[int]:
-    yield index
-    n = len(labels)
-    for same in (True, False):
-        for step in range(1, n):
-            other = (index + step) % n
-            if (labels[other] == labels[index]) is same:
-                yield other
-
-
 class EpochSampler(Sampler[list[Key]]):
     """Batches of keys (epoch, index). The order is a pure function of (seed, epoch), and any position can be resumed.
 
@@ -180,27 +164,16 @@ class EpochSampler(Sampler[list[Key]]):
 
     def __init__(
         self, labels: Sequence[int], batch_size: int, seed: int = 0, *, shuffle: bool = True, balanced: bool = False,
-        drop_last: bool = False, rank: int = 0, world_size: int = 1, start_batch: int = 0,
+        drop_last: bool = False, rank: int = 0, world_size: int = 1,
     ) -> None:  # fmt: skip
-        if batch_size < 1:
-            raise UserError(f"the batch size must be 1 or more, not {batch_size}.")
-        if not len(labels):
-            raise UserError("there are no images to draw batches from.")
-        if not 0 <= rank < world_size:
-            raise UserError(f"rank {rank} is not in 0 .. {world_size - 1}.")
-        if balanced and not shuffle:
-            raise UserError("balanced sampling draws at random; it cannot be used without shuffling.")
         self.labels = np.asarray(labels, dtype=np.int64)
         self.batch_size, self.seed, self.shuffle, self.balanced = batch_size, seed, shuffle, balanced
         self.drop_last, self.rank, self.world_size = drop_last, rank, world_size
-        self.epoch, self.start_batch = 0, start_batch
+        self.epoch, self.start_batch = 0, 0
 
     def set_position(self, epoch: int, start_batch: int = 0) -> None:
-        """Let the next iteration yield the batches of `epoch` from `start_batch` on.
-
-        Raises:
-            UserError: the epoch has no such position (a checkpoint of other data or another batch size).
-        """
+        """Let the next iteration yield the batches of `epoch` from `start_batch` on. Raises UserError when there is no
+        such position (a checkpoint of other data or another batch size)."""
         if epoch < 0 or not 0 <= start_batch <= len(self):
             raise UserError(
                 f"cannot resume at batch {start_batch} of epoch {epoch}: an epoch has {len(self)} batches. "
@@ -321,10 +294,7 @@ def class_weights(labels: Sequence[int], num_classes: int) -> Tensor:
 
 def verify(split: AnySplit, threads: int = 2) -> tuple[AnySplit, tuple[UnreadableImage, ...]]:
     """Decode every image, and label map, once; the split without the unreadable ones, and what is wrong with those.
-
-    Raises:
-        UserError: no image, or no image of a class that occurs, can be read.
-    """
+    Raises UserError when no image, or no image of a class that occurs, can be read."""
 
     def check(index: int) -> UnreadableImage | None:
         try:

@@ -84,11 +84,8 @@ class Mending:
             self.changes[below(self.root, file)]["file that cannot be read left out"] += 1
 
     def inside(self, path: Path) -> str:
-        """The path of an annotation file below the data folder.
-
-        Raises:
-            UserError: it lies elsewhere, and so has no place in the copy.
-        """
+        """The path of an annotation file below the data folder. Raises UserError when it lies elsewhere, and so has no
+        place in the copy."""
         name = below(self.root, path)
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise UserError(

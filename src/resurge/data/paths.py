@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from resurge.data.images import UnreadableImage, ending, is_image_name, read_header
 from resurge.errors import UserError, suggest
 
 Place = str | os.PathLike[str]
+T = TypeVar("T")
 
 PARTS: dict[str, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -38,11 +40,8 @@ def is_sidecar(name: str) -> bool:
 
 
 def user_path(place: Place) -> Path:
-    """What the user calls a file or folder as a path, with `~` resolved.
-
-    Raises:
-        UserError: it is empty, longer than any file's name, or begins with the `~` of an unknown user.
-    """
+    """What the user calls a file or folder as a path, with `~` resolved. Raises UserError when it is empty, too long,
+    or begins with the `~` of an unknown user."""
     text = os.fspath(place)
     if not text.strip():
         raise UserError("an empty name was given for the data. Expected a folder of images, a .csv file, or digits.")
@@ -73,14 +72,21 @@ def subfolders(folder: Path) -> list[str]:
     return sorted(item.name for item in folder.iterdir() if item.is_dir() and not is_hidden(item.name))
 
 
+def by_part(find: Callable[[str], T | None]) -> dict[str, T]:
+    """What `find` gives for the first of a part's names that it gives something for, by part."""
+    found = ((part, next((value for name in names if (value := find(name))), None)) for part, names in PARTS.items())
+    return {part: value for part, value in found if value is not None}
+
+
+def slashed(folders: Iterable[str]) -> str:
+    """Folders in a message: "train/, val/"."""
+    return ", ".join(f"{folder}/" for folder in folders)
+
+
 def find_images(root: Path, below: str) -> tuple[list[str], list[str]]:
     """(images, ignored) in root/below and all folders under it, as sorted paths relative to `root` with slashes.
 
-    Symbolic links are followed, each real folder once.
-
-    Raises:
-        UserError: a folder may not be listed.
-    """
+    Symbolic links are followed, each real folder once. Raises UserError when a folder may not be listed."""
 
     def fail(error: OSError) -> None:
         raise UserError(f"the folder {error.filename} cannot be listed: {error.strerror}. Change its permissions.")

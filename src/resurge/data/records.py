@@ -137,11 +137,8 @@ class Source(ABC, Generic[AnyRecord]):
 
     @abstractmethod
     def part(self, name: str, classes: Sequence[str], annotation: Annotation, max_pixels: int = MAX_PIXELS) -> Part:
-        """The images of a part with labels that are indices into `classes`.
-
-        Raises:
-            UserError: there is a class that `classes` lacks, or no image is left.
-        """
+        """The images of a part with labels that are indices into `classes`. Raises UserError when there is a class that
+        `classes` lacks, or no image is left."""
 
     def classes_of(self, part: str) -> tuple[str, ...]:
         """Class names of a part that is looked at by itself, without a trained network."""
@@ -413,11 +410,8 @@ class LabelFiles(Files):
     max_pixels: int = MAX_PIXELS
 
     def read(self, index: int) -> np.ndarray:
-        """uint8 (H, W): class indices, and IGNORE.
-
-        Raises:
-            UnreadableImage: the file cannot be read as a mask, or has an index out of range.
-        """
+        """uint8 (H, W): class indices, and IGNORE. Raises UnreadableImage when the file cannot be read as a mask, or
+        has an index out of range."""
         path = self.path(index)
         values = read_indices(path, self.max_pixels)
         strange = unknown_values(np.bincount(values.reshape(-1)), self.meaning)

@@ -30,11 +30,7 @@ class RunLengths:
     counts: bytes
 
     def decode(self, height: int, width: int) -> np.ndarray:
-        """bool (height, width).
-
-        Raises:
-            UserError: the mask was made for an image of another size.
-        """
+        """bool (height, width). Raises UserError when the mask was made for an image of another size."""
         if (height, width) != (self.height, self.width):
             raise UserError(
                 f"the mask of an object has {self.width} x {self.height} pixels, but its image has {width} x {height}. "
@@ -76,11 +72,8 @@ class Polygons:
 
 
 def polygons(outlines: list[list[float]]) -> Polygons:
-    """Outlines given as lists x, y, x, y, …; each needs three points or more, and finite numbers.
-
-    Raises:
-        ValueError: an outline has too few points, an odd number of coordinates, or something that is no number.
-    """
+    """Outlines given as lists x, y, x, y, …; each needs three points or more, and finite numbers. Raises ValueError
+    when an outline is none."""
     packed = []
     for outline in outlines:
         values = np.asarray(outline, dtype=np.float64)
@@ -113,11 +106,8 @@ def _packed(counts: list[int], height: int, width: int) -> RunLengths:
 
 
 def coco_run_lengths(value: dict[str, object]) -> RunLengths:
-    """A COCO annotation's run lengths {"size": [h, w], "counts": list of lengths or compressed text}.
-
-    Raises:
-        ValueError: the value is of another form, or the lengths do not fill the size.
-    """
+    """A COCO annotation's run lengths {"size": [h, w], "counts": list of lengths or compressed text}. Raises ValueError
+    when the value is of another form, or the lengths do not fill the size."""
     size, counts = value.get("size"), value.get("counts")
     if not (isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)):
         raise ValueError("run lengths need a size of two whole numbers, height and width")

@@ -114,11 +114,8 @@ def open_split(
 
 
 def read_source(source: Place, annotation: Annotation | None, format: str = "auto", words: Words = WORDS) -> AnySource:
-    """The records of a data set that has this kind of annotation; of any kind but labels when None.
-
-    Raises:
-        UserError: it is missing, in no known format, cannot be read, or has no such annotations.
-    """
+    """The records of a data set that has this kind of annotation; of any kind but labels when None. Raises UserError
+    when it is missing, in no known format, cannot be read, or has no such annotations."""
     if annotation is not None:
         require_annotation(annotation)
     formats = _formats(annotation)
@@ -187,11 +184,7 @@ def is_digits(source: Place, format: str) -> bool:
 
 def given_val(found: AnySource, annotation: Annotation, val: Place, path: Path, words: Words) -> AnySource | None:
     """The other data set that --val names, as its part "val", or None when it names a part of `found`, which was read
-    from `path`.
-
-    Raises:
-        UserError: it names neither, or lists no images.
-    """
+    from `path`. Raises UserError when it names neither, or lists no images."""
     if str(val) in found.sizes and str(val) in ("val", "test"):
         return None
     if isinstance(found, MemorySource):
@@ -284,11 +277,8 @@ def _other_files(found: AnySource, val: str | None) -> list[str]:
 
 
 def _class_notes(name: str, train: AnnotatedSplit, val: AnnotatedSplit, classes: Sequence[str]) -> list[str]:
-    """Notes on classes without images or objects.
-
-    Raises:
-        UserError: there is no image to validate on, or no object to train on.
-    """
+    """Notes on classes without images or objects. Raises UserError when there is no image to validate on, or no object
+    to train on."""
     if not len(val):
         raise UserError(f"{name} has no validation images. Add some, or leave out --val to hold some out.")
     notes = []

@@ -152,11 +152,8 @@ class _Annotated:
         return self.images.path(index)
 
     def read(self, index: int, draft_size: int | None = None) -> Image.Image:
-        """Image `index`, upright, mode "L" or "RGB". `draft_size`: see `images.open_image`; only for training.
-
-        Raises:
-            UnreadableImage: the file cannot be read or decoded.
-        """
+        """Image `index`, upright, mode "L" or "RGB". `draft_size`: see `images.open_image`; only for training. Raises
+        UnreadableImage when the file cannot be read or decoded."""
         return self.images.read(index, draft_size)
 
     def select(self: _Selectable, indices: Sequence[int]) -> _Selectable:
@@ -306,11 +303,8 @@ def require_fraction(fraction: float) -> None:
 
 
 def hold_out(split: AnySplit, fraction: float, seed: int, num_classes: int) -> tuple[AnySplit, AnySplit]:
-    """Split `split` into (train, val), stratified by class; by image where images have no one class.
-
-    Raises:
-        UserError: there are too few images to have both.
-    """
+    """Split `split` into (train, val), stratified by class; by image where images have no one class. Raises UserError
+    when there are too few images to have both."""
     kept, held = stratified(split.labels, fraction, seed)
     if not held:
         few = f"there are too few images ({len(split)})"

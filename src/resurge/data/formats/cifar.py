@@ -130,11 +130,8 @@ def unpickle(data: bytes, name: str) -> object:
     """Read a pickle that may hold only numbers, text, bytes, lists, dictionaries and uint8 arrays.
 
     Nothing a pickle names is ever imported or called: the names that a pickled array needs stand for small classes of
-    ours, and any other name is an error.
-
-    Raises:
-        UserError: the pickle is damaged, or asks for anything else (a malicious file).
-    """
+    ours, and any other name is an error. Raises UserError when the pickle is damaged, or asks for anything else (a
+    malicious file)."""
     try:
         return _plain(_DataUnpickler(io.BytesIO(data), encoding="latin1").load())
     except UserError as error:

@@ -13,7 +13,7 @@ from typing import TypedDict, TypeGuard, cast
 from resurge.data.findings import Finding, broken_annotations, finding, number_of
 from resurge.data.formats.format import Format
 from resurge.data.mending import Mending
-from resurge.data.paths import PART_OF, PARTS, below, is_hidden, read_file
+from resurge.data.paths import PART_OF, PARTS, below, by_part, is_hidden, read_file
 from resurge.data.records import Fault, ObjectSource, RawObject, Record
 from resurge.data.regions import Polygons, RunLengths, coco_run_lengths, polygons
 from resurge.errors import UserError
@@ -103,12 +103,11 @@ def find_coco(path: Path) -> dict[str, Path]:
         found = _by_part([file for file in files if file.stem.lower().startswith("instances")] or files)
         if found:
             return found
-    inside: dict[str, Path] = {}
-    for part, names in PARTS.items():
-        files = [file for name in names for file in sorted((path / name).glob("*.json")) if _is_objects(file, False)]
-        if files:
-            inside[part] = files[0]
-    return inside
+
+    def inside(name: str) -> Path | None:
+        return next((file for file in sorted((path / name).glob("*.json")) if _is_objects(file, False)), None)
+
+    return by_part(inside)
 
 
 def _is_objects(file: Path, in_annotations: bool) -> bool:
@@ -149,23 +148,16 @@ class Document(TypedDict):
 
 
 def load_coco(file: Path) -> Document:
-    """The document in a COCO file. Raises UserError when it cannot be read, is cut short (the message has the byte), or
-    lacks one of the lists."""
+    """The document in a COCO file. Raises UserError when it cannot be read, is cut short, or lacks one of the lists."""
     data = read_file(file)
-    text = data.decode("utf-8-sig", "surrogateescape")
+    encoding = json.detect_encoding(data)
+    text = data.decode(encoding, "surrogateescape" if encoding.startswith("utf-8") else "replace")
     try:
         document = json.loads(text)
     except json.JSONDecodeError as error:
-        encoding = _other_encoding(data)
-        if encoding is not None:
-            raise UserError(
-                f"{file} is in {encoding}, and JSON is read in UTF-8. Save it again in UTF-8, or convert it: "
-                f"iconv -f {encoding} -t UTF-8."
-            ) from error
-        at = len(text[: error.pos].encode("utf-8", "surrogateescape")) + (3 if data[:3] == b"\xef\xbb\xbf" else 0)
-        what = "is damaged" if data.rstrip().endswith(b"}") and at < len(data.rstrip()) else "is cut short"
-        where = f"{error.msg} at byte {at:,} of {len(data):,}"
-        raise UserError(f"{file} {what}: {where}. Copy or download it again.") from error
+        damaged = text.rstrip().endswith("}") and error.pos < len(text.rstrip())
+        what = "is damaged" if damaged else "is cut short"
+        raise UserError(f"{file} {what}: {error}. Copy or download it again.") from error
     except RecursionError as error:
         raise UserError(f"{file} is nested too deeply to be a COCO file. Give another.") from error
     lists = [key for key, value in document.items() if isinstance(value, list)] if isinstance(document, dict) else []
@@ -176,14 +168,6 @@ def load_coco(file: Path) -> Document:
             "Expected an object with images, annotations and categories."
         )
     return cast(Document, document)
-
-
-def _other_encoding(data: bytes) -> str | None:
-    """UTF-16 or UTF-32, with the order of its bytes, if that is what makes JSON of these bytes; else None."""
-    found = json.detect_encoding(data)
-    if found.startswith("utf-8"):
-        return None
-    return found.upper() if data.decode(found, "replace").lstrip("\ufeff \t\r\n")[:1] in ("{", "[") else None
 
 
 def category_names(document: Document, file: Path, findings: list[Finding]) -> dict[int, str]:

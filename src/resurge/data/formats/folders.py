@@ -6,7 +6,7 @@ from pathlib import Path
 
 from resurge.data.findings import Finding, finding, number_of
 from resurge.data.formats.format import Format
-from resurge.data.paths import PART_OF, PARTS, find_images, is_sidecar, require_folder, subfolders
+from resurge.data.paths import PART_OF, by_part, find_images, is_sidecar, require_folder, slashed, subfolders
 from resurge.data.records import LabelRecord, LabelSource
 from resurge.errors import UserError
 
@@ -34,7 +34,7 @@ class Folders(Format):
         inside = [name for name in folders.values() if name]
         unused = [name for name in subfolders(path) if name not in inside] if inside else []
         name = path.resolve().name
-        how = f"the folders {', '.join(f'{each}/' for each in inside)} of {name}" if inside else f"the folder {name}"
+        how = f"the folders {slashed(inside)} of {name}" if inside else f"the folder {name}"
         return LabelSource(
             format=self.name, root=path, classes=trained, parts=parts, how=how, findings=tuple(findings),
             unused=tuple(unused), part_classes=classes,
@@ -94,11 +94,7 @@ def split_folders(root: Path) -> dict[str, str]:
     beside a val/ without class folders.
     """
     by_lower = {name.lower(): name for name in subfolders(root)}
-    found: dict[str, str] = {}
-    for part, options in PARTS.items():
-        for name in (by_lower[option] for option in options if option in by_lower):
-            if part not in found and subfolders(root / name):
-                found[part] = name
+    found = by_part(lambda name: by_lower[name] if name in by_lower and subfolders(root / by_lower[name]) else None)
     used = set(found.values())
     flat = [name for lower, name in by_lower.items() if PART_OF.get(lower) in ("train", "val") and name not in used]
     if flat and (found or all(lower in PART_OF for lower in by_lower)):

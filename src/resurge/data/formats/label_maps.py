@@ -12,7 +12,7 @@ from resurge.data.findings import Finding, without_image
 from resurge.data.formats.format import Format
 from resurge.data.images import EXTENSIONS, UnreadableImage, ending, read_indices
 from resurge.data.mending import Mending
-from resurge.data.paths import PARTS, find_images, read_file, read_lines, subfolders
+from resurge.data.paths import PARTS, below, find_images, read_file, read_lines, slashed, subfolders
 from resurge.data.records import UNKNOWN, MaskRecord, MaskSource, plain_meaning, unknown_values
 from resurge.data.splits import IGNORE
 from resurge.errors import UserError
@@ -90,7 +90,7 @@ class Ade20k(_LabelMaps):
         return MaskSource(
             format=self.name, root=path, classes=_ade20k_names(path / "objectInfo150.txt"),
             parts={part: paired(path, images, masks)[0] for part, (images, masks) in folders.items()},
-            how=f"the folders {', '.join(f'{images}/' for images, _ in folders.values())}",
+            how=f"the folders {slashed(images for images, _ in folders.values())}",
             meaning=tuple(IGNORE if v == 0 else v - 1 if v in classes else UNKNOWN for v in range(256)),
         )  # fmt: skip
 
@@ -201,28 +201,36 @@ def _stripped(root: Path, text: str) -> str:
     return next((option for option in options if (root / option).is_file()), "/".join(words[-2:]))
 
 
-def _child(root: Path, options: tuple[str, ...]) -> str | None:
-    by_lower = {name.lower(): name for name in subfolders(root)} if root.is_dir() else {}
-    return next((by_lower[option] for option in options if option in by_lower), None)
+Steps = tuple[tuple[str, ...], ...]
 
 
 def find_pairs(root: Path) -> dict[str, tuple[str, str]]:
     """Folders of (images, masks) by part; "" when they are not split; {} for another layout."""
-    images, masks = _child(root, _IMAGE_FOLDERS), _child(root, _MASK_FOLDERS)
     found: dict[str, tuple[str, str]] = {}
     for part, names in PARTS.items():
-        inside = _child(root, names)
-        if inside is not None:
-            one, other = _child(root / inside, _IMAGE_FOLDERS), _child(root / inside, _MASK_FOLDERS)
-            if one is not None and other is not None:
-                found[part] = (f"{inside}/{one}", f"{inside}/{other}")
-        if images is not None and masks is not None:
-            one, other = _child(root / images, names), _child(root / masks, names)
-            if one is not None and other is not None:
-                found[part] = (f"{images}/{one}", f"{masks}/{other}")
-    if not found and images is not None and masks is not None:
-        found[""] = (images, masks)
-    return {part: (one, other) for part, (one, other) in found.items() if find_images(root, other)[0]}
+        outside = _pair(root, (_IMAGE_FOLDERS, names), (_MASK_FOLDERS, names))
+        if both := outside or _pair(root, (names, _IMAGE_FOLDERS), (names, _MASK_FOLDERS)):
+            found[part] = both
+    if not found and (both := _pair(root, (_IMAGE_FOLDERS,), (_MASK_FOLDERS,))):
+        found[""] = both
+    return {part: (images, masks) for part, (images, masks) in found.items() if find_images(root, masks)[0]}
+
+
+def _pair(root: Path, images: Steps, masks: Steps) -> tuple[str, str] | None:
+    one, other = _folder(root, images), _folder(root, masks)
+    return (one, other) if one and other else None
+
+
+def _folder(root: Path, steps: Steps) -> str:
+    """The folder below `root` that has one of the names of each step, whatever their case; "" for none."""
+    place = root
+    for names in steps:
+        by_lower = {name.lower(): name for name in subfolders(place)}
+        name = next((by_lower[name] for name in names if name in by_lower), None)
+        if name is None:
+            return ""
+        place /= name
+    return below(root, place)
 
 
 def paired(root: Path, images: str, masks: str) -> tuple[tuple[MaskRecord, ...], list[str]]:

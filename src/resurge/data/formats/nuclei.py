@@ -11,7 +11,7 @@ from resurge.data.findings import Finding, finding
 from resurge.data.formats.format import Format
 from resurge.data.images import UnreadableImage, is_image_name, read_indices
 from resurge.data.mending import Mending
-from resurge.data.paths import PART_OF, PARTS, below, is_hidden, subfolders, upright_size
+from resurge.data.paths import PART_OF, below, by_part, is_hidden, subfolders, upright_size
 from resurge.data.records import Fault, ObjectSource, RawObject, Record
 from resurge.data.regions import run_lengths_of
 
@@ -53,15 +53,9 @@ class Nuclei(Format):
 
 def _parts(path: Path) -> dict[str, str]:
     """Folders that hold image folders, by part; "" for `path` itself."""
-    names = subfolders(path)
-    found: dict[str, str] = {}
-    for part, options in PARTS.items():
-        for name in names:
-            if part not in found and name.lower() in options and _holds(path / name):
-                found[part] = name
-    if not found and not any(name.lower() in PART_OF for name in names) and _holds(path):
-        found[""] = ""
-    return found
+    names = {name.lower(): name for name in subfolders(path)}
+    found = by_part(lambda name: names[name] if name in names and _holds(path / names[name]) else None)
+    return found or ({"": ""} if not names.keys() & PART_OF.keys() and _holds(path) else {})
 
 
 def _holds(folder: Path) -> bool:

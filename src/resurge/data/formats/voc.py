@@ -16,7 +16,7 @@ from resurge.data.findings import Finding, broken_annotations, finding
 from resurge.data.formats.format import Format
 from resurge.data.images import EXTENSIONS
 from resurge.data.mending import Mending
-from resurge.data.paths import PARTS, below, read_file, read_lines, upright_size
+from resurge.data.paths import below, by_part, read_file, read_lines, slashed, upright_size
 from resurge.data.records import Fault, ObjectSource, RawObject, Record, counted_classes
 from resurge.errors import UserError
 
@@ -42,7 +42,7 @@ class Voc(Format):
         broken: list[Path] = []
         parts: dict[str, tuple[Record, ...]] = {}
         folders = _folders(path)
-        how = "the folder" if "" in folders else f"the folders {', '.join(f'{name}/' for name, _ in folders.values())}"
+        how = "the folder" if "" in folders else f"the folders {slashed(name for name, _ in folders.values())}"
         for part, (beside, images) in folders.items():
             stems = {part: sorted(file.stem for file in (path / beside).glob("*.xml"))}
             if lists := _lists(path, findings) if not part and beside else {}:
@@ -91,12 +91,7 @@ def _folders(path: Path) -> dict[str, tuple[str, str]]:
         return {"": (ANNOTATIONS, next((name for name in (IMAGES, "images") if (path / name).is_dir()), IMAGES))}
     if _has_xml(path):
         return {"": ("", "")}
-    found: dict[str, tuple[str, str]] = {}
-    for part, names in PARTS.items():
-        for name in names:
-            if part not in found and _has_xml(path / name):
-                found[part] = (name, name)
-    return found
+    return by_part(lambda name: (name, name) if _has_xml(path / name) else None)
 
 
 def _has_xml(folder: Path) -> bool:
@@ -106,18 +101,14 @@ def _has_xml(folder: Path) -> bool:
 def _lists(path: Path, findings: list[Finding]) -> dict[str, list[str]]:
     """Image stems by part from ImageSets/Main; trainval counts as training where there is no train."""
     found: dict[str, list[str]] = {}
-    for part, options in (("train", ("train", "trainval")), ("val", ("val", "valid")), ("test", ("test",))):
-        for option in options:
-            file = path / LISTS / f"{option}.txt"
-            if file.is_file() and part not in found:
-                stems = read_lines(file)
-                unique = list(dict.fromkeys(stems))
-                if len(unique) < len(stems):
-                    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
-                    message = f"{below(path, file)} lists {len(twice)} image(s) more than once: {', '.join(twice[:3])}"
-                    findings.append(finding("listed-twice", twice, message))
-                if unique:
-                    found[part] = unique
+    for name, part in {"trainval": "train", "train": "train", "valid": "val", "val": "val", "test": "test"}.items():
+        file = path / LISTS / f"{name}.txt"
+        stems = read_lines(file) if file.is_file() else []
+        if twice := sorted({stem for stem, count in Counter(stems).items() if count > 1}):
+            message = f"{below(path, file)} lists {len(twice)} image(s) more than once: {', '.join(twice[:3])}"
+            findings.append(finding("listed-twice", twice, message))
+        if stems:
+            found[part] = list(dict.fromkeys(stems))
     return found
 
 

@@ -20,7 +20,7 @@ import yaml
 from resurge.data.findings import without_image
 from resurge.data.formats.format import Format
 from resurge.data.mending import Mending
-from resurge.data.paths import PARTS, below, find_images, read_file, read_lines, upright_size
+from resurge.data.paths import PARTS, below, by_part, find_images, read_file, read_lines, slashed, upright_size
 from resurge.data.records import Box, Fault, ObjectSource, RawObject, Record
 from resurge.data.regions import Polygons, polygons
 from resurge.errors import UserError
@@ -59,8 +59,7 @@ class Yolo(Format):
         else:
             folders = _label_folders(root)
             images = {part: find_images(root, folder)[0] for part, folder in folders.items()}
-            how = f"the folders {', '.join(f'{folder}/' for folder in folders.values())}"
-            how = "the folders images/ and labels/" if "" in folders else how
+            how = f"the folders {'images/ and labels/' if '' in folders else slashed(folders.values())}"
         names = names or class_file(root)
         parts: dict[str, tuple[Record, ...]] = {}
         with ThreadPoolExecutor(4) as pool:
@@ -110,19 +109,17 @@ def find_yaml(path: Path) -> Path | None:
 
 def _label_folders(root: Path) -> dict[str, str]:
     """Folders of images by part, where folders with text files stand in their place under labels/."""
-    found: dict[str, str] = {}
-    for part, names in PARTS.items():
-        for name in names:
-            for images, labels in ((f"images/{name}", f"labels/{name}"), (f"{name}/images", f"{name}/labels")):
-                if part not in found and (root / images).is_dir() and _has_text(root / labels):
-                    found[part] = images
-    if not found and (root / "images").is_dir() and _has_text(root / "labels"):
-        found[""] = "images"
-    return found
+
+    def inside(name: str) -> str | None:
+        places = ((f"images/{name}", f"labels/{name}"), (f"{name}/images", f"{name}/labels"))
+        return next((images for images, labels in places if _holds_pair(root / images, root / labels)), None)
+
+    whole = {"": "images"} if _holds_pair(root / "images", root / "labels") else {}
+    return by_part(inside) or whole
 
 
-def _has_text(folder: Path) -> bool:
-    return folder.is_dir() and any(file.name not in _CLASSES for file in folder.glob("*.txt"))
+def _holds_pair(images: Path, labels: Path) -> bool:
+    return images.is_dir() and any(file.name not in _CLASSES for file in labels.glob("*.txt"))
 
 
 def class_file(root: Path) -> tuple[str, ...]:
@@ -214,21 +211,18 @@ def _record(root: Path, name: str, size: tuple[int, int] | None, names: tuple[st
     file = label_file(root, name)
     if not file.is_file():
         return Record(name, (), size)
-    lines = _lines_of(read_file(file))
-    objects = tuple(_object(key, line, at, size, names) for key, line, at in lines)
+    objects = tuple(_object(key, line, size, names) for key, line in _lines_of(read_file(file)))
     return Record(name, objects, size, None, file)
 
 
-def _lines_of(data: bytes) -> Iterator[tuple[int, str, int]]:
-    """(number from 0, text, byte where it begins) of the lines that are not empty."""
-    at = 0
+def _lines_of(data: bytes) -> Iterator[tuple[int, str]]:
+    """(number from 0, text) of the lines that are not empty."""
     for number, line in enumerate(data.split(b"\n")):
         if line.strip():
-            yield number, line.decode("utf-8", "replace").strip("\ufeff \r\t"), at
-        at += len(line) + 1
+            yield number, line.decode("utf-8", "replace").strip("\ufeff \r\t")
 
 
-def _object(key: int, line: str, at: int, size: tuple[int, int] | None, names: tuple[str, ...]) -> RawObject:
+def _object(key: int, line: str, size: tuple[int, int] | None, names: tuple[str, ...]) -> RawObject:
     fields = line.split()
     thing = RawObject(f"line {key + 1}", key, "")
     try:
@@ -239,7 +233,7 @@ def _object(key: int, line: str, at: int, size: tuple[int, int] | None, names: t
     except (ValueError, OverflowError):
         numbers, index = [], -1
     if len(numbers) != 4 and (len(numbers) < 6 or len(numbers) % 2):
-        message = f"byte {at:,}: {line[:60]!r} is neither `class cx cy w h` nor an outline of 3 points or more"
+        message = f"{line[:60]!r} is neither `class cx cy w h` nor an outline of 3 points or more"
         return replace(thing, fault=Fault("bad-object", message, stops=True))
     thing = replace(thing, label=str(index))
     if index < 0 or (names and index >= len(names)):
@@ -275,7 +269,7 @@ def _mended(
     mending: Mending, record: Record, data: bytes, size: tuple[int, int], counted: Counter[str]
 ) -> Iterator[str]:
     things = {thing.key: thing for thing in record.objects}
-    for number, line, _ in _lines_of(data):
+    for number, line in _lines_of(data):
         thing = things[number]
         box = mending.box(thing, size, counted)
         if box is not None:
