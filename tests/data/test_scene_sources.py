@@ -98,13 +98,6 @@ def test_what_is_in_no_format(tmp_path):
         open_data(tmp_path / "x", annotation="maps")
     with pytest.raises(UserError, match=r"no folder .*nowhere"):
         open_data(tmp_path / "nowhere", annotation="boxes")
-    with pytest.raises(UserError, match="Did you mean 'coco'"):
-        open_data(tmp_path / "x", annotation="boxes", format="cocco")
-    for format in (name for name, each in FORMATS.items() if "labels" not in each.annotations):
-        with pytest.raises(UserError, match=f"is not in the format '{format}'"):
-            open_data(tmp_path / "x", annotation="boxes", format=format)
-    with pytest.raises(UserError, match="unknown data format 'coco'; use one of auto, digits, csv"):
-        open_data(tmp_path / "x", format="coco")
 
 
 def test_the_other_task_is_named(tmp_path):

@@ -216,10 +216,6 @@ def test_other_wrong_sources_are_explained(tmp_path, monkeypatch):
         open_data(table(tmp_path / "x.zip", "x"))
     with pytest.raises(UserError, match="fraction"):
         open_data(tmp_path / "photos", val_fraction=1.5)
-    with pytest.raises(UserError, match="Did you mean 'folder'"):
-        open_data(tmp_path / "photos", format="foldr")
-    with pytest.raises(UserError, match="is not in the format 'cifar'"):
-        open_data(tmp_path / "photos", format="cifar")
     with pytest.raises(UserError, match="nor a file or folder"):
         open_data(tmp_path / "photos", val=tmp_path / "nowhere")
     monkeypatch.setattr(os, "access", lambda *_: False)  # as for a user who may not read it

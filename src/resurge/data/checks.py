@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -25,7 +26,7 @@ from resurge.data.findings import (
     oddities,
     unreadable,
 )
-from resurge.data.images import MAX_PIXELS, UnreadableImage, read_indices
+from resurge.data.images import UnreadableImage, read_indices
 from resurge.data.mending import Look, MaskFacts
 from resurge.data.paths import Place, user_path
 from resurge.data.records import (
@@ -140,24 +141,20 @@ def _most(counts: dict[str, int], total: int, share: bool) -> str:
 
 
 def check_data(
-    source: Place, *, annotation: Annotation | None = None, words: Words = WORDS, val: Place | None = None,
-    format: str = "auto", max_pixels: int = MAX_PIXELS, threads: int = 2,
-) -> tuple[CheckReport, Look | None]:  # fmt: skip
+    source: Place, *, annotation: Annotation | None = None, words: Words = WORDS, val: Place | None = None
+) -> tuple[CheckReport, Look | None]:
     """Read everything of a data set and report what would disturb training or falsify its figures.
 
-    Without an `annotation` the folder decides. `source`, `val`, `words` and `format` are those of `sources.open_data`.
-    Nothing is changed on disk. The second value is what `fix.mend` starts from; None for labels and for what is held
-    in memory.
+    Without an `annotation` the folder decides. `source`, `val` and `words` are those of `sources.open_data`. Nothing is
+    changed on disk. The second value is what `fix.mend` starts from; None for labels and for what is held in memory.
 
     Raises:
         UserError: there is nothing to check: the source is missing, empty, in no known format or cannot be read.
     """
     path = user_path(source)
-    if annotation is None and (
-        format != "auto" or is_digits(source, format) or not path.exists() or not recognise(path)
-    ):
+    if annotation is None and (is_digits(source) or not path.exists() or not recognise(path)):
         annotation = "labels"
-    found = read_source(source, annotation, format, words)
+    found = read_source(source, annotation, words)
     kind: Annotation = (
         "maps" if isinstance(found, MaskSource) else "boxes" if isinstance(found, ObjectSource) else "labels"
     )
@@ -166,10 +163,11 @@ def check_data(
         return _memory_report(found, val), None
     if held is not None:
         found = found.joined(held.moved(found.root))
-    names = {record.name: None for record in found.records}
-    with ThreadPoolExecutor(threads) as pool:
-        facts = dict(zip(names, pool.map(lambda name: examine_file(found.root, name, max_pixels), names), strict=True))
-        masks = _read_masks(found, pool, max_pixels) if isinstance(found, MaskSource) else {}
+    root, names = found.root, list(dict.fromkeys(record.name for record in found.records))
+    with ThreadPoolExecutor(2) as pool:
+        facts = dict(zip(names, pool.map(lambda name: examine_file(root, name), names), strict=True))
+        masked = sorted({record.mask for record in found.records if isinstance(record, MaskRecord) and record.mask})
+        masks = dict(zip(masked, pool.map(lambda name: _examine_mask(root / name), masked), strict=True))
     findings = [*found.findings, *unreadable((fact.name, fact.error) for fact in facts.values())]
     findings += oddities(facts.values())
     entries = [Entry(part or "train", record.label if isinstance(record, LabelRecord) else "", record.name)
@@ -191,16 +189,12 @@ def check_data(
     return _report(str(source), findings, stats | image_stats(facts.values())), look
 
 
-def _read_masks(found: MaskSource, pool: ThreadPoolExecutor, max_pixels: int) -> dict[str, MaskFacts]:
-    def read(name: str) -> MaskFacts:
-        try:
-            values = read_indices(found.root / name, max_pixels)
-        except UnreadableImage as error:
-            return MaskFacts(error=error)
-        return MaskFacts((values.shape[1], values.shape[0]), np.bincount(values.reshape(-1)))
-
-    names = sorted({record.mask for record in found.records if record.mask})
-    return dict(zip(names, pool.map(read, names), strict=True))
+def _examine_mask(file: Path) -> MaskFacts | UnreadableImage:
+    try:
+        values = read_indices(file)
+    except UnreadableImage as error:
+        return error
+    return MaskFacts((values.shape[1], values.shape[0]), np.bincount(values.reshape(-1)))
 
 
 def _memory_report(found: MemorySource, val: Place | None) -> CheckReport:
@@ -366,8 +360,8 @@ def _check_mask(look: Look, source: MaskSource, record: MaskRecord, findings: li
         findings.append(finding("missing-mask", (record.name,), f"{record.name}: there is no mask for this image"))
         return total
     facts = look.masks[record.mask]
-    if facts.counts is None:
-        findings += unreadable([(record.mask, facts.error)])
+    if isinstance(facts, UnreadableImage):
+        findings += unreadable([(record.mask, facts)])
         return total
 
     def add(kind: str, what: str, remedy: str = "") -> None:

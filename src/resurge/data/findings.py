@@ -80,13 +80,13 @@ class Facts:
     error: UnreadableImage | None = None
 
 
-def examine_file(root: Path, name: str, max_pixels: int) -> Facts:
+def examine_file(root: Path, name: str) -> Facts:
     """Decode an image: its header and a digest of its pixels, or why it cannot be read."""
     size = 0
     try:
         data = read_bytes(root / name)
         size = len(data)
-        header, image = decode(data, name, max_pixels)
+        header, image = decode(data, name)
     except UnreadableImage as error:
         return Facts(name, size, error=error)
     digest = hashlib.blake2b(repr((image.mode, image.size)).encode(), digest_size=16)

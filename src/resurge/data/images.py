@@ -127,32 +127,22 @@ def ending(name: str) -> str:
     return dot + last.lower() if stem else ""
 
 
-def open_image(
-    source: str | os.PathLike[str] | bytes,
-    *,
-    max_pixels: int = MAX_PIXELS,
-    draft_size: int | None = None,
-    name: str = "",
-) -> Image.Image:
-    """Decode the whole image: upright (EXIF orientation applied), 8 bits, mode "L" or "RGB".
+def open_image(source: str | os.PathLike[str] | bytes, draft_size: int | None = None) -> Image.Image:
+    """Decode a file, given by its path or its bytes: upright (EXIF orientation applied), 8 bits, mode "L" or "RGB".
 
     Transparent pixels are laid over white, palettes are resolved, CMYK and other colour spaces converted; 16-bit
     values are divided by 257, and 32-bit and floating point ones scaled as `to_eight_bits` says. Of an animation or a
     multi-page file the first picture is taken.
 
     Args:
-        source: a path, or the bytes of a file.
-        max_pixels: refuse images with more pixels than this, before any pixel is decoded.
         draft_size: allow a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size as long as its shorter side keeps at
             least this many pixels. Deterministic, several times faster, but other pixels: for training only.
-        name: what to call the image in errors when `source` is bytes.
 
     Raises:
         UnreadableImage: (a UserError) the file is missing, forbidden, empty, no image, truncated, damaged, too large.
     """
-    if isinstance(source, bytes):
-        return decode(source, name or "<bytes>", max_pixels, draft_size)[1]
-    return decode(read_bytes(source), name or os.fspath(source), max_pixels, draft_size)[1]
+    data, name = (source, "<bytes>") if isinstance(source, bytes) else (read_bytes(source), os.fspath(source))
+    return decode(data, name, draft_size=draft_size)[1]
 
 
 def decode(
@@ -180,30 +170,20 @@ def read_header(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> ImageHe
         return ImageHeader(str(image.format), image.mode, image.size, _orientation(image), image.has_transparency_data)
 
 
-def open_mask(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """A mask as it is stored: nothing is converted, scaled or turned. Raises UnreadableImage when the file is missing,
-    no image, damaged, too large, or in a lossy format."""
-    name = os.fspath(path)
-    data = read_bytes(path)
+def read_indices(path: str | os.PathLike[str]) -> np.ndarray:
+    """The values of a mask as they are stored: uint8 (H, W), or int32 (H, W) where they do not fit. Of an image with a
+    palette the palette's indices; of a coloured one that holds grey the grey; of an image of one bit 0 and 1.
+
+    Raises:
+        UnreadableImage: as `open_image`; or the format is lossy, or it holds colours instead of indices.
+    """
+    name, data = os.fspath(path), read_bytes(path)
     with _decoding(name):
-        image = _open(data, name, max_pixels)
+        image = _open(data, name, MAX_PIXELS)
         if image.format not in _MASK_FORMATS:
             message = f"is a {image.format}, which changes values; masks hold class indices. Save masks as PNG."
             raise UnreadableImage("corrupt", name, message)
-        image.load()
-        return image
-
-
-def read_indices(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """The values of a mask: uint8 (H, W), or int32 (H, W) where they do not fit. Of an image with a palette the
-    palette's indices; of a coloured one that holds grey the grey; of an image of one bit 0 and 1. Raises
-    UnreadableImage as `open_mask`, or when it holds colours instead of indices."""
-    return mask_values(open_mask(path, max_pixels), os.fspath(path))
-
-
-def mask_values(image: Image.Image, name: str) -> np.ndarray:
-    """See `read_indices`."""
-    values = np.asarray(image)
+        values = np.asarray(image)
     if values.ndim == 3:
         colours = values[..., :3] if values.shape[2] >= 3 else values[..., :1]
         if (colours != colours[..., :1]).any():
@@ -291,7 +271,7 @@ def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
     if width * height > max_pixels:
         message = (
             f"announces {width} x {height} = {width * height:,} pixels in {len(data):,} bytes, more than the limit of "
-            f"{max_pixels:,}. Make it smaller, or raise max_pixels if you trust it."
+            f"{max_pixels:,}. Make it smaller."
         )
         raise UnreadableImage("too-large", name, message)
     if width * height == 0:

@@ -18,12 +18,10 @@ from resurge.errors import UserError
 
 @dataclass(frozen=True)
 class MaskFacts:
-    """What reading a mask gave: pixels by value (length 65536 at most), its size (width, height), or the reason why
-    not."""
+    """What reading a mask gave: its size (width, height) and its pixels by value (length 65536 at most)."""
 
-    size: tuple[int, int] = (0, 0)
-    counts: np.ndarray | None = None
-    error: UnreadableImage | None = None
+    size: tuple[int, int]
+    counts: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Look:
 
     source: ObjectSource | MaskSource
     images: dict[str, Facts]
-    masks: dict[str, MaskFacts]
+    masks: dict[str, MaskFacts | UnreadableImage]
 
     def size(self, name: str) -> tuple[int, int] | None:
         """(width, height) of an image, upright; None when it cannot be read."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from resurge.data.annotations import Annotation
 from resurge.data.findings import KINDS, Finding, number_of, some
-from resurge.data.images import MAX_PIXELS, UnreadableImage, read_indices
+from resurge.data.images import UnreadableImage, read_indices
 from resurge.data.paths import below, present
 from resurge.data.regions import Polygons, RunLengths
 from resurge.data.splits import IGNORE, FileImages, Files, MaskSplit, Objects, ObjectSplit, Split
@@ -136,7 +136,7 @@ class Source(ABC, Generic[AnyRecord]):
         return tuple(record for records in self.parts.values() for record in records)
 
     @abstractmethod
-    def part(self, name: str, classes: Sequence[str], annotation: Annotation, max_pixels: int = MAX_PIXELS) -> Part:
+    def part(self, name: str, classes: Sequence[str], annotation: Annotation) -> Part:
         """The images of a part with labels that are indices into `classes`. Raises UserError when there is a class that
         `classes` lacks, or no image is left."""
 
@@ -222,7 +222,7 @@ class LabelSource(Source[LabelRecord]):
         names = tuple(dict.fromkeys(name for names in self.part_classes.values() for name in names))
         return replace(self, parts={"": self.records}, part_classes={"": names})
 
-    def part(self, name: str, classes: Sequence[str], annotation: Annotation, max_pixels: int = MAX_PIXELS) -> Part:
+    def part(self, name: str, classes: Sequence[str], annotation: Annotation) -> Part:
         records = self.parts[name]
         index = {name: i for i, name in enumerate(classes)}
         if self.table is not None:
@@ -235,7 +235,7 @@ class LabelSource(Source[LabelRecord]):
             records = tuple(sorted(records, key=lambda record: index[record.label]))
         names = tuple(record.name for record in records)
         labels = tuple(index[record.label] for record in records)
-        return Split(names, labels, FileImages(self.root, names, max_pixels)), []
+        return Split(names, labels, FileImages(self.root, names)), []
 
 
 def _require_files(root: Path, records: Sequence[LabelRecord], table: Path) -> None:
@@ -264,7 +264,7 @@ class MemorySource(Source[LabelRecord]):
     def default_size(self, side: int | None) -> int:
         return self.side
 
-    def part(self, name: str, classes: Sequence[str], annotation: Annotation, max_pixels: int = MAX_PIXELS) -> Part:
+    def part(self, name: str, classes: Sequence[str], annotation: Annotation) -> Part:
         split = self.splits[name]
         if tuple(classes) == self.classes:
             return split, []
@@ -287,7 +287,7 @@ class ObjectSource(Source[Record]):
                 if thing.fault is not None and thing.fault.stops:
                     raise UserError(f"{record.source}, {thing.where}, {thing.fault.message}")
 
-    def part(self, name: str, classes: Sequence[str], annotation: Annotation, max_pixels: int = MAX_PIXELS) -> Part:
+    def part(self, name: str, classes: Sequence[str], annotation: Annotation) -> Part:
         records, with_masks = self.parts[name], annotation == "masks"
         there = present(self.root, [record.name for record in records])
         kept = [record for record in records if record.name in there]
@@ -309,7 +309,7 @@ class ObjectSource(Source[Record]):
             notes.append(f"{are} not there: {some(gone, 3)}")
         for kind, where in dropped.items():
             notes += _left_out(where, KINDS[kind]["left out"], KINDS[kind]["left out (many)"])
-        return ObjectSplit(names, FileImages(self.root, names, max_pixels), objects, tuple(ids)), notes
+        return ObjectSplit(names, FileImages(self.root, names), objects, tuple(ids)), notes
 
 
 def examine(thing: RawObject, size: tuple[int, int] | None) -> tuple[Box | None, Fault | None]:
@@ -382,7 +382,7 @@ class MaskSource(Source[MaskRecord]):
         mask = None if record.mask is None else below(root, self.root / record.mask)
         return MaskRecord(below(root, self.root / record.name), mask)
 
-    def part(self, name: str, classes: Sequence[str], annotation: Annotation, max_pixels: int = MAX_PIXELS) -> Part:
+    def part(self, name: str, classes: Sequence[str], annotation: Annotation) -> Part:
         records, meaning = self.parts[name], self.meaning
         if tuple(classes) != self.classes:
             moved = _moved_labels(self.name, self.classes, classes, "Give both the same classes.txt.")
@@ -397,8 +397,8 @@ class MaskSource(Source[MaskRecord]):
         notes = _left_out(gone, "image is not there and", "images are not there and")
         notes += _left_out(bare, "image is without a mask and", "images are without a mask and")
         names = tuple(record.name for record in kept)
-        maps = LabelFiles(self.root, tuple(record.mask or "" for record in kept), meaning, max_pixels)
-        return MaskSplit(names, FileImages(self.root, names, max_pixels), maps), notes
+        maps = LabelFiles(self.root, tuple(record.mask or "" for record in kept), meaning)
+        return MaskSplit(names, FileImages(self.root, names), maps), notes
 
 
 @dataclass(frozen=True)
@@ -407,13 +407,12 @@ class LabelFiles(Files):
     unknown."""
 
     meaning: tuple[int, ...]
-    max_pixels: int = MAX_PIXELS
 
     def read(self, index: int) -> np.ndarray:
         """uint8 (H, W): class indices, and IGNORE. Raises UnreadableImage when the file cannot be read as a mask, or
         has an index out of range."""
         path = self.path(index)
-        values = read_indices(path, self.max_pixels)
+        values = read_indices(path)
         strange = unknown_values(np.bincount(values.reshape(-1)), self.meaning)
         if strange:
             message = (

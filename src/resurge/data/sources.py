@@ -11,7 +11,6 @@ from resurge.data.findings import number_of
 from resurge.data.formats import FORMATS
 from resurge.data.formats.digits import read_digits
 from resurge.data.formats.format import AnySource, Format
-from resurge.data.images import MAX_PIXELS
 from resurge.data.paths import Place, require_folder, subfolders, user_path
 from resurge.data.records import AnnotatedSplit, LabelSource, MaskSource, MemorySource, ObjectSource
 from resurge.data.splits import DataBundle, ObjectSplit, Split, hold_out, peek, require_fraction
@@ -20,7 +19,7 @@ from resurge.errors import UserError, suggest
 
 def open_data(
     source: Place, *, annotation: Annotation = "labels", words: Words = WORDS, val: Place | None = None, seed: int = 0,
-    val_fraction: float | None = None, format: str = "auto", max_pixels: int = MAX_PIXELS,
+    val_fraction: float | None = None,
 ) -> DataBundle:  # fmt: skip
     """Open a data set; images are decoded when they are read.
 
@@ -38,34 +37,30 @@ def open_data(
             a share of each training class (without classes of images: of all images) chosen by `seed`.
         seed: of that choice; has no effect when the source has validation images.
         val_fraction: share of the training images to hold out; None means 0.2, and 0.1 from 10,000 images on.
-        format: one of `FORMATS`, when "auto" guesses wrongly.
-        max_pixels: largest image that will be decoded.
 
     Raises:
         UserError: the source is missing, empty, of an unknown kind or inconsistent; the message says what to do.
     """
     if val_fraction is not None:
         require_fraction(val_fraction)
-    hint = _other_annotation(source, annotation, format, words)
+    hint = _other_annotation(user_path(source), words) if annotation == "labels" else ""
     try:
-        found = read_source(source, annotation, format, words)
+        found = read_source(source, annotation, words)
         found.require_sound()
         held = None if val is None else given_val(found, annotation, val, user_path(source), words)
         if held is not None:
             held.require_sound()
-        return make_bundle(found, annotation, held, val, seed, val_fraction, max_pixels, hint=hint)
+        return make_bundle(found, annotation, held, val, seed, val_fraction, hint=hint)
     except UserError as error:
         if not hint:
             raise
         raise UserError(f"{error} It {hint}.") from error
 
 
-def _other_annotation(source: Place, annotation: Annotation, format: str, words: Words) -> str:
+def _other_annotation(path: Path, words: Words) -> str:
     """What a folder looks like that does not seem to be meant for labels; else an empty string."""
-    path = user_path(source)
-    if annotation != "labels" or format not in ("auto", "folder") or not path.is_dir():
-        return ""
-    if (found := recognise(path)) is None:
+    found = recognise(path) if path.is_dir() else None
+    if found is None:
         return ""
     meant = " or ".join(words[annotation] for annotation in found[0].annotations)
     return f"looks like data in the format {found[0].name}, for {meant}"
@@ -73,8 +68,7 @@ def _other_annotation(source: Place, annotation: Annotation, format: str, words:
 
 def open_split(
     source: Place, *, annotation: Annotation = "labels", words: Words = WORDS, split: str = "auto",
-    classes: Sequence[str] | None = None, seed: int = 0, val_fraction: float | None = None, format: str = "auto",
-    max_pixels: int = MAX_PIXELS,
+    classes: Sequence[str] | None = None, seed: int = 0, val_fraction: float | None = None,
 ) -> tuple[AnnotatedSplit, tuple[str, ...], str]:  # fmt: skip
     """Images to evaluate on: (split, class names, sentence that says which images these are).
 
@@ -88,7 +82,7 @@ def open_split(
     options = ("auto", "train", "val", "test", "all")
     if split not in options:
         raise UserError(f"unknown split {split!r}; use one of {', '.join(options)}.{suggest(split, options)}")
-    found = read_source(source, annotation, format, words)
+    found = read_source(source, annotation, words)
     found.require_sound()
     whole = "" in found.sizes
     if split == "all" and not whole:
@@ -104,50 +98,41 @@ def open_split(
         if not found.sizes[part]:
             raise UserError(f"{what} lists no images. Add their entries, or evaluate on other data.")
         names = tuple(classes) if classes is not None else found.classes_of(part)
-        return found.part(part, names, annotation, max_pixels)[0], names, what
+        return found.part(part, names, annotation)[0], names, what
     names = tuple(classes or found.classes)
-    bundle = make_bundle(found, annotation, None, None, seed, val_fraction, max_pixels, names)
+    bundle = make_bundle(found, annotation, None, None, seed, val_fraction, names)
     name = split if split != "auto" else ("test" if bundle.test is not None else "val")
     if name not in bundle.splits():
         raise UserError(f"{source} has no {name} split; it has {', '.join(bundle.splits())}.")
     return bundle.splits()[name], bundle.classes, f"the {name} split of {bundle.name} ({bundle.how})"
 
 
-def read_source(source: Place, annotation: Annotation | None, format: str = "auto", words: Words = WORDS) -> AnySource:
+def read_source(source: Place, annotation: Annotation | None, words: Words = WORDS) -> AnySource:
     """The records of a data set that has this kind of annotation; of any kind but labels when None. Raises UserError
     when it is missing, in no known format, cannot be read, or has no such annotations."""
     if annotation is not None:
         require_annotation(annotation)
-    formats = _formats(annotation)
-    if format not in ("auto", "digits", *formats):
-        options = ("auto", "digits", *formats)
-        raise UserError(f"unknown data format {format!r}; use one of {', '.join(options)}.{suggest(format, options)}")
-    if is_digits(source, format):
+    if is_digits(source):
         return read_digits(annotation or "labels")
     path = user_path(source)
     if not path.exists() and not (annotation == "labels" and FORMATS["csv"].recognise(path)):
         require_folder(path)
-    if format == "auto":
-        known = recognise(path, annotation)
-        if known is None:
-            served = [each for each in formats.values() if annotation is None or annotation in each.annotations]
-            expected = "; ".join(each.expected for each in served)
-            raise UserError(f"{path} is in no format of annotations that is known. Expected one of: {expected}.")
-    elif formats[format].recognise(path):
-        known = formats[format], path
-    else:
-        raise UserError(f"{path} is not in the format {format!r}. Expected {formats[format].expected}.")
-    found = known[0].read(known[1])
+    known = recognise(path, annotation)
+    if known is None:
+        served = (each for each in _formats(annotation) if annotation is None or annotation in each.annotations)
+        expected = "; ".join(each.expected for each in served)
+        raise UserError(f"{path} is in no format of annotations that is known. Expected one of: {expected}.")
+    format, place = known
+    found = format.read(place)
     if annotation is not None:
         _require_served(found, annotation, words)
     return found
 
 
-def _formats(annotation: Annotation | None) -> dict[str, Format]:
+def _formats(annotation: Annotation | None) -> list[Format]:
     """The formats to try, in order; those of the kind come first, then those that may be taken for it."""
-    labels = annotation == "labels"
-    served = {name: each for name, each in FORMATS.items() if ("labels" in each.annotations) == labels}
-    return dict(sorted(served.items(), key=lambda item: annotation == "maps" and "maps" not in item[1].annotations))
+    served = [each for each in FORMATS.values() if ("labels" in each.annotations) == (annotation == "labels")]
+    return sorted(served, key=lambda each: annotation == "maps" and "maps" not in each.annotations)
 
 
 def recognise(path: Path, annotation: Annotation | None = None) -> tuple[Format, Path] | None:
@@ -157,7 +142,7 @@ def recognise(path: Path, annotation: Annotation | None = None) -> tuple[Format,
     """
     names = subfolders(path) if path.is_dir() and annotation != "labels" else []
     places = (path, path / names[0]) if len(names) == 1 else (path,)
-    found = ((each, place) for place in places for each in _formats(annotation).values() if each.recognise(place))
+    found = ((each, place) for place in places for each in _formats(annotation) if each.recognise(place))
     return next(found, None)
 
 
@@ -177,9 +162,9 @@ def _require_served(found: AnySource, annotation: Annotation, words: Words) -> N
     raise UserError(f"{found.name} ({found.format}) has {has}, which {words[annotation]} needs. Use {use}.")
 
 
-def is_digits(source: Place, format: str) -> bool:
+def is_digits(source: Place) -> bool:
     """Whether the embedded images are meant."""
-    return format == "digits" or (format == "auto" and str(source) == "digits" and not Path("digits").exists())
+    return str(source) == "digits" and not Path("digits").exists()
 
 
 def given_val(found: AnySource, annotation: Annotation, val: Place, path: Path, words: Words) -> AnySource | None:
@@ -204,8 +189,7 @@ def given_val(found: AnySource, annotation: Annotation, val: Place, path: Path, 
 
 def make_bundle(
     found: AnySource, annotation: Annotation, held: AnySource | None = None, val: Place | None = None, seed: int = 0,
-    val_fraction: float | None = None, max_pixels: int = MAX_PIXELS, classes: tuple[str, ...] | None = None,
-    hint: str = "",
+    val_fraction: float | None = None, classes: tuple[str, ...] | None = None, hint: str = "",
 ) -> DataBundle:  # fmt: skip
     """The splits of a data set, with validation images held out where it has none; `held` is what `val` names."""
     _require_training(found)
@@ -217,7 +201,7 @@ def make_bundle(
     parts: dict[str, Split] = {}
     sources = {part: found for part, count in found.sizes.items() if count} | ({"val": held} if held else {})
     for part, each in sources.items():
-        split, left_out = each.part(part, classes, annotation, max_pixels)
+        split, left_out = each.part(part, classes, annotation)
         parts[part] = cast(Split, split)  # all of one kind, whatever it is
         said += left_out
     train, test, how = parts["train" if "train" in parts else ""], parts.get("test"), found.how

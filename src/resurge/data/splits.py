@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from resurge.data.annotations import Annotation
-from resurge.data.images import MAX_PIXELS, UnreadableImage, open_image, read_bytes, read_header
+from resurge.data.images import UnreadableImage, open_image, read_bytes, read_header
 from resurge.data.seeding import mix
 from resurge.errors import UserError
 from resurge.files import atomic_write_bytes
@@ -68,14 +68,11 @@ class Files:
 SomeFiles = TypeVar("SomeFiles", bound=Files)
 
 
-@dataclass(frozen=True)
 class FileImages(Files):
     """Image files."""
 
-    max_pixels: int = MAX_PIXELS
-
     def read(self, index: int, draft_size: int | None = None) -> Image.Image:
-        return open_image(self.path(index), max_pixels=self.max_pixels, draft_size=draft_size)
+        return open_image(self.path(index), draft_size=draft_size)
 
 
 @dataclass(frozen=True)
@@ -325,7 +322,7 @@ def peek(images: Images, count: int = 48) -> tuple[bool, int | None]:
     for index in sorted({round(i * (len(images.names) - 1) / (count - 1)) for i in range(count)}):
         path = images.path(index)
         with contextlib.suppress(UnreadableImage):
-            headers.append(read_header(read_bytes(path), str(path), images.max_pixels))
+            headers.append(read_header(read_bytes(path), str(path)))
     if not headers:
         return False, None
     grey = all(header.mode in _GREY_MODES for header in headers)

@@ -305,7 +305,7 @@ def write_maps(mending: Mending, listed: bool = False) -> dict[str, list[MaskRec
             if not mending.keeps(record, part, counted, listed) or record.mask is None:
                 continue
             facts = look.masks[record.mask]
-            if facts.counts is None:
+            if isinstance(facts, UnreadableImage):
                 counted["missing or unreadable mask left out"] += 1
                 continue
             if facts.size != look.size(record.name):
