@@ -76,7 +76,7 @@ def test_the_byte_where_a_file_is_cut_short(tmp_path):
     with pytest.raises(UserError, match="its first element is <html>"):
         open_data(tmp_path, annotation="boxes")
     source = Voc().read(tmp_path)
-    assert source.broken == (file,)
+    assert [each.paths for each in source.findings] == [("Annotations/a.xml",)]
     assert len(source.parts[""]) == 4
 
 

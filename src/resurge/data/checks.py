@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +75,9 @@ class CheckReport:
         for found in self.findings:
             by_kind[found.kind].append(found)
         for kind, group in by_kind.items():
-            lines.append(f"{group[0].severity}: {kind} ({_how_many(group)})")
+            files = len({path for found in group for path in found.paths})
+            cases = f"{len(group)} case{'s' if len(group) > 1 else ''}"
+            lines.append(f"{group[0].severity}: {kind} ({files or cases})")
             for found in group[:SHOWN]:
                 lines.append(f"    {found.message}")
                 lines += [f"      {path}" for path in found.paths if path not in found.message][:SHOWN]
@@ -108,10 +110,7 @@ class CheckReport:
 
     def to_json(self) -> Json:
         """Plain values: source, ok, findings and stats."""
-        findings = [
-            {"kind": f.kind, "severity": f.severity, "paths": list(f.paths), "message": f.message, "remedy": f.remedy}
-            for f in self.findings
-        ]
+        findings = [{key: value for key, value in vars(each).items() if key != "stop"} for each in self.findings]
         return {"source": self.source, "ok": self.ok, "findings": findings, "stats": self.stats}
 
 
@@ -121,11 +120,6 @@ def _report(source: str, findings: list[Finding], stats: Json) -> CheckReport:
     return CheckReport(source, tuple(ranked), stats)
 
 
-def _how_many(group: list[Finding]) -> str:
-    files = len({path for found in group for path in found.paths})
-    return f"{len(group)} case{'s' if len(group) > 1 else ''}" if files == 0 else f"{files}"
-
-
 def _more(shown: Collection[object], indent: str) -> list[str]:
     return [f"{indent}and {len(shown) - SHOWN} more"] if len(shown) > SHOWN else []
 
@@ -133,11 +127,11 @@ def _more(shown: Collection[object], indent: str) -> list[str]:
 def _most(counts: dict[str, int], total: int, share: bool) -> str:
     """The commonest classes with their counts, or their shares."""
     order = sorted(counts, key=lambda name: -counts[name])
-    shown = [
-        f"{name} {counts[name] / max(total, 1):.1%}" if share else f"{name} {counts[name]:,}"
-        for name in order[:_CLASSES]
-    ]
-    return ", ".join(shown) + (f" and {len(order) - _CLASSES} more classes" if len(order) > _CLASSES else "")
+    numbers = {
+        name: f"{counts[name] / max(total, 1):.1%}" if share else f"{counts[name]:,}" for name in order[:_CLASSES]
+    }
+    more = f" and {len(order) - _CLASSES} more classes" if len(order) > _CLASSES else ""
+    return ", ".join(f"{name} {number}" for name, number in numbers.items()) + more
 
 
 def check_data(
@@ -155,10 +149,8 @@ def check_data(
     if annotation is None and (is_digits(source) or not path.exists() or not recognise(path)):
         annotation = "labels"
     found = read_source(source, annotation, words)
-    kind: Annotation = (
-        "maps" if isinstance(found, MaskSource) else "boxes" if isinstance(found, ObjectSource) else "labels"
-    )
-    held = None if val is None else given_val(found, annotation or kind, val, path, words)
+    kind = annotation or ("maps" if isinstance(found, MaskSource) else "boxes")
+    held = None if val is None else given_val(found, kind, val, path, words)
     if isinstance(found, MemorySource):
         return _memory_report(found, val), None
     if held is not None:
@@ -176,7 +168,7 @@ def check_data(
     findings += duplicates((facts[entry.name].digest, entry) for entry in entries if entry in readable)
     if isinstance(found, LabelSource):
         findings += balance(entries, readable)
-        return _report(str(source), findings, _label_stats(entries) | image_stats(facts.values())), None
+        return _report(str(source), findings, _label_stats(entries) | _image_stats(facts.values())), None
     stats: Json = {
         "images": sum(found.sizes.values()), "num_classes": len(found.classes),
         "splits": {part or "all": count for part, count in found.sizes.items()}, "format": found.format,
@@ -186,7 +178,7 @@ def check_data(
         stats |= _mask_report(look, found, findings)
     else:
         stats |= _object_report(look, found, findings, words)
-    return _report(str(source), findings, stats | image_stats(facts.values())), look
+    return _report(str(source), findings, stats | _image_stats(facts.values())), look
 
 
 def _examine_mask(file: Path) -> MaskFacts | UnreadableImage:
@@ -202,14 +194,14 @@ def _memory_report(found: MemorySource, val: Place | None) -> CheckReport:
     bundle = make_bundle(found, found.annotation, None, val)
     if found.annotation != "labels":
         sizes = {name: len(split) for name, split in bundle.splits().items()}
-        return CheckReport(
-            found.name, (), {"images": sum(sizes.values()), "num_classes": bundle.num_classes, "splits": sizes}
+        return _report(
+            found.name, [], {"images": sum(sizes.values()), "num_classes": len(found.classes), "splits": sizes}
         )
-    images = [
-        (hashlib.blake2b(split.read(index).tobytes(), digest_size=16).digest(),
-         Entry(name, bundle.classes[label], split.id(index)))
-        for name, split in bundle.splits().items() for index, label in enumerate(split.labels)
-    ]  # fmt: skip
+    images = []
+    for name, split in bundle.splits().items():
+        for index, label in enumerate(split.labels):
+            digest = hashlib.blake2b(split.read(index).tobytes(), digest_size=16).digest()
+            images.append((digest, Entry(name, bundle.classes[label], split.id(index))))
     entries = [entry for _, entry in images]
     return _report(found.name, duplicates(images) + balance(entries, set(entries)), _label_stats(entries))
 
@@ -226,9 +218,8 @@ def _label_stats(entries: list[Entry]) -> Json:
     }
 
 
-def image_stats(facts: Iterable[Facts]) -> Json:
+def _image_stats(facts: Collection[Facts]) -> Json:
     """Figures of the files: how many can be read, bytes, formats, modes, sizes; {} without files."""
-    facts = list(facts)
     good = [fact.header for fact in facts if fact.header is not None]
     stats: Json = {}
     if facts:

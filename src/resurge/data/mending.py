@@ -76,10 +76,11 @@ class Mending:
         counted[KINDS[fault.kind]["mended"]] += 1
         return box
 
-    def broken(self) -> None:
-        """Count the annotation files that could not be read."""
-        for file in self.look.source.broken:
-            self.changes[below(self.root, file)]["file that cannot be read left out"] += 1
+    def left_out(self, kind: str, what: str) -> None:
+        """Count the annotation files of the findings of a kind."""
+        for finding in self.look.source.findings:
+            for name in finding.paths if finding.kind == kind else ():
+                self.changes[name][what] += 1
 
     def inside(self, path: Path) -> str:
         """The path of an annotation file below the data folder. Raises UserError when it lies elsewhere, and so has no

@@ -97,29 +97,16 @@ AnyRecord = TypeVar("AnyRecord", bound=LabelRecord | MaskRecord | Record)
 
 @dataclass(frozen=True, kw_only=True)
 class Source(ABC, Generic[AnyRecord]):
-    """A data set as its annotations have it.
+    """A data set as its annotations have it."""
 
-    Attributes:
-        format: name of the format.
-        root: folder that the names of images are relative to.
-        classes: class names in the order of their indices.
-        parts: records by part: train, val and test, or "" for what is not split.
-        how: where the parts come from.
-        findings: about annotation files, not about single images or objects.
-        broken: annotation files that could not be read.
-        unused: subfolders that training does not look at.
-        title: what the data set is called; the folder's name when empty.
-    """
-
-    format: str
-    root: Path
-    classes: tuple[str, ...]
-    parts: dict[str, tuple[AnyRecord, ...]]
-    how: str
-    findings: tuple[Finding, ...] = ()
-    broken: tuple[Path, ...] = ()
-    unused: tuple[str, ...] = ()
-    title: str = ""
+    format: str  # the name of the format
+    root: Path  # the folder that the names of images are relative to
+    classes: tuple[str, ...]  # in the order of their indices
+    parts: dict[str, tuple[AnyRecord, ...]]  # train, val and test, or "" for what is not split
+    how: str  # where the parts come from
+    findings: tuple[Finding, ...] = ()  # about annotation files, not about single images or objects
+    unused: tuple[str, ...] = ()  # subfolders that training does not look at
+    title: str = ""  # what the data set is called; the folder's name when empty
 
     @property
     def name(self) -> str:

@@ -11,7 +11,7 @@ import contextlib
 import csv
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from io import StringIO
 from pathlib import Path
 from statistics import median
@@ -44,10 +44,9 @@ class Images(Protocol):
 
 
 class LabelMaps(Protocol):
-    """Where the label maps of a split are: as `Images`, but `read` gives uint8 (H, W) of class indices, and IGNORE."""
+    """Where the label maps of a split are, as `Images`: uint8 (H, W) of class indices, and IGNORE."""
 
     def read(self, index: int) -> np.ndarray: ...
-    def path(self, index: int) -> Path | None: ...
     def select(self, indices: Sequence[int]) -> LabelMaps: ...
 
 
@@ -108,9 +107,7 @@ class ArrayMaps(Arrays):
 class Region(Protocol):
     """The pixels of one object: polygons, run lengths, a file. A small value that travels to loader processes."""
 
-    def decode(self, height: int, width: int) -> np.ndarray:
-        """bool (height, width)."""
-        ...
+    def decode(self, height: int, width: int) -> np.ndarray: ...  # bool (height, width)
 
 
 @dataclass(frozen=True)
@@ -213,28 +210,18 @@ AnySplit = TypeVar("AnySplit", Split, ObjectSplit, MaskSplit)
 
 @dataclass(frozen=True)
 class DataBundle(Generic[AnySplit]):
-    """A data set ready for training.
-
-    Attributes:
-        train, val, test: `Split`s of labels, `ObjectSplit`s of boxes or masks, `MaskSplit`s of label maps.
-        in_channels: 1 when the images are grey, else 3.
-        default_size: a sensible side of the network's input in pixels; of the shorter side where images keep their
-            shape.
-        how: how the splits were made, in one sentence.
-        notes: what the user should know about (ignored files, classes without validation images).
-        annotation: the kind of annotation.
-    """
+    """A data set ready for training: `Split`s of labels, `ObjectSplit`s of boxes or masks, `MaskSplit`s of maps."""
 
     name: str
     classes: tuple[str, ...]
     train: AnySplit
     val: AnySplit
     test: AnySplit | None
-    in_channels: int
-    default_size: int
-    how: str
+    in_channels: int  # 1 when the images are grey, else 3
+    default_size: int  # a sensible side of the network's input; of the shorter side where images keep their shape
+    how: str  # how the splits were made, in one sentence
     seed: int
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()  # what the user should know about (ignored files, classes without validation images)
     annotation: Annotation = "labels"
 
     @property

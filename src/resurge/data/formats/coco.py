@@ -41,7 +41,6 @@ class Coco(Format):
         parts: dict[str, tuple[Record, ...]] = {}
         categories: dict[str, dict[int, str]] = {}
         findings: list[Finding] = []
-        broken: list[Path] = []
         for part, file in files.items():
             try:
                 document = load_coco(file)
@@ -49,18 +48,17 @@ class Coco(Format):
                 parts[part] = tuple(_records(document, categories[part], file, root, part, findings))
             except UserError as error:
                 findings.append(broken_annotations(below(root, file), error))
-                broken.append(file)
         first = categories.get("train", categories.get("", next(iter(categories.values()), {})))
         things = (thing for records in parts.values() for record in records for thing in record.objects)
         how = f"the annotation file{'s' if len(files) > 1 else ''} {' and '.join(file.name for file in files.values())}"
         return ObjectSource(
             format=self.name, root=root, classes=tuple(first.values()), parts=parts, how=how, findings=tuple(findings),
-            has_masks=any(thing.region is not None and not thing.crowd for thing in things), broken=tuple(broken),
+            has_masks=any(thing.region is not None and not thing.crowd for thing in things),
         )  # fmt: skip
 
     def write(self, mending: Mending) -> None:
         """Write each file again without what cannot be used, with boxes cut and sizes corrected."""
-        mending.broken()
+        mending.left_out("broken-annotations", "file that cannot be read left out")
         by_file: dict[Path, list[tuple[str, Record]]] = defaultdict(list)
         for part, record, file in mending.objects():
             by_file[file].append((part, record))

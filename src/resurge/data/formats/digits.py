@@ -73,7 +73,7 @@ def read_digits(annotation: Annotation) -> MemorySource:
     how = "fixed stratified split of the 1,797 images into {train} for training, {val} for validation and {test} for "
     how += "testing"
     if annotation != "labels":
-        splits = {part: _mask_split(part) if maps else _object_split(part, annotation == "masks") for part in COUNTS}
+        splits = {part: _scene_split(part, annotation) for part in COUNTS}
         how = "scenes of the embedded digits, {train} for training, {val} for validation, {test} for testing, with no "
         how += "digit in two of these"
     how = how.format(**{part: len(split) for part, split in splits.items()})
@@ -89,12 +89,16 @@ def _scenes(part: str) -> tuple[Scene, ...]:
     return tuple(compose(digit_splits()[part], SEED, list(COUNTS).index(part), i) for i in range(COUNTS[part]))
 
 
-def _ids(part: str) -> tuple[str, ...]:
-    return tuple(f"{part}-scene-{i:04d}" for i in range(COUNTS[part]))
-
-
-def _object_split(part: str, with_regions: bool) -> ObjectSplit:
+def _scene_split(part: str, annotation: Annotation) -> ObjectSplit | MaskSplit:
     scenes = _scenes(part)
+    ids = tuple(f"{part}-scene-{i:04d}" for i in range(len(scenes)))
+    images = ArrayImages(np.stack([scene.pixels for scene in scenes]))
+    if annotation == "maps":
+        maps = np.zeros((len(scenes), SIDE, SIDE), dtype=np.uint8)
+        for canvas, scene in zip(maps, scenes, strict=True):
+            for label, mask in zip(scene.labels, scene.masks, strict=True):
+                canvas[mask] = label + 1
+        return MaskSplit(ids, images, ArrayMaps(maps))
     objects = []
     for scene in scenes:
         regions = tuple(run_lengths_of(mask) for mask in scene.masks)
@@ -103,19 +107,9 @@ def _object_split(part: str, with_regions: bool) -> ObjectSplit:
             np.asarray(scene.labels, dtype=np.int64),
             np.zeros(len(regions), dtype=bool),
             np.asarray([region.area() for region in regions], dtype=np.float32),
-            regions if with_regions else None,
+            regions if annotation == "masks" else None,
         ))  # fmt: skip
-    images = ArrayImages(np.stack([scene.pixels for scene in scenes]))
-    return ObjectSplit(_ids(part), images, tuple(objects), tuple(range(1, len(scenes) + 1)))
-
-
-def _mask_split(part: str) -> MaskSplit:
-    scenes = _scenes(part)
-    maps = np.zeros((len(scenes), SIDE, SIDE), dtype=np.uint8)
-    for canvas, scene in zip(maps, scenes, strict=True):
-        for label, mask in zip(scene.labels, scene.masks, strict=True):
-            canvas[mask] = label + 1
-    return MaskSplit(_ids(part), ArrayImages(np.stack([scene.pixels for scene in scenes])), ArrayMaps(maps))
+    return ObjectSplit(ids, images, tuple(objects), tuple(range(1, len(scenes) + 1)))
 
 
 def compose(digits: Split, *seed: int) -> Scene:

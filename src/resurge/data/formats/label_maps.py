@@ -10,6 +10,7 @@ from PIL import Image
 
 from resurge.data.findings import Finding, without_image
 from resurge.data.formats.format import Format
+from resurge.data.formats.voc import part_lists
 from resurge.data.images import EXTENSIONS, UnreadableImage, ending, read_indices
 from resurge.data.mending import Mending
 from resurge.data.paths import PARTS, below, find_images, read_file, read_lines, slashed, subfolders
@@ -127,11 +128,8 @@ class VocMaps(_LabelMaps):
                 for stem in wanted
             )
 
-        parts: Parts = {}
-        for name, part in {"trainval": "train", "train": "train", "val": "val", "test": "test"}.items():
-            file = path / _VOC_LISTS / f"{name}.txt"
-            if file.is_file() and (wanted := read_lines(file)):
-                parts[part] = records(wanted)
+        lists = part_lists(path / _VOC_LISTS)
+        parts = {part: records(stems) for part, (_, stems) in lists.items()}
         how = f"the lists {', '.join(f'{_VOC_LISTS}/{part}.txt' for part in parts)}"
         if not parts:
             parts = {"": records([Path(mask).stem for mask in find_images(path, "SegmentationClass")[0]])}

@@ -39,7 +39,6 @@ class Voc(Format):
 
     def read(self, path: Path) -> ObjectSource:
         findings: list[Finding] = []
-        broken: list[Path] = []
         parts: dict[str, tuple[Record, ...]] = {}
         folders = _folders(path)
         how = "the folder" if "" in folders else f"the folders {slashed(name for name, _ in folders.values())}"
@@ -52,18 +51,18 @@ class Voc(Format):
             for name, members in stems.items():
                 for stem in members:
                     if stem not in read:
-                        read[stem] = _record(path, beside, images, stem, files, findings, broken)
+                        read[stem] = _record(path, beside, images, stem, files, findings)
                 parts[name] = tuple(record for stem in members if (record := read[stem]) is not None)
         return ObjectSource(
             format=self.name, root=path, classes=counted_classes(parts), parts=parts, how=how,
-            findings=tuple(findings), broken=tuple(broken),
+            findings=tuple(findings),
         )  # fmt: skip
 
     def write(self, mending: Mending) -> None:
         """Copy the XML files, corrected, and the lists without the images that are gone."""
         look, root = mending.look, mending.root
         lists = sorted((root / LISTS).glob("*.txt"))
-        mending.broken()
+        mending.left_out("broken-annotations", "file that cannot be read left out")
         written: set[str] = set()
         removed: set[str] = set()
         for part, record, file in mending.objects():
@@ -98,17 +97,22 @@ def _has_xml(folder: Path) -> bool:
     return folder.is_dir() and next(folder.glob("*.xml"), None) is not None
 
 
+def part_lists(folder: Path) -> dict[str, tuple[Path, list[str]]]:
+    """The lists of images in a folder by part; trainval counts as training where there is no train."""
+    names = {"trainval": "train", "train": "train", "valid": "val", "val": "val", "test": "test"}
+    files = ((part, folder / f"{name}.txt") for name, part in names.items())
+    found = ((part, file, read_lines(file)) for part, file in files if file.is_file())
+    return {part: (file, lines) for part, file, lines in found if lines}
+
+
 def _lists(path: Path, findings: list[Finding]) -> dict[str, list[str]]:
-    """Image stems by part from ImageSets/Main; trainval counts as training where there is no train."""
     found: dict[str, list[str]] = {}
-    for name, part in {"trainval": "train", "train": "train", "valid": "val", "val": "val", "test": "test"}.items():
-        file = path / LISTS / f"{name}.txt"
-        stems = read_lines(file) if file.is_file() else []
-        if twice := sorted({stem for stem, count in Counter(stems).items() if count > 1}):
+    for part, (file, stems) in part_lists(path / LISTS).items():
+        found[part] = list(dict.fromkeys(stems))
+        if len(found[part]) < len(stems):
+            twice = sorted({stem for stem in stems if stems.count(stem) > 1})
             message = f"{below(path, file)} lists {len(twice)} image(s) more than once: {', '.join(twice[:3])}"
             findings.append(finding("listed-twice", twice, message))
-        if stems:
-            found[part] = list(dict.fromkeys(stems))
     return found
 
 
@@ -121,7 +125,7 @@ def _image_names(folder: Path) -> dict[str, str]:
 
 
 def _record(
-    root: Path, beside: str, images: str, stem: str, files: dict[str, str], findings: list[Finding], broken: list[Path]
+    root: Path, beside: str, images: str, stem: str, files: dict[str, str], findings: list[Finding]
 ) -> Record | None:
     file = root / beside / f"{stem}.xml"
     name = below(root, file)
@@ -133,7 +137,6 @@ def _record(
         document = load_voc(file)
     except UserError as error:
         findings.append(broken_annotations(name, error))
-        broken.append(file)
         return None
     said = (document.findtext("filename") or "").strip()
     image = Path(images) / files.get(stem, said if said in files.values() else f"{stem}.jpg")

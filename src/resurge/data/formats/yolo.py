@@ -8,7 +8,7 @@ without a text file has no objects.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -48,8 +48,7 @@ class Yolo(Format):
         if description is not None:
             document = _load(description)
             names = _class_names(document, description)
-            images = {part: _images_of(document, part, root, description) for part in PARTS}
-            images = {part: found for part, found in images.items() if found}
+            images = _images_of(document, root, description)
             how = f"the parts that {description.name} names"
             if not images:
                 raise UserError(
@@ -89,11 +88,10 @@ class Yolo(Format):
             if mending.keeps(record, part, counted, listed=False) and size is not None:
                 lines = _mended(mending, record, file.read_bytes(), size, counted)
                 mending.file(name).write_bytes("".join(lines).encode("utf-8"))
-        for finding in look.source.findings:
-            if finding.kind == "missing-file":
-                for name in finding.paths:
-                    mending.changes[name]["label file without an image left out"] += 1
-        for file in _list_files(root):
+        mending.left_out("missing-file", "label file without an image left out")
+        description = find_yaml(root)
+        places = () if description is None else _places(_load(description), root)
+        for file in (place for _, _, place in places if place.is_file()):
             listed = read_lines(file)
             found = [look.images.get(_listed(file, line, root)) for line in listed]
             keep = [line for line, facts in zip(listed, found, strict=True) if facts is None or facts.error is None]
@@ -158,37 +156,28 @@ def _base(root: Path, document: _Description) -> Path:
     return wanted if wanted.is_dir() else root
 
 
-def _texts(value: object) -> list[str]:
-    """The texts in a value of the description: one, a list of them, or nothing."""
-    return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str) and item]
+def _places(document: _Description, root: Path) -> Iterator[tuple[str, str, Path]]:
+    """(part, text, file or folder) of what a description names: a folder, or a text file that lists images. A value is
+    one text or a list of them. What is nowhere is below the base."""
+    for part in PARTS:
+        value = document.get(part, document.get("valid") if part == "val" else None)
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, str) and item:
+                options = [_base(root, document) / item, root / item, root / item.removeprefix("../")]
+                yield part, item, next((option for option in options if option.exists()), options[0])
 
 
-def _images_of(document: _Description, part: str, root: Path, description: Path) -> list[str]:
-    """The images of a part, as paths below `root`; the value is a folder, a text file that lists images, or a list."""
-    found: list[str] = []
-    for item in _texts(document.get(part, document.get("valid") if part == "val" else None)):
-        options = [_base(root, document) / item, root / item, root / item.removeprefix("../")]
-        place = next((option for option in options if option.exists()), None)
-        if place is None:
-            raise UserError(f"{description}: {part} is {item!r}, but there is no {options[0]}. Correct it.")
+def _images_of(document: _Description, root: Path, description: Path) -> dict[str, list[str]]:
+    """The images of each part, as paths below `root`."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for part, item, place in _places(document, root):
+        if not place.exists():
+            raise UserError(f"{description}: {part} is {item!r}, but there is no {place}. Correct it.")
         if place.is_dir():
-            found += [below(root, place / name) for name in find_images(place, "")[0]]
+            found[part] += [below(root, place / name) for name in find_images(place, "")[0]]
         else:
-            found += [_listed(place, line, root) for line in read_lines(place)]
-    return found
-
-
-def _list_files(root: Path) -> list[Path]:
-    """The text files that list images, as a data.yaml in `root` names them for its parts."""
-    description = find_yaml(root)
-    if description is None:
-        return []
-    document = _load(description)
-    found = []
-    for item in (item for part in ("train", "val", "valid", "test") for item in _texts(document.get(part))):
-        options = [_base(root, document) / item, root / item]
-        found += [option for option in options if option.is_file()][:1]
-    return found
+            found[part] += [_listed(place, line, root) for line in read_lines(place)]
+    return {part: images for part, images in found.items() if images}
 
 
 def _listed(file: Path, line: str, root: Path) -> str:
