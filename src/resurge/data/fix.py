@@ -34,9 +34,7 @@ def mend(look: Look, out: Place) -> list[str]:
         raise UserError(f"{target} is there already and not empty. Name a new folder for the mended annotations.")
     format = FORMATS[source.format]
     if target.resolve().is_relative_to(source.root.resolve()) and format.searched:
-        raise UserError(
-            f"{target} lies inside {source.root}, where it would become part of the data. Name another folder."
-        )
+        raise UserError(f"{target} lies inside {source.root} and would become part of the data. Name another folder.")
     hint = "Free some space or choose another place."
     try:
         with atomic_folder(target, hint=hint) as place:

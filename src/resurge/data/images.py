@@ -113,7 +113,6 @@ class _PillowSettings:
 pillow_settings = _PillowSettings()
 # Pillow logs details of damaged files as errors, which Python prints when nobody listens; our own error says it all.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
-_readers: list[str] = []
 
 
 def is_image_name(name: str) -> bool:
@@ -253,11 +252,9 @@ def _decoding(name: str) -> Iterator[None]:
 def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
     if not data:
         raise UnreadableImage("empty", name, "the file is empty (0 bytes). Copy it again or remove it.")
-    if not _readers:
-        Image.init()
-        _readers.extend(reader for reader in FORMATS if reader in Image.OPEN)
+    Image.init()
     try:
-        image = Image.open(BytesIO(data), formats=_readers)
+        image = Image.open(BytesIO(data), formats=[reader for reader in FORMATS if reader in Image.OPEN])
     except UnidentifiedImageError as error:
         format = next((format for start, format in _SIGNATURES if data.startswith(start)), None)
         if format is not None:

@@ -87,9 +87,7 @@ class Mending:
         place in the copy."""
         name = below(self.root, path)
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise UserError(
-                f"{path} lies outside {self.root}, so it has no place in a copy. Name the folder that holds it all."
-            )
+            raise UserError(f"{path} lies outside {self.root}, so it has no place in a copy. Name a folder with both.")
         return name
 
     def file(self, name: str) -> Path:

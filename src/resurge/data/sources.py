@@ -181,9 +181,7 @@ def given_val(found: AnySource, annotation: Annotation, val: Place, path: Path, 
         raise UserError(f"--val {val} is neither a part of {found.name} (it has {has}) nor a file or folder.")
     held = read_source(path / place if is_inside else place, annotation, words=words).validation()
     if not held.sizes.get("val"):
-        raise UserError(
-            f"{held.name}, given with --val, lists no images ({held.how}). Add their entries, or leave out --val."
-        )
+        raise UserError(f"{held.name}, given with --val, lists no images ({held.how}). Add some, or leave out --val.")
     return held.moved(found.root) if is_inside else held
 
 

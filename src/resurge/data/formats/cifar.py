@@ -97,7 +97,7 @@ def _find(source: Path) -> tuple[_Layout, Read] | None:
                 return layout, lambda name, folder=folder: read_file(folder / name)
             if layout.train[0] not in missing:
                 raise UserError(
-                    f"{folder} looks like {layout.name}, but {', '.join(missing)} is missing. Unpack the archive again."
+                    f"{folder} looks like {layout.name}, but {', '.join(missing)} is missing. Unpack again."
                 )
     return None
 

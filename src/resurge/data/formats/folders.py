@@ -98,7 +98,5 @@ def split_folders(root: Path) -> dict[str, str]:
     used = set(found.values())
     flat = [name for lower, name in by_lower.items() if PART_OF.get(lower) in ("train", "val") and name not in used]
     if flat and (found or all(lower in PART_OF for lower in by_lower)):
-        raise UserError(
-            f"{root / flat[0]} has no class folders. Expected one subfolder per class, such as {flat[0]}/cat/*.jpg."
-        )
+        raise UserError(f"{root / flat[0]} has no class folders. Expected one per class, such as {flat[0]}/cat/*.jpg.")
     return found
