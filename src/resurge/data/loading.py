@@ -302,7 +302,7 @@ def verify(split: AnySplit, threads: int = 2) -> tuple[AnySplit, tuple[Unreadabl
             if isinstance(split, MaskSplit):
                 split.target(index)
         except UnreadableImage as error:
-            return error
+            return UnreadableImage(error.kind, error.name, error.reason)  # without its frames, which hold the file
         return None
 
     with ThreadPoolExecutor(threads) as pool:
