@@ -11,7 +11,6 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -212,8 +211,7 @@ def _lines_of(data: bytes) -> Iterator[tuple[int, str]]:
 
 
 def _object(key: int, line: str, size: tuple[int, int] | None, names: tuple[str, ...]) -> RawObject:
-    fields = line.split()
-    thing = RawObject(f"line {key + 1}", key, "")
+    where, fields = f"line {key + 1}", line.split()
     try:
         numbers = [float(field) for field in fields[1:]]
         index = int(float(fields[0]))
@@ -223,26 +221,26 @@ def _object(key: int, line: str, size: tuple[int, int] | None, names: tuple[str,
         numbers, index = [], -1
     if len(numbers) != 4 and (len(numbers) < 6 or len(numbers) % 2):
         message = f"{line[:60]!r} is neither `class cx cy w h` nor an outline of 3 points or more"
-        return replace(thing, fault=Fault("bad-object", message, stops=True))
-    thing = replace(thing, label=str(index))
-    if index < 0 or (names and index >= len(names)):
+        return RawObject(where, key, "", fault=Fault("bad-object", message, stops=True))
+    is_known = index >= 0 and (not names or index < len(names))
+    fault = None
+    if not is_known:
         message = f"the class {index} is none of the {len(names)} classes 0 to {len(names) - 1}"
-        thing = replace(thing, fault=Fault("unknown-category", message))
-    elif names:
-        thing = replace(thing, label=names[index])
-    if size is None:
-        return replace(thing, fault=thing.fault or Fault("bad-object", "its image cannot be read"))
-    if max(numbers) > 1.5 and thing.fault is None:
+        fault = Fault("unknown-category", message)
+    elif size is None:
+        fault = Fault("bad-object", "its image cannot be read")
+    elif max(numbers) > 1.5:
         shown = f" ({', '.join(fields[1:])})" if len(numbers) == 4 else ""
-        thing = replace(thing, fault=Fault("bad-object", f"its numbers{shown} are no shares of the image, 0 to 1"))
-    width, height = size
+        fault = Fault("bad-object", f"its numbers{shown} are no shares of the image, 0 to 1")
+    label = names[index] if names and is_known else str(index)
+    width, height = size or (0, 0)
     if len(numbers) == 4:
         cx, cy, w, h = numbers
         box = ((cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height)
-        return replace(thing, box=box)
+        return RawObject(where, key, label, box, fault=fault)
     xs, ys = [x * width for x in numbers[0::2]], [y * height for y in numbers[1::2]]
     outline = [value for point in zip(xs, ys, strict=True) for value in point]
-    return replace(thing, box=(min(xs), min(ys), max(xs), max(ys)), region=polygons([outline]))
+    return RawObject(where, key, label, (min(xs), min(ys), max(xs), max(ys)), region=polygons([outline]), fault=fault)
 
 
 def _stray(root: Path, parts: dict[str, tuple[Record, ...]]) -> list[str]:
