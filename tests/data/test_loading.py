@@ -22,7 +22,7 @@ PRE = Preprocessing(8, 1.0, (0.5,), (0.5,), 1, squash=True)
 
 def array_split(count=40, classes=4) -> Split:
     pixels = np.random.default_rng(0).integers(0, 256, (count, 8, 8), dtype=np.uint8)
-    return Split(tuple(f"i{i}" for i in range(count)), tuple(i % classes for i in range(count)), ArrayImages(pixels))
+    return Split(tuple(f"i{i}" for i in range(count)), ArrayImages(pixels), tuple(i % classes for i in range(count)))
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def files(tmp_path) -> Split:
     names = tuple(f"{i}.png" for i in range(12))
     for i, name in enumerate(names):
         Image.new("L", (8, 8), 10 * i).save(tmp_path / name)
-    return Split(names, tuple(i // 4 for i in range(12)), FileImages(tmp_path, names))
+    return Split(names, FileImages(tmp_path, names), tuple(i // 4 for i in range(12)))
 
 
 def spoil(split: Split, *indices: int) -> None:

@@ -78,7 +78,7 @@ def test_preprocessing_survives_json(short):
 def test_defaults_follow_the_data():
     def bundle(channels):
         pixels = np.full((4, 20, 30) if channels == 1 else (4, 20, 30, 3), 51, np.uint8)
-        split = Split(tuple("abcd"), (0,) * 4, ArrayImages(pixels))
+        split = Split(tuple("abcd"), ArrayImages(pixels), (0,) * 4)
         return DataBundle("b", ("x",), split, split, None, channels, 480, "", 0)
 
     assert default_scene_preprocessing(bundle(3)) == ScenePreprocessing(480, 800)

@@ -42,7 +42,7 @@ def case() -> tuple[Table, Split, Preprocessing, np.ndarray, np.ndarray]:
     logits = random.normal(size=(count, len(CLASSES))) * 2
     logits[np.arange(count), labels] += 1.5
     pixels = np.arange(count, dtype=np.uint8)[:, None, None].repeat(4, 1).repeat(4, 2)
-    split = Split(tuple(f"image {i}" for i in range(count)), tuple(labels.tolist()), ArrayImages(pixels))
+    split = Split(tuple(f"image {i}" for i in range(count)), ArrayImages(pixels), tuple(labels.tolist()))
     pre = Preprocessing(4, 1.0, (0.0,), (1.0,), 1, squash=True)
     return Table(torch.tensor(logits, dtype=torch.float32)).train(), split, pre, logits, labels
 

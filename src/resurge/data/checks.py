@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 
 from resurge.data.annotations import WORDS, Annotation, Words
-from resurge.data.findings import (
-    SHOWN,
-    Entry,
-    Facts,
-    Finding,
-    balance,
-    duplicates,
-    examine_file,
-    finding,
-    number_of,
-    oddities,
-    unreadable,
-)
-from resurge.data.images import UnreadableImage, read_indices
-from resurge.data.mending import Look, MaskFacts
+from resurge.data.findings import KINDS, SHOWN, Finding, finding, number_of
+from resurge.data.images import EXTENSIONS, UnreadableImage, ending
+from resurge.data.mending import Facts, Look, examine_file, examine_mask
 from resurge.data.paths import Place, user_path
 from resurge.data.records import (
     LabelRecord,
@@ -50,6 +38,16 @@ SMALL, MEDIUM = 32**2, 96**2
 """Areas in pixels from which on COCO calls an object medium, and large."""
 
 _CLASSES = 12
+_HUGE_PIXELS = 50_000_000
+_IMBALANCE = 10
+
+
+class _Entry(NamedTuple):
+    """An image in a part of the data; `label` is "" where images have no one class."""
+
+    part: str
+    label: str
+    name: str
 
 
 @dataclass(frozen=True)
@@ -159,15 +157,15 @@ def check_data(
     with ThreadPoolExecutor(2) as pool:
         facts = dict(zip(names, pool.map(lambda name: examine_file(root, name), names), strict=True))
         masked = sorted({record.mask for record in found.records if isinstance(record, MaskRecord) and record.mask})
-        masks = dict(zip(masked, pool.map(lambda name: _examine_mask(root / name), masked), strict=True))
-    findings = [*found.findings, *unreadable((fact.name, fact.error) for fact in facts.values())]
-    findings += oddities(facts.values())
-    entries = [Entry(part or "train", record.label if isinstance(record, LabelRecord) else "", record.name)
+        masks = dict(zip(masked, pool.map(lambda name: examine_mask(root / name), masked), strict=True))
+    findings = [*found.findings, *_unreadable((fact.name, fact.error) for fact in facts.values())]
+    findings += _oddities(facts.values())
+    entries = [_Entry(part or "train", record.label if isinstance(record, LabelRecord) else "", record.name)
                for part, records in found.parts.items() for record in records]  # fmt: skip
     readable = {entry for entry in entries if facts[entry.name].header is not None}
-    findings += duplicates((facts[entry.name].digest, entry) for entry in entries if entry in readable)
+    findings += _duplicates((facts[entry.name].digest, entry) for entry in entries if entry in readable)
     if isinstance(found, LabelSource):
-        findings += balance(entries, readable)
+        findings += _balance(entries, readable)
         return _report(str(source), findings, _label_stats(entries) | _image_stats(facts.values())), None
     stats: Json = {
         "images": sum(found.sizes.values()), "num_classes": len(found.classes),
@@ -181,12 +179,94 @@ def check_data(
     return _report(str(source), findings, stats | _image_stats(facts.values())), look
 
 
-def _examine_mask(file: Path) -> MaskFacts | UnreadableImage:
-    try:
-        values = read_indices(file)
-    except UnreadableImage as error:
-        return error
-    return MaskFacts((values.shape[1], values.shape[0]), np.bincount(values.reshape(-1)))
+def _unreadable(errors: Iterable[tuple[str, UnreadableImage | None]]) -> list[Finding]:
+    """Findings about files, by name, that cannot be read."""
+    kinds = {"missing": "missing-file", "permission": "no-permission", "empty": "empty-file"}
+    return [
+        finding(kinds.get(error.kind, error.kind), (name,), f"{name}: {error.reason}")
+        for name, error in errors
+        if error
+    ]
+
+
+def _duplicates(images: Iterable[tuple[bytes, _Entry]]) -> list[Finding]:
+    """Findings about images, by the digest of their pixels, that are there several times."""
+    groups: dict[bytes, list[_Entry]] = defaultdict(list)
+    for digest, entry in images:
+        groups[digest].append(entry)
+    findings = []
+    for group in groups.values():
+        paths = tuple(entry.name for entry in group)
+        labels, parts = (sorted(set(values)) for values in ([e.label for e in group], [e.part for e in group]))
+        shown = ", ".join(paths[:3])
+        if len(labels) > 1:
+            message = f"the same picture stands in the classes {', '.join(labels)}: {shown}"
+            findings.append(finding("contradictory-labels", paths, message))
+        if len(parts) > 1:
+            findings.append(finding("overlap", paths, f"the same picture is in {' and '.join(parts)}: {shown}"))
+        if len(labels) == len(parts) == 1 < len(group):
+            findings.append(finding("duplicate", paths, f"{len(group)} files with the same picture: {shown}"))
+    return findings
+
+
+def _oddities(facts: Iterable[Facts]) -> list[Finding]:
+    """Findings about formats, colours, orientation and size: one for each kind, with all its files."""
+    images = [(fact.name, fact.header, min(fact.header.size)) for fact in facts if fact.header is not None]
+    files: dict[str, list[str]] = defaultdict(list)
+    usual = median(side for _, _, side in images) if images else 0
+    for name, header, side in images:
+        promised, real = EXTENSIONS.get(ending(name)), header.format
+        if promised is not None and promised != ("JPEG" if real == "MPO" else real):
+            files["wrong-extension"].append(name)
+        if header.mode.startswith("I") or header.mode == "F":
+            files["sixteen-bit"].append(name)
+        elif header.mode in ("P", "PA"):
+            files["palette"].append(name)
+        elif header.mode in ("CMYK", "YCbCr", "LAB", "HSV") and real != "JPEG2000":
+            files["cmyk"].append(name)
+        if header.mode in ("1", "L", "LA"):
+            files["grey"].append(name)
+        if header.transparency:
+            files["transparency"].append(name)
+        if header.orientation not in (0, 1):
+            files["exif-rotation"].append(name)
+        if side < min(8, usual):
+            files["tiny"].append(name)
+        if header.size[0] * header.size[1] > _HUGE_PIXELS:
+            files["huge"].append(name)
+    if len(files["grey"]) == len(images):
+        del files["grey"]
+    return [
+        finding(kind, names, f"{number_of(len(names), 'file', 'files')} {KINDS[kind]['message']}")
+        for kind, names in files.items() if names
+    ]  # fmt: skip
+
+
+def _balance(entries: list[_Entry], readable: set[_Entry]) -> list[Finding]:
+    """Findings about the classes: too few of them, differences between splits, imbalance."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for entry in entries:
+        counts[entry.part][entry.label] += entry in readable
+    train = counts["train"]
+    findings = []
+    if gone := sorted(label for label, count in train.items() if count == 0):
+        findings.append(finding("empty-class", gone, f"no readable training image in {', '.join(gone)}"))
+    present = {label: count for label, count in train.items() if count}
+    if len(present) == 1:
+        findings.append(finding("single-class", (), f"all training images are of one class, {next(iter(present))}"))
+    for part in ("val", "test"):
+        if part not in counts:
+            continue
+        if unknown := sorted(counts[part].keys() - train.keys()):
+            message = f"{part} has classes that training lacks: {', '.join(unknown[:SHOWN])}"
+            findings.append(finding("unknown-class", unknown, message))
+        if lacking := sorted(label for label in present if not counts[part][label]):
+            findings.append(finding("class-missing", lacking, f"{part} has no images of {', '.join(lacking[:SHOWN])}"))
+    if present and max(present.values()) >= _IMBALANCE * min(present.values()):
+        few, many = min(present, key=present.__getitem__), max(present, key=present.__getitem__)
+        message = f"{many} has {present[many]} training images, {few} only {present[few]}"
+        findings.append(finding("imbalance", (), message))
+    return findings
 
 
 def _memory_report(found: MemorySource, val: Place | None) -> CheckReport:
@@ -201,12 +281,12 @@ def _memory_report(found: MemorySource, val: Place | None) -> CheckReport:
     for name, split in bundle.splits().items():
         for index, label in enumerate(split.labels):
             digest = hashlib.blake2b(split.read(index).tobytes(), digest_size=16).digest()
-            images.append((digest, Entry(name, bundle.classes[label], split.id(index))))
+            images.append((digest, _Entry(name, bundle.classes[label], split.id(index))))
     entries = [entry for _, entry in images]
-    return _report(found.name, duplicates(images) + balance(entries, set(entries)), _label_stats(entries))
+    return _report(found.name, _duplicates(images) + _balance(entries, set(entries)), _label_stats(entries))
 
 
-def _label_stats(entries: list[Entry]) -> Json:
+def _label_stats(entries: list[_Entry]) -> Json:
     classes: dict[str, Counter[str]] = defaultdict(Counter)
     for entry in entries:
         classes[entry.part][entry.label] += 1
@@ -352,7 +432,7 @@ def _check_mask(look: Look, source: MaskSource, record: MaskRecord, findings: li
         return total
     facts = look.masks[record.mask]
     if isinstance(facts, UnreadableImage):
-        findings += unreadable([(record.mask, facts)])
+        findings += _unreadable([(record.mask, facts)])
         return total
 
     def add(kind: str, what: str, remedy: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,11 +10,36 @@ from pathlib import Path
 
 import numpy as np
 
-from resurge.data.findings import KINDS, Facts
-from resurge.data.images import UnreadableImage
+from resurge.data.findings import KINDS
+from resurge.data.images import ImageHeader, UnreadableImage, decode, read_bytes, read_indices
 from resurge.data.paths import below
 from resurge.data.records import Box, MaskRecord, MaskSource, ObjectSource, RawObject, Record, examine
 from resurge.errors import UserError
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What reading an image file gave: its size in bytes, a header and a digest of its pixels, or the error."""
+
+    name: str
+    size: int
+    header: ImageHeader | None = None
+    digest: bytes = b""
+    error: UnreadableImage | None = None
+
+
+def examine_file(root: Path, name: str) -> Facts:
+    """Decode an image: its header and a digest of its pixels, or why it cannot be read."""
+    size = 0
+    try:
+        data = read_bytes(root / name)
+        size = len(data)
+        header, image = decode(data, name)
+    except UnreadableImage as error:
+        return Facts(name, size, error=error)
+    digest = hashlib.blake2b(repr((image.mode, image.size)).encode(), digest_size=16)
+    digest.update(image.tobytes())
+    return Facts(name, size, header, digest.digest())
 
 
 @dataclass(frozen=True)
@@ -22,6 +48,15 @@ class MaskFacts:
 
     size: tuple[int, int]
     counts: np.ndarray
+
+
+def examine_mask(file: Path) -> MaskFacts | UnreadableImage:
+    """Read a mask, or why it cannot be read."""
+    try:
+        values = read_indices(file)
+    except UnreadableImage as error:
+        return error
+    return MaskFacts((values.shape[1], values.shape[0]), np.bincount(values.reshape(-1)))
 
 
 @dataclass(frozen=True)

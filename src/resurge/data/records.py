@@ -222,7 +222,7 @@ class LabelSource(Source[LabelRecord]):
             records = tuple(sorted(records, key=lambda record: index[record.label]))
         names = tuple(record.name for record in records)
         labels = tuple(index[record.label] for record in records)
-        return Split(names, labels, FileImages(self.root, names)), []
+        return Split(names, FileImages(self.root, names), labels), []
 
 
 def _require_files(root: Path, records: Sequence[LabelRecord], table: Path) -> None:

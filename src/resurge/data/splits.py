@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from io import StringIO
@@ -129,6 +129,7 @@ class Objects:
         return len(self.labels)
 
 
+@dataclass(frozen=True)
 class _Annotated:
     """What splits of all kinds share. `ids[i]` names image i for good; for files: the path below the data folder."""
 
@@ -163,13 +164,12 @@ class _Annotated:
 class Split(_Annotated):
     """Images with one class each: `labels[i]` is the class index of image i."""
 
-    ids: tuple[str, ...]
     labels: tuple[int, ...]
-    images: Images
 
     def counts(self, num_classes: int) -> tuple[int, ...]:
         """Number of images per class."""
-        return tuple(self.labels.count(label) for label in range(num_classes))
+        counted = Counter(self.labels)
+        return tuple(counted[label] for label in range(num_classes))
 
 
 class _Unlabelled(_Annotated):
@@ -183,8 +183,6 @@ class _Unlabelled(_Annotated):
 class ObjectSplit(_Unlabelled):
     """Images with objects. `image_ids[i]` is the number of image i (COCO's where it has one)."""
 
-    ids: tuple[str, ...]
-    images: Images
     objects: tuple[Objects, ...]
     image_ids: tuple[int, ...]
 
@@ -196,8 +194,6 @@ class ObjectSplit(_Unlabelled):
 class MaskSplit(_Unlabelled):
     """Images with a class per pixel."""
 
-    ids: tuple[str, ...]
-    images: Images
     maps: LabelMaps
 
     def target(self, index: int) -> np.ndarray:

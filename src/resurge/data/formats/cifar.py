@@ -123,7 +123,7 @@ def _in_archive(source: Path) -> tuple[_Layout, Read] | None:
 def array_split(name: str, pixels: np.ndarray, labels: np.ndarray) -> Split:
     """A split of images in memory, with ids such as "train-00042"."""
     ids = tuple(f"{name}-{i:05d}" for i in range(len(labels)))
-    return Split(ids, tuple(int(label) for label in labels), ArrayImages(pixels))
+    return Split(ids, ArrayImages(pixels), tuple(int(label) for label in labels))
 
 
 def unpickle(data: bytes, name: str) -> object:
