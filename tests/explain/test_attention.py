@@ -18,8 +18,6 @@ from resurge.explain.attention import (
     attention_weights,
     cam,
     explain_image,
-    grad_cam,
-    write_explanation,
     write_thumbnails,
 )
 from resurge.explain.heat import colors, enlarge, overlay, sheet, to_image
@@ -51,28 +49,13 @@ def test_cam_is_its_equation() -> None:
     torch.testing.assert_close(cam(model, x, target), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_grad_cam_of_the_last_stage_is_cam() -> None:
-    model = classifier()
-    x = torch.rand(2, 3, 48, 48)
-    torch.testing.assert_close(grad_cam(model, x), cam(model, x), atol=1e-5, rtol=1e-4)
-    assert grad_cam(model, x, stage=1).shape == (2, 12, 12)
-
-
-def test_grad_cam_works_on_frozen_networks_and_leaves_no_gradients() -> None:
-    model = classifier().requires_grad_(False)
-    heat = grad_cam(model, torch.rand(1, 3, 32, 32), stage=1)
-    assert torch.isfinite(heat).all()
-    assert all(p.grad is None for p in model.parameters())
-    assert all(not part._forward_hooks for part in model.modules())
-
-
 def test_maps_leave_the_model_as_it_was() -> None:
     model = classifier().train()
     model.backbone.stem.eval()
     modes = [part.training for part in model.modules()]
     before = {name: value.clone() for name, value in model.state_dict().items()}
     x = torch.rand(2, 3, 32, 32)
-    for explain in (cam, grad_cam, attention_weights, activation_maps):
+    for explain in (cam, attention_weights, activation_maps):
         explain(model, x)
     assert modes == [part.training for part in model.modules()]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -95,11 +78,6 @@ def test_maps_reach_from_zero_to_one_and_find_the_evidence() -> None:
 def test_targets_out_of_range(target: list[int]) -> None:
     with pytest.raises(UserError, match=r"one class in 0\.\.4"):
         cam(classifier(), torch.rand(1, 3, 32, 32), target)
-
-
-def test_no_such_stage() -> None:
-    with pytest.raises(UserError, match="stages 1 to 2"):
-        grad_cam(classifier(), torch.rand(1, 3, 32, 32), stage=3)
 
 
 @pytest.mark.parametrize(
@@ -161,8 +139,6 @@ def test_overlay_is_warm_where_the_heat_is() -> None:
     drawn = np.asarray(overlay(Image.new("RGB", (64, 32), (120, 120, 120)), heat)).astype(int)
     assert drawn.shape == (32, 64, 3)
     assert drawn[2, 4].sum() > drawn[28, 60].sum() + 100
-    with pytest.raises(UserError, match="two dimensions"):
-        overlay(Image.new("L", (4, 4)), torch.zeros(1, 4, 4))
 
 
 def test_tensors_go_back_to_images() -> None:
@@ -172,8 +148,6 @@ def test_tensors_go_back_to_images() -> None:
     back = np.asarray(to_image(normal, mean, std)) / 255
     assert np.abs(back - pixels.permute(1, 2, 0).numpy()).max() < 0.003
     assert to_image(torch.zeros(1, 6, 5), [0.5], [0.5]).mode == "L"
-    with pytest.raises(UserError, match="mean and std"):
-        to_image(torch.zeros(3, 6, 5), [0.5, 0.5], [0.5, 0.5])
 
 
 def test_small_images_grow_by_whole_factors() -> None:
@@ -182,19 +156,13 @@ def test_small_images_grow_by_whole_factors() -> None:
     assert enlarge(Image.new("L", (1000, 10))).size == (224, 2)
 
 
-def test_explain_image(tmp_path: Path) -> None:
-    model = classifier(in_channels=1)
-    image = Image.new("L", (20, 30), 90)
-    x = torch.rand(1, 32, 32)
-    overlays = explain_image(model, x, image, target=1)
+def test_explain_image() -> None:
+    model, image, x = classifier(in_channels=1), Image.new("L", (20, 30), 90), torch.rand(1, 1, 32, 32)
+    overlays = explain_image(model, x, image)
     assert list(overlays) == ["input", "class activation", "stage 1", "stage 2"]
     assert {each.size for each in overlays.values()} == {(80, 120)}
-    with Image.open(write_explanation(model, x, image, tmp_path / "out.png")) as written:
-        assert written.width > 4 * 80
-    with pytest.raises(UserError, match="one image"):
-        explain_image(model, torch.rand(2, 1, 32, 32), image)
-    with pytest.raises(UserError, match="no images"):
-        sheet({})
+    assert sheet(overlays).width > 4 * 80
+    assert list(explain_image(model.backbone, x, image, classifier=False)) == ["input", "stage 1", "stage 2"]
 
 
 def test_thumbnails_for_the_report(tmp_path: Path) -> None:
@@ -205,4 +173,3 @@ def test_thumbnails_for_the_report(tmp_path: Path) -> None:
         for name in names.values():
             with Image.open(tmp_path / name) as image:
                 assert image.size == (96, 96)
-    assert write_thumbnails(model, torch.zeros(0, 1, 16, 16), tmp_path, mean=[0.3], std=[0.4]) == []

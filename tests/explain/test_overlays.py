@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from resurge.errors import UserError
+from resurge.explain.heat import save_image
 from resurge.explain.overlays import (
     BACKGROUND,
     class_colours,
@@ -18,7 +19,6 @@ from resurge.explain.overlays import (
     draw_objects,
     index_image,
     one_line,
-    save_jpeg,
 )
 
 ODD = ("<b>&", "línea\nzwei\x00", "犬" * 60, "\udcff", "")
@@ -149,9 +149,9 @@ def test_index_pictures_keep_their_values(tmp_path: Path) -> None:
 
 
 def test_jpegs(tmp_path: Path) -> None:
-    save_jpeg(grey(mode="RGBA"), tmp_path / "new" / "a.jpg")
+    save_image(grey(mode="RGBA"), tmp_path / "new" / "a.jpg")
     with Image.open(tmp_path / "new" / "a.jpg") as picture:
         assert (picture.format, picture.size) == ("JPEG", (60, 40))
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
-        save_jpeg(grey(), tmp_path / "file" / "a.jpg")
+        save_image(grey(), tmp_path / "file" / "a.jpg")

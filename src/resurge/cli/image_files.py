@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from resurge.errors import UserError
-from resurge.explain.heat import save_png
+from resurge.explain.heat import save_image
 from resurge.explain.overlays import index_image
 from resurge.files import atomic_write_text
 from resurge.infer.predictor import Predictor
@@ -55,11 +55,13 @@ class Explanations:
 
     def write(self, name: str, path: Path, image: Image.Image) -> None:
         """Write the sheet of the image at `path` to the file `name`."""
-        from resurge.explain.attention import attention_summary, write_explanation
+        from resurge.explain.attention import attention_summary, explain_image
+        from resurge.explain.heat import sheet
 
         batch = self.preprocessing(image).to(next(self.model.parameters()).device)[None]
         shown = self.preprocessing.fit(image) if self.of_classes else image
-        write_explanation(self.model, batch, shown, self.folder / name, classifier=self.of_classes)
+        pictures = explain_image(self.model, batch, shown, classifier=self.of_classes)
+        save_image(sheet(pictures), self.folder / name)
         self.written[name] = {"path": str(path), "attention": attention_summary(self.model, batch)}
 
     def finish(self) -> None:
@@ -95,9 +97,9 @@ class ImageFiles:
         """
         map_file = self.map_of(path)
         if map_file is not None and result.label_map is not None:
-            save_png(index_image(result.label_map, self.classes), map_file)
+            save_image(index_image(result.label_map, self.classes), map_file)
         if self.overlays is not None:
-            save_png(self.task.draw(image, result, self.classes), self.overlays / self.names.of(path))
+            save_image(self.task.draw(image, result, self.classes), self.overlays / self.names.of(path))
         if self.explanations is not None:
             self.explanations.write(self.names.of(path), path, image)
         if self.annotations is not None:

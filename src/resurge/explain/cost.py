@@ -6,26 +6,26 @@ the largest size takes a second and no memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from resurge.arch.backbone import Backbone, backbone_of
+from resurge.arch.layers import global_pool
 from resurge.arch.spec import Spec
 from resurge.arch.zoo import get_spec
 from resurge.errors import UserError
-from resurge.explain.modes import in_mode
 from resurge.explain.receptive import receptive_fields
 
 # Two images, because norms on 1x1 maps treat a single one differently in training. All figures are for one.
 BATCH = 2
 
 
-@dataclass(frozen=True)
+@dataclass
 class CostRow:
     """One stage.
 
@@ -68,20 +68,10 @@ class CostReport:
     def receptive_field(self) -> int | None:
         return max((row.receptive_field for row in self.rows if row.receptive_field is not None), default=None)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain values, as `explain/cost.json` of a run directory holds them."""
         total = {"parameters": self.parameters, "macs": self.macs, "activation_bytes": self.activation_bytes}
-        rows = [
-            {
-                "name": row.name,
-                "shape": list(row.shape),
-                "parameters": row.parameters,
-                "macs": row.macs,
-                "activation_bytes": row.activation_bytes,
-                "receptive_field": row.receptive_field,
-            }
-            for row in self.rows
-        ]
+        rows = [asdict(row) | {"shape": list(row.shape)} for row in self.rows]
         return {"input": list(self.input), "rows": rows, "total": total}
 
 
@@ -107,17 +97,14 @@ def cost(
     channels = in_channels or backbone.in_channels
     if min(size) < 1:
         raise UserError(f"the input size must be positive; got {size[0]} x {size[1]}.")
-    meter = _Meter(module, backbone)
     image = torch.empty(BATCH, channels, *size, device="meta")
-    states = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    shadows = {
-        name: torch.empty_like(state, device="meta", dtype=torch.float32 if state.is_floating_point() else None)
-        for name, state in states.items()
-    }
-    for name, parameter in module.named_parameters():
+    shadows = {}
+    for name, state in (*module.named_parameters(), *module.named_buffers()):
+        kind = torch.float32 if state.is_floating_point() else None
+        shadows[name] = torch.empty_like(state, device="meta", dtype=kind)
         # Frozen parameters save less; the table speaks of training all of the network.
-        shadows[name].requires_grad_(parameter.is_floating_point())
-    meter.leave_out(shadows.values())
+        shadows[name].requires_grad_(isinstance(state, nn.Parameter) and state.is_floating_point())
+    meter = _Meter(module, backbone, shadows)
     with in_mode(module, training=True), meter.attached(), torch.enable_grad():
         try:
             torch.func.functional_call(module, shadows, (image,))
@@ -125,7 +112,8 @@ def cost(
             raise UserError(
                 f"the network cannot take an image of {channels} x {size[0]} x {size[1]} ({error}). Try a larger size."
             ) from error
-    return CostReport((channels, *size), meter.rows())
+    rows = meter.rows if module is not backbone else {name: meter.rows[name] for name in meter.parts}
+    return CostReport((channels, *size), tuple(rows.values()))
 
 
 class _WithClassifier(nn.Module):
@@ -137,7 +125,7 @@ class _WithClassifier(nn.Module):
         self.head = nn.Linear(backbone.channels[-1], num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.backbone(x)[-1].mean((2, 3)))
+        logits: Tensor = self.head(global_pool(self.backbone(x)[-1]).flatten(1))
         return logits
 
 
@@ -148,79 +136,48 @@ def _build(spec: Spec, in_channels: int, num_classes: int | None) -> nn.Module:
 
 
 class _Meter:
-    """Hooks that write down what passes, row by row."""
+    """Hooks that write down what passes, row by row. `states`: parameters and buffers, which are no activations."""
 
-    def __init__(self, module: nn.Module, backbone: Backbone) -> None:
+    def __init__(self, module: nn.Module, backbone: Backbone, states: dict[str, Tensor]) -> None:
         self.module = module
-        self.parts: dict[str, nn.Module] = {"stem": backbone.stem}
-        self.parts |= {f"stage {i}": stage for i, stage in enumerate(backbone.stages, 1)}
-        self.table: dict[str, CostRow] = {name: CostRow(name) for name in (*self.parts, "head")}
-        for name, field in zip(self.parts, receptive_fields(backbone), strict=True):
-            self.table[name] = replace(self.table[name], receptive_field=field.size)
-        self.row_of = {layer: name for name, part in self.parts.items() for layer in part.modules()}
+        self.parts = {"stem": backbone.stem} | {f"stage {i}": stage for i, stage in enumerate(backbone.stages, 1)}
+        fields = zip(self.parts, receptive_fields(backbone), strict=True)
+        self.rows = {name: CostRow(name, receptive_field=field.size) for name, field in fields}
+        self.current = self.head = self.rows["head"] = CostRow("head")
+        self.row_of = {layer: self.rows[name] for name, part in self.parts.items() for layer in part.modules()}
         for layer in module.modules():
-            own = sum(p.numel() for p in layer.parameters(recurse=False))
-            self._add(self.row_of.get(layer, "head"), parameters=own)
-        self.current = "head"
-        self.has_head = not isinstance(module, Backbone)
-        self.known: dict[int, torch.UntypedStorage] = {}
-
-    def leave_out(self, tensors: Iterable[Tensor]) -> None:
-        """Parameters and buffers are there anyway: they are not activations."""
-        for tensor in tensors:
-            storage = tensor.untyped_storage()
-            self.known[storage._cdata] = storage
-
-    def rows(self) -> tuple[CostRow, ...]:
-        return tuple(row for name, row in self.table.items() if name != "head" or self.has_head)
-
-    def _add(self, name: str, *, parameters: int = 0, macs: int = 0, activation_bytes: int = 0) -> None:
-        row = self.table[name]
-        self.table[name] = replace(
-            row,
-            parameters=row.parameters + parameters,
-            macs=row.macs + macs,
-            activation_bytes=row.activation_bytes + activation_bytes,
-        )
+            self.row_of.setdefault(layer, self.head).parameters += sum(
+                p.numel() for p in layer.parameters(recurse=False)
+            )
+        storages = [tensor.untyped_storage() for tensor in states.values()]
+        self.known = {storage._cdata: storage for storage in storages}
 
     @contextmanager
     def attached(self) -> Iterator[None]:
         with ExitStack() as stack:
             for name, part in self.parts.items():
-                stack.callback(part.register_forward_pre_hook(self._entering(name)).remove)
-                stack.callback(part.register_forward_hook(self._leaving(name)).remove)
-            stack.callback(self.module.register_forward_hook(self._finished).remove)
+                stack.callback(part.register_forward_pre_hook(partial(self._entering, self.rows[name])).remove)
+                stack.callback(part.register_forward_hook(self._leaving).remove)
             for layer in self.module.modules():
                 if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):
                     stack.callback(layer.register_forward_hook(self._multiplied).remove)
+            stack.callback(self.module.register_forward_hook(self._leaving).remove)
             stack.enter_context(torch.autograd.graph.saved_tensors_hooks(self._saved, lambda kept: kept))
             yield
 
-    def _entering(self, name: str) -> Any:
-        def hook(part: nn.Module, args: Any) -> None:
-            self.current = name
+    def _entering(self, row: CostRow, part: nn.Module, args: object) -> None:
+        self.current = row
 
-        return hook
-
-    def _leaving(self, name: str) -> Any:
-        def hook(part: nn.Module, args: Any, output: Tensor) -> None:
-            self.current = "head"
-            self.table[name] = replace(self.table[name], shape=tuple(output.shape[1:]))
-
-        return hook
-
-    def _finished(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _leaving(self, part: nn.Module, args: object, output: object) -> None:
         if isinstance(output, Tensor):
-            self.table["head"] = replace(self.table["head"], shape=tuple(output.shape[1:]))
+            self.current.shape = tuple(output.shape[1:])
+        self.current = self.head
 
-    def _multiplied(self, layer: Any, args: Any, output: Tensor) -> None:
-        if isinstance(layer, nn.Linear):
-            macs = output.numel() * layer.in_features
-        elif isinstance(layer, nn.modules.conv._ConvTransposeNd):
-            macs = args[0].numel() * layer.weight[0].numel()
-        else:
-            macs = output.numel() * layer.weight[0].numel()
-        self._add(self.row_of.get(layer, "head"), macs=macs // BATCH)
+    def _multiplied(self, layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        assert isinstance(layer.weight, Tensor)
+        # each pixel of the input is multiplied by a transposed convolution, each one of the output by others
+        pixels = args[0] if isinstance(layer, nn.modules.conv._ConvTransposeNd) else output
+        self.row_of[layer].macs += pixels.numel() * layer.weight[0].numel() // BATCH
 
     def _saved(self, tensor: Tensor) -> Tensor:
         """Count the storage of a tensor that autograd keeps, once, however many operations keep it."""
@@ -230,5 +187,18 @@ class _Meter:
         # activation.
         if tensor.dim() and tensor.shape[0] == BATCH and storage._cdata not in self.known:
             self.known[storage._cdata] = storage
-            self._add(self.current, activation_bytes=storage.nbytes() // BATCH)
+            self.current.activation_bytes += storage.nbytes() // BATCH
         return tensor
+
+
+@contextmanager
+def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """This mode for all of `model`, and afterwards each part in the mode it had."""
+    modes = {part: part.training for part in model.modules()}
+    for part in modes:
+        part.training = training
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode

@@ -1,17 +1,14 @@
 """Pictures put together from pictures: boxes in a column, branches side by side, a residual sum.
 
-Every picture has a size and an axis: the x at which the data enters at its top and leaves at its bottom. All lengths
-are in the units of the scene.
+All lengths are in the units of the scene.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from resurge.explain.scene import Scene, text_width
-from resurge.explain.shapes import GREY
+from resurge.explain.scene import GREY, Line, Point, Rect, Shape, Sign, Text, moved, text_width
 
 GAP = 22.0
 LABEL_GAP = 34.0
@@ -19,358 +16,186 @@ SIDE_GAP = 18.0
 PAD = 12.0
 CAPTION = 18.0
 SIGN = 10.0
-
-
-class Picture(Protocol):
-    """Something that can be drawn with its upper left corner anywhere."""
-
-    @property
-    def width(self) -> float: ...
-    @property
-    def height(self) -> float: ...
-    @property
-    def axis(self) -> float: ...
-    @property
-    def open_top(self) -> bool:
-        """A line simply continues into the picture; False: an arrow ends at its edge."""
-        ...
-
-    def draw(self, scene: Scene, x: float, y: float) -> None: ...
+DOT = 2.6
 
 
 @dataclass(frozen=True)
-class Box:
-    """A filled box: a title and lines of detail."""
+class Picture:
+    """Shapes whose upper left corner is the origin.
 
-    title: str
-    lines: tuple[str, ...] = ()
-    paint: str = "conv"
-    min_width: float = 92.0
+    Attributes:
+        axis: the x at which the data enters at the top and leaves at the bottom.
+        open_top: whether a line simply continues into the picture; otherwise an arrow ends at its edge.
+    """
+
+    width: float
+    height: float
+    axis: float
+    shapes: Sequence[Shape]
     open_top: bool = False
 
-    @property
-    def width(self) -> float:
-        widths = [text_width(self.title, 13, bold=True), *(text_width(line, 11.5) for line in self.lines)]
-        return max(self.min_width, max(widths) + 20)
-
-    @property
-    def height(self) -> float:
-        return 28.0 + 15.5 * len(self.lines)
-
-    @property
-    def axis(self) -> float:
-        return self.width / 2
-
-    def draw(self, scene: Scene, x: float, y: float) -> None:
-        scene.rect(x, y, self.width, self.height, self.paint)
-        middle = x + self.width / 2
-        scene.text(middle, y + 18.5, self.title, 13, bold=True)
-        for i, line in enumerate(self.lines):
-            scene.text(middle, y + 34.5 + 15.5 * i, line, 11.5)
+    def at(self, x: float, y: float) -> list[Shape]:
+        """The shapes with the upper left corner there."""
+        return [moved(shape, x, y) for shape in self.shapes]
 
 
-@dataclass(frozen=True)
-class Wire:
+def _path(*points: Point, arrow: bool = False, dashed: bool = False) -> Line:
+    return Line(points, arrow, dashed)
+
+
+def _note(x: float, y: float, text: str, anchor: str = "start") -> Text:
+    return Text(x, y, text, 11.5, GREY, anchor)
+
+
+def box(title: str, lines: Sequence[str] = (), paint: str = "conv", min_width: float = 92.0) -> Picture:
+    """A filled box: a title and lines of detail."""
+    widths = [text_width(title, 13, bold=True), *(text_width(line, 11.5) for line in lines)]
+    width, height = max(min_width, max(widths) + 20), 28.0 + 15.5 * len(lines)
+    shapes: list[Shape] = [Rect(0, 0, width, height, paint), Text(width / 2, 18.5, title, bold=True)]
+    shapes += [Text(width / 2, 34.5 + 15.5 * i, line, 11.5) for i, line in enumerate(lines)]
+    return Picture(width, height, width / 2, shapes)
+
+
+def wire(width: float = 8.0) -> Picture:
     """Nothing but the line that carries the data through."""
-
-    height: float = 0.0
-    width: float = 8.0
-    open_top: bool = True
-
-    @property
-    def axis(self) -> float:
-        return self.width / 2
-
-    def draw(self, scene: Scene, x: float, y: float) -> None:
-        if self.height:
-            scene.path((x + self.axis, y), (x + self.axis, y + self.height))
+    return Picture(width, 0.0, width / 2, (), open_top=True)
 
 
-@dataclass(frozen=True)
-class Column:
+def column(parts: Sequence[Picture], labels: Sequence[str | None] = ()) -> Picture:
     """Pictures one below the other on one axis, joined by arrows; `labels[i]` stands beside the arrow behind part i."""
-
-    parts: Sequence[Picture]
-    labels: Sequence[str | None] = ()
-
-    @property
-    def open_top(self) -> bool:
-        return bool(self.parts) and self.parts[0].open_top
-
-    def _label(self, i: int) -> str | None:
-        return self.labels[i] if i < len(self.labels) else None
-
-    def _gap(self, i: int) -> float:
-        return LABEL_GAP if self._label(i) else GAP
-
-    @property
-    def axis(self) -> float:
-        return max((part.axis for part in self.parts), default=4.0)
-
-    @property
-    def width(self) -> float:
-        right = [part.width - part.axis for part in self.parts]
-        right += [text_width(label, 11.5) + 12 for label in self.labels if label]
-        return self.axis + max(right, default=4.0)
-
-    @property
-    def height(self) -> float:
-        gaps = sum(self._gap(i) for i in range(len(self.parts) - 1))
-        return sum(part.height for part in self.parts) + gaps
-
-    def draw(self, scene: Scene, x: float, y: float) -> None:
-        axis = x + self.axis
-        for i, part in enumerate(self.parts):
-            part.draw(scene, axis - part.axis, y)
-            y += part.height
-            if i < len(self.parts) - 1:
-                gap = self._gap(i)
-                scene.path((axis, y), (axis, y + gap), arrow=not self.parts[i + 1].open_top)
-                label = self._label(i)
-                if label:
-                    scene.text(axis + 9, y + gap / 2 + 3, label, 11.5, color=GREY, anchor="start")
-                y += gap
+    axis, y = max(part.axis for part in parts), 0.0
+    shapes: list[Shape] = []
+    for i, part in enumerate(parts):
+        if i:
+            label = labels[i - 1] if i <= len(labels) else None
+            gap = LABEL_GAP if label else GAP
+            shapes.append(_path((axis, y), (axis, y + gap), arrow=not part.open_top))
+            if label:
+                shapes.append(_note(axis + 9, y + gap / 2 + 3, label))
+            y += gap
+        shapes += part.at(axis - part.axis, y)
+        y += part.height
+    right = max(part.width - part.axis for part in parts)
+    right = max([right, *(text_width(label, 11.5) + 12 for label in labels if label)])
+    return Picture(axis + right, y, axis, shapes, parts[0].open_top)
 
 
-@dataclass(frozen=True)
-class Frame:
+def frame(inner: Picture, caption: str) -> Picture:
     """A dashed frame with a caption around a picture."""
-
-    inner: Picture
-    caption: str
-    open_top: bool = True
-
-    @property
-    def width(self) -> float:
-        return max(self.inner.width + 2 * PAD, self._left + text_width(self.caption, 11.5) + PAD)
-
-    @property
-    def _left(self) -> float:
-        return PAD
-
-    @property
-    def height(self) -> float:
-        return self.inner.height + 2 * PAD + CAPTION
-
-    @property
-    def axis(self) -> float:
-        return self._left + self.inner.axis
-
-    def draw(self, scene: Scene, x: float, y: float) -> None:
-        scene.rect(x, y, self.width, self.height, None)
-        # On the far side of the axis, where no line passes.
-        scene.text(x + self.width - PAD + 2, y + 16, self.caption, 11.5, color=GREY, anchor="end")
-        top, axis = y + PAD + CAPTION, x + self.axis
-        scene.path((axis, y), (axis, top), arrow=not self.inner.open_top)
-        self.inner.draw(scene, x + self._left, top)
-        scene.path((axis, top + self.inner.height), (axis, y + self.height))
+    width = max(inner.width + 2 * PAD, text_width(caption, 11.5) + 2 * PAD)
+    top, axis = PAD + CAPTION, PAD + inner.axis
+    height = top + inner.height + PAD
+    shapes: list[Shape] = [
+        Rect(0, 0, width, height, None),
+        _note(width - PAD + 2, 16, caption, "end"),  # on the far side of the axis, where no line passes
+        _path((axis, 0), (axis, top), arrow=not inner.open_top),
+        *inner.at(PAD, top),
+        _path((axis, top + inner.height), (axis, height)),
+    ]
+    return Picture(width, height, axis, shapes, open_top=True)
 
 
-@dataclass(frozen=True)
-class Weighted:
+def weighted(branches: Sequence[Picture], attention: Picture) -> Picture:
     """Branches side by side, each scaled by a weight that `attention` computes from all of them, then summed.
 
     With one branch this is a gate: y = x * weight(x).
     """
-
-    branches: Sequence[Picture]
-    attention: Picture
-    open_top: bool = True
-
-    @property
-    def _span(self) -> float:
-        return sum(branch.width for branch in self.branches) + SIDE_GAP * (len(self.branches) - 1)
-
-    @property
-    def _fan(self) -> float:
-        """Height of the lines above the branches."""
-        return GAP if len(self.branches) > 1 else 0.0
-
-    @property
-    def _body(self) -> float:
-        return max(branch.height for branch in self.branches)
-
-    @property
-    def _mid(self) -> float:
-        """Height between the branches' ends and their multiplication: the attention stands beside it."""
-        return max(26.0 + self.attention.height + 30.0, 60.0)
-
-    @property
-    def axis(self) -> float:
-        return self._span / 2
-
-    @property
-    def width(self) -> float:
-        return self._span + SIDE_GAP + 8 + self.attention.width
-
-    @property
-    def height(self) -> float:
-        tail = GAP + 2 * SIGN if len(self.branches) > 1 else 0.0
-        return self._fan + self._body + self._mid + 2 * SIGN + tail
-
-    def _centers(self, x: float) -> list[float]:
-        centers = []
-        for branch in self.branches:
-            centers.append(x + branch.axis)
-            x += branch.width + SIDE_GAP
-        return centers
-
-    def draw(self, scene: Scene, x: float, y: float) -> None:
-        axis, centers = x + self.axis, self._centers(x)
-        top = y + self._fan
-        if self._fan:
-            scene.path((centers[0], y + 8), (centers[-1], y + 8))
-            scene.path((axis, y), (axis, y + 8))
-        end = top + self._body
-        times = end + self._mid + SIGN
-        side = x + self._span + SIDE_GAP + 8
-        taken = end + 12
-        for branch, center in zip(self.branches, centers, strict=True):
-            if self._fan:
-                scene.path((center, y + 8), (center, top), arrow=not branch.open_top)
-            branch.draw(scene, center - branch.axis, top)
-            scene.path((center, top + branch.height), (center, times - SIGN), arrow=True)
-            scene.sign(center, taken, "", 2.6)
-        into = side + self.attention.axis
-        above = end + 26.0
-        scene.path((centers[0], taken), (into, taken), (into, above), arrow=True)
-        self.attention.draw(scene, side, above)
-        # The weights come back on dashed lines, so that they are not taken for the maps.
-        bottom = above + self.attention.height
-        back = times - SIGN - 14
-        scene.path((into, bottom), (into, back), (centers[0] + 26, back), dashed=True)
+    several = len(branches) > 1
+    centers, span = [], -SIDE_GAP
+    for branch in branches:
+        centers.append(span + SIDE_GAP + branch.axis)
+        span += SIDE_GAP + branch.width
+    axis, top = span / 2, GAP if several else 0.0
+    end = top + max(branch.height for branch in branches)
+    taken, above = end + 12, end + 26.0
+    bottom = above + attention.height
+    times = max(bottom + 30.0, end + 60.0) + SIGN
+    side = span + SIDE_GAP + 8
+    shapes: list[Shape] = []
+    if several:
+        shapes += [_path((centers[0], 8), (centers[-1], 8)), _path((axis, 0), (axis, 8))]
+    for branch, center in zip(branches, centers, strict=True):
+        if several:
+            shapes.append(_path((center, 8), (center, top), arrow=not branch.open_top))
+        shapes += branch.at(center - branch.axis, top)
+        shapes.append(_path((center, top + branch.height), (center, times - SIGN), arrow=True))
+        shapes.append(Sign(center, taken, radius=DOT))
+    into, back = side + attention.axis, times - SIGN - 14
+    shapes.append(_path((centers[0], taken), (into, taken), (into, above), arrow=True))
+    shapes += attention.at(side, above)
+    # The weights come back on dashed lines, so that they are not taken for the maps.
+    shapes.append(_path((into, bottom), (into, back), (centers[0] + 26, back), dashed=True))
+    for center in centers:
+        lane = center + 26
+        shapes.append(_path((lane, back), (lane, times), (center + SIGN, times), arrow=True, dashed=True))
+        shapes.append(Sign(center, times, "×"))
+    height = times + SIGN
+    if several:
+        plus = height + GAP + SIGN
         for center in centers:
-            scene.path((center + 26, back), (center + 26, times), (center + SIGN, times), arrow=True, dashed=True)
-            scene.sign(center, times, "×")
-        if len(centers) > 1:
-            plus = times + SIGN + GAP + SIGN
-            for center in centers:
-                if abs(center - axis) < 1:
-                    scene.path((center, times + SIGN), (axis, plus - SIGN), arrow=True)
-                else:
-                    edge = axis - SIGN if center < axis else axis + SIGN
-                    scene.path((center, times + SIGN), (center, plus), (edge, plus), arrow=True)
-            scene.sign(axis, plus, "+")
-
-
-@dataclass(frozen=True)
-class Cascade:
-    """The channels cut into pieces; each piece has a picture, and may take the result of the one before it.
-
-    `carries[i]` adds the output of piece i - 1 to the input of piece i. The outputs are concatenated.
-    """
-
-    pieces: Sequence[Picture]
-    carries: Sequence[bool]
-    inputs: Sequence[str]
-    outputs: Sequence[str]
-    concat: str
-    open_top: bool = False
-
-    @property
-    def _top(self) -> float:
-        return 52.0 + (2 * SIGN + 14 if any(self.carries) else 0.0)
-
-    @property
-    def _gap(self) -> float:
-        return SIDE_GAP + (14 if any(self.carries) else 0)
-
-    @property
-    def _bar(self) -> float:
-        return max(self._span, text_width(self.concat, 11.5) + 24)
-
-    @property
-    def _span(self) -> float:
-        return sum(piece.width for piece in self.pieces) + self._gap * (len(self.pieces) - 1)
-
-    @property
-    def width(self) -> float:
-        return self._bar
-
-    @property
-    def axis(self) -> float:
-        return self.width / 2
-
-    @property
-    def height(self) -> float:
-        return self._top + max(piece.height for piece in self.pieces) + 44 + 24
-
-    def draw(self, scene: Scene, x: float, y: float) -> None:
-        body = max(piece.height for piece in self.pieces)
-        begin, top, end = y + 24, y + self._top, y + self._top + body
-        floor = end + 44
-        scene.rect(x, y, self.width, 24, "plain")
-        scene.text(x + self.axis, y + 16, "slice the channels", 11.5)
-        scene.rect(x, floor, self.width, 24, "plain")
-        scene.text(x + self.axis, floor + 16, self.concat, 11.5)
-        left = x + (self.width - self._span) / 2
-        before: tuple[float, float] | None = None
-        for i, piece in enumerate(self.pieces):
-            center = left + piece.axis
-            scene.text(center + 7, begin + 16, self.inputs[i], 11.5, color=GREY, anchor="start")
-            if self.carries[i] and before is not None:
-                plus = top - 14 - SIGN
-                scene.path((center, begin), (center, plus - SIGN), arrow=True)
-                scene.path((center, plus + SIGN), (center, top), arrow=True)
-                lane = left - self._gap / 2 - 1
-                scene.path(before, (lane, before[1]), (lane, plus), (center - SIGN, plus), arrow=True)
-                scene.sign(before[0], before[1], "", 2.6)
-                scene.sign(center, plus, "+")
+            if abs(center - axis) < 1:
+                shapes.append(_path((center, height), (axis, plus - SIGN), arrow=True))
             else:
-                scene.path((center, begin), (center, top), arrow=piece.height > 0)
-            piece.draw(scene, left, top)
-            scene.path((center, top + piece.height), (center, floor), arrow=True)
-            scene.text(center + 7, floor - 8, self.outputs[i], 11.5, color=GREY, anchor="start")
-            before = (center, end + 14)
-            left += piece.width + self._gap
+                edge = axis - SIGN if center < axis else axis + SIGN
+                shapes.append(_path((center, height), (center, plus), (edge, plus), arrow=True))
+        shapes.append(Sign(axis, plus, "+"))
+        height = plus + SIGN
+    return Picture(side + attention.width, height, axis, shapes, open_top=True)
 
 
-@dataclass(frozen=True)
-class Sum:
-    """y = tail(trunk(x) + shortcut(x)): the shortcut runs on the left."""
+def cascade(pieces: Sequence[Picture], carries: Sequence[bool]) -> Picture:
+    """The channels cut into pieces x1, x2, ... with a picture each; the outputs y1, y2, ... are concatenated.
 
-    trunk: Picture
-    shortcut: Picture
-    tail: Picture
-    shortcut_label: str | None = None
-    open_top: bool = True
+    `carries[i]` adds the output of piece i - 1 to the input of piece i.
+    """
+    top, gap = (66.0 + 2 * SIGN, SIDE_GAP + 14) if any(carries) else (52.0, SIDE_GAP)
+    span = sum(piece.width for piece in pieces) + gap * (len(pieces) - 1)
+    width = max(span, text_width("concatenate", 11.5) + 24)
+    end = top + max(piece.height for piece in pieces)
+    floor = end + 44
+    shapes: list[Shape] = []
+    for y, text in ((0.0, "slice the channels"), (floor, "concatenate")):
+        shapes += [Rect(0, y, width, 24, "plain"), Text(width / 2, y + 16, text, 11.5)]
+    left, before = (width - span) / 2, 0.0
+    for i, piece in enumerate(pieces):
+        center = left + piece.axis
+        shapes.append(_note(center + 7, 40, f"x{i + 1}"))
+        if carries[i]:
+            plus, lane = top - 14 - SIGN, left - gap / 2 - 1
+            shapes.append(_path((center, 24), (center, plus - SIGN), arrow=True))
+            shapes.append(_path((center, plus + SIGN), (center, top), arrow=True))
+            carried = ((before, end + 14), (lane, end + 14), (lane, plus), (center - SIGN, plus))
+            shapes += [_path(*carried, arrow=True), Sign(before, end + 14, radius=DOT), Sign(center, plus, "+")]
+        else:
+            shapes.append(_path((center, 24), (center, top), arrow=piece.height > 0))
+        shapes += piece.at(left, top)
+        shapes.append(_path((center, top + piece.height), (center, floor), arrow=True))
+        shapes.append(_note(center + 7, floor - 8, f"y{i + 1}"))
+        before = center
+        left += piece.width + gap
+    return Picture(width, floor + 24, width / 2, shapes)
 
-    @property
-    def _left(self) -> float:
-        label = text_width(self.shortcut_label, 11.5) + 14 if self.shortcut_label else 0.0
-        return max(self.shortcut.width, label) + 2 * SIDE_GAP
 
-    @property
-    def axis(self) -> float:
-        return self._left + self.trunk.axis
-
-    @property
-    def width(self) -> float:
-        return self._left + max(self.trunk.width, self.trunk.axis + self.tail.width - self.tail.axis)
-
-    @property
-    def _body(self) -> float:
-        return max(self.trunk.height, self.shortcut.height)
-
-    @property
-    def height(self) -> float:
-        return GAP + self._body + GAP + 2 * SIGN + GAP + self.tail.height
-
-    def draw(self, scene: Scene, x: float, y: float) -> None:
-        axis = x + self.axis
-        fork, top = y + 6, y + GAP
-        plus = top + self._body + GAP + SIGN
-        lane = x + self.shortcut.axis
-        scene.path((axis, y), (axis, top), arrow=not self.trunk.open_top)
-        scene.sign(axis, fork, "", 2.6)
-        self.trunk.draw(scene, axis - self.trunk.axis, top)
-        scene.path((axis, top + self.trunk.height), (axis, plus - SIGN), arrow=True)
-        middle = top + (self._body - self.shortcut.height) / 2
-        scene.path((axis, fork), (lane, fork), (lane, middle), arrow=not self.shortcut.open_top)
-        self.shortcut.draw(scene, x, middle)
-        scene.path((lane, middle + self.shortcut.height), (lane, plus), (axis - SIGN, plus), arrow=True)
-        if self.shortcut_label:
-            scene.text(lane + 7, middle + 4, self.shortcut_label, 11.5, color=GREY, anchor="start")
-        scene.sign(axis, plus, "+")
-        scene.path((axis, plus + SIGN), (axis, plus + SIGN + GAP), arrow=True)
-        self.tail.draw(scene, axis - self.tail.axis, plus + SIGN + GAP)
+def residual(trunk: Picture, shortcut: Picture | None, tail: Picture) -> Picture:
+    """y = tail(trunk(x) + shortcut(x)): the shortcut, None for an identity, runs on the left."""
+    side = shortcut or wire()
+    left = max(side.width, 0.0 if shortcut else text_width("identity", 11.5) + 14) + 2 * SIDE_GAP
+    axis, lane, fork, top = left + trunk.axis, side.axis, 6, GAP
+    body = max(trunk.height, side.height)
+    middle, plus = top + (body - side.height) / 2, top + body + GAP + SIGN
+    end = plus + SIGN + GAP
+    shapes: list[Shape] = [
+        _path((axis, 0), (axis, top), arrow=not trunk.open_top),
+        Sign(axis, fork, radius=DOT),
+        *trunk.at(left, top),
+        _path((axis, top + trunk.height), (axis, plus - SIGN), arrow=True),
+        _path((axis, fork), (lane, fork), (lane, middle), arrow=not side.open_top),
+        *side.at(0, middle),
+        _path((lane, middle + side.height), (lane, plus), (axis - SIGN, plus), arrow=True),
+        *([] if shortcut else [_note(lane + 7, middle + 4, "identity")]),
+        Sign(axis, plus, "+"),
+        _path((axis, plus + SIGN), (axis, end), arrow=True),
+        *tail.at(axis - tail.axis, end),
+    ]
+    width = left + max(trunk.width, trunk.axis + tail.width - tail.axis)
+    return Picture(width, end + tail.height, axis, shapes, open_top=True)

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import colorsys
 import functools
-import io
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from resurge.errors import UserError
 from resurge.explain.heat import enlarge
-from resurge.files import atomic_write_bytes
 
 Colour = tuple[int, int, int]
 
@@ -230,18 +227,6 @@ def one_line(name: str) -> str:
     visible = "".join(c if c.isprintable() and not "\ud800" <= c <= "\udfff" else "\ufffd" for c in str(name))
     words = " ".join(visible.split())
     return words if len(words) <= _LONGEST else words[: _LONGEST - 1] + "…"
-
-
-def save_jpeg(image: Image.Image, path: str | Path, quality: int = 85) -> Path:
-    """Write a JPEG, wholly or not at all.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, "JPEG", quality=quality)
-    atomic_write_bytes(path, buffer.getvalue())
-    return Path(path)
 
 
 # --------------------------------------------------------------------------------------------------------- inside

@@ -9,9 +9,8 @@ counts with its taps where they are before training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from functools import reduce, singledispatch
+from typing import NamedTuple
 
 from torch import nn
 
@@ -23,8 +22,7 @@ from resurge.arch.shortcuts import HalvingPool, PooledProjection, ZeroPadShortcu
 from resurge.arch.transforms import PooledTransform, Res2Conv, SelectiveKernelConv, SplitAttentionConv
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(NamedTuple):
     """Side of the square of input pixels that one output pixel sees, and the step between neighbours, in pixels."""
 
     size: int = 1
@@ -35,15 +33,13 @@ class Field:
         return Field(self.size + (kernel - 1) * dilation * self.step, self.step * stride)
 
 
+@singledispatch
 def receptive_field(module: nn.Module, field: Field = Field()) -> Field:
     """The field behind `module` when `field` stands before it.
 
     A module class without a rule of its own counts as its children one after the other, which is an upper bound.
     """
-    for kind in type(module).__mro__:
-        if kind in RULES:
-            return RULES[kind](module, field)
-    return _chain(module.children(), field)
+    return _chain(field, *module.children())
 
 
 def receptive_fields(backbone: Backbone) -> list[Field]:
@@ -54,58 +50,55 @@ def receptive_fields(backbone: Backbone) -> list[Field]:
     return fields
 
 
-def _chain(modules: Iterable[nn.Module], field: Field) -> Field:
-    for module in modules:
-        field = receptive_field(module, field)
-    return field
+def _chain(field: Field, *modules: nn.Module) -> Field:
+    return reduce(lambda before, module: receptive_field(module, before), modules, field)
 
 
-def _widest(fields: Iterable[Field]) -> Field:
-    return max(fields, key=lambda field: (field.size, field.step))
+def _first(value: int | tuple[int, ...]) -> int:
+    return value if isinstance(value, int) else value[0]
 
 
-def _first(value: Any) -> int:
-    return int(value[0] if isinstance(value, tuple) else value)
-
-
-def _window(module: Any, field: Field) -> Field:
-    dilation = getattr(module, "dilation", 1)
+@receptive_field.register(nn.Conv2d)
+@receptive_field.register(nn.MaxPool2d)
+@receptive_field.register(nn.AvgPool2d)
+def _(module: nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d, field: Field = Field()) -> Field:
+    dilation = 1 if isinstance(module, nn.AvgPool2d) else module.dilation
     return field.through(_first(module.kernel_size), _first(module.stride), _first(dilation))
 
 
-def _residual(module: Any, field: Field) -> Field:
-    trunk = _chain((module.reduce, module.transform, module.expand), field)
-    return _widest((trunk, receptive_field(module.shortcut, field)))
+@receptive_field.register(nn.Identity)
+@receptive_field.register(SqueezeExciteGate)
+@receptive_field.register(BranchAttention)
+def _(module: nn.Module, field: Field = Field()) -> Field:
+    return field
 
 
-def _res2(module: Any, field: Field) -> Field:
+@receptive_field.register
+def _(module: Residual, field: Field = Field()) -> Field:
+    trunk = _chain(field, module.reduce, module.transform, module.expand)
+    return max(trunk, receptive_field(module.shortcut, field))
+
+
+@receptive_field.register
+def _(module: Res2Conv, field: Field = Field()) -> Field:
     field = receptive_field(module.adapt, field)
     seen = [receptive_field(module.convs[0], field)]
     for conv in list(module.convs)[1:]:
         # The carry comes from behind the convolution before, so its step is that of the output; it is only carried
         # where the stride is 1.
-        seen.append(receptive_field(conv, _widest((field, seen[-1])) if module.carries else field))
-    return _widest((*seen, receptive_field(module.pool, field)))
+        seen.append(receptive_field(conv, max(field, seen[-1]) if module.carries else field))
+    return max(*seen, receptive_field(module.pool, field))
 
 
-def _same(module: Any, field: Field) -> Field:
-    return field
-
-
-RULES: dict[type[nn.Module], Callable[[Any, Field], Field]] = {
-    nn.Identity: _same,
-    nn.Conv2d: _window,
-    nn.MaxPool2d: _window,
-    nn.AvgPool2d: _window,
-    Residual: _residual,
-    HalvingPool: lambda m, field: field.through(2, 2),
-    ConvNormAct: lambda m, field: receptive_field(m.conv, field),
-    PooledProjection: lambda m, field: _chain((m.pool, m.conv), field),
-    ZeroPadShortcut: lambda m, field: field.through(1, m.stride),
-    PooledTransform: lambda m, field: _chain((m.pool, m.inner) if m.before else (m.inner, m.pool), field),
-    SplitAttentionConv: lambda m, field: receptive_field(m.split, field),
-    SelectiveKernelConv: lambda m, field: _widest(receptive_field(branch, field) for branch in m.branches),
-    Res2Conv: _res2,
-    SqueezeExciteGate: _same,
-    BranchAttention: _same,
-}
+receptive_field.register(HalvingPool, lambda m, field=Field(): field.through(2, 2))
+receptive_field.register(ConvNormAct, lambda m, field=Field(): receptive_field(m.conv, field))
+receptive_field.register(PooledProjection, lambda m, field=Field(): _chain(field, m.pool, m.conv))
+receptive_field.register(ZeroPadShortcut, lambda m, field=Field(): field.through(1, m.stride))
+receptive_field.register(SplitAttentionConv, lambda m, field=Field(): receptive_field(m.split, field))
+receptive_field.register(
+    PooledTransform,
+    lambda m, field=Field(): _chain(field, *((m.pool, m.inner) if m.before else (m.inner, m.pool))),
+)
+receptive_field.register(
+    SelectiveKernelConv, lambda m, field=Field(): max(receptive_field(branch, field) for branch in m.branches)
+)

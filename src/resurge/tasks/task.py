@@ -311,7 +311,7 @@ class Task(ABC):
 
         batch = preprocessing(image)[None].to(next(model.parameters()).device)
         if self.explains_classes:
-            return preprocessing.fit(image), cam(model, batch)[0]  # type: ignore[arg-type]
+            return preprocessing.fit(image), cam(model, batch)[0]
         return image, activation_maps(model, batch)[-1][0]
 
     # ------------------------------------------------------------------------------------- evaluation and training

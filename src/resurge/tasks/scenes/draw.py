@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from resurge.explain.overlays import save_jpeg
+from resurge.explain.heat import save_image
 from resurge.tasks.result import Result
 from resurge.tasks.scenes.metrics import Scenes
 from resurge.tasks.task import Network, Task
@@ -38,4 +38,4 @@ def write_examples(
             entry["overlay"] = f"explain/{kind}_{number:03d}.jpg"
             entry["thumbnail"] = f"explain/{kind}_{number:03d}_truth.jpg"
             for name, picture in zip(("overlay", "thumbnail"), draw(image, result, truth), strict=True):
-                save_jpeg(picture, folder / entry[name])
+                save_image(picture, folder / entry[name])
