@@ -18,6 +18,7 @@ from resurge.cli import main
 from resurge.tasks.segment.settings import Segmenter
 from resurge.tasks.table import TASKS
 from resurge.text_tables import percent, table
+from resurge.weights import catalog
 
 
 def asked(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -126,12 +127,60 @@ def test_show_of_a_classifier_s_run_has_its_scores(trained: Path, capsys: pytest
     assert "8 → 2" in (trained.parent / "net.svg").read_text()
 
 
+def test_show_has_the_table_the_score_and_the_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    text = asked(capsys, "show", "resnest50", "--size", "224")
+    lines = text.splitlines()
+    assert lines[:2] == ["resnest50", "also called resnest50d"]
+    for expected in ("27,483,240", "5.371 G", "81.03 % top-1 on ImageNet at 224 x 224 (ResNeSt authors)",
+                     "hub:timm/resnest50d.in1k", "https://github.com/zhanghang1989/"):  # fmt: skip
+        assert expected in text
+    stage = next(line for line in lines if line.startswith("stage 3"))
+    assert "1024 x 14 x 14" in stage
+    assert stage.split()[-1] == "295"
+    start = next(i for i, line in enumerate(lines) if "parameters" in line)
+    columns = lines[start : start + 6]
+    edge = columns[0].index("parameters") + len("parameters")
+    assert all(line[edge - 1] != " " and line[edge] == " " for line in columns)
+
+
+def test_show_says_nothing_of_scores_that_are_not_published(capsys: pytest.CaptureFixture[str]) -> None:
+    text = asked(capsys, "show", "resnet50 transform=split(radix=2) gate=se", "--size", "64")
+    assert text.startswith("seresnet50 transform=split(radix=2)\n")
+    assert "published" not in text
+    assert "weights:" not in text
+    found = json.loads(asked(capsys, "show", "resnet18 planes=(8,16,24,32)", "--size", "64", "--json"))
+    assert (found["name"], found["published"], found["weights"]) == (None, None, [])
+
+
+def test_show_of_published_weights_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(asked(capsys, "show", "resnest14", "--size", "64", "--json"))
+    entry = catalog.entry("resnest14")
+    assert entry.top1 is not None
+    assert found["published"]["top1"] == entry.top1
+    assert [source["location"] for source in found["weights"]] == [source.location for source in entry.sources]
+    assert found["spec"]["depths"] == [1, 1, 1, 1]
+    assert "91.73 % top-1 on CIFAR-10 at 32 x 32" in asked(capsys, "show", "resnet20_cifar")
+
+
+def test_show_compares_what_differs(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = asked(capsys, "show", "resnest14", "--compare", "resnet18", "resnet20_cifar").splitlines()
+    rows = {line[:24].strip(): line for line in lines}
+    assert "11,689,512" in rows["parameters"]
+    assert rows["stage 4 multiply-adds"].split()[-1] == "-"
+    assert any(line.startswith("transform") for line in lines)
+    same = asked(capsys, "show", "resnet18", "--compare", "resnet18", "--size", "64")
+    assert not any(line.startswith("transform") for line in same.splitlines())
+
+
 @pytest.mark.parametrize("suffix", ["svg", "png"])
 def test_show_draws(suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / f"net.{suffix}"
-    asked(capsys, "show", "resnet20_cifar", "--diagram", str(picture))
+    text = asked(capsys, "show", "resnet20_cifar", "--diagram", str(picture))
+    names = [f"net{part}.{suffix}" for part in ("", "_stage1", "_stage2", "_stage3")]
+    assert [Path(line).name for line in text.splitlines()[-4:]] == names
     start = picture.read_bytes()[:8]
     assert start.startswith(b"<svg") if suffix == "svg" else start == b"\x89PNG\r\n\x1a\n"
+    assert suffix == "png" or "64 → 10" in picture.read_text()
 
 
 def test_check_data_of_a_sound_folder(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
