@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import argparse
 
-from resurge.cli.options import Parser, add_json
-from resurge.cli.tables import print_json
+from resurge.cli.options import Parser, add_json, option, print_json
 from resurge.errors import UserError
 from resurge.tasks.table import DATA_WORDS, TASKS, get_task
 
 
 def add_options(parser: Parser) -> None:
-    parser.add_argument("data", metavar="DATA", help="what `resurge train --data` takes")
-    parser.add_argument(
-        "--task", choices=tuple(TASKS), help="what the data is for (default: what its folders look like)"
-    )
-    parser.add_argument("--val", metavar="DATA", help="where the validation images are, as for `resurge train`")
-    parser.add_argument(
-        "--fix",
-        metavar="OUT",
-        help="write a mended copy of the annotations into this new folder: boxes cut to their images, what cannot be "
-        "used removed (not for classification)",
-    )
+    option(parser, "data", "DATA", "what `resurge train --data` takes")
+    about = "what the data is for (default: what its folders look like)"
+    parser.add_argument("--task", choices=tuple(TASKS), help=about)
+    option(parser, "--val", "DATA", "where the validation images are, as for `resurge train`")
+    about = "write a mended copy of the annotations into this new folder: boxes cut to their images, what cannot be "
+    option(parser, "--fix", "OUT", about + "used removed (not for classification)")
     add_json(parser)
     parser.epilog = (
         "The exit code is 1 when errors were found, mended or not; warnings leave it at 0. The data itself is never "
@@ -34,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
 
     annotation = None if options.task is None else get_task(options.task).annotation
     report, look = check_data(options.data, annotation=annotation, words=DATA_WORDS, val=options.val)
-    changes: list[str] | None = None
+    found, lines = report.to_json(), report.lines()
     if options.fix is not None:
         if look is None:
             raise UserError(
@@ -44,12 +38,10 @@ def run(options: argparse.Namespace) -> int:
         from resurge.data.fix import mend
 
         changes = mend(look, options.fix)
+        found |= {"fixed": {"folder": options.fix, "changes": changes}}
+        lines = [*lines, f"mended copy in {options.fix}:", *(f"  {line}" for line in changes)]
     if options.json:
-        print_json(
-            report.to_json() | ({} if changes is None else {"fixed": {"folder": options.fix, "changes": changes}})
-        )
+        print_json(found)
     else:
-        print("\n".join(report.lines()))
-        if changes is not None:
-            print("\n".join([f"mended copy in {options.fix}:", *(f"  {line}" for line in changes)]))
+        print("\n".join(lines))
     return 0 if report.ok else 1

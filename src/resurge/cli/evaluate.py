@@ -10,21 +10,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resurge.cli.options import (
+    CHANNELS,
+    NUMBER,
     Parser,
     add_batch_size,
     add_device,
     add_json,
     add_max_size,
     add_views,
-    add_workers,
-    number,
-    numbers,
+    given,
     one_of,
+    option,
+    print_json,
     require_taken,
     tta_of,
     whole_number,
 )
-from resurge.cli.tables import print_json
 from resurge.errors import UserError, suggest
 from resurge.tasks.table import DATA_WORDS, DEFAULT, TASKS, get_task, pick_head
 from resurge.tasks.tta import TTA
@@ -57,37 +58,28 @@ class Subject:
 
 
 def add_options(parser: Parser) -> None:
-    parser.add_argument("model", metavar="RUN|MODEL", help="a run directory, or the name or text of a network")
-    parser.add_argument("--weights", metavar="FILE", help="of a MODEL: a file, hub:owner/name, or pretrained")
-    about = f"of a MODEL: {', '.join(TASKS)} (default: classify)"
-    parser.add_argument("--task", type=one_of(TASKS, "task"), metavar="NAME", help=about)
+    option(parser, "model", "RUN|MODEL", "a run directory, or the name or text of a network")
+    option(parser, "--weights", "FILE", "of a MODEL: a file, hub:owner/name, or pretrained")
+    about = f"of a MODEL: {', '.join(TASKS)} (default: {DEFAULT})"
+    option(parser, "--task", (one_of(TASKS, "task"), "NAME"), about)
     every = [head for task in TASKS.values() if task.section is not None for head in task.heads]
-    about = f"of a MODEL: {', '.join(every)} (default: the task's first)"
-    parser.add_argument("--head", metavar="NAME", help=about)
-    parser.add_argument("--data", metavar="DIR", help="images with labels, as for `resurge train` (default: the run's)")
-    parser.add_argument(
-        "--split",
-        type=one_of(SPLITS, "split"),
-        default="auto",
-        metavar="NAME",
-        help="train, val, test, all or auto: test if there is one, else val (default: auto)",
-    )
-    parser.add_argument(
-        "--out", metavar="DIR", help="write DIR/evaluation.json; DIR may be the run itself, for `resurge report`"
-    )
+    option(parser, "--head", "NAME", f"of a MODEL: {', '.join(every)} (default: the task's first)")
+    option(parser, "--data", "DIR", "images with labels, as for `resurge train` (default: the run's)")
+    about = "train, val, test, all or auto: test if there is one, else val"
+    option(parser, "--split", (one_of(SPLITS, "split"), "NAME"), about, "auto")
+    option(parser, "--out", "DIR", "write DIR/evaluation.json; DIR may be the run itself, for `resurge report`")
     add_json(parser)
     add_device(parser)
     add_batch_size(parser, "128 for a classifier, else 8")
-    add_workers(parser)
-    parser.add_argument("--precision", default="fp32", metavar="NAME", help="fp32, bf16 or fp16 (default: fp32)")
+    option(parser, "--workers", (whole_number(0), "N"), "processes that read images", 0)
+    option(parser, "--precision", "NAME", "fp32, bf16 or fp16", "fp32")
     seen = parser.add_argument_group("preprocessing", "default: the run's, or what the weights were published with")
     about = "side of the image the network sees, pixels; not classifiers: its shorter side"
-    seen.add_argument("--size", type=whole_number(1, 4096), metavar="N", help=about)
-    about = "classifiers: that side as a share of the resized short side"
-    seen.add_argument("--crop-pct", type=number, metavar="X", help=about)
-    seen.add_argument("--interpolation", metavar="NAME", help="nearest, box, bilinear, bicubic or lanczos")
-    seen.add_argument("--mean", type=numbers, metavar="R,G,B", help="mean of each channel, on a scale of 0..1")
-    seen.add_argument("--std", type=numbers, metavar="R,G,B", help="deviation of each channel, on a scale of 0..1")
+    option(seen, "--size", (whole_number(1, 4096), "N"), about)
+    option(seen, "--crop-pct", NUMBER, "classifiers: that side as a share of the resized short side")
+    option(seen, "--interpolation", "NAME", "nearest, box, bilinear, bicubic or lanczos")
+    option(seen, "--mean", CHANNELS, "mean of each channel, on a scale of 0..1")
+    option(seen, "--std", CHANNELS, "deviation of each channel, on a scale of 0..1")
     add_max_size(parser)
     add_views(parser)
 
@@ -96,9 +88,9 @@ def run(options: argparse.Namespace) -> int:
     is_run = Path(options.model).is_dir()
     if not is_run and not options.weights:
         raise UserError(_no_weights(options.model))
-    given = [f"--{name}" for name in ("weights", "task", "head") if is_run and getattr(options, name)]
-    if given:
-        raise UserError(f"{options.model} is a run and has {given[0][2:]} of its own. Leave {given[0]} out.")
+    own = next((name for name in ("weights", "task", "head") if is_run and getattr(options, name)), None)
+    if own is not None:
+        raise UserError(f"{options.model} is a run and has {own} of its own. Leave --{own} out.")
     if not is_run and not options.data:
         raise UserError("a network by name needs --data: a folder of images, a CSV file, or digits.")
     from resurge.data.images import UnreadableImage
@@ -138,11 +130,10 @@ def run(options: argparse.Namespace) -> int:
 def _no_weights(model: str) -> str:
     from resurge.weights.catalog import entries
 
-    if model.split()[:1] and model.split()[0] in entries():
+    if entries().keys() & model.split()[:1]:
         return f"{model} names a network; say which weights with --weights FILE, or --weights pretrained."
-    return f"expected a run directory or the name of a network with --weights; there is no folder {model}." + suggest(
-        model, entries()
-    )
+    expected = "expected a run directory or the name of a network with --weights"
+    return f"{expected}; there is no folder {model}.{suggest(model, entries())}"
 
 
 def subject_of_run(options: argparse.Namespace) -> Subject:
@@ -154,12 +145,8 @@ def subject_of_run(options: argparse.Namespace) -> Subject:
     task = get_task(run.task)
     require_taken(options, options.model, run.task, PARTICULAR, task.evaluation_options)
     split, classes, which = images_of(run, options.data, options.split)
-    preprocessing = task.adjust(run.preprocessing, _given(options))
+    preprocessing = task.adjust(run.preprocessing, given(options, PREPROCESSING))
     return Subject(str(options.model), task, run.model, preprocessing, classes, split, which, run)
-
-
-def _given(options: argparse.Namespace) -> dict[str, Any]:
-    return {name: value for name in PREPROCESSING if (value := getattr(options, name)) is not None}
 
 
 def subject_of_model(options: argparse.Namespace) -> Subject:
@@ -191,7 +178,7 @@ def subject_of_model(options: argparse.Namespace) -> Subject:
             "it was trained on, or train on yours: resurge train --weights ..."
         )
     source = published_source(options.model, options.weights) if task.in_catalog else None
-    preprocessing = task.adjust(task.published_preprocessing(source), _given(options))
+    preprocessing = task.adjust(task.published_preprocessing(source), given(options, PREPROCESSING))
     return Subject(f"{options.model}, weights {options.weights}", task, model, preprocessing, classes, split, which)
 
 

@@ -4,53 +4,62 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
+import dataclasses
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
-from resurge.cli.options import Parser, add_json, number, one_of, whole_number
+from resurge.cli.options import (
+    COUNT,
+    NUMBER,
+    Parser,
+    add_json,
+    as_options,
+    given,
+    one_of,
+    option,
+    print_json,
+    whole_number,
+)
 from resurge.errors import UserError
 from resurge.infer.folder import FORMATS, PRECISIONS
 from resurge.model_json import folder_of
+from resurge.tasks.classify.task import Classify
+
+if TYPE_CHECKING:
+    from resurge.files import Json
+    from resurge.runs import Run
 
 RANDOM = "random"
+OF_A_NETWORK = ("weights", "num_classes", "in_channels", "size")
 
 
 def add_options(parser: Parser) -> None:
-    parser.add_argument(
-        "run", metavar="RUN|MODEL", help="a folder that `resurge train` wrote, or a network with --weights"
-    )
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="the folder to make")
-    about = f"{', '.join(FORMATS)} (default: onnx)"
-    parser.add_argument("--format", type=one_of(FORMATS, "format"), default="onnx", metavar="NAME", help=about)
-    about = f"{', '.join(PRECISIONS)} (default: fp32)"
-    parser.add_argument("--precision", type=one_of(PRECISIONS, "precision"), default="fp32", metavar="NAME", help=about)
+    option(parser, "run", "RUN|MODEL", "a folder that `resurge train` wrote, or a network with --weights")
+    option(parser, "--out", "FOLDER", "the folder to make", required=True)
+    option(parser, "--format", (one_of(FORMATS, "format"), "NAME"), ", ".join(FORMATS), "onnx")
+    option(parser, "--precision", (one_of(PRECISIONS, "precision"), "NAME"), ", ".join(PRECISIONS), "fp32")
     about = "pictures to calibrate int8 with and to compare on: a folder, or what --data of train takes (default: the "
-    about += "data the run was trained on)"
-    parser.add_argument("--calibrate", metavar="DIR", help=about)
-    about = "points of accuracy, AP or mIoU (without labels: of decisions that stay) an export may lose (default: 0.5)"
-    parser.add_argument("--max-drop", type=number, default=0.5, metavar="X", help=about)
-    about = "pictures to compare on, at most (default: 500; of a detector 50)"
-    parser.add_argument("--images", type=whole_number(1), metavar="N", help=about)
+    option(parser, "--calibrate", "DIR", about + "data the run was trained on)")
+    about = "points of accuracy, AP or mIoU (without labels: of decisions that stay) an export may lose"
+    option(parser, "--max-drop", NUMBER, about, 0.5)
+    option(parser, "--images", COUNT, "pictures to compare on, at most (default: 500; of a detector 50)")
     parser.add_argument("--force", action="store_true", help="keep an export that loses more than --max-drop")
     parser.add_argument("--overwrite", action="store_true", help="replace an export that is there")
     about = "segmenters only: the network itself puts out the class of every pixel, in place of logits"
     parser.add_argument("--classes-out", dest="decide", action="store_true", help=about)
     about = "detectors only: the network puts out its candidates before threshold and suppression; `predict` and "
-    about += "`serve` do the rest"
-    parser.add_argument("--raw", action="store_true", help=about)
+    parser.add_argument("--raw", action="store_true", help=about + "`serve` do the rest")
     about = "rewriting passes beside those that are always applied, with commas between, or none (default: what ran "
-    about += "fastest where it was measured; docs/performance.md)"
-    parser.add_argument("--form", metavar="A,B", help=about)
+    option(parser, "--form", "A,B", about + "fastest where it was measured; docs/performance.md)")
     add_json(parser)
     group = parser.add_argument_group("a network instead of a run")
-    group.add_argument("--weights", metavar="FILE", help=f"what `load_weights` takes, pretrained, or {RANDOM}")
-    group.add_argument("--num-classes", type=whole_number(1), metavar="N", help="classes (default: 1000)")
-    group.add_argument("--in-channels", type=whole_number(1, 3), metavar="N", help="channels (default: 3)")
-    group.add_argument("--size", type=whole_number(1), metavar="N", help="side of the images (default: the weights')")
+    option(group, "--weights", "FILE", f"what `load_weights` takes, pretrained, or {RANDOM}")
+    option(group, "--num-classes", COUNT, "classes (default: 1000)")
+    option(group, "--in-channels", (whole_number(1, 3), "N"), "channels (default: 3)")
+    option(group, "--size", COUNT, "side of the images (default: the weights')")
     parser.epilog = (
         "bf16: OpenVINO and torch only. fp16: the weights are stored in it; OpenVINO and torch compute in it where the "
         "\nprocessor can, ONNX Runtime on a processor computes in fp32. int8: OpenVINO and ONNX."
@@ -59,10 +68,8 @@ def add_options(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     is_run = folder_of(options.run) is not None
-    own = [name for name in ("weights", "num_classes", "in_channels", "size") if getattr(options, name) is not None]
-    if is_run and own:
-        words = ", ".join("--" + name.replace("_", "-") for name in own)
-        raise UserError(f"{options.run} is a run, which says {words} itself. Leave it out.")
+    if is_run and (own := given(options, OF_A_NETWORK)):
+        raise UserError(f"{options.run} is a run, which says {as_options(own)} itself. Leave it out.")
     from resurge.export.exporting import export
     from resurge.export.settings import ExportSettings
 
@@ -86,7 +93,11 @@ def run(options: argparse.Namespace) -> int:
             overwrite=options.overwrite,
             say=lambda line: print(f"resurge: {line} …", file=sys.stderr),
         )
-    print(json.dumps(certificate, indent=2, ensure_ascii=False) if options.json else _text(options, certificate))
+    if options.json:
+        print_json(certificate)
+    else:
+        print(f"{options.out}: {options.format}, {options.precision}, {certificate['bytes'] / 1e6:.1f} MB")
+        print("\n".join(_lines(certificate)))
     return 0
 
 
@@ -109,17 +120,14 @@ def _ended_in_order() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _bare(options: argparse.Namespace) -> Any:
+def _bare(options: argparse.Namespace) -> Run:
     """A network by name as a run, with the weights named.
 
     Raises:
         UserError: there is no such network, no weights are named, or they do not fit.
     """
     from resurge.arch.zoo import get_spec
-    from resurge.data.preprocessing import Preprocessing
     from resurge.runs import bare_run
-    from resurge.tasks.classify.task import Classify
-    from resurge.tasks.table import build_task_model
     from resurge.weights.catalog import published_source
     from resurge.weights.checkpoint import load_weights
 
@@ -129,42 +137,41 @@ def _bare(options: argparse.Namespace) -> Any:
             f"{options.run} is a network without weights. Name a run, or its weights with --weights FILE (or "
             f"--weights pretrained; --weights {RANDOM} to measure speed alone)."
         )
-    classes, channels = options.num_classes or 1000, options.in_channels or 3
-    model = build_task_model("classify", spec, classes, channels).eval()
-    if options.weights != RANDOM:
+    classes, channels, random = options.num_classes or 1000, options.in_channels or 3, options.weights == RANDOM
+    model = Classify().build(spec, classes, channels).eval()
+    if not random:
         report = load_weights(model, options.weights)
         if report.mismatched or report.missing:
             lost = (*report.mismatched, *report.missing)[0]
             raise UserError(f"{options.weights} does not fill the network: {lost} would be random. Give --num-classes.")
-    source = None if options.weights == RANDOM else published_source(options.run, options.weights)
-    if channels == 3:
-        seen = Classify().published_preprocessing(source) if source else Preprocessing(options.size or 224)
-    else:
-        seen = Preprocessing(options.size or 224, mean=(0.5,) * channels, std=(0.25,) * channels, channels=channels)
-    if options.size is not None and seen.size != options.size:
-        seen = Preprocessing(**{**vars(seen), "size": options.size})
-    random = {"random_weights": True} if options.weights == RANDOM else {}
-    return bare_run(options.run, spec, model, seen, classes, weights=options.weights, **random)
+    source = None if random or channels != 3 else published_source(options.run, options.weights)
+    seen = Classify().published_preprocessing(source)
+    if channels != 3:
+        seen = dataclasses.replace(seen, mean=(0.5,) * channels, std=(0.25,) * channels, channels=channels)
+    if options.size is not None:
+        seen = dataclasses.replace(seen, size=options.size)
+    marked = {"random_weights": True} if random else {}
+    return bare_run(options.run, spec, model, seen, classes, weights=options.weights, **marked)
 
 
-def _text(options: argparse.Namespace, found: dict[str, Any]) -> str:
-    lines = [f"{options.out}: {options.format}, {options.precision}, {found['bytes'] / 1e6:.1f} MB"]
-    lines.append(f"  compared on       {found['images']} of the {found['compared_on']}")
+def _lines(found: Json) -> Iterator[str]:
+    """What a certificate says, for people."""
+    yield f"  compared on       {found['images']} of the {found['compared_on']}"
     if found["difference"] is not None:
-        lines.append(f"  difference        {found['difference']:.3g} ({100 * found['relative']:.2g} % of the peak)")
-    if "objects" in found:
-        objects = found["objects"]
-        told = f"  same objects      {100 * found['agreement']:.2f} % of {objects['before']} with a score from "
-        lines.append(f"{told}{objects['score_from']}, at most {objects['box_difference']:.3g} pixels apart")
+        yield f"  difference        {found['difference']:.3g} ({100 * found['relative']:.2g} % of the peak)"
+    if (objects := found.get("objects")) is not None:
+        yield (
+            f"  same objects      {100 * found['agreement']:.2f} % of {objects['before']} with a score from "
+            f"{objects['score_from']}, at most {objects['box_difference']:.3g} pixels apart"
+        )
     else:
-        lines.append(f"  same decisions    {100 * found['agreement']:.2f} %")
+        yield f"  same decisions    {100 * found['agreement']:.2f} %"
     if "accuracy" in found:
         before, after = (100 * found["accuracy"][key] for key in ("before", "after"))
-        lines.append(f"  {found['accuracy'].get('of', 'accuracy'):<17} {before:.2f} % before, {after:.2f} % after")
+        yield f"  {found['accuracy'].get('of', 'accuracy'):<17} {before:.2f} % before, {after:.2f} % after"
     speeds = ", ".join(f"{speed:.1f} at batch {batch}" for batch, speed in found["images_per_second"].items())
-    lines.append(f"  images a second   {speeds}; {found['seconds_to_load']:.1f} s to load")
+    yield f"  images a second   {speeds}; {found['seconds_to_load']:.1f} s to load"
     for key, why in (("aside", "that run once a box"), ("kept", "that lose too much")):
         if found.get("int8", {}).get(key):
-            lines.append(f"  not in int8       {len(found['int8'][key])} layers {why}")
-    lines += [f"  note: {note}" for note in found["notes"]]
-    return "\n".join(lines)
+            yield f"  not in int8       {len(found['int8'][key])} layers {why}"
+    yield from (f"  note: {note}" for note in found["notes"])

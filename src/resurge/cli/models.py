@@ -6,30 +6,23 @@ import argparse
 import dataclasses
 import fnmatch
 from collections.abc import Iterable
-from typing import Any
 
-from resurge.cli.options import Parser, add_json
-from resurge.cli.tables import print_json
+from resurge.cli.options import Parser, add_json, option, print_json
 from resurge.errors import UserError, suggest
 from resurge.text_tables import fixed, table
 from resurge.weights.catalog import Entry, entries
 
 
 def add_options(parser: Parser) -> None:
-    parser.add_argument(
-        "pattern",
-        nargs="?",
-        default="*",
-        metavar="PATTERN",
-        help="a shell pattern such as 'resnest*', or part of a name (default: all)",
-    )
+    about = "a shell pattern such as 'resnest*', or part of a name (default: all)"
+    option(parser, "pattern", "PATTERN", about, nargs="?")
     add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    found = matching(options.pattern, entries().values())
+    found = matching(options.pattern or "*", entries().values())
     if options.json:
-        print_json([as_json(entry) for entry in found])
+        print_json([dataclasses.asdict(entry) for entry in found])
         return 0
     rows = [
         (
@@ -55,15 +48,10 @@ def matching(pattern: str, candidates: Iterable[Entry]) -> list[Entry]:
     Raises:
         UserError: none does.
     """
-    candidates = list(candidates)
+    names = {entry: [name for name in (entry.name, entry.alias) if name] for entry in candidates}
     wild = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
-    found = [e for e in candidates if any(fnmatch.fnmatchcase(name, wild) for name in (e.name, e.alias) if name)]
+    found = [entry for entry, own in names.items() if fnmatch.filter(own, wild)]
     if not found:
-        names = [name for entry in candidates for name in (entry.name, entry.alias) if name]
-        raise UserError(f"no model fits {pattern!r}.{suggest(pattern.strip('*'), names)} `resurge models` lists all.")
+        near = suggest(pattern.strip("*"), [name for own in names.values() for name in own])
+        raise UserError(f"no model fits {pattern!r}.{near} `resurge models` lists all.")
     return found
-
-
-def as_json(entry: Entry) -> dict[str, Any]:
-    """An entry as JSON: what the catalogue has, and one object for each file of trained weights."""
-    return dataclasses.asdict(entry)

@@ -1,15 +1,20 @@
-"""The parser the subcommands share, and the options that read the same in all of them."""
+"""What the subcommands share: the parser, the options that read the same in all of them, JSON on standard output."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar, cast
 
 from resurge.config import Hint, Limits, Unfit, coerce, members, type_name
 from resurge.errors import UserError, suggest
 from resurge.tasks.tta import TTA
+
+V = TypeVar("V")
+Read = Callable[[str], object]
+"""An argparse `type`."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,8 +50,11 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}{end} `{self.prog} --help` says what it takes.")
 
 
+# -------------------------------------------------------------------------------------------------- values of options
+
+
 def one_of(options: Iterable[str], what: str) -> Callable[[str], str]:
-    """An argparse `type` that takes one of `options` and suggests the nearest one for anything else."""
+    """Reads one of `options`; suggests the nearest one for anything else."""
     allowed = list(options)
 
     def check(word: str) -> str:
@@ -58,10 +66,10 @@ def one_of(options: Iterable[str], what: str) -> Callable[[str], str]:
     return check
 
 
-def value(hint: Hint, **limits: float | None) -> Callable[[str], Any]:
-    """An argparse `type`: what the text is as the type `hint`, within `limits` (see `resurge.config.Limits`)."""
+def value(hint: type[V], limits: Limits = Limits()) -> Callable[[str], V]:
+    """Reads the text as the type `hint`, within `limits`."""
 
-    def read(word: str) -> object:
+    def read(word: str) -> V:
         try:
             found = coerce(word, hint)
         except Unfit:
@@ -69,80 +77,92 @@ def value(hint: Hint, **limits: float | None) -> Callable[[str], Any]:
         if found == ():
             what = "true or false" if hint is bool else f"a {type_name(hint)}"
             raise argparse.ArgumentTypeError(f"expected {what}, got {word!r}")
-        if problem := Limits(**limits).problem(found):  # type: ignore[arg-type]  # choices are one_of's
+        if problem := limits.problem(found):
             raise argparse.ArgumentTypeError(f"expected {problem}")
-        return found
+        return cast(V, found)
 
     return read
 
 
 def whole_number(at_least: int, at_most: int | None = None) -> Callable[[str], int]:
-    """An argparse `type`: an integer that is neither smaller than `at_least` nor larger than `at_most`."""
-    return value(int, low=at_least, high=at_most)
+    """Reads an integer that is neither smaller than `at_least` nor larger than `at_most`."""
+    return value(int, Limits(low=at_least, high=at_most))
 
 
-number: Callable[[str], float] = value(float)
-numbers: Callable[[str], tuple[float, ...]] = value(tuple[float, ...])
-share: Callable[[str], float] = value(float, low=0, high=1)
+def device(word: str) -> str:
+    """Reads what may be the name of a device; whether there is one is found out later."""
+    if not re.fullmatch(r"[a-z]+(:\d{1,3})?", word):
+        raise argparse.ArgumentTypeError(f"expected auto, cpu, cuda, cuda:1 or mps, got {word!r}")
+    return word
+
+
+def window(word: str) -> tuple[tuple[int, int] | None]:
+    """Reads a height and a width in pixels, or `none`; in a tuple, so that `none` is not taken for nothing given."""
+    if word.lower() == "none":
+        return (None,)
+    sides = value(tuple[int, ...], Limits(low=1))(word)
+    if len(sides) != 2:
+        raise argparse.ArgumentTypeError(f"expected a height and a width such as 512,512, got {word!r}")
+    return ((sides[0], sides[1]),)
+
+
+# What an option takes: how its text is read, and what stands for it in the help.
+COUNT = (whole_number(1), "N")
+NUMBER = (value(float), "X")
+CHANNELS = (value(tuple[float, ...]), "R,G,B")
+DEVICE = (device, "NAME")
+
+
+def option(
+    place: argparse._ActionsContainer,
+    name: str,
+    kind: str | tuple[Read, str],
+    about: str,
+    default: object = None,
+    **more: str | bool,
+) -> None:
+    """Add an option or an argument that takes a value.
+
+    Args:
+        kind: how the text is read and what stands for it in the help; the latter alone where it stays a text.
+        about: the help, to which the default is added.
+        more: as `add_argument` takes it.
+    """
+    read, metavar = (str, kind) if isinstance(kind, str) else kind
+    about = about if default is None else f"{about} (default: {as_is(default)})"
+    place.add_argument(name, type=read, metavar=metavar, default=default, help=about, **more)  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------------------------ options of several subcommands
 
 
 def add_json(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def device(word: str) -> str:
-    """An argparse `type`: what may be the name of a device; whether there is one is found out later."""
-    if not re.fullmatch(r"[a-z]+(:\d{1,3})?", word):
-        raise argparse.ArgumentTypeError(f"expected auto, cpu, cuda, cuda:1 or mps, got {word!r}")
-    return word
-
-
 def add_device(parser: Parser) -> None:
-    about = "auto, cpu, cuda, cuda:1, mps (default: auto)"
-    parser.add_argument("--device", type=device, default="auto", metavar="NAME", help=about)
+    option(parser, "--device", DEVICE, "auto, cpu, cuda, cuda:1, mps", "auto")
 
 
 def add_batch_size(parser: Parser, default: str) -> None:
     """Not given, it stays None; `default` says what it is then."""
-    about = f"images at a time (default: {default})"
-    parser.add_argument("--batch-size", type=whole_number(1), metavar="N", help=about)
+    option(parser, "--batch-size", COUNT, f"images at a time (default: {default})")
 
 
-def add_workers(parser: Parser) -> None:
-    parser.add_argument(
-        "--workers", type=whole_number(0), default=0, metavar="N", help="processes that read images (default: 0)"
-    )
-
-
-def height_and_width(word: str) -> tuple[int, int] | None:
-    """An argparse `type`: two whole numbers of pixels, or `none`."""
-    if word.lower() == "none":
-        return None
-    sides = value(tuple[int, ...], low=1)(word)
-    if len(sides) != 2:
-        raise argparse.ArgumentTypeError(f"expected a height and a width such as 512,512, got {word!r}")
-    return sides[0], sides[1]
+def add_max_size(parser: Parser) -> None:
+    about = "not classifiers: images are reduced until their longer side has N pixels at most, which bounds the memory"
+    option(parser, "--max-size", COUNT, f"{about} (default: the run's)")
 
 
 def add_views(parser: Parser) -> None:
     """The options of test-time augmentation; those not given stay None."""
     group = parser.add_argument_group("segmenters only", "default: what the run's recipe tests with")
-    about = "average over the image at these sizes: 0.75,1,1.25"
-    group.add_argument("--scales", type=value(tuple[float, ...], above=0), metavar="A,B", help=about)
-    group.add_argument(
-        "--flip",
-        type=value(bool),
-        nargs="?",
-        const=True,
-        metavar="true/false",
-        help="average over its mirror image too",
-    )
-    group.add_argument(
-        "--window",
-        type=lambda word: (height_and_width(word),),  # a tuple, so that `none` is not taken for nothing given
-        metavar="H,W",
-        help="let a window of this many pixels slide over larger images; none: whole images",
-    )
+    scales = (value(tuple[float, ...], Limits(above=0)), "A,B")
+    option(group, "--scales", scales, "average over the image at these sizes: 0.75,1,1.25")
+    about = "average over its mirror image too"
+    option(group, "--flip", (value(bool), "true/false"), about, nargs="?", const=True)
+    about = "let a window of this many pixels slide over larger images; none: whole images"
+    option(group, "--window", (window, "H,W"), about)
 
 
 def tta_of(options: argparse.Namespace, own: TTA) -> TTA:
@@ -152,6 +172,16 @@ def tta_of(options: argparse.Namespace, own: TTA) -> TTA:
         own.flip if options.flip is None else options.flip,
         own.window if options.window is None else options.window[0],
     )
+
+
+def given(options: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """Those of the options, by destination, that are given; not given, they are None."""
+    return {name: found for name in names if (found := getattr(options, name)) is not None}
+
+
+def as_options(names: Iterable[str]) -> str:
+    """Destinations as the command line has them: `--batch-size, --out`."""
+    return ", ".join("--" + name.replace("_", "-") for name in names)
 
 
 def require_taken(
@@ -166,18 +196,9 @@ def require_taken(
     Raises:
         UserError: an option is given that the task does not take.
     """
-    given = [name for name in names if getattr(options, name) is not None and name not in taken]
-    if given:
-        words = ", ".join("--" + name.replace("_", "-") for name in given)
-        raise UserError(f"{source} is of the task {task}, which has no use for {words}. Leave it out.")
-
-
-def add_max_size(parser: Parser) -> None:
-    about = (
-        "not classifiers: images are reduced until their longer side has N pixels at most, which bounds the memory "
-        "(default: the run's)"
-    )
-    parser.add_argument("--max-size", type=whole_number(1), metavar="N", help=about)
+    wrong = [name for name in given(options, names) if name not in taken]
+    if wrong:
+        raise UserError(f"{source} is of the task {task}, which has no use for {as_options(wrong)}. Leave it out.")
 
 
 def metavar(hint: Hint) -> str:
@@ -190,3 +211,9 @@ def as_is(value: object) -> str:
     if isinstance(value, (tuple, list)):
         return ",".join(map(as_is, value))
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def print_json(value: object) -> None:
+    """Indented, in the order given. Not-a-number and infinity, which JSON has not, become null."""
+    finite = json.loads(json.dumps(value), parse_constant=lambda name: None)
+    print(json.dumps(finite, indent=2, ensure_ascii=False))

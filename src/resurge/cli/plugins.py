@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-from resurge.cli.options import Parser, add_json
-from resurge.cli.tables import print_json
+from resurge.cli.options import Parser, add_json, print_json
 from resurge.errors import UserError, suggest
 from resurge.plugins import GROUP, TABLES, installed, package
 from resurge.text_tables import table

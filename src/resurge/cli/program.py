@@ -87,32 +87,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except SystemExit as exit_:  # how argparse ends --help
         return exit_.code if isinstance(exit_.code, int) else 0
-    except UserError as error:
-        if debug:
-            traceback.print_exc()
-        _complain(f"error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        if debug:
-            traceback.print_exc()
-        _complain("interrupted.")
-        return 130
     except BrokenPipeError:
         _give_up_stdout()
         return 141  # what a shell reports for a program that SIGPIPE ended
-    except OSError as error:
+    except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
-        if error.errno is None:
-            _complain(_unexpected(error, debug))
-            return 1
-        _complain(f"error: {_refused(error)}")
-        return 2
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        _complain(_unexpected(error, debug))
-        return 1
+        message, code = _ending(error, debug)
+        with contextlib.suppress(BrokenPipeError):
+            print(f"resurge: {message}", file=sys.stderr, flush=True)
+        return code
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -139,12 +123,19 @@ def _dispatch(arguments: list[str]) -> int:
     return command.run(parser.read(rest))
 
 
-def _unexpected(error: Exception, debug: bool) -> str:
-    text = " ".join(str(error).split())
-    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    if type(error).__name__ == "OutOfMemoryError":
-        return f"the device is out of memory ({said}). Use a smaller --batch-size or --size, or --precision bf16."
-    return f"unexpected failure: {said}" + ("" if debug else " -- run it again with --debug for the traceback.")
+def _ending(error: BaseException, debug: bool) -> tuple[str, int]:
+    """The message and the exit code of a command that ended so."""
+    if isinstance(error, UserError):
+        return f"error: {error}", 2
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted.", 130
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"error: {_refused(error)}", 2
+    kind, text = type(error).__name__, " ".join(str(error).split())
+    said = f"{kind}: {text}" if text else kind
+    if kind == "OutOfMemoryError":
+        return f"the device is out of memory ({said}). Use a smaller --batch-size or --size, or --precision bf16.", 1
+    return f"unexpected failure: {said}" + ("" if debug else " -- run it again with --debug for the traceback."), 1
 
 
 def _refused(error: OSError) -> str:
@@ -154,11 +145,6 @@ def _refused(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{about}{error.strerror}. Free some space, or write to another disk."
     return f"{about}{error.strerror}. Check that the path is right and that you may use it."
-
-
-def _complain(message: str) -> None:
-    with contextlib.suppress(BrokenPipeError):
-        print(f"resurge: {message}", file=sys.stderr, flush=True)
 
 
 def _let_any_name_through() -> None:

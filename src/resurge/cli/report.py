@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from resurge.cli.options import Parser
+from resurge.cli.options import Parser, option
 
 
 def add_options(parser: Parser) -> None:
-    parser.add_argument("run", metavar="RUN", help="a folder that `resurge train` wrote")
+    option(parser, "run", "RUN", "a folder that `resurge train` wrote")
 
 
 def run(options: argparse.Namespace) -> int:

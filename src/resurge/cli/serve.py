@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resurge.cli.options import Parser, add_device, number, whole_number
+from resurge import config
+from resurge.cli.options import COUNT, Parser, add_device, given, option, value, whole_number
 from resurge.errors import UserError
 from resurge.model_json import read_model_json
 from resurge.tasks.table import DEFAULT, get_task
@@ -20,60 +22,43 @@ if TYPE_CHECKING:
 TOKEN = "RESURGE_TOKEN"
 
 # Options that are fields of Limits under the same name; not given, they are None.
-GIVEN = (
+LIMITS = (
     "max_batch", "max_delay", "queue", "timeout", "read_timeout", "grace", "max_bytes", "max_pixels", "max_side",
-    "max_images",
+    "max_images", "decoders",
 )  # fmt: skip
-
-
-def seconds(word: str) -> float:
-    """An argparse `type`: a time above 0."""
-    found = number(word)
-    if found <= 0:
-        raise argparse.ArgumentTypeError(f"expected seconds above 0, got {word!r}")
-    return found
+SECONDS = (value(float, config.Limits(above=0)), "X")
 
 
 def milliseconds(word: str) -> float:
-    """An argparse `type`: a time of 0 or more, in milliseconds; the value is in seconds."""
-    found = number(word)
-    if found < 0:
-        raise argparse.ArgumentTypeError(f"expected milliseconds, 0 or more, got {word!r}")
-    return found / 1000
+    """Reads a time of 0 or more, in milliseconds; the value is in seconds."""
+    return value(float, config.Limits(low=0))(word) / 1000
 
 
 def add_options(parser: Parser) -> None:
-    parser.add_argument("model", metavar="EXPORT|RUN", help="a folder of `resurge export`, or of `resurge train`")
+    option(parser, "model", "EXPORT|RUN", "a folder of `resurge export`, or of `resurge train`")
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="default: 127.0.0.1, this machine only")
     about = "default: 8000; 0 takes a free one"
     parser.add_argument("--port", type=whole_number(0, 65535), default=8000, metavar="N", help=about)
     about = f"clients have to send what stands in FILE as a bearer token (default: the variable {TOKEN}, if set)"
-    parser.add_argument("--token-file", metavar="FILE", help=about)
+    option(parser, "--token-file", "FILE", about)
     about = "a name by which a server on 127.0.0.1 may be asked, besides localhost; may be repeated"
     parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help=about)
     add_device(parser)
-    about = "threads of the model (default: chosen by its runtime)"
-    parser.add_argument("--threads", type=whole_number(1), metavar="N", help=about)
+    option(parser, "--threads", COUNT, "threads of the model (default: chosen by its runtime)")
     about = "threads that decode images (default: one a processor, 4 at most)"
-    parser.add_argument("--workers", type=whole_number(1, 64), metavar="N", help=about)
+    option(parser, "--workers", (whole_number(1, 64), "N"), about, dest="decoders")
     group = parser.add_argument_group("limits")
-    about = "images the model is given at a time (default: 8 for a classifier, else 1)"
-    group.add_argument("--max-batch", type=whole_number(1), metavar="N", help=about)
+    option(group, "--max-batch", COUNT, "images the model is given at a time (default: 8 for a classifier, else 1)")
     about = "how long an idle model waits for images that are being decoded (default: 5)"
-    group.add_argument("--max-delay-ms", dest="max_delay", type=milliseconds, metavar="X", help=about)
-    about = "images accepted and not answered yet; more are refused with 503 (default: 64)"
-    group.add_argument("--queue", type=whole_number(1), metavar="N", help=about)
-    about = "seconds from a request to its answer; later it is 504 (default: 30)"
-    group.add_argument("--timeout", type=seconds, metavar="X", help=about)
-    about = "seconds a client has to send its request (default: 20)"
-    group.add_argument("--read-timeout", type=seconds, metavar="X", help=about)
-    about = "seconds to finish what was accepted, after SIGTERM or Ctrl-C (default: 30)"
-    group.add_argument("--grace", type=seconds, metavar="X", help=about)
-    group.add_argument("--max-bytes", type=whole_number(1), metavar="N", help="of a request (default: 20,000,000)")
-    group.add_argument("--max-pixels", type=whole_number(1), metavar="N", help="of an image (default: 40,000,000)")
-    about = "pixels on a side of an image (default: 20,000)"
-    group.add_argument("--max-side", type=whole_number(1), metavar="N", help=about)
-    group.add_argument("--max-images", type=whole_number(1), metavar="N", help="in a request (default: 16)")
+    option(group, "--max-delay-ms", (milliseconds, "X"), about, dest="max_delay")
+    option(group, "--queue", COUNT, "images accepted and not answered yet; more are refused with 503 (default: 64)")
+    option(group, "--timeout", SECONDS, "seconds from a request to its answer; later it is 504 (default: 30)")
+    option(group, "--read-timeout", SECONDS, "seconds a client has to send its request (default: 20)")
+    option(group, "--grace", SECONDS, "seconds to finish what was accepted, after SIGTERM or Ctrl-C (default: 30)")
+    option(group, "--max-bytes", COUNT, "of a request (default: 20,000,000)")
+    option(group, "--max-pixels", COUNT, "of an image (default: 40,000,000)")
+    option(group, "--max-side", COUNT, "pixels on a side of an image (default: 20,000)")
+    option(group, "--max-images", COUNT, "in a request (default: 16)")
     parser.epilog = (
         "The page is at /, the description of the routes at /docs. Ends with 0 after SIGTERM or Ctrl-C, when what was\n"
         "accepted is answered."
@@ -130,14 +115,12 @@ def limits_of(options: argparse.Namespace, task: Task) -> Limits:
     """
     from resurge.serve.limits import Limits
 
-    given = {name: getattr(options, name) for name in GIVEN if getattr(options, name) is not None}
-    if options.workers is not None:
-        given["decoders"] = options.workers
+    limits = given(options, LIMITS)
     if not task.one_size:  # the objects of an image may depend on its padding beside a larger one
-        given.setdefault("max_batch", 1)
-    if "queue" in given and "max_images" not in given:
-        given["max_images"] = min(Limits.max_images, given["queue"])
-    return Limits(**given)
+        limits.setdefault("max_batch", 1)
+    if options.queue is not None:
+        limits.setdefault("max_images", min(Limits.max_images, options.queue))
+    return dataclasses.replace(Limits(), **limits)
 
 
 def read_token(path: str | None) -> str | None:
@@ -146,16 +129,14 @@ def read_token(path: str | None) -> str | None:
     Raises:
         UserError: the file cannot be read, or what stands there is no token.
     """
-    if path is None:
-        token, place = os.environ.get(TOKEN), f"the variable {TOKEN}"
-        if token is None:
-            return None
-    else:
-        place = path
+    token, place = os.environ.get(TOKEN), path or f"the variable {TOKEN}"
+    if path is not None:
         try:
             token = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"--token-file {path} cannot be read ({error}).") from error
+    if token is None:
+        return None
     token = token.strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise UserError(f"expected a token in {place}: a line of visible ASCII signs without spaces.")

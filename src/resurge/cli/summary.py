@@ -96,7 +96,6 @@ class Summary:
 
     def to_json(self) -> dict[str, object]:
         """Plain values: name, text, spec, aliases, cost, published score, weights, and the run or None."""
-        other = {"of": "backbone", "other_parameters": self.parameters - self.costs.parameters}
         published = None
         if self.entry and self.entry.top1 is not None:
             published = _known(self.entry, "top1", "top1_source", "top1_size")
@@ -105,7 +104,7 @@ class Summary:
             "text": str(self.spec),
             "aliases": self.aliases,
             "spec": self.spec.to_json(),
-            "cost": self.costs.to_json() | (other if self.of_backbone else {}),
+            "cost": self.costs.to_json(self.parameters if self.of_backbone else None),
             "published": published,
             "weights": [_known(s, "kind", "location", "label", "licence", "top1", "size") for s in self.sources],
             "run": None if self.run is None else self.run.to_json(),

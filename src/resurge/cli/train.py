@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from resurge import processes
 from resurge import recipe as recipes
-from resurge.cli.options import Parser, as_is, metavar
+from resurge.cli.options import Parser, as_is, as_options, metavar, option
 from resurge.config import FieldInfo, fields, paths, read_assignment
 from resurge.errors import OtherProcessFailed, TrainingDiverged, TrainingInterrupted, UserError, suggest
 from resurge.recipe import Recipe
 from resurge.tasks.metric_names import NAMES, percent_text
 from resurge.tasks.table import DEFAULT
+
+if TYPE_CHECKING:
+    from resurge.data.splits import DataBundle
+    from resurge.files import Json
+    from resurge.runs import Run
 
 # These stand first in the help; every other field of a recipe follows under the name of its group.
 COMMON = ("task", "head", "data", "model", "weights")
@@ -24,15 +31,14 @@ COMMON = ("task", "head", "data", "model", "weights")
 def add_options(parser: Parser) -> None:
     parser.usage = "%(prog)s [options]"
     options = {field.path: field for field in fields(Recipe)}
-    parser.add_argument("--recipe", metavar="NAME", help="a named recipe (below) or a YAML file; options override it")
+    option(parser, "--recipe", "NAME", "a named recipe (below) or a YAML file; options override it")
     for path in COMMON:
         _add_field(parser, options.pop(path))
-    parser.add_argument("--out", metavar="RUN", help="the run directory to write (default: a new one under runs/)")
+    option(parser, "--out", "RUN", "the run directory to write (default: a new one under runs/)")
     parser.add_argument("--overwrite", action="store_true", help="replace the run directory when it exists")
-    parser.add_argument("--resume", metavar="RUN", help="go on with a run exactly where its last checkpoint stands")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE", help="set any field of the recipe; may be repeated"
-    )
+    option(parser, "--resume", "RUN", "go on with a run exactly where its last checkpoint stands")
+    about = "set any field of the recipe; may be repeated"
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help=about)
     parser.add_argument("--print-recipe", action="store_true", help="print the resulting recipe and train nothing")
     groups: dict[str, argparse._ArgumentGroup] = {}
     for path, field in options.items():
@@ -44,14 +50,10 @@ def add_options(parser: Parser) -> None:
 
 
 def _add_field(place: argparse._ActionsContainer, field: FieldInfo) -> None:
-    place.add_argument(
-        option_name(field.path),
-        dest=f"field:{field.path}",
-        metavar=metavar(field.hint),
-        help=f"{field.help} ({as_is(field.default)})".replace("%", "%%"),
-        nargs="?" if field.hint is bool else None,  # true/false fields may stand without a value: `--compile`
-        const="true" if field.hint is bool else None,
-    )
+    about = f"{field.help} ({as_is(field.default)})".replace("%", "%%")
+    # true/false fields may stand without a value: `--compile`
+    bare = {"nargs": "?", "const": "true"} if field.hint is bool else {}
+    option(place, option_name(field.path), metavar(field.hint), about, dest=f"field:{field.path}", **bare)
 
 
 def option_name(path: str) -> str:
@@ -82,12 +84,15 @@ def _fall_silent() -> None:
 def _run(options: argparse.Namespace) -> int:
     changes = changed_fields(options)
     if options.resume is not None:
-        given = [name for name in ("recipe", "out", "overwrite", "print_recipe") if getattr(options, name)]
-        if given:
-            words = ", ".join("--" + name.replace("_", "-") for name in given)
-            raise UserError(f"--resume goes on with the run's own recipe: it cannot be given with {words}.")
-        folder = Path(options.resume)
-        return _train(_changed_recipe(folder, changes) if changes else None, folder, resume=True)
+        wrong = [name for name in ("recipe", "out", "overwrite", "print_recipe") if getattr(options, name)]
+        if wrong:
+            raise UserError(f"--resume goes on with the run's own recipe: it cannot be given with {as_options(wrong)}.")
+        folder, changed = Path(options.resume), None
+        if changes:  # the training refuses what must stay as it was
+            from resurge.runs import read_recipe
+
+            changed = read_recipe(folder).replace(changes, where="command line")
+        return _train(changed, folder, resume=True)
     recipe = _starting_recipe(options.recipe, changes).replace(changes, where="command line")
     if options.print_recipe:
         if processes.is_first():
@@ -110,19 +115,15 @@ def _starting_recipe(name: str | None, changes: dict[str, object]) -> Recipe:
     return recipes.load_recipe(default)
 
 
-def _changed_recipe(folder: Path, changes: dict[str, object]) -> Recipe:
-    """The run's recipe with what the command line says; the training refuses what must stay as it was."""
-    from resurge.runs import read_recipe
-
-    return read_recipe(folder).replace(changes, where="command line")
-
-
 def _train(recipe: Recipe | None, out: Path, *, resume: bool = False, overwrite: bool = False) -> int:
-    from resurge.cli.run_pictures import explain_training
+    from resurge.cli.run_pictures import explain_run
     from resurge.report import write_report
     from resurge.train.train import train
 
-    result = train(recipe, out, resume=resume, overwrite=overwrite, finished=explain_training)
+    def finished(run: Run, evaluation: Json, bundle: DataBundle) -> None:
+        explain_run(run, evaluation, bundle.splits()[evaluation["split"]])
+
+    result = train(recipe, out, resume=resume, overwrite=overwrite, finished=finished)
     if not result:  # a helper process of a training on several devices; the first one has the result
         return 0
     shown = {name: value for name, value in result["scores"].items() if name in NAMES}
@@ -150,8 +151,5 @@ def free_run(recipe: Recipe) -> Path:
     task = [] if recipe.task == DEFAULT else [recipe.task]
     words = [Path(recipe.data).stem or "data", *task, *recipe.model.split()[:1]]
     stem = "-".join("".join(c if c.isalnum() or c in "._" else "-" for c in word) for word in words)
-    candidate, number = Path("runs") / stem, 1
-    while candidate.exists():
-        number += 1
-        candidate = Path("runs") / f"{stem}-{number}"
-    return candidate
+    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    return next(folder for name in names if not (folder := Path("runs") / name).exists())

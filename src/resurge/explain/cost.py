@@ -68,11 +68,17 @@ class CostReport:
     def receptive_field(self) -> int | None:
         return max((row.receptive_field for row in self.rows if row.receptive_field is not None), default=None)
 
-    def to_json(self) -> dict[str, object]:
-        """Plain values, as `explain/cost.json` of a run directory holds them."""
+    def to_json(self, backbone_of: int | None = None) -> dict[str, object]:
+        """Plain values, as `explain/cost.json` of a run directory holds them.
+
+        `backbone_of` are the parameters of the whole network where the rows are those of its backbone.
+        """
         total = {"parameters": self.parameters, "macs": self.macs, "activation_bytes": self.activation_bytes}
         rows = [asdict(row) | {"shape": list(row.shape)} for row in self.rows]
-        return {"input": list(self.input), "rows": rows, "total": total}
+        plain: dict[str, object] = {"input": list(self.input), "rows": rows, "total": total}
+        if backbone_of is not None:
+            plain |= {"of": "backbone", "other_parameters": backbone_of - self.parameters}
+        return plain
 
 
 def cost(

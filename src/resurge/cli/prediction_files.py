@@ -1,0 +1,145 @@
+"""What `resurge predict` writes: the results as text, CSV or JSON, and beside them overlays, label maps, explanations
+and one COCO file."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from resurge.errors import UserError
+from resurge.explain.heat import save_image, sheet
+from resurge.explain.overlays import index_image
+from resurge.files import atomic_write_bytes, atomic_write_text
+from resurge.infer.predictor import Predictor
+from resurge.tasks.result import Result
+from resurge.tasks.table import get_task
+from resurge.tasks.task import Task
+
+
+class Listing:
+    """The results in one form: printed as they come, or collected for a file."""
+
+    def __init__(self, style: str, file: str | None, task: Task, classes: Sequence[str], top: int | None) -> None:
+        """`style`: text, csv or json. `top`: of a classifier, how many classes per image."""
+        self.style, self.file, self.task, self.classes = style, file, task, classes
+        self.top = min(top or 1, len(classes))
+        self.out = sys.stdout if file is None else io.StringIO()
+        self.rows = csv.writer(self.out, lineterminator="\n")
+        self.images: list[dict[str, object]] = []
+        self.skipped: list[dict[str, str]] = []
+        if style == "csv":
+            self.rows.writerow(["path", *task.columns(self.top)])
+
+    def skip(self, path: Path, problem: str) -> None:
+        """Take a file that cannot be read."""
+        self.skipped.append({"path": str(path), "problem": problem})
+
+    def add(self, path: Path, image: Image.Image, result: Result, map_file: Path | None) -> None:
+        """Take the result of one image. map_file: where its label map is."""
+        if self.style == "json":
+            plain: dict[str, object] = {"path": str(path)}
+            if not self.task.one_size:
+                plain |= {"width": image.width, "height": image.height}
+            if map_file is not None:
+                plain["map"] = str(map_file)
+            self.images.append(plain | result.to_json(self.classes, self.top))
+        elif self.style == "csv":
+            self.rows.writerows([str(path), *row] for row in result.to_rows(self.classes, self.top))
+        else:
+            print(f"{path}  {result.to_text(self.classes, self.top)}", file=self.out)
+
+    def finish(self) -> None:
+        """Print JSON, or write the file.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        if self.style == "json":
+            found = {"images": self.images, "skipped": self.skipped}
+            print(json.dumps(found, indent=2, ensure_ascii=False), file=self.out)
+        if self.file is not None and isinstance(self.out, io.StringIO):
+            atomic_write_bytes(self.file, self.out.getvalue().encode("utf-8", "backslashreplace"))
+
+
+class ImageFiles:
+    """Writes the files that were asked for, per image and at the end.
+
+    Args:
+        maps: the folder for label maps, or None.
+
+    Raises:
+        UserError: an export is to be explained, or the task writes no annotations.
+    """
+
+    def __init__(self, predictor: Predictor, options: argparse.Namespace, maps: str | None) -> None:
+        self.predictor, self.task, self.classes = predictor, get_task(predictor.task), predictor.classes
+        if options.explain and predictor.run is None:
+            raise UserError(
+                f"{predictor.folder} is an export, whose layers cannot be looked into. Leave out --explain, or give "
+                "the run it was made of."
+            )
+        self.maps, self.overlays, self.explain = (
+            Path(folder) if folder else None for folder in (maps, options.overlays, options.explain)
+        )
+        coco = options.coco_json
+        self.annotations = self.task.annotation_file(Path(coco), self.classes) if coco else None
+        self.names: set[str] = set()
+        self.explained: dict[str, dict[str, object]] = {}
+
+    def write(self, path: Path, image: Image.Image, result: Result) -> Path | None:
+        """Write the files of one image; returns where its label map is.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
+        name, map_file = self._name(path), None
+        if self.maps is not None and result.label_map is not None:
+            map_file = save_image(index_image(result.label_map, self.classes), self.maps / name)
+        if self.overlays is not None:
+            save_image(self.task.draw(image, result, self.classes), self.overlays / name)
+        if self.explain is not None:
+            self._explain(self.explain / name, path, image)
+        if self.annotations is not None:
+            self.annotations.add(path, image.size, result)
+        return map_file
+
+    def finish(self) -> None:
+        """Write the files about all images: of the sheets `attention.json`, with the weights of every branch and gate.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
+        if self.explain is not None:
+            text = json.dumps(self.explained, indent=1, ensure_ascii=False)
+            atomic_write_text(self.explain / "attention.json", text + "\n")
+        if self.annotations is not None:
+            self.annotations.write()
+
+    def _name(self, path: Path) -> str:
+        """A name for the files of the image at `path`, made of its own; another for every other image."""
+        stem = re.sub(r"[^\w.-]+", "_", path.stem) or "image"
+        name, number = f"{stem}.png", 1
+        while name.casefold() in self.names:  # some file systems take A.png and a.png for one
+            number += 1
+            name = f"{stem}-{number}.png"
+        self.names.add(name.casefold())
+        return name
+
+    def _explain(self, file: Path, path: Path, image: Image.Image) -> None:
+        """A sheet of activation maps, and what the attention weighed."""
+        from resurge.explain.attention import attention_summary, explain_image
+
+        assert self.predictor.run is not None
+        model, preprocessing = self.predictor.run.model, self.predictor.preprocessing
+        batch = preprocessing(image).to(next(model.parameters()).device)[None]
+        shown = preprocessing.fit(image) if self.task.explains_classes else image
+        save_image(sheet(explain_image(model, batch, shown, classifier=self.task.explains_classes)), file)
+        self.explained[file.name] = {"path": str(path), "attention": attention_summary(model, batch)}
