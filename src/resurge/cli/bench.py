@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from resurge.bench.settings import AGAINST, PRECISIONS, RUNTIMES, YARDSTICK, Settings
-from resurge.cli.options import COUNT, DEVICE, Parser, as_is, given, one_of, option, whole_number
+from resurge.cli.options import COUNT, DEVICE, Parser, add, as_is, given, one_of, whole_number
 from resurge.errors import UserError
 
 NONE = "none"
@@ -23,24 +23,24 @@ Value = TypeVar("Value")
 def add_options(parser: Parser) -> None:
     usual = Settings()
     about = "a name, the text of a spec, a folder of `resurge train` or of `resurge export`"
-    option(parser, "models", "MODEL", about, nargs="+")
+    add(parser, "models", "MODEL", about, nargs="+")
     against = (one_of(AGAINST, "package to compare with"), "NAME")
-    option(parser, "--against", against, f"the other package: {', '.join(AGAINST)}", usual.against)
+    add(parser, "--against", against, f"the other package: {', '.join(AGAINST)}", usual.against)
     about = f"{', '.join(RUNTIMES)}, with commas between (default: {as_is(usual.runtimes)}; compile takes minutes)"
-    option(parser, "--runtimes", (listed(one_of(RUNTIMES, "runtime")), "A,B"), about)
+    add(parser, "--runtimes", (listed(one_of(RUNTIMES, "runtime")), "A,B"), about)
     precision, about = listed(one_of(PRECISIONS, "precision")), f"{', '.join(PRECISIONS)}, with commas between"
-    option(parser, "--precision", (precision, "A,B"), about, usual.precisions, dest="precisions")
+    add(parser, "--precision", (precision, "A,B"), about, usual.precisions, dest="precisions")
     batch = (listed(whole_number(1)), "N,M")
-    option(parser, "--batch", batch, "images at a time", usual.batches, dest="batches")
-    option(parser, "--size", COUNT, "side of the images, pixels (default: what each network is made for)")
-    option(parser, "--rounds", COUNT, "in each, ours and every setting of the peer run in turn", usual.rounds)
-    option(parser, "--threads", COUNT, "threads of the arithmetic, for both (default: as many as torch takes)")
-    option(parser, "--device", DEVICE, "cpu, or cuda for eager and compile", usual.device)
+    add(parser, "--batch", batch, "images at a time", usual.batches, dest="batches")
+    add(parser, "--size", COUNT, "side of the images, pixels (default: what each network is made for)")
+    add(parser, "--rounds", COUNT, "in each, ours and every setting of the peer run in turn", usual.rounds)
+    add(parser, "--threads", COUNT, "threads of the arithmetic, for both (default: as many as torch takes)")
+    add(parser, "--device", DEVICE, "cpu, or cuda for eager and compile", usual.device)
     about = "pictures that int8 is calibrated on, on both sides (default: a run's own data; patterns for a network by "
-    option(parser, "--calibrate", "DIR", about + "name)", dest="pictures")
-    option(parser, "--yardstick", "MODEL", f"the network that efficiency is counted against, or {NONE}", YARDSTICK)
-    option(parser, "--json", (Path, "FILE"), "write the rows, and what they were measured on")
-    option(parser, "--plot", (Path, "FILE"), "draw the rows to FILE.svg or FILE.png")
+    add(parser, "--calibrate", "DIR", about + "name)", dest="pictures")
+    add(parser, "--yardstick", "MODEL", f"the network that efficiency is counted against, or {NONE}", YARDSTICK)
+    add(parser, "--json", (Path, "FILE"), "write the rows, and what they were measured on")
+    add(parser, "--plot", (Path, "FILE"), "draw the rows to FILE.svg or FILE.png")
     parser.epilog = (
         "ratio: time of the peer's best setting / our time, above 1 ours is faster: median over the rounds, and its "
         "quartiles.\nefficiency: images/s times multiply-adds, against the yardstick in the same runtime and "

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 
-from resurge.cli.options import Parser, add_json, option, print_json
+from resurge.cli.options import Parser, add, add_json, print_json
 from resurge.errors import UserError
 from resurge.tasks.table import DATA_WORDS, TASKS, get_task
 
 
 def add_options(parser: Parser) -> None:
-    option(parser, "data", "DATA", "what `resurge train --data` takes")
+    add(parser, "data", "DATA", "what `resurge train --data` takes")
     about = "what the data is for (default: what its folders look like)"
     parser.add_argument("--task", choices=tuple(TASKS), help=about)
-    option(parser, "--val", "DATA", "where the validation images are, as for `resurge train`")
+    add(parser, "--val", "DATA", "where the validation images are, as for `resurge train`")
     about = "write a mended copy of the annotations into this new folder: boxes cut to their images, what cannot be "
-    option(parser, "--fix", "OUT", about + "used removed (not for classification)")
+    add(parser, "--fix", "OUT", about + "used removed (not for classification)")
     add_json(parser)
     parser.epilog = (
         "The exit code is 1 when errors were found, mended or not; warnings leave it at 0. The data itself is never "

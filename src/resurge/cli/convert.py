@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resurge.cli.options import COUNT, Parser, option
+from resurge.cli.options import COUNT, Parser, add
 from resurge.errors import UserError
 from resurge.tasks.table import DEFAULT, get_task
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 def add_options(parser: Parser) -> None:
-    option(parser, "source", "SRC", "a file, a run, hub:owner/name, catalog:NAME or pretrained")
-    option(parser, "target", "DST", "the file to write, NAME.safetensors")
-    option(parser, "--model", "NAME", "the network: a name or a line of spec text", required=True)
-    option(parser, "--to", "LAYOUT", "resurge, torchvision, timm, official, ...", required=True)
-    option(parser, "--from", "LAYOUT", "whose names SRC has (default: found out)", dest="layout")
-    option(parser, "--in-channels", COUNT, "channels of the images", 3)
-    option(parser, "--task", "TASK", "what SRC is for", DEFAULT)
-    option(parser, "--head", "HEAD", "the task's head (default: its first)")
-    option(parser, "--num-classes", COUNT, "of another task than classify (default: 90 or 21)")
+    add(parser, "source", "SRC", "a file, a run, hub:owner/name, catalog:NAME or pretrained")
+    add(parser, "target", "DST", "the file to write, NAME.safetensors")
+    add(parser, "--model", "NAME", "the network: a name or a line of spec text", required=True)
+    add(parser, "--to", "LAYOUT", "resurge, torchvision, timm, official, ...", required=True)
+    add(parser, "--from", "LAYOUT", "whose names SRC has (default: found out)", dest="layout")
+    add(parser, "--in-channels", COUNT, "channels of the images", 3)
+    add(parser, "--task", "TASK", "what SRC is for", DEFAULT)
+    add(parser, "--head", "HEAD", "the task's head (default: its first)")
+    add(parser, "--num-classes", COUNT, "of another task than classify (default: 90 or 21)")
     parser.add_argument("--overwrite", action="store_true", help="replace DST when it exists")
 
 

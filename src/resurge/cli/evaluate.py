@@ -5,37 +5,18 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from resurge.cli.options import (
-    CHANNELS,
-    NUMBER,
-    Parser,
-    add_batch_size,
-    add_device,
-    add_json,
-    add_max_size,
-    add_views,
-    given,
-    one_of,
-    option,
-    print_json,
-    require_taken,
-    tta_of,
-    whole_number,
-)
+from resurge.cli import options as opt
 from resurge.errors import UserError, suggest
 from resurge.tasks.table import DATA_WORDS, DEFAULT, TASKS, get_task, pick_head
 from resurge.tasks.tta import TTA
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
+    from resurge.cli.run_data import Images
     from resurge.runs import Run
-    from resurge.tasks.task import Task
 
 SPLITS = ("auto", "train", "val", "test", "all")
 # Options that only some tasks take, by destination; not given, they are None.
@@ -43,45 +24,31 @@ PARTICULAR = ("crop_pct", "max_size", "scales", "flip", "window")
 PREPROCESSING = ("size", "crop_pct", "interpolation", "mean", "std", "max_size")
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A network to score, and the images to score it on. `which` says in words which images these are."""
-
-    name: str
-    task: Task
-    model: nn.Module
-    preprocessing: Preprocessing | ScenePreprocessing
-    classes: tuple[str, ...]
-    split: Any
-    which: str
-    run: Run | None = None
-
-
-def add_options(parser: Parser) -> None:
-    option(parser, "model", "RUN|MODEL", "a run directory, or the name or text of a network")
-    option(parser, "--weights", "FILE", "of a MODEL: a file, hub:owner/name, or pretrained")
+def add_options(parser: opt.Parser) -> None:
+    opt.add(parser, "model", "RUN|MODEL", "a run directory, or the name or text of a network")
+    opt.add(parser, "--weights", "FILE", "of a MODEL: a file, hub:owner/name, or pretrained")
     about = f"of a MODEL: {', '.join(TASKS)} (default: {DEFAULT})"
-    option(parser, "--task", (one_of(TASKS, "task"), "NAME"), about)
+    opt.add(parser, "--task", (opt.one_of(TASKS, "task"), "NAME"), about)
     every = [head for task in TASKS.values() if task.section is not None for head in task.heads]
-    option(parser, "--head", "NAME", f"of a MODEL: {', '.join(every)} (default: the task's first)")
-    option(parser, "--data", "DIR", "images with labels, as for `resurge train` (default: the run's)")
+    opt.add(parser, "--head", "NAME", f"of a MODEL: {', '.join(every)} (default: the task's first)")
+    opt.add(parser, "--data", "DIR", "images with labels, as for `resurge train` (default: the run's)")
     about = "train, val, test, all or auto: test if there is one, else val"
-    option(parser, "--split", (one_of(SPLITS, "split"), "NAME"), about, "auto")
-    option(parser, "--out", "DIR", "write DIR/evaluation.json; DIR may be the run itself, for `resurge report`")
-    add_json(parser)
-    add_device(parser)
-    add_batch_size(parser, "128 for a classifier, else 8")
-    option(parser, "--workers", (whole_number(0), "N"), "processes that read images", 0)
-    option(parser, "--precision", "NAME", "fp32, bf16 or fp16", "fp32")
+    opt.add(parser, "--split", (opt.one_of(SPLITS, "split"), "NAME"), about, "auto")
+    opt.add(parser, "--out", "DIR", "write DIR/evaluation.json; DIR may be the run itself, for `resurge report`")
+    opt.add_json(parser)
+    opt.add_device(parser)
+    opt.add_batch_size(parser, "128 for a classifier, else 8")
+    opt.add(parser, "--workers", (opt.whole_number(0), "N"), "processes that read images", 0)
+    opt.add(parser, "--precision", "NAME", "fp32, bf16 or fp16", "fp32")
     seen = parser.add_argument_group("preprocessing", "default: the run's, or what the weights were published with")
     about = "side of the image the network sees, pixels; not classifiers: its shorter side"
-    option(seen, "--size", (whole_number(1, 4096), "N"), about)
-    option(seen, "--crop-pct", NUMBER, "classifiers: that side as a share of the resized short side")
-    option(seen, "--interpolation", "NAME", "nearest, box, bilinear, bicubic or lanczos")
-    option(seen, "--mean", CHANNELS, "mean of each channel, on a scale of 0..1")
-    option(seen, "--std", CHANNELS, "deviation of each channel, on a scale of 0..1")
-    add_max_size(parser)
-    add_views(parser)
+    opt.add(seen, "--size", (opt.whole_number(1, 4096), "N"), about)
+    opt.add(seen, "--crop-pct", opt.NUMBER, "classifiers: that side as a share of the resized short side")
+    opt.add(seen, "--interpolation", "NAME", "nearest, box, bilinear, bicubic or lanczos")
+    opt.add(seen, "--mean", opt.CHANNELS, "mean of each channel, on a scale of 0..1")
+    opt.add(seen, "--std", opt.CHANNELS, "deviation of each channel, on a scale of 0..1")
+    opt.add_max_size(parser)
+    opt.add_views(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -96,13 +63,14 @@ def run(options: argparse.Namespace) -> int:
     from resurge.data.images import UnreadableImage
     from resurge.tasks.evaluation import evaluate, write_evaluation
 
-    subject = subject_of_run(options) if is_run else subject_of_model(options)
-    task, recipe = subject.task, None if subject.run is None else subject.run.recipe
+    subject, (split, classes, which) = _of_run(options) if is_run else _of_model(options)
+    task = get_task(subject.task)
+    preprocessing = task.adjust(subject.preprocessing, opt.given(options, PREPROCESSING))
     augmented = "scales" in task.evaluation_options
-    tta = tta_of(options, TTA.of_recipe(recipe)) if augmented else TTA()
+    tta = opt.tta_of(options, TTA.of_recipe(subject.recipe)) if augmented else TTA()
     try:
         found = evaluate(
-            task, subject.model, subject.split, subject.preprocessing, subject.classes,
+            task, subject.model, split, preprocessing, classes,
             batch_size=options.batch_size, device=options.device, precision=options.precision,
             workers=options.workers, progress=progress_line("evaluating"), tta=tta,
         )  # fmt: skip
@@ -112,18 +80,19 @@ def run(options: argparse.Namespace) -> int:
         ) from error
     if augmented:
         found = {"inference": asdict(tta), **found}
-    scores = {"model": subject.name, "data": subject.which, "preprocessing": subject.preprocessing.to_json(), **found}
+    name = options.model if is_run else f"{options.model}, weights {options.weights}"
+    scores = {"model": name, "data": which, "preprocessing": preprocessing.to_json(), **found}
     if options.out:
-        if subject.run is not None and Path(options.out).resolve() == subject.run.folder.resolve():
+        if is_run and Path(options.out).resolve() == subject.folder.resolve():
             from resurge.cli.run_pictures import explain_run
 
-            explain_run(subject.run, scores, subject.split)
+            explain_run(subject, scores, split)
         print(f"written: {write_evaluation(options.out, scores)}", file=sys.stderr)
     if options.json:
-        print_json(scores)
+        opt.print_json(scores)
     else:
-        about = f"{scores['count']:,} images in {len(subject.classes)} classes: {scores['data']}"
-        print("\n".join([subject.name, about, "", *task.score_lines(scores, subject.classes)]))
+        about = f"{scores['count']:,} images in {len(classes)} classes: {which}"
+        print("\n".join([name, about, "", *task.score_lines(scores, classes)]))
     return 0
 
 
@@ -136,41 +105,43 @@ def _no_weights(model: str) -> str:
     return f"{expected}; there is no folder {model}.{suggest(model, entries())}"
 
 
-def subject_of_run(options: argparse.Namespace) -> Subject:
-    """A run, on the data it was trained with unless --data names other."""
+def _require_taken(options: argparse.Namespace, name: str) -> None:
+    opt.require_taken(options, options.model, name, PARTICULAR, get_task(name).evaluation_options)
+
+
+def _of_run(options: argparse.Namespace) -> tuple[Run, Images]:
+    """A run, and the data it was trained with unless --data names other."""
     from resurge.cli.run_data import images_of
     from resurge.runs import load_run
 
     run = load_run(options.model)
-    task = get_task(run.task)
-    require_taken(options, options.model, run.task, PARTICULAR, task.evaluation_options)
-    split, classes, which = images_of(run, options.data, options.split)
-    preprocessing = task.adjust(run.preprocessing, given(options, PREPROCESSING))
-    return Subject(str(options.model), task, run.model, preprocessing, classes, split, which, run)
+    _require_taken(options, run.task)
+    return run, images_of(run, options.data, options.split)
 
 
-def subject_of_model(options: argparse.Namespace) -> Subject:
-    """A network by name or text with weights of somebody's, on --data."""
+def _of_model(options: argparse.Namespace) -> tuple[Run, Images]:
+    """A network by name or text with weights of somebody's, and --data."""
     name = options.task or DEFAULT
     pick_head(name, options.head)
-    from resurge.api import create_model
+    from resurge.api import create_model, get_spec
     from resurge.data.sources import open_split
+    from resurge.runs import Run
     from resurge.weights.catalog import published_source
     from resurge.weights.checkpoint import load_weights
 
     task = get_task(name)
-    require_taken(options, options.model, name, PARTICULAR, task.evaluation_options)
+    _require_taken(options, name)
     split, classes, which = open_split(options.data, annotation=task.annotation, words=DATA_WORDS, split=options.split)
     classes = task.classes or classes
     model = create_model(options.model, num_classes=len(classes), task=name, head=options.head)
     report = load_weights(model, options.weights)
-    left = [key for key in (*report.mismatched, *report.missing) if not key.startswith("auxiliary.")]
     classifier = report.mismatched.get("head.fc.weight")
     if classifier is not None:
         raise UserError(
             f"{options.weights} tells {classifier[0][0]} classes apart, but {options.data} has {len(classes)}. "
             "Give the data it was trained on, or train on yours: resurge train --weights ..."
         )
+    left = [key for key in (*report.mismatched, *report.missing) if not key.startswith("auxiliary.")]
     if left:
         raise UserError(
             f"{options.weights} leaves {len(left)} tensors of the network as random as they were, first {left[0]}: it "
@@ -178,8 +149,9 @@ def subject_of_model(options: argparse.Namespace) -> Subject:
             "it was trained on, or train on yours: resurge train --weights ..."
         )
     source = published_source(options.model, options.weights) if task.in_catalog else None
-    preprocessing = task.adjust(task.published_preprocessing(source), given(options, PREPROCESSING))
-    return Subject(f"{options.model}, weights {options.weights}", task, model, preprocessing, classes, split, which)
+    seen = task.published_preprocessing(source)
+    run = Run(Path(options.model), name, model, get_spec(options.model), classes, seen, {}, None)
+    return run, (split, classes, which)
 
 
 def progress_line(what: str) -> Callable[[int, int], None] | None:

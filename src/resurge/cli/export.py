@@ -11,18 +11,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from resurge.cli.options import (
-    COUNT,
-    NUMBER,
-    Parser,
-    add_json,
-    as_options,
-    given,
-    one_of,
-    option,
-    print_json,
-    whole_number,
-)
+from resurge.cli import options as opt
 from resurge.errors import UserError
 from resurge.infer.folder import FORMATS, PRECISIONS
 from resurge.model_json import folder_of
@@ -36,16 +25,16 @@ RANDOM = "random"
 OF_A_NETWORK = ("weights", "num_classes", "in_channels", "size")
 
 
-def add_options(parser: Parser) -> None:
-    option(parser, "run", "RUN|MODEL", "a folder that `resurge train` wrote, or a network with --weights")
-    option(parser, "--out", "FOLDER", "the folder to make", required=True)
-    option(parser, "--format", (one_of(FORMATS, "format"), "NAME"), ", ".join(FORMATS), "onnx")
-    option(parser, "--precision", (one_of(PRECISIONS, "precision"), "NAME"), ", ".join(PRECISIONS), "fp32")
+def add_options(parser: opt.Parser) -> None:
+    opt.add(parser, "run", "RUN|MODEL", "a folder that `resurge train` wrote, or a network with --weights")
+    opt.add(parser, "--out", "FOLDER", "the folder to make", required=True)
+    opt.add(parser, "--format", (opt.one_of(FORMATS, "format"), "NAME"), ", ".join(FORMATS), "onnx")
+    opt.add(parser, "--precision", (opt.one_of(PRECISIONS, "precision"), "NAME"), ", ".join(PRECISIONS), "fp32")
     about = "pictures to calibrate int8 with and to compare on: a folder, or what --data of train takes (default: the "
-    option(parser, "--calibrate", "DIR", about + "data the run was trained on)")
+    opt.add(parser, "--calibrate", "DIR", about + "data the run was trained on)")
     about = "points of accuracy, AP or mIoU (without labels: of decisions that stay) an export may lose"
-    option(parser, "--max-drop", NUMBER, about, 0.5)
-    option(parser, "--images", COUNT, "pictures to compare on, at most (default: 500; of a detector 50)")
+    opt.add(parser, "--max-drop", opt.NUMBER, about, 0.5)
+    opt.add(parser, "--images", opt.COUNT, "pictures to compare on, at most (default: 500; of a detector 50)")
     parser.add_argument("--force", action="store_true", help="keep an export that loses more than --max-drop")
     parser.add_argument("--overwrite", action="store_true", help="replace an export that is there")
     about = "segmenters only: the network itself puts out the class of every pixel, in place of logits"
@@ -53,13 +42,13 @@ def add_options(parser: Parser) -> None:
     about = "detectors only: the network puts out its candidates before threshold and suppression; `predict` and "
     parser.add_argument("--raw", action="store_true", help=about + "`serve` do the rest")
     about = "rewriting passes beside those that are always applied, with commas between, or none (default: what ran "
-    option(parser, "--form", "A,B", about + "fastest where it was measured; docs/performance.md)")
-    add_json(parser)
+    opt.add(parser, "--form", "A,B", about + "fastest where it was measured; docs/performance.md)")
+    opt.add_json(parser)
     group = parser.add_argument_group("a network instead of a run")
-    option(group, "--weights", "FILE", f"what `load_weights` takes, pretrained, or {RANDOM}")
-    option(group, "--num-classes", COUNT, "classes (default: 1000)")
-    option(group, "--in-channels", (whole_number(1, 3), "N"), "channels (default: 3)")
-    option(group, "--size", COUNT, "side of the images (default: the weights')")
+    opt.add(group, "--weights", "FILE", f"what `load_weights` takes, pretrained, or {RANDOM}")
+    opt.add(group, "--num-classes", opt.COUNT, "classes (default: 1000)")
+    opt.add(group, "--in-channels", (opt.whole_number(1, 3), "N"), "channels (default: 3)")
+    opt.add(group, "--size", opt.COUNT, "side of the images (default: the weights')")
     parser.epilog = (
         "bf16: OpenVINO and torch only. fp16: the weights are stored in it; OpenVINO and torch compute in it where the "
         "\nprocessor can, ONNX Runtime on a processor computes in fp32. int8: OpenVINO and ONNX."
@@ -68,8 +57,8 @@ def add_options(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     is_run = folder_of(options.run) is not None
-    if is_run and (own := given(options, OF_A_NETWORK)):
-        raise UserError(f"{options.run} is a run, which says {as_options(own)} itself. Leave it out.")
+    if is_run and (own := opt.given(options, OF_A_NETWORK)):
+        raise UserError(f"{options.run} is a run, which says {opt.as_options(own)} itself. Leave it out.")
     from resurge.export.exporting import export
     from resurge.export.settings import ExportSettings
 
@@ -94,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
             say=lambda line: print(f"resurge: {line} …", file=sys.stderr),
         )
     if options.json:
-        print_json(certificate)
+        opt.print_json(certificate)
     else:
         print(f"{options.out}: {options.format}, {options.precision}, {certificate['bytes'] / 1e6:.1f} MB")
         print("\n".join(_lines(certificate)))

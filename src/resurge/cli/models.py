@@ -7,7 +7,7 @@ import dataclasses
 import fnmatch
 from collections.abc import Iterable
 
-from resurge.cli.options import Parser, add_json, option, print_json
+from resurge.cli.options import Parser, add, add_json, print_json
 from resurge.errors import UserError, suggest
 from resurge.text_tables import fixed, table
 from resurge.weights.catalog import Entry, entries
@@ -15,7 +15,7 @@ from resurge.weights.catalog import Entry, entries
 
 def add_options(parser: Parser) -> None:
     about = "a shell pattern such as 'resnest*', or part of a name (default: all)"
-    option(parser, "pattern", "PATTERN", about, nargs="?")
+    add(parser, "pattern", "PATTERN", about, nargs="?")
     add_json(parser)
 
 

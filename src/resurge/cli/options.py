@@ -113,7 +113,7 @@ CHANNELS = (value(tuple[float, ...]), "R,G,B")
 DEVICE = (device, "NAME")
 
 
-def option(
+def add(
     place: argparse._ActionsContainer,
     name: str,
     kind: str | tuple[Read, str],
@@ -141,28 +141,28 @@ def add_json(parser: Parser) -> None:
 
 
 def add_device(parser: Parser) -> None:
-    option(parser, "--device", DEVICE, "auto, cpu, cuda, cuda:1, mps", "auto")
+    add(parser, "--device", DEVICE, "auto, cpu, cuda, cuda:1, mps", "auto")
 
 
 def add_batch_size(parser: Parser, default: str) -> None:
     """Not given, it stays None; `default` says what it is then."""
-    option(parser, "--batch-size", COUNT, f"images at a time (default: {default})")
+    add(parser, "--batch-size", COUNT, f"images at a time (default: {default})")
 
 
 def add_max_size(parser: Parser) -> None:
     about = "not classifiers: images are reduced until their longer side has N pixels at most, which bounds the memory"
-    option(parser, "--max-size", COUNT, f"{about} (default: the run's)")
+    add(parser, "--max-size", COUNT, f"{about} (default: the run's)")
 
 
 def add_views(parser: Parser) -> None:
     """The options of test-time augmentation; those not given stay None."""
     group = parser.add_argument_group("segmenters only", "default: what the run's recipe tests with")
     scales = (value(tuple[float, ...], Limits(above=0)), "A,B")
-    option(group, "--scales", scales, "average over the image at these sizes: 0.75,1,1.25")
+    add(group, "--scales", scales, "average over the image at these sizes: 0.75,1,1.25")
     about = "average over its mirror image too"
-    option(group, "--flip", (value(bool), "true/false"), about, nargs="?", const=True)
+    add(group, "--flip", (value(bool), "true/false"), about, nargs="?", const=True)
     about = "let a window of this many pixels slide over larger images; none: whole images"
-    option(group, "--window", (window, "H,W"), about)
+    add(group, "--window", (window, "H,W"), about)
 
 
 def tta_of(options: argparse.Namespace, own: TTA) -> TTA:

@@ -7,19 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from resurge.cli.options import (
-    COUNT,
-    Parser,
-    add_batch_size,
-    add_device,
-    add_json,
-    add_max_size,
-    add_views,
-    option,
-    require_taken,
-    tta_of,
-    value,
-)
+from resurge.cli import options as opt
 from resurge.config import Limits
 from resurge.errors import UserError
 from resurge.tasks.table import get_task
@@ -28,28 +16,28 @@ from resurge.tasks.table import get_task
 PARTICULAR = ("top", "score", "overlays", "coco_json", "max_size", "scales", "flip", "window")
 
 
-def add_options(parser: Parser) -> None:
-    option(parser, "run", "RUN|EXPORT", "a folder that `resurge train` or `resurge export` wrote")
-    option(parser, "images", "IMAGE", "image files, or folders that are searched for them", nargs="+")
-    add_json(parser)
+def add_options(parser: opt.Parser) -> None:
+    opt.add(parser, "run", "RUN|EXPORT", "a folder that `resurge train` or `resurge export` wrote")
+    opt.add(parser, "images", "IMAGE", "image files, or folders that are searched for them", nargs="+")
+    opt.add_json(parser)
     parser.add_argument("--csv", action="store_true", help="print CSV")
     about = "write to FILE.csv or FILE.json instead of printing; segmenters: a folder for the label maps, as PNG"
-    option(parser, "--out", "FILE|DIR", about)
+    opt.add(parser, "--out", "FILE|DIR", about)
     about = "write activation maps (classifiers: of the class too) of each image to DIR, and what its attention weighed"
-    option(parser, "--explain", "DIR", about)
-    option(parser, "--overlays", "DIR", "not classifiers: write each image with what was found on it")
-    add_max_size(parser)
-    add_device(parser)
-    option(parser, "--threads", COUNT, "threads of the arithmetic (default: the runtime's)")
-    add_batch_size(parser, "32 for a classifier, else 1")
+    opt.add(parser, "--explain", "DIR", about)
+    opt.add(parser, "--overlays", "DIR", "not classifiers: write each image with what was found on it")
+    opt.add_max_size(parser)
+    opt.add_device(parser)
+    opt.add(parser, "--threads", opt.COUNT, "threads of the arithmetic (default: the runtime's)")
+    opt.add_batch_size(parser, "32 for a classifier, else 1")
     only = parser.add_argument_group("classifiers only")
-    option(only, "--top", (COUNT[0], "K"), "classes an image (default: 1)")
+    opt.add(only, "--top", (opt.COUNT[0], "K"), "classes an image (default: 1)")
     only = parser.add_argument_group("detectors and instance segmenters only")
-    share = (value(float, Limits(low=0, high=1)), "X")
-    option(only, "--score", share, "leave out what has a lower score (default: 0.5)")
+    share = (opt.value(float, Limits(low=0, high=1)), "X")
+    opt.add(only, "--score", share, "leave out what has a lower score (default: 0.5)")
     about = "write all that was found as one COCO file; --score 0 keeps what its scores need"
-    option(only, "--coco-json", "FILE", about)
-    add_views(parser)
+    opt.add(only, "--coco-json", "FILE", about)
+    opt.add_views(parser)
     parser.epilog = "Files that cannot be read are reported and skipped; the exit code is then 1."
 
 
@@ -66,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     for note in predictor.notes:
         _say(note)
     task = get_task(predictor.task)
-    require_taken(options, options.run, task.name, PARTICULAR, task.predict_options)
+    opt.require_taken(options, options.run, task.name, PARTICULAR, task.predict_options)
     if task.maps_out and options.out and Path(options.out).suffix in (".json", ".csv"):
         raise UserError(
             f"--out {options.out}: {predictor.folder} is a {task.noun}, and --out is the folder its label maps are "
@@ -77,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     beside = ImageFiles(predictor, options, options.out if task.maps_out else None)
     file = None if task.maps_out else options.out
     listing = Listing(_style(options, file), file, task, predictor.classes, options.top)
-    score, tta = task.shown_score if options.score is None else options.score, tta_of(options, predictor.views)
+    score, tta = task.shown_score if options.score is None else options.score, opt.tta_of(options, predictor.views)
     batch = options.batch_size or task.predict_batch
     for start in range(0, len(files), batch):
         opened = {}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from resurge.cli.options import Parser, option
+from resurge.cli.options import Parser, add
 
 
 def add_options(parser: Parser) -> None:
-    option(parser, "run", "RUN", "a folder that `resurge train` wrote")
+    add(parser, "run", "RUN", "a folder that `resurge train` wrote")
 
 
 def run(options: argparse.Namespace) -> int:

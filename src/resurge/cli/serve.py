@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resurge import config
-from resurge.cli.options import COUNT, Parser, add_device, given, option, value, whole_number
+from resurge.cli.options import COUNT, Parser, add, add_device, given, value, whole_number
 from resurge.errors import UserError
 from resurge.model_json import read_model_json
 from resurge.tasks.table import DEFAULT, get_task
@@ -35,30 +35,30 @@ def milliseconds(word: str) -> float:
 
 
 def add_options(parser: Parser) -> None:
-    option(parser, "model", "EXPORT|RUN", "a folder of `resurge export`, or of `resurge train`")
+    add(parser, "model", "EXPORT|RUN", "a folder of `resurge export`, or of `resurge train`")
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="default: 127.0.0.1, this machine only")
     about = "default: 8000; 0 takes a free one"
     parser.add_argument("--port", type=whole_number(0, 65535), default=8000, metavar="N", help=about)
     about = f"clients have to send what stands in FILE as a bearer token (default: the variable {TOKEN}, if set)"
-    option(parser, "--token-file", "FILE", about)
+    add(parser, "--token-file", "FILE", about)
     about = "a name by which a server on 127.0.0.1 may be asked, besides localhost; may be repeated"
     parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help=about)
     add_device(parser)
-    option(parser, "--threads", COUNT, "threads of the model (default: chosen by its runtime)")
+    add(parser, "--threads", COUNT, "threads of the model (default: chosen by its runtime)")
     about = "threads that decode images (default: one a processor, 4 at most)"
-    option(parser, "--workers", (whole_number(1, 64), "N"), about, dest="decoders")
+    add(parser, "--workers", (whole_number(1, 64), "N"), about, dest="decoders")
     group = parser.add_argument_group("limits")
-    option(group, "--max-batch", COUNT, "images the model is given at a time (default: 8 for a classifier, else 1)")
+    add(group, "--max-batch", COUNT, "images the model is given at a time (default: 8 for a classifier, else 1)")
     about = "how long an idle model waits for images that are being decoded (default: 5)"
-    option(group, "--max-delay-ms", (milliseconds, "X"), about, dest="max_delay")
-    option(group, "--queue", COUNT, "images accepted and not answered yet; more are refused with 503 (default: 64)")
-    option(group, "--timeout", SECONDS, "seconds from a request to its answer; later it is 504 (default: 30)")
-    option(group, "--read-timeout", SECONDS, "seconds a client has to send its request (default: 20)")
-    option(group, "--grace", SECONDS, "seconds to finish what was accepted, after SIGTERM or Ctrl-C (default: 30)")
-    option(group, "--max-bytes", COUNT, "of a request (default: 20,000,000)")
-    option(group, "--max-pixels", COUNT, "of an image (default: 40,000,000)")
-    option(group, "--max-side", COUNT, "pixels on a side of an image (default: 20,000)")
-    option(group, "--max-images", COUNT, "in a request (default: 16)")
+    add(group, "--max-delay-ms", (milliseconds, "X"), about, dest="max_delay")
+    add(group, "--queue", COUNT, "images accepted and not answered yet; more are refused with 503 (default: 64)")
+    add(group, "--timeout", SECONDS, "seconds from a request to its answer; later it is 504 (default: 30)")
+    add(group, "--read-timeout", SECONDS, "seconds a client has to send its request (default: 20)")
+    add(group, "--grace", SECONDS, "seconds to finish what was accepted, after SIGTERM or Ctrl-C (default: 30)")
+    add(group, "--max-bytes", COUNT, "of a request (default: 20,000,000)")
+    add(group, "--max-pixels", COUNT, "of an image (default: 40,000,000)")
+    add(group, "--max-side", COUNT, "pixels on a side of an image (default: 20,000)")
+    add(group, "--max-images", COUNT, "in a request (default: 16)")
     parser.epilog = (
         "The page is at /, the description of the routes at /docs. Ends with 0 after SIGTERM or Ctrl-C, when what was\n"
         "accepted is answered."

@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from resurge.cli.options import COUNT, Parser, add_json, option, print_json
+from resurge.cli.options import COUNT, Parser, add, add_json, print_json
 from resurge.model_json import folder_of, read_model_json
 from resurge.text_tables import table
 
 
 def add_options(parser: Parser) -> None:
-    option(parser, "model", "MODEL", "a name, the text of a spec, or a run directory")
+    add(parser, "model", "MODEL", "a name, the text of a spec, or a run directory")
     parser.add_argument("--compare", nargs="+", default=[], metavar="MODEL", help="other networks, shown beside it")
-    option(parser, "--size", COUNT, "side of the image, pixels (default: 224; CIFAR networks 32)")
-    option(parser, "--in-channels", COUNT, "channels of the image (default: 3)")
-    option(parser, "--num-classes", COUNT, "outputs (default: 1000; CIFAR networks 10)")
-    option(parser, "--diagram", "FILE", "draw the network to FILE.svg or FILE.png, and its blocks beside it")
+    add(parser, "--size", COUNT, "side of the image, pixels (default: 224; CIFAR networks 32)")
+    add(parser, "--in-channels", COUNT, "channels of the image (default: 3)")
+    add(parser, "--num-classes", COUNT, "outputs (default: 1000; CIFAR networks 10)")
+    add(parser, "--diagram", "FILE", "draw the network to FILE.svg or FILE.png, and its blocks beside it")
     about = "check the equal forms of its layers on the network itself, with the largest difference of each"
     parser.add_argument("--forms", action="store_true", help=about)
     add_json(parser)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from resurge import processes
 from resurge import recipe as recipes
-from resurge.cli.options import Parser, as_is, as_options, metavar, option
+from resurge.cli.options import Parser, add, as_is, as_options, metavar
 from resurge.config import FieldInfo, fields, paths, read_assignment
 from resurge.errors import OtherProcessFailed, TrainingDiverged, TrainingInterrupted, UserError, suggest
 from resurge.recipe import Recipe
@@ -31,12 +31,12 @@ COMMON = ("task", "head", "data", "model", "weights")
 def add_options(parser: Parser) -> None:
     parser.usage = "%(prog)s [options]"
     options = {field.path: field for field in fields(Recipe)}
-    option(parser, "--recipe", "NAME", "a named recipe (below) or a YAML file; options override it")
+    add(parser, "--recipe", "NAME", "a named recipe (below) or a YAML file; options override it")
     for path in COMMON:
         _add_field(parser, options.pop(path))
-    option(parser, "--out", "RUN", "the run directory to write (default: a new one under runs/)")
+    add(parser, "--out", "RUN", "the run directory to write (default: a new one under runs/)")
     parser.add_argument("--overwrite", action="store_true", help="replace the run directory when it exists")
-    option(parser, "--resume", "RUN", "go on with a run exactly where its last checkpoint stands")
+    add(parser, "--resume", "RUN", "go on with a run exactly where its last checkpoint stands")
     about = "set any field of the recipe; may be repeated"
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help=about)
     parser.add_argument("--print-recipe", action="store_true", help="print the resulting recipe and train nothing")
@@ -53,7 +53,7 @@ def _add_field(place: argparse._ActionsContainer, field: FieldInfo) -> None:
     about = f"{field.help} ({as_is(field.default)})".replace("%", "%%")
     # true/false fields may stand without a value: `--compile`
     bare = {"nargs": "?", "const": "true"} if field.hint is bool else {}
-    option(place, option_name(field.path), metavar(field.hint), about, dest=f"field:{field.path}", **bare)
+    add(place, option_name(field.path), metavar(field.hint), about, dest=f"field:{field.path}", **bare)
 
 
 def option_name(path: str) -> str:
