@@ -6,9 +6,10 @@ so that lines and letters stay readable; boxes and masks are given in the pixels
 
 from __future__ import annotations
 
-import colorsys
 import functools
+import itertools
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -23,7 +24,6 @@ BACKGROUND = "background"
 
 AT_LEAST, AT_MOST = 384, 1600  # longer side of a picture, pixels
 
-_COUNT = 255
 _TINT = 0.45
 _PLAIN: Colour = (0, 0, 0)
 _IGNORED: Colour = (224, 224, 192)
@@ -33,34 +33,16 @@ _LONGEST = 28  # letters of a class name that are shown
 
 def colour(index: int) -> Colour:
     """The colour of class `index`, RGB: the first ones differ as much as colours can, and none of 255 comes twice."""
-    return _palette()[index % _COUNT]
+    palette = _palette()
+    return palette[index % len(palette)]
 
 
 @functools.cache
 def _palette() -> tuple[Colour, ...]:
-    """Each colour is the one farthest, in CIELAB, from all before it and from the greys."""
-    tones = [(h / 36, s, v) for h in range(36) for s in (0.4, 0.7, 1.0) for v in (0.62, 0.8, 1.0)]
-    candidates = np.rint([[255 * part for part in colorsys.hsv_to_rgb(*tone)] for tone in tones]).astype(int)
-    known = _lab(np.asarray([(40, 40, 40), (128, 128, 128), (215, 215, 215)]))
-    points = _lab(candidates)
-    nearest = np.linalg.norm(points[:, None] - known[None], axis=2).min(axis=1)
-    chosen: list[Colour] = []
-    for _ in range(_COUNT):
-        best = int(np.argmax(np.round(nearest, 4)))  # rounded, so that every machine decides alike
-        red, green, blue = candidates[best].tolist()
-        chosen.append((red, green, blue))
-        nearest = np.minimum(nearest, np.linalg.norm(points - points[best], axis=1))
-        nearest[best] = -1.0
-    return tuple(chosen)
-
-
-def _lab(rgb: np.ndarray) -> np.ndarray:
-    """sRGB (n, 3) in 0..255 as CIELAB with the white of D65 (IEC 61966-2-1, ISO/CIE 11664-4)."""
-    linear = np.where(rgb <= 0.04045 * 255, rgb / 255 / 12.92, ((rgb / 255 + 0.055) / 1.055) ** 2.4)
-    to_xyz = np.asarray([(0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505)])
-    ratio = linear @ to_xyz.T / np.asarray((0.9505, 1.0, 1.089))
-    f = np.where(ratio > (6 / 29) ** 3, np.cbrt(ratio), ratio * (29 / 6) ** 2 / 3 + 4 / 29)
-    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+    """Each colour is the one of a regular grid of hues, saturations and values that is farthest, in CIELAB, from all
+    before it and from three greys. In the file they are hexadecimal, one per line."""
+    lines = Path(__file__).with_name("palette.txt").read_text(encoding="ascii").split()
+    return tuple((red, green, blue) for red, green, blue in map(bytes.fromhex, lines))
 
 
 def class_colours(classes: Sequence[str]) -> list[Colour]:
@@ -107,7 +89,7 @@ def draw_objects(
     if masks is not None:
         picture = _tinted(picture, masks, [colour(int(label)) for label in labels])
     pen = ImageDraw.Draw(picture)
-    width, font = _line_width(picture), _font(picture)
+    width, font = _line_width(picture), ImageFont.load_default(_font_size(picture))
     across, down = picture.width / image.width, picture.height / image.height
     texts = []
     for row, box in enumerate(boxes):
@@ -120,13 +102,10 @@ def draw_objects(
         words = [one_line(classes[int(labels[row])]), notes[row] if notes else "", score]
         texts.append((corners, "  ".join(word for word in words if word), tone))
     # The words last, so that no box crosses them.
-    unsaid = False
-    for corners, text, tone in texts:
-        if len(texts) > _CROWDED and corners[2] - corners[0] < font.getlength(text):
-            unsaid = True
-            continue
+    fits = [len(texts) <= _CROWDED or corners[2] - corners[0] >= font.getlength(text) for corners, text, _ in texts]
+    for corners, text, tone in itertools.compress(texts, fits):
         _caption(pen, corners, text, tone, font, picture)
-    present = sorted({int(label) for label in labels}) if unsaid else []
+    present = [] if all(fits) else sorted({int(label) for label in labels})
     return with_legend(picture, [(classes[label], colour(label)) for label in present])
 
 
@@ -158,22 +137,16 @@ def draw_label_map(
         raise UserError(f"the label map holds the class {wrong[0]}, but there are {len(classes)} classes, from 0.")
     picture = enlarge(image.convert("RGB"), at_least, at_most)
     shown = Image.fromarray(labels.astype(np.uint8)).resize(picture.size, Image.Resampling.NEAREST)
-    table = np.zeros((256, 3), dtype=np.float32)
-    table[: len(classes)] = class_colours(classes)
-    share = np.full((256, 1), strength, dtype=np.float32)
-    for index, name in enumerate(classes):
-        share[index] = 0.0 if name == BACKGROUND else strength
-    if ignore < 256:
-        table[ignore], share[ignore] = _IGNORED, strength
-    at = np.asarray(shown)
-    pixels = np.asarray(picture, dtype=np.float32)
+    tones = dict(enumerate(class_colours(classes))) | {ignore: _IGNORED}
+    names = dict(enumerate(classes)) | {ignore: "ignored"}
+    table, share = np.zeros((256, 3), dtype=np.float32), np.zeros((256, 1), dtype=np.float32)
+    for value in known:
+        table[value], share[value] = tones[value], 0.0 if names[value] == BACKGROUND else strength
+    at, pixels = np.asarray(shown), np.asarray(picture, dtype=np.float32)
     blended = Image.fromarray(np.rint(pixels * (1 - share[at]) + table[at] * share[at]).astype(np.uint8))
-    if not legend:
-        return blended
-    entries = [(classes[value], colour(value)) for value in known if value != ignore and classes[value] != BACKGROUND]
-    if ignore in known:
-        entries.append(("ignored", _IGNORED))
-    return with_legend(blended, entries)
+    known.sort(key=lambda value: value == ignore)
+    entries = [(names[value], tones[value]) for value in known if names[value] != BACKGROUND]
+    return with_legend(blended, entries) if legend else blended
 
 
 def index_image(labels: np.ndarray, classes: Sequence[str]) -> Image.Image:
@@ -199,8 +172,8 @@ def with_legend(picture: Image.Image, entries: Sequence[tuple[str, Colour]]) -> 
     """The picture with names and their colours in rows below it."""
     if not entries:
         return picture
-    font = ImageFont.load_default(_font_size(picture))
     size = _font_size(picture)
+    font = ImageFont.load_default(size)
     box, gap, row = round(size * 0.9), round(size * 0.45), round(size * 1.5)
     places: list[tuple[int, int, str, Colour]] = []
     x, y = gap, gap
@@ -287,7 +260,3 @@ def _line_width(picture: Image.Image) -> int:
 
 def _font_size(picture: Image.Image) -> int:
     return max(13, round(max(picture.size) / 42))
-
-
-def _font(picture: Image.Image) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    return ImageFont.load_default(_font_size(picture))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from resurge.quantities import percent
 
@@ -20,6 +20,8 @@ MAX_MARKS = 150
 STYLES = 6
 """The number of lines in a chart with colours of their own, `s1` to `s6`."""
 
+Point = tuple[float, float]
+
 
 @dataclass(frozen=True)
 class Series:
@@ -27,7 +29,7 @@ class Series:
 
     name: str
     style: str
-    points: Sequence[tuple[float, float]]
+    points: Sequence[Point]
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,17 @@ def line_chart(
     xs = [x for s in drawn for x, _ in s.points]
     ys = [y for s in drawn for _, y in s.points]
     y_ticks = ticks(min(0.0, *ys) if from_zero else min(ys), max(ys))
-    axes = _Axes(min(xs), max(xs), y_ticks[0], y_ticks[-1])
-    shapes = axes.grid(y_ticks, show, [(x, f"{x:g}") for x in _epochs(axes.x0, axes.x1)], "epoch")
+    plot = _Plot(min(xs), max(xs), y_ticks[0], y_ticks[-1])
+    plot.grid(y_ticks, show, [(x, f"{x:g}") for x in _epochs(plot.x0, plot.x1)], "epoch")
     for one in drawn:
-        shapes += _line(axes, one, show)
+        plot.line(one.points, one.style)
+        plot.dot(one.points[-1], 3.5, f"dot {one.style}")
+        # Invisible discs, larger than the line, carry the browser's own tooltips.
+        for epoch, value in one.points if len(one.points) <= MAX_MARKS else ():
+            plot.dot((epoch, value), 7, "hover", f"{one.name}, epoch {epoch:g}: {show(value)}")
     last = ", ".join(f"{s.name} {show(s.points[-1][1])}" for s in drawn)
     keys = [(s.name, s.style) for s in drawn] if len(drawn) > 1 else []
-    return Chart(title, f"{title} by epoch; last: {last}", shapes, keys)
+    return Chart(title, f"{title} by epoch; last: {last}", plot.shapes, keys)
 
 
 def reliability_chart(bins: Sequence[tuple[float, float, int]]) -> Chart:
@@ -80,20 +86,19 @@ def reliability_chart(bins: Sequence[tuple[float, float, int]]) -> Chart:
     A calibrated network lies on the diagonal: of the images it is 80 % sure of, 80 % are right. The bars below show
     how many images fall in each bin.
     """
-    axes = _Axes(0.0, 1.0, 0.0, 1.0)
-    largest = max(n for _, _, n in bins)
-    shapes = axes.share_grid("confidence")
-    shapes.append(_shape("line", x1=axes.x(0), y1=axes.y(0), x2=axes.x(1), y2=axes.y(1), css="diagonal"))
+    plot, largest = _Plot(), max(n for _, _, n in bins)
+    plot.share_grid("confidence")
+    plot.add("line", x1=plot.x(0), y1=plot.y(0), x2=plot.x(1), y2=plot.y(1), css="diagonal")
     for confidence, _, n in bins:
         height = (HEIGHT - TOP - BOTTOM) * 0.3 * n / largest
-        left, top = axes.x(confidence) - 6, axes.y(0) - height
-        shapes.append(_shape("rect", f"{n} images", x=left, y=top, width=12, height=height, rx=2, css="count"))
-    shapes.append(_polyline([axes.at(confidence, accuracy) for confidence, accuracy, _ in bins], "s1"))
+        left, top = plot.x(confidence) - 6, plot.y(0) - height
+        plot.add("rect", f"{n} images", x=left, y=top, width=12, height=height, rx=2, css="count")
+    plot.line([(confidence, accuracy) for confidence, accuracy, _ in bins], "s1")
     for confidence, accuracy, n in bins:
         title = f"confidence {percent(confidence)}, accuracy {percent(accuracy)}, {n} images"
-        shapes.append(_shape("circle", title, cx=axes.x(confidence), cy=axes.y(accuracy), r=4, css="dot s1"))
+        plot.dot((confidence, accuracy), 4, "dot s1", title)
     label = "Reliability diagram: accuracy by confidence"
-    return Chart("Accuracy by confidence", label, shapes, note="bars: images a bin")
+    return Chart("Accuracy by confidence", label, plot.shapes, note="bars: images a bin")
 
 
 def precision_recall_chart(title: str, lines: Sequence[tuple[str, Sequence[float]]]) -> Chart:
@@ -102,27 +107,28 @@ def precision_recall_chart(title: str, lines: Sequence[tuple[str, Sequence[float
     Up to STYLES classes have colours and stand in the legend. More are thin and grey, with their names as tooltips and
     the mean in colour.
     """
-    axes = _Axes(0.0, 1.0, 0.0, 1.0)
     few = len(lines) <= STYLES
     drawn = [(name, f"s{i}" if few else "many", values) for i, (name, values) in enumerate(lines, 1)]
     if not few and len({len(values) for _, values in lines}) == 1:
         mean = [sum(column) / len(lines) for column in zip(*(values for _, values in lines), strict=True)]
         drawn.append((f"mean of {len(lines)} classes", "s1", mean))
-    shapes = axes.share_grid("recall")
+    plot = _Plot()
+    plot.share_grid("recall")
     for name, style, values in drawn:
-        points = [axes.at(i / (len(values) - 1), value) for i, value in enumerate(values)]
-        shapes.append(_polyline(points, style, f"{name}: AP50 {percent(sum(values) / len(values))}"))
-    return Chart(title, title, shapes, [(name, style) for name, style, _ in drawn if style != "many"])
+        points = [(i / (len(values) - 1), value) for i, value in enumerate(values)]
+        plot.line(points, style, f"{name}: AP50 {percent(sum(values) / len(values))}")
+    return Chart(title, title, plot.shapes, [(name, style) for name, style, _ in drawn if style != "many"])
 
 
-@dataclass(frozen=True)
-class _Axes:
-    """The map from data to drawing units."""
+@dataclass
+class _Plot:
+    """The range of the axes, and shapes in the units of the drawing."""
 
-    x0: float
-    x1: float
-    y0: float
-    y1: float
+    x0: float = 0.0
+    x1: float = 1.0
+    y0: float = 0.0
+    y1: float = 1.0
+    shapes: list[Shape] = field(default_factory=list)
 
     def x(self, value: float) -> float:
         span = self.x1 - self.x0
@@ -132,60 +138,43 @@ class _Axes:
     def y(self, value: float) -> float:
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - self.y0) / ((self.y1 - self.y0) or 1.0)
 
-    def at(self, x: float, y: float) -> tuple[float, float]:
-        return self.x(x), self.y(y)
+    def add(
+        self, tag: str, title: str = "", *, text: str = "", css: str = "", anchor: str = "", **numbers: float
+    ) -> None:
+        """Coordinates have two decimals, as a curve of 300 epochs need not carry sixteen digits."""
+        attributes = {name: f"{value:.2f}".rstrip("0").rstrip(".") for name, value in numbers.items()}
+        attributes |= {"text-anchor": anchor} if anchor else {}
+        attributes |= {"class": css} if css else {}
+        self.shapes.append(Shape(tag, attributes, title, text))
+
+    def dot(self, at: Point, radius: float, css: str, title: str = "") -> None:
+        self.add("circle", title, cx=self.x(at[0]), cy=self.y(at[1]), r=radius, css=css)
+
+    def line(self, points: Sequence[Point], style: str, title: str = "") -> None:
+        path = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in points)
+        self.shapes.append(Shape("polyline", {"points": path, "class": f"line {style}"}, title))
 
     def grid(
         self, y_ticks: Sequence[float], show: Callable[[float], str], x_ticks: Sequence[tuple[float, str]], x_label: str
-    ) -> list[Shape]:
+    ) -> None:
         """Lines and numbers of the axes."""
-        shapes = []
+        right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
         for tick in y_ticks:
             y = self.y(tick)
-            shapes.append(_shape("line", x1=LEFT, y1=y, x2=WIDTH - RIGHT, y2=y, css="grid"))
-            shapes.append(_shape("text", text=show(tick), x=LEFT - 6, y=y + 4, anchor="end"))
+            self.add("line", x1=LEFT, y1=y, x2=right, y2=y, css="grid")
+            self.add("text", text=show(tick), x=LEFT - 6, y=y + 4, anchor="end")
         for tick, text in x_ticks:
             x = self.x(tick)
-            anchor = "end" if x > WIDTH - RIGHT - 8 else "middle"
-            shapes.append(_shape("text", text=text, x=x, y=HEIGHT - BOTTOM + 15, anchor=anchor))
-        middle = (LEFT + WIDTH - RIGHT) / 2
-        return [*shapes, _shape("text", text=x_label, x=middle, y=HEIGHT - 4, anchor="middle", css="faint")]
+            self.add("text", text=text, x=x, y=bottom + 15, anchor="end" if x > right - 8 else "middle")
+        self.add("text", text=x_label, x=(LEFT + right) / 2, y=HEIGHT - 4, anchor="middle", css="faint")
 
-    def share_grid(self, x_label: str) -> list[Shape]:
+    def share_grid(self, x_label: str) -> None:
         """The axes of a chart of shares in 0..1."""
         x_ticks = [(x, percent(x, 0)) for x in (0.0, 0.5, 1.0)]
-        return self.grid((0.0, 0.25, 0.5, 0.75, 1.0), lambda y: percent(y, 0), x_ticks, x_label)
+        self.grid((0.0, 0.25, 0.5, 0.75, 1.0), lambda y: percent(y, 0), x_ticks, x_label)
 
 
-def _shape(tag: str, title: str = "", *, text: str = "", css: str = "", anchor: str = "", **numbers: float) -> Shape:
-    """An element; its coordinates have two decimals, as a curve of 300 epochs need not carry sixteen digits."""
-    attributes = {name: f"{value:.2f}".rstrip("0").rstrip(".") for name, value in numbers.items()}
-    attributes |= {"text-anchor": anchor} if anchor else {}
-    attributes |= {"class": css} if css else {}
-    return Shape(tag, attributes, title, text)
-
-
-def _polyline(points: Sequence[tuple[float, float]], style: str, title: str = "") -> Shape:
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    return Shape("polyline", {"points": path, "class": f"line {style}"}, title)
-
-
-def _line(axes: _Axes, series: Series, show: Callable[[float], str]) -> list[Shape]:
-    points = [axes.at(x, y) for x, y in series.points]
-    last_x, last_y = points[-1]
-    shapes = [
-        _polyline(points, series.style),
-        _shape("circle", cx=last_x, cy=last_y, r=3.5, css=f"dot {series.style}"),
-    ]
-    if len(points) <= MAX_MARKS:
-        # Invisible discs, larger than the line, carry the browser's own tooltips.
-        for (x, y), (epoch, value) in zip(points, series.points, strict=True):
-            title = f"{series.name}, epoch {epoch:g}: {show(value)}"
-            shapes.append(_shape("circle", title, cx=x, cy=y, r=7, css="hover"))
-    return shapes
-
-
-def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def _thin(points: Sequence[Point]) -> list[Point]:
     """At most MAX_POINTS of the points, evenly spaced, the last one kept."""
     if len(points) <= MAX_POINTS:
         return list(points)

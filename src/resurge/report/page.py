@@ -20,6 +20,9 @@ from resurge.run_files import RunFiles, read_run, section
 from resurge.tasks.table import DEFAULT, TASKS
 from resurge.tasks.task import Task
 
+SIGNATURES = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"<svg": "svg+xml", b"<?xml": "svg+xml"}
+"""The kind of a picture by the first bytes of its file."""
+
 
 def write_report(run_dir: str | Path) -> Path:
     """Write `report.html` into a run directory, from its files alone, and return the path.
@@ -91,10 +94,7 @@ def _templates() -> Environment:
     )  # fmt: skip
     environment.filters |= {"percent": percent, "short": "{:g}".format, "images": _images}
     environment.tests["finite"] = math.isfinite
-    environment.globals |= {
-        "precision_recall_chart": precision_recall_chart,
-        "reliability_chart": reliability_chart,
-    }
+    environment.globals |= {each.__name__: each for each in (precision_recall_chart, reliability_chart)}
     return environment
 
 
@@ -117,12 +117,6 @@ def data_uri(content: bytes) -> str | None:
 
     The SVG is meant for an `<img>`, where browsers run no script and load nothing from outside.
     """
-    if content.startswith(b"\x89PNG\r\n\x1a\n"):
-        kind = "png"
-    elif content.startswith(b"\xff\xd8\xff"):
-        kind = "jpeg"
-    elif content[:256].lstrip().startswith((b"<svg", b"<?xml")):
-        kind = "svg+xml"
-    else:
-        return None
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+    start = content[:256].lstrip()
+    kind = next((kind for signature, kind in SIGNATURES.items() if start.startswith(signature)), None)
+    return kind and f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"

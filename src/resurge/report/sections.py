@@ -33,38 +33,27 @@ def training(curves: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> Section
     Args:
         curves: charts of shares in 0..1: a title, and the name and the column of metrics.csv of each line.
     """
-    return Section("curves", "Training", "curves.html", lambda run: _curves(run, curves))
 
-
-def _curves(run: RunFiles, curves: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> Context | None:
     def share(y: float) -> str:
         return percent(y, 0 if abs(100 * y - round(100 * y)) < 1e-6 else 1)
 
-    validated = run.column("val_loss")
-    charts = [
-        line_chart(
-            "Loss" if validated else "Training loss",
-            [Series("training", "s2", run.column("train_loss")), Series("validation", "s1", validated)],
-        ),
-        line_chart("Loss terms", _loss_terms(run), from_zero=True),
-        *(
-            line_chart(
-                title,
-                [Series(name, f"s{len(lines) - i}", run.column(column)) for i, (name, column) in enumerate(lines)],
-                show=share,
-            )
-            for title, lines in curves
-        ),
-        line_chart("Learning rate", [Series("learning rate", "s1", run.column("lr"))], from_zero=True),
-        line_chart(
-            "Images a second",
-            [Series("images a second", "s1", run.column("images_per_s"))],
-            from_zero=True,
-            show="{:,.0f}".format,
-        ),
-    ]
-    drawn = [chart for chart in charts if chart is not None]
-    return {"charts": drawn} if drawn else None
+    def context(run: RunFiles) -> Context | None:
+        validated = run.column("val_loss")
+        loss = [Series("training", "s2", run.column("train_loss")), Series("validation", "s1", validated)]
+        charts = [
+            line_chart("Loss" if validated else "Training loss", loss),
+            line_chart("Loss terms", _loss_terms(run), from_zero=True),
+        ]
+        for title, lines in curves:
+            drawn = [Series(name, f"s{len(lines) - i}", run.column(column)) for i, (name, column) in enumerate(lines)]
+            charts.append(line_chart(title, drawn, show=share))
+        for title, column, show in (("Learning rate", "lr", "{:.3g}"), ("Images a second", "images_per_s", "{:,.0f}")):
+            line = Series(title.lower(), "s1", run.column(column))
+            charts.append(line_chart(title, [line], show=show.format, from_zero=True))
+        drawn_charts = [chart for chart in charts if chart is not None]
+        return {"charts": drawn_charts} if drawn_charts else None
+
+    return Section("curves", "Training", "curves.html", context)
 
 
 def _loss_terms(run: RunFiles) -> list[Series]:
@@ -79,8 +68,7 @@ def _loss_terms(run: RunFiles) -> list[Series]:
 
 def _network(run: RunFiles) -> Context | None:
     """The diagrams of the network and of its blocks, as far as they were drawn."""
-    folder = run.folder / "explain"
-    blocks = sorted(path.name for path in folder.glob("block*.svg")) if folder.is_dir() else []
+    blocks = sorted(path.name for path in run.folder.glob("explain/block*.svg"))
     files = [run.read(f"explain/{name}") for name in ("network.svg", *blocks)]
     pictures = [(content, "Diagram of the network") for content in files if content]
     return {"pictures": pictures} if pictures else None
