@@ -10,69 +10,56 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from resurge.cli.options import Parser
 from resurge.errors import UserError, suggest
 
 
 class Command(Protocol):
-    """What a subcommand's module has to offer."""
+    """What the module of a subcommand has to offer."""
 
     def add_options(self, parser: Parser) -> None: ...
 
     def run(self, options: object) -> int: ...
 
 
-class Entry(NamedTuple):
-    module: str
-    summary: str
-
-
-# A subcommand's module is imported when its name is called, so that `resurge --help` stays quick.
+# The module of a subcommand, of its name, is imported when it is called, so that `resurge --help` stays quick.
 COMMANDS = {
-    "models": Entry("resurge.cli.models", "list the networks: parameters, multiply-adds, published score"),
-    "show": Entry("resurge.cli.show", "what a network is made of and costs, stage by stage; compare several"),
-    "train": Entry("resurge.cli.train", "train a network on a folder of images, or go on with a run"),
-    "eval": Entry("resurge.cli.evaluate", "score a run, or a network with given weights, on labelled images"),
-    "predict": Entry("resurge.cli.predict", "what a trained run says of images: classes, objects, label maps"),
-    "report": Entry("resurge.cli.report", "write a run's report.html anew"),
-    "check-data": Entry("resurge.cli.check_data", "find what is wrong with a folder of images before training on it"),
-    "export": Entry("resurge.cli.export", "write what production runs: ONNX, OpenVINO or torch, down to int8"),
-    "serve": Entry("resurge.cli.serve", "answer images over HTTP with a run or an export; a page to try it in"),
-    "bench": Entry("resurge.cli.bench", "how fast networks run here, beside timm's in the same runtime and precision"),
-    "convert": Entry("resurge.cli.convert", "rewrite weights in another package's layout"),
-    "plugins": Entry("resurge.cli.plugins", "the blocks, heads, tasks and formats that installed packages add"),
+    "models": "list the networks: parameters, multiply-adds, published score",
+    "show": "what a network is made of and costs, stage by stage; compare several",
+    "train": "train a network on a folder of images, or go on with a run",
+    "eval": "score a run, or a network with given weights, on labelled images",
+    "predict": "what a trained run says of images: classes, objects, label maps",
+    "report": "write a run's report.html anew",
+    "check-data": "find what is wrong with a folder of images before training on it",
+    "export": "write what production runs: ONNX, OpenVINO or torch, down to int8",
+    "serve": "answer images over HTTP with a run or an export; a page to try it in",
+    "bench": "how fast networks run here, beside timm's in the same runtime and precision",
+    "convert": "rewrite weights in another package's layout",
+    "plugins": "the blocks, heads, tasks and formats that installed packages add",
 }
+_WIDTH = max(map(len, COMMANDS)) + 2
+_LISTED = "\n".join(f"  {name:<{_WIDTH}}{summary}" for name, summary in COMMANDS.items())
+HELP = f"""\
+usage: resurge COMMAND [options]
 
-EXIT_CODES = """\
+The ResNet family, from a folder of images to a trained, evaluated, explained model.
+
+commands:
+{_LISTED}
+
+options:
+  -h, --help  this text; `resurge COMMAND --help` for a command's own
+  --version   the version
+  --debug     show the traceback of an error
+
 exit codes:
   0    done
   1    done, but something was found: files skipped by predict, errors found by check-data; or an unexpected failure
   2    the command, a file or a setting cannot be used; the message says which and what to do
   3    a training whose loss or weights became infinite or not a number; its last good checkpoint is kept
   130  interrupted by Ctrl-C; a training has written a checkpoint and goes on with --resume"""
-
-
-def help_text() -> str:
-    """What `resurge --help` prints."""
-    width = max(map(len, COMMANDS)) + 2
-    lines = [
-        "usage: resurge COMMAND [options]",
-        "",
-        "The ResNet family, from a folder of images to a trained, evaluated, explained model.",
-        "",
-        "commands:",
-        *(f"  {name:<{width}}{entry.summary}" for name, entry in COMMANDS.items()),
-        "",
-        "options:",
-        "  -h, --help  this text; `resurge COMMAND --help` for a command's own",
-        "  --version   the version",
-        "  --debug     show the traceback of an error",
-        "",
-        EXIT_CODES,
-    ]
-    return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -102,11 +89,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(arguments: list[str]) -> int:
     before = [word for word in arguments if word != "--debug"]
     if not before:
-        print(help_text(), file=sys.stderr)
+        print(HELP, file=sys.stderr)
         return 2
     name, rest = before[0], before[1:]
     if name in ("-h", "--help", "help"):
-        print(help_text())
+        print(HELP)
         return 0
     if name == "--version":
         from resurge import __version__
@@ -117,8 +104,8 @@ def _dispatch(arguments: list[str]) -> int:
         kind = "option" if name.startswith("-") else "command"
         options = ["--help", "--version", "--debug"] if kind == "option" else list(COMMANDS)
         raise UserError(f"unknown {kind} {name!r}.{suggest(name, options)} `resurge --help` lists what there is.")
-    command: Command = importlib.import_module(COMMANDS[name].module)
-    parser = Parser(prog=f"resurge {name}", summary=COMMANDS[name].summary)
+    command: Command = importlib.import_module(f"resurge.cli.{name.replace('-', '_')}")
+    parser = Parser(prog=f"resurge {name}", summary=COMMANDS[name])
     command.add_options(parser)
     return command.run(parser.read(rest))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from resurge.arch.surgery import convert_norm
 from resurge.arch.zoo import ALIASES, canonical_name, get_spec
 from resurge.explain.cost import CostReport, cost
 from resurge.explain.diagram import scenes
+from resurge.files import Json
 from resurge.model_json import folder_of, read_model_json
 from resurge.tasks.table import DEFAULT, build_task_model, get_task, pick_head
 from resurge.tasks.task import Task
@@ -26,45 +27,19 @@ SHARES = ("top1", "top5", "ece", "ap", "ap50", "miou", "accuracy")  # how the na
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What a run says of its network. `parameters`: weights and biases of each part, such as backbone, fpn and head."""
-
-    task: Task
-    head: str
-    classes: tuple[str, ...]
-    parameters: Mapping[str, int]
-    scores: Mapping[str, object]
-
-    def to_json(self) -> dict[str, object]:
-        parts = {**self.parameters, "total": sum(self.parameters.values())}
-        found = {"task": self.task.name, "head": self.head, "classes": list(self.classes)}
-        return {**found, "parameters": parts, "scores": dict(self.scores)}
-
-    def to_rows(self) -> list[list[str]]:
-        """A fact per row: its name, and what it is."""
-        shown = ", ".join(self.classes[:SHOWN_CLASSES]) + (", …" if len(self.classes) > SHOWN_CLASSES else "")
-        parts = " + ".join(f"{name} {count:,}" for name, count in self.parameters.items())
-        rows = [
-            ["task", f"{self.task.name}, with the head {self.head}"],
-            ["classes", f"{len(self.classes)}: {shown}"],
-            ["parameters", f"{sum(self.parameters.values()):,} = {parts}"],
-        ]
-        scores = ", ".join(f"{name} {_score(name, value)}" for name, value in self.scores.items())
-        return [*rows, ["scores", scores]] if scores else rows
-
-
-@dataclass(frozen=True)
 class Summary:
-    """A network, what it costs, what is published of it, and what a run that was trained with it says.
+    """A network, what it costs, and what is published of it.
 
-    `costs` are those of the backbone alone where the cost of a run is not fixed. `output_stride` is that of
-    the backbone as it was built.
+    Attributes:
+        costs: those of the backbone alone where the cost of a run is not fixed.
+        run: of a run, its task, head, classes, scores, and the parameters of each part and in total, as plain values.
+        output_stride: that of the backbone as it was built.
     """
 
     spec: Spec
     costs: CostReport
     entry: Entry | None = None
-    run: Trained | None = None
+    run: Json | None = None
     output_stride: int = 32
 
     @property
@@ -72,18 +47,22 @@ class Summary:
         return canonical_name(self.spec) or str(self.spec)
 
     @property
+    def task(self) -> Task:
+        return get_task(self.run["task"] if self.run else DEFAULT)
+
+    @property
     def of_backbone(self) -> bool:
         """Whether the costs leave out pyramid and heads."""
-        return self.run is not None and not self.run.task.fixed_cost
+        return not self.task.fixed_cost
 
     @property
     def classifies(self) -> bool:
-        return self.run is None or self.run.task.in_catalog
+        return self.task.in_catalog
 
     @property
     def parameters(self) -> int:
         """Of the whole network."""
-        return self.costs.parameters if self.run is None else sum(self.run.parameters.values())
+        return int(self.run["parameters"]["total"]) if self.run else self.costs.parameters
 
     @property
     def sources(self) -> Sequence[Source]:
@@ -107,7 +86,7 @@ class Summary:
             "cost": self.costs.to_json(self.parameters if self.of_backbone else None),
             "published": published,
             "weights": [_known(s, "kind", "location", "label", "licence", "top1", "size") for s in self.sources],
-            "run": None if self.run is None else self.run.to_json(),
+            "run": self.run,
         }
 
     def to_text(self) -> str:
@@ -116,7 +95,7 @@ class Summary:
         alone = ", the backbone alone" if self.of_backbone else ""
         lines = [self.name, *([f"also called {', '.join(self.aliases)}"] if self.aliases else [])]
         if self.run is not None:
-            lines += ["", _columns(self.run.to_rows())]
+            lines += ["", _columns(list(_run_facts(self.run)))]
         lines += ["", _columns([[field.name, _choice(getattr(self.spec, field.name))] for field in fields(Spec)])]
         lines += ["", f"for one input of {channels} x {height} x {width}{alone}:", self._cost_table()]
         if self.entry and self.entry.top1 is not None:
@@ -194,8 +173,14 @@ def _examine_run(place: Path, options: argparse.Namespace) -> Summary:
     backbone = backbone_of(network)
     costs = cost(network if task.fixed_cost else backbone, (side, side))
     entry = entries().get(canonical_name(spec) or "") if task.in_catalog else None
-    trained = Trained(task, head, tuple(map(str, classes)), parts, told.get("scores", {}))
-    return Summary(spec, costs, entry, trained, backbone.output_stride)
+    run = {
+        "task": task.name,
+        "head": head,
+        "classes": list(map(str, classes)),
+        "parameters": {**parts, "total": sum(parts.values())},
+        "scores": told.get("scores", {}),
+    }
+    return Summary(spec, costs, entry, run, backbone.output_stride)
 
 
 def compare(summaries: Sequence[Summary]) -> str:
@@ -210,8 +195,8 @@ def compare(summaries: Sequence[Summary]) -> str:
         if len(set(values)) > 1:
             rows.append([field.name, *values])
     if not all(summary.classifies for summary in summaries):
-        add("task", lambda s: s.run.task.name if s.run else DEFAULT)
-        add("head", lambda s: s.run.head if s.run else get_task(DEFAULT).heads[0])
+        add("task", lambda s: s.task.name)
+        add("head", lambda s: str(s.run["head"]) if s.run else s.task.heads[0])
     add("input", lambda s: " x ".join(map(str, s.costs.input)))
     add("parameters", lambda s: f"{s.parameters:,}")
     add("multiply-adds", lambda s: _big(s.costs.macs) + " (backbone)" * s.of_backbone)
@@ -252,6 +237,16 @@ def _choice(value: object, brief: bool = False) -> str:
         if not brief or setting != field.default or is_dataclass(setting)
     ]
     return f"{type(value).__name__}({', '.join(settings)})" if settings else type(value).__name__
+
+
+def _run_facts(run: Json) -> Iterator[tuple[str, str]]:
+    """What a run says of its network, a fact at a time."""
+    classes, (*parts, (_, total)) = run["classes"], run["parameters"].items()
+    yield "task", f"{run['task']}, with the head {run['head']}"
+    yield "classes", f"{len(classes)}: {', '.join(classes[:SHOWN_CLASSES])}{', …' * (len(classes) > SHOWN_CLASSES)}"
+    yield "parameters", f"{total:,} = {' + '.join(f'{name} {count:,}' for name, count in parts)}"
+    if run["scores"]:
+        yield "scores", ", ".join(f"{name} {_score(name, value)}" for name, value in run["scores"].items())
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> str:
