@@ -22,7 +22,7 @@ from resurge.arch.transforms import AvgDown, Conv3x3, SelectiveKernel, SplitAtte
 from resurge.arch.zoo import get_spec, parse_spec
 from resurge.errors import UserError
 from resurge.explain.cost import cost
-from resurge.explain.diagram import block_scene, network_scene
+from resurge.explain.diagram import Diagrams
 from resurge.explain.scene import Text
 from resurge.weights.checkpoint import load_weights
 from resurge.weights.layouts import naming
@@ -257,12 +257,12 @@ def test_cost_counts_the_offsets() -> None:
 
 def test_diagrams_say_which_stages_are_deformed() -> None:
     def words(number: int) -> str:
-        scene = block_scene("resnet50 transform=deform(conv3x3,3)", number)
+        scene = Diagrams("resnet50 transform=deform(conv3x3,3)").blocks(number)
         return " ".join(shape.text for shape in scene.shapes if isinstance(shape, Text))
 
     assert "deformable" in words(3)
     assert "deformable" not in words(2)
-    shown = [s.text for s in network_scene("resnet50 transform=deform(conv3x3,3)").shapes if isinstance(s, Text)]
+    shown = [s.text for s in Diagrams("resnet50 transform=deform(conv3x3,3)").network().shapes if isinstance(s, Text)]
     assert shown.count("Deform of Conv3x3") == 2
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from resurge.arch.contracts import Site
 from resurge.arch.zoo import MODELS, get_spec
 from resurge.errors import UserError
-from resurge.explain.diagram import block_scene, draw, network_scene
+from resurge.explain.diagram import Diagrams, draw
 from resurge.explain.scene import Line, Rect, Scene, Sign, Text, text_width
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -31,7 +31,8 @@ def signs(scene: Scene) -> list[str]:
     "name", ["resnet50", "resnest50", "res2net50_26w_4s", "skresnext50_32x4d", "senet154", "resnet20_cifar"]
 )
 def test_everything_stays_on_the_page_and_text_in_its_box(name: str) -> None:
-    for scene in (block_scene(name, 2), network_scene(name)):
+    diagrams = Diagrams(name)
+    for scene in (diagrams.blocks(2), diagrams.network()):
         boxes = [shape for shape in scene.shapes if isinstance(shape, Rect) and shape.paint is not None]
         for shape in scene.shapes:
             match shape:
@@ -48,7 +49,7 @@ def test_everything_stays_on_the_page_and_text_in_its_box(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["resnet50", "resnest50_fast_4s2x40d", "res2net50_14w_8s", "skresnet18", "seresnet50"])
 def test_boxes_do_not_overlap(name: str) -> None:
-    scene = block_scene(name, 2)
+    scene = Diagrams(name).blocks(2)
     boxes = [shape for shape in scene.shapes if isinstance(shape, Rect) and shape.paint is not None]
     for i, a in enumerate(boxes):
         for b in boxes[i + 1 :]:
@@ -57,7 +58,7 @@ def test_boxes_do_not_overlap(name: str) -> None:
 
 
 def test_a_resnest_block_shows_its_parts() -> None:
-    scene = block_scene("resnest50", 2)
+    scene = Diagrams("resnest50").blocks(2)
     said = words(scene)
     for expected in ("split attention, R = 2", "split 1", "split 2", "128 → 256", "2 groups", "softmax over R = 2"):
         assert said.count(expected) == 2, expected  # the entry block and the later ones
@@ -69,7 +70,7 @@ def test_a_resnest_block_shows_its_parts() -> None:
 
 
 def test_res2net_carries_in_later_blocks_only() -> None:
-    scene = block_scene("res2net50_26w_4s", 3)
+    scene = Diagrams("res2net50_26w_4s").blocks(3)
     # two carries and the residual sum in later blocks, the residual sum alone in the first
     assert signs(scene).count("+") == 1 + 3
     assert words(scene).count("conv 3 × 3") == 6
@@ -77,13 +78,13 @@ def test_res2net_carries_in_later_blocks_only() -> None:
 
 
 def test_other_members() -> None:
-    assert words(block_scene("skresnext50_32x4d", 1)).count("32 groups, dilation 2") == 2
-    assert "squeeze-excite" in words(block_scene("seresnet50", 1))
-    assert "zero padding" in words(block_scene("resnet20_cifar", 2))
-    assert "stride 2" in words(block_scene("resnet50a", 2))
+    assert words(Diagrams("skresnext50_32x4d").blocks(1)).count("32 groups, dilation 2") == 2
+    assert "squeeze-excite" in words(Diagrams("seresnet50").blocks(1))
+    assert "zero padding" in words(Diagrams("resnet20_cifar").blocks(2))
+    assert "stride 2" in words(Diagrams("resnet50a").blocks(2))
     depthwise = get_spec("resnet50").but(transform=type(get_spec("resnet50").transform)(depthwise=True))
-    assert "depthwise" in words(block_scene(depthwise, 1))
-    dilated = words(block_scene("resnet50", 4, output_stride=8))
+    assert "depthwise" in words(Diagrams(depthwise).blocks(1))
+    dilated = words(Diagrams("resnet50", output_stride=8).blocks(4))
     assert "dilation 4" in dilated
     assert "2048 × 28 × 28" in dilated
 
@@ -95,8 +96,8 @@ def test_every_named_model_draws() -> None:
         if kinds not in seen:
             seen.add(kinds)
             small = spec.but(depths=(1, 2, *(1 for _ in spec.depths[2:])))
-            ET.fromstring(block_scene(small, 2, size=(64, 64)).to_svg())
-            ET.fromstring(network_scene(small, size=(64, 64)).to_svg())
+            for scene in Diagrams(small, (64, 64)).all(10)[::2]:
+                ET.fromstring(scene.to_svg())
     assert len(seen) > 15
 
 
@@ -122,7 +123,7 @@ class Swapping:
 
 def test_an_unknown_choice_draws_as_a_box_with_its_settings() -> None:
     spec = get_spec("resnet50").but(transform=Swapping())
-    scene = block_scene(spec.but(depths=(2, 2, 2, 2)), 1)
+    scene = Diagrams(spec.but(depths=(2, 2, 2, 2))).blocks(1)
     assert {"Swapping", "order = <back & forth>", "36,864 parameters"} <= set(words(scene))
     root = ET.fromstring(scene.to_svg())
     assert any(text.text == "order = <back & forth>" for text in root.iter(f"{SVG}text"))
@@ -139,22 +140,22 @@ class Plain:
 
 
 def test_an_unknown_block_draws() -> None:
-    scene = block_scene(get_spec("resnet18").but(block=Plain()), 2)
+    scene = Diagrams(get_spec("resnet18").but(block=Plain())).blocks(2)
     assert {"Plain", "expansion = 1", "128 × 28 × 28"} <= set(words(scene))
 
 
 def test_the_network_names_its_stages() -> None:
-    said = words(network_scene("resnext50_32x4d", num_classes=37))
+    said = words(Diagrams("resnext50_32x4d").network(37))
     assert "stage 3: 6 × bottleneck" in said
     assert "planes 256, width 512, 32 groups" in said
     assert "2048 → 37" in said
     assert "3 × 224 × 224" in said
-    headless = words(network_scene("resnet18", num_classes=None))
+    headless = words(Diagrams("resnet18").network(None))
     assert "linear" not in headless
 
 
 def test_svg_is_well_formed_and_alone() -> None:
-    root = ET.fromstring(block_scene("resnest50", 1).to_svg())
+    root = ET.fromstring(Diagrams("resnest50").blocks(1).to_svg())
     assert root.tag == f"{SVG}svg"
     assert root.find(f"{SVG}title") is not None
     assert not [element for element in root.iter() if element.tag in (f"{SVG}script", f"{SVG}image", f"{SVG}use")]
@@ -167,7 +168,7 @@ def test_files_by_suffix(tmp_path: Path, suffix: str) -> None:
         assert path.read_text().startswith("<svg")
         return
     with Image.open(path) as image:
-        scene = block_scene("resnest14", 1, size=(64, 64))
+        scene = Diagrams("resnest14", (64, 64)).blocks(1)
         assert image.width == pytest.approx(2 * scene.width, abs=2)
         # something is drawn, on white paper
         assert image.getpixel((0, 0)) == (255, 255, 255)
@@ -175,7 +176,7 @@ def test_files_by_suffix(tmp_path: Path, suffix: str) -> None:
 
 
 def test_a_transparent_picture() -> None:
-    image = block_scene("resnet18", 1).to_image(scale=1.0, background=None)
+    image = Diagrams("resnet18").blocks(1).to_image(scale=1.0, background=None)
     assert image.mode == "RGBA"
     assert image.getpixel((0, 0))[3] == 0  # type: ignore[index]
 
@@ -184,6 +185,6 @@ def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"\.svg or \.png"):
         draw("resnet18", tmp_path / "block.pdf")
     with pytest.raises(UserError, match="stages 1 to 4"):
-        block_scene("resnet18", 5)
+        Diagrams("resnet18").blocks(5)
     with pytest.raises(UserError, match="resnet18"):
-        network_scene("resnet81")
+        Diagrams("resnet81")

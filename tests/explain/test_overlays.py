@@ -38,7 +38,7 @@ def test_colours_differ() -> None:
 
 
 def test_a_box_is_drawn_where_it_is() -> None:
-    picture = draw_objects(grey(100, 50), np.array([[20.0, 30.0, 60.0, 48.0]]), [1], ["a", "b"], at_least=400)
+    picture = draw_objects(grey(100, 50), np.array([[20.0, 30.0, 60.0, 48.0]]), [1], ["a", "b"], sides=(400, 1600))
     pixels = np.asarray(picture)
     assert pixels.shape == (200, 400, 3)
     tone = np.array(colour(1))
@@ -52,7 +52,7 @@ def test_a_box_is_drawn_where_it_is() -> None:
 def test_masks_tint_what_they_cover() -> None:
     mask = np.zeros((40, 60), dtype=bool)
     mask[10:30, 20:40] = True
-    picture = draw_objects(grey(), np.array([[20, 10, 40, 30]]), [0], ["a"], masks=iter([mask]), at_least=60)
+    picture = draw_objects(grey(), np.array([[20, 10, 40, 30]]), [0], ["a"], masks=iter([mask]), sides=(60, 1600))
     pixels = np.asarray(picture).astype(int)
     assert abs(pixels[22, 30] - np.rint(0.55 * 120 + 0.45 * np.array(colour(0)))).max() <= 1
     assert (pixels[5, 50] == 120).all()
@@ -60,7 +60,7 @@ def test_masks_tint_what_they_cover() -> None:
 
 def test_nothing_to_draw_leaves_the_image() -> None:
     none = np.zeros((0, 4))
-    assert (np.asarray(draw_objects(grey(), none, [], ["a"], scores=[], masks=[], at_least=60)) == 120).all()
+    assert (np.asarray(draw_objects(grey(), none, [], ["a"], scores=[], masks=[], sides=(60, 1600))) == 120).all()
 
 
 def test_many_small_boxes_have_a_legend_instead_of_words() -> None:
@@ -120,7 +120,7 @@ def test_numbers_that_do_not_fit() -> None:
 def test_a_label_map_colours_all_but_the_background() -> None:
     labels = np.zeros((40, 60), dtype=np.uint8)
     labels[:, 30:], labels[:, 50:] = 1, 255
-    picture = draw_label_map(grey(), labels, [BACKGROUND, "cat"], at_least=60, legend=False)
+    picture = draw_label_map(grey(), labels, [BACKGROUND, "cat"], sides=(60, 1600), legend=False)
     pixels = np.asarray(picture).astype(int)
     assert pixels.shape == (40, 60, 3)
     assert (pixels[:, :30] == 120).all()

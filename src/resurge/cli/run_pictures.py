@@ -7,7 +7,7 @@ from typing import Any
 
 from resurge.arch.backbone import backbone_of
 from resurge.explain.cost import cost
-from resurge.explain.diagram import scenes
+from resurge.explain.diagram import Diagrams
 from resurge.files import Json, atomic_write_text
 from resurge.runs import Run
 from resurge.tasks.table import get_task
@@ -30,10 +30,9 @@ def explain_run(run: Run, evaluation: Json, split: Any) -> None:
         image = split.read(0)
         height, width = seen.shape(image.width, image.height)
         size = (height, width)
-    names = ["network", *(f"block_{stage}" for stage in range(1, len(run.spec.depths) + 1))]
-    drawn = scenes(run.spec, size, seen.channels, len(run.classes) if task.one_size else None, backbone.output_stride)
-    for name, scene in zip(names, drawn, strict=True):
-        scene.save(folder / f"{name}.svg")
+    diagrams = Diagrams(run.spec, size, seen.channels, backbone.output_stride)
+    for stage, scene in enumerate(diagrams.all(len(run.classes) if task.one_size else None)):
+        scene.save(folder / (f"block_{stage}.svg" if stage else "network.svg"))
     costs = cost(run.model if task.fixed_cost else backbone, size)
     whole = sum(parameter.numel() for parameter in run.model.parameters())
     plain = costs.to_json(backbone_of=None if task.fixed_cost else whole)

@@ -48,9 +48,9 @@ def _show_forms(options: argparse.Namespace) -> int:
     spec = get_spec(read_model_json(place)["spec"] if place is not None else options.model)
     found = equalities(spec)
     if options.json:
-        print_json([each.to_json() for each in found])
+        print_json([each._asdict() for each in found])
     elif found:
-        rows = [(each.place, each.name, f"{each.difference:.1e}") for each in found]
+        rows = [(place, forms, f"{difference:.1e}") for place, forms, difference in found]
         print(table(rows, ("where", "forms", "largest difference"), "<<>"))
     else:
         print(f"{spec}: none of its layers has another form here.")

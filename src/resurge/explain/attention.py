@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypedDict, cast
+from typing import Protocol, cast
 
 import torch
 from PIL import Image
@@ -112,18 +112,8 @@ def _attentions(block: nn.Module) -> Iterator[tuple[nn.Module, str]]:
                 yield child, "selective kernel" if isinstance(part, SelectiveKernelConv) else "split attention"
 
 
-class AttentionSummary(TypedDict):
-    """Where an attention is, and the mean and deviation of each branch over images and channels."""
-
-    stage: int
-    block: int
-    kind: str
-    mean: list[float]
-    std: list[float]
-
-
-def attention_summary(model: nn.Module, x: Tensor) -> list[AttentionSummary]:
-    """The weights of each attention in brief, as plain values."""
+def attention_summary(model: nn.Module, x: Tensor) -> list[dict[str, object]]:
+    """For each attention: stage, block, kind, and each branch's mean and deviation over images and channels."""
     return [
         {
             "stage": each.stage,

@@ -5,7 +5,7 @@ Nothing is computed: modules are built and run on torch's meta device, which kno
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -25,89 +25,103 @@ MARGIN = 18.0
 HEADING = 44.0
 BETWEEN = 48.0
 
-Shapes = dict[nn.Module, tuple[int, ...]]
-"""The shape (C, H, W) that leaves each module."""
 
-
-def block_scene(
-    model: str | Spec,
-    stage: int = 1,
-    *,
-    size: tuple[int, int] = (224, 224),
-    in_channels: int = 3,
-    output_stride: int = 32,
-) -> Scene:
-    """The blocks of one stage (the first is 1): its entry block, and beside it the later ones if they differ.
+class Diagrams:
+    """The drawings of one network.
 
     Args:
         model: a spec, its text, or a name.
-        size: height and width of the image, for the shapes in the drawing.
+        size: height and width of the image, for the shapes in the drawings.
 
     Raises:
-        UserError: there is no such model or stage.
+        UserError: there is no such model, or it cannot be built.
     """
-    spec = get_spec(model)
-    if not 1 <= stage <= len(spec.depths):
-        raise UserError(f"{_name(spec)} has stages 1 to {len(spec.depths)}; there is no stage {stage}.")
-    count = spec.depths[stage - 1]
-    # Later stages do not matter here, and the later blocks of a stage are alike.
-    short = spec.but(depths=(*(1 for _ in range(stage - 1)), min(count, 2)), planes=spec.planes[:stage])
-    backbone, shapes = _traced(short, size, in_channels, output_stride)
-    before = backbone.stages[stage - 2] if stage > 1 else backbone.stem
-    panels = []
-    for number, block in enumerate(backbone.stages[stage - 1].children(), 1):
-        numbers = f"blocks 2 to {count}" if number == 2 < count else f"block {number}"
-        panels.append((f"stage {stage}, {numbers} of {count}", _block_picture(block, shapes[before], shapes, spec)))
-        before = block
-    return _side_by_side(f"{_name(spec)}: blocks of stage {stage}", panels)
 
+    def __init__(
+        self,
+        model: str | Spec,
+        size: tuple[int, int] = (224, 224),
+        in_channels: int = 3,
+        output_stride: int = 32,
+    ) -> None:
+        self.spec = get_spec(model)
+        self.image = (in_channels, *size)
+        self.shapes: dict[nn.Module, Sequence[int]] = {}
+        """The shape (C, H, W) that leaves each module."""
+        with torch.device("meta"):
+            self.backbone = Backbone(self.spec, in_channels, output_stride).eval()
+            image = torch.empty(1, *self.image)
+        for module in self.backbone.modules():
+            if isinstance(module, nn.modules.batchnorm._NormBase):
+                # It keeps the shape, and torch's meta kernel for it is most of the time otherwise.
+                vars(module)["forward"] = _unchanged
+            if module is not self.backbone:
+                module.register_forward_hook(self._note)
+        with torch.no_grad():
+            self.backbone(image)
 
-def network_scene(
-    model: str | Spec,
-    *,
-    size: tuple[int, int] = (224, 224),
-    in_channels: int = 3,
-    num_classes: int | None = 1000,
-    output_stride: int = 32,
-) -> Scene:
-    """The whole network from image to classes, a box a stage, with the shapes between them.
+    def _note(self, module: nn.Module, args: object, output: Tensor) -> None:
+        self.shapes[module] = output.shape[1:]
 
-    Raises:
-        UserError: there is no such model.
-    """
-    spec = get_spec(model)
-    backbone, shapes = _traced(spec, size, in_channels, output_stride)
-    # The stem's layers one by one when it is a chain of known layers, else one box.
-    stem = [part for child in backbone.stem.children() if (part := picture(child)) is not None]
-    parts = [box("image", (), "data", 150), *(stem or [unknown_box(backbone.stem)])]
-    labels = [_shape((in_channels, *size)), *(None for _ in parts[2:]), _shape(shapes[backbone.stem])]
-    for number, stage in enumerate(backbone.stages, 1):
-        parts.append(_stage_box(number, stage, spec))
-        labels.append(_shape(shapes[stage]))
-    if num_classes is not None:
-        channels = backbone.channels[-1]
-        parts.append(box("mean over H × W", (), "pool", 150))
-        parts.append(box("linear", [f"{channels} → {num_classes}"], "conv", 150))
-        labels.append(str(channels))
-    return _side_by_side(_name(spec), [(_name(spec), column(parts, labels))])
+    @property
+    def name(self) -> str:
+        try:
+            return canonical_name(self.spec) or str(self.spec)
+        except UserError:
+            # A choice that has no word yet has no text either.
+            return "unnamed network"
 
+    def network(self, num_classes: int | None = 1000) -> Scene:
+        """The whole network from image to classes, or without them its backbone: a box a stage, and shapes between."""
+        # The stem's layers one by one when it is a chain of known layers, else one box.
+        stem = [part for child in self.backbone.stem.children() if (part := picture(child)) is not None]
+        parts = [box("image", (), "data", 150), *(stem or [unknown_box(self.backbone.stem)])]
+        labels = [_shape(self.image), *(None for _ in parts[2:]), _shape(self.shapes[self.backbone.stem])]
+        for number, stage in enumerate(self.backbone.stages, 1):
+            parts.append(_stage_box(number, stage, self.spec))
+            labels.append(_shape(self.shapes[stage]))
+        if num_classes is not None:
+            channels = self.backbone.channels[-1]
+            parts.append(box("mean over H × W", (), "pool", 150))
+            parts.append(box("linear", [f"{channels} → {num_classes}"], "conv", 150))
+            labels.append(str(channels))
+        return _side_by_side(self.name, [(self.name, column(parts, labels))])
 
-def scenes(
-    model: str | Spec,
-    size: tuple[int, int] = (224, 224),
-    in_channels: int = 3,
-    num_classes: int | None = 1000,
-    output_stride: int = 32,
-) -> Iterator[Scene]:
-    """The whole network, then the blocks of each of its stages.
+    def blocks(self, stage: int) -> Scene:
+        """The blocks of one stage (the first is 1): its entry block, and beside it the later ones, which are alike.
 
-    Raises:
-        UserError: there is no such model.
-    """
-    spec = get_spec(model)
-    yield network_scene(spec, size=size, in_channels=in_channels, num_classes=num_classes, output_stride=output_stride)
-    for stage in range(1, len(spec.depths) + 1):
-        yield block_scene(spec, stage, size=size, in_channels=in_channels, output_stride=output_stride)
+        Raises:
+            UserError: there is no such stage.
+        """
+        if not 1 <= stage <= len(self.spec.depths):
+            raise UserError(f"{self.name} has stages 1 to {len(self.spec.depths)}; there is no stage {stage}.")
+        before = self.backbone.stages[stage - 2] if stage > 1 else self.backbone.stem
+        blocks, panels = list(self.backbone.stages[stage - 1].children()), []
+        for number, block in enumerate(blocks[:2], 1):
+            numbers = f"blocks 2 to {len(blocks)}" if number == 2 < len(blocks) else f"block {number}"
+            panels.append((f"stage {stage}, {numbers} of {len(blocks)}", self._block(block, before)))
+            before = block
+        return _side_by_side(f"{self.name}: blocks of stage {stage}", panels)
+
+    def all(self, num_classes: int | None) -> list[Scene]:
+        """The whole network, then the blocks of each of its stages."""
+        return [self.network(num_classes), *(self.blocks(i + 1) for i in range(len(self.spec.depths)))]
+
+    def _block(self, block: nn.Module, before: nn.Module) -> Picture:
+        source = box("x", [_shape(self.shapes[before])], "data", 110)
+        result = box("y", [_shape(self.shapes[block])], "data", 110)
+        if not isinstance(block, Residual):
+            return column([source, unknown_box(block, self.spec.block), result])
+
+        def part(name: str) -> Picture | None:
+            module = getattr(block, name)
+            return picture(module) if is_known(module) else unknown_box(module, getattr(self.spec, name, None))
+
+        names = ("reduce", "transform", "expand", "gate", "drop_path")
+        drawn = {name: found for name in names if (found := part(name)) is not None}
+        labels = [_shape(self.shapes[getattr(block, name)]) for name in drawn]
+        tail = column([part("act") or wire(), result])
+        return column([source, residual(column(list(drawn.values()), labels[:-1]), part("shortcut"), tail)])
 
 
 def draw(model: str | Spec, path: str | Path, *, stage: int | None = None, size: tuple[int, int] = (224, 224)) -> Path:
@@ -116,37 +130,8 @@ def draw(model: str | Spec, path: str | Path, *, stage: int | None = None, size:
     Raises:
         UserError: no such model or stage, another suffix, or the file cannot be written.
     """
-    scene = network_scene(model, size=size) if stage is None else block_scene(model, stage, size=size)
-    return scene.save(path)
-
-
-def _name(spec: Spec) -> str:
-    try:
-        return canonical_name(spec) or str(spec)
-    except UserError:
-        # A choice that has no word yet has no text either.
-        return "unnamed network"
-
-
-def _traced(spec: Spec, size: tuple[int, int], in_channels: int, output_stride: int) -> tuple[Backbone, Shapes]:
-    """A backbone on the meta device, and the shapes in it."""
-    with torch.device("meta"):
-        backbone = Backbone(spec, in_channels, output_stride).eval()
-        image = torch.empty(1, in_channels, *size)
-    shapes: Shapes = {}
-
-    def note(module: nn.Module, args: object, output: Tensor) -> None:
-        shapes[module] = tuple(output.shape[1:])
-
-    for module in backbone.modules():
-        if isinstance(module, nn.modules.batchnorm._NormBase):
-            # It keeps the shape, and torch's meta kernel for it is most of the time otherwise.
-            vars(module)["forward"] = _unchanged
-        if module is not backbone:
-            module.register_forward_hook(note)
-    with torch.no_grad():
-        backbone(image)
-    return backbone, shapes
+    diagrams = Diagrams(model, size)
+    return (diagrams.network() if stage is None else diagrams.blocks(stage)).save(path)
 
 
 def _unchanged(x: Tensor) -> Tensor:
@@ -155,22 +140,6 @@ def _unchanged(x: Tensor) -> Tensor:
 
 def _shape(shape: Sequence[int]) -> str:
     return " × ".join(map(str, shape))
-
-
-def _block_picture(block: nn.Module, before: Sequence[int], shapes: Shapes, spec: Spec) -> Picture:
-    source, result = box("x", [_shape(before)], "data", 110), box("y", [_shape(shapes[block])], "data", 110)
-    if not isinstance(block, Residual):
-        return column([source, unknown_box(block, spec.block), result])
-
-    def part(name: str) -> Picture | None:
-        module = getattr(block, name)
-        return picture(module) if is_known(module) else unknown_box(module, getattr(spec, name, None))
-
-    names = ("reduce", "transform", "expand", "gate", "drop_path")
-    trunk = [(drawn, _shape(shapes[getattr(block, name)])) for name in names if (drawn := part(name)) is not None]
-    parts, labels = zip(*trunk, strict=True)
-    tail = column([part("act") or wire(), result])
-    return column([source, residual(column(parts, labels[:-1]), part("shortcut"), tail)])
 
 
 def _stage_box(number: int, stage: nn.Module, spec: Spec) -> Picture:

@@ -7,7 +7,7 @@ was made of, in float64, on random maps and with norms whose statistics were mea
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,23 +26,18 @@ SIDE = 16  # of the maps that go in, pixels
 Layer = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class Equality:
+class Equality(NamedTuple):
     """Two forms of one layer.
 
     Attributes:
         place: where the layer is, such as "stage 2, block 1".
-        name: what is equal to what.
-        difference: the largest difference of the two outputs, as a share of the largest output.
+        forms: what is equal to what.
+        largest_difference: of the two outputs, as a share of the largest output.
     """
 
     place: str
-    name: str
-    difference: float
-
-    def to_json(self) -> dict[str, object]:
-        """As plain data."""
-        return {"place": self.place, "forms": self.name, "largest_difference": self.difference}
+    forms: str
+    largest_difference: float
 
 
 def equalities(spec: Spec) -> list[Equality]:

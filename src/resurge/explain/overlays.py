@@ -22,7 +22,7 @@ Colour = tuple[int, int, int]
 BACKGROUND = "background"
 """The class of this name is shown as it is, without a colour."""
 
-AT_LEAST, AT_MOST = 384, 1600  # longer side of a picture, pixels
+SIDES = (384, 1600)  # at least and at most, of the longer side of a picture, pixels
 
 _TINT = 0.45
 _PLAIN: Colour = (0, 0, 0)
@@ -59,8 +59,7 @@ def draw_objects(
     scores: Sequence[float] | None = None,
     masks: Iterable[np.ndarray] | None = None,
     notes: Sequence[str] | None = None,
-    at_least: int = AT_LEAST,
-    at_most: int = AT_MOST,
+    sides: tuple[int, int] = SIDES,
 ) -> Image.Image:
     """Boxes with their class, and masks where they are given, on the image in RGB.
 
@@ -73,7 +72,7 @@ def draw_objects(
         scores: n, in 0..1; shown behind the class.
         masks: n of bool (height, width) of `image`; taken one after the other, so a generator keeps memory small.
         notes: n words that stand behind the class, such as "crowd".
-        at_least, at_most: longer side of the picture, pixels.
+        sides: at least and at most, of the longer side of the picture, pixels.
 
     Raises:
         UserError: boxes, labels and the rest differ in number, or a label has no class.
@@ -85,7 +84,7 @@ def draw_objects(
         raise UserError(f"expected as many labels, scores and notes as boxes; got {counts}.")
     if any(not 0 <= int(label) < len(classes) for label in labels):
         raise UserError(f"expected labels in 0..{len(classes) - 1}; got {sorted({int(label) for label in labels})}.")
-    picture = enlarge(image.convert("RGB"), at_least, at_most)
+    picture = enlarge(image.convert("RGB"), *sides)
     if masks is not None:
         picture = _tinted(picture, masks, [colour(int(label)) for label in labels])
     pen = ImageDraw.Draw(picture)
@@ -117,8 +116,7 @@ def draw_label_map(
     ignore: int = 255,
     strength: float = 0.6,
     legend: bool = True,
-    at_least: int = AT_LEAST,
-    at_most: int = AT_MOST,
+    sides: tuple[int, int] = SIDES,
 ) -> Image.Image:
     """The image under the colours of its label map (H, W), with a legend of the classes in it below.
 
@@ -135,7 +133,7 @@ def draw_label_map(
     wrong = [value for value in known if value != ignore and not 0 <= value < len(classes)]
     if wrong:
         raise UserError(f"the label map holds the class {wrong[0]}, but there are {len(classes)} classes, from 0.")
-    picture = enlarge(image.convert("RGB"), at_least, at_most)
+    picture = enlarge(image.convert("RGB"), *sides)
     shown = Image.fromarray(labels.astype(np.uint8)).resize(picture.size, Image.Resampling.NEAREST)
     tones = dict(enumerate(class_colours(classes))) | {ignore: _IGNORED}
     names = dict(enumerate(classes)) | {ignore: "ignored"}

@@ -9,17 +9,15 @@ from typing import Any
 from PIL import Image
 
 from resurge.data.splits import Objects, ObjectSplit
-from resurge.explain.overlays import AT_LEAST, AT_MOST, draw_objects
+from resurge.explain.overlays import SIDES, draw_objects
 from resurge.tasks.detect.predict import Found
 from resurge.tasks.result import Result
-from resurge.tasks.scenes.draw import SIDE, write_examples
+from resurge.tasks.scenes.draw import SIDES_IN_REPORT, write_examples
 from resurge.tasks.task import Network, Task
 
 
-def draw(
-    image: Image.Image, result: Result, classes: Sequence[str], at_least: int = AT_LEAST, at_most: int = AT_MOST
-) -> Image.Image:
-    """The image with boxes, scores and masks, resized so that its longer side is within `at_least` and `at_most`."""
+def draw(image: Image.Image, result: Result, classes: Sequence[str], sides: tuple[int, int] = SIDES) -> Image.Image:
+    """The image with boxes, scores and masks, resized so that its longer side is within `sides`."""
     assert isinstance(result, Found)
     return draw_objects(
         image,
@@ -28,8 +26,7 @@ def draw(
         classes,
         scores=result.scores.tolist(),
         masks=result.decoded(),
-        at_least=at_least,
-        at_most=at_most,
+        sides=sides,
     )
 
 
@@ -45,9 +42,8 @@ def write_pictures(task: Task, network: Network, folder: Path, evaluation: dict[
             network.classes,
             masks=None if regions is None else (region.decode(image.height, image.width) for region in regions),
             notes=["(crowd)" if crowd else "" for crowd in truth.crowd.tolist()],
-            at_least=SIDE[0],
-            at_most=SIDE[1],
+            sides=SIDES_IN_REPORT,
         )
-        return draw(image, result, network.classes, *SIDE), there
+        return draw(image, result, network.classes, SIDES_IN_REPORT), there
 
     write_examples(task, network, folder, evaluation, split, both)

@@ -14,7 +14,7 @@ from resurge.tasks.scenes.metrics import Scenes
 from resurge.tasks.task import Network, Task
 from resurge.tasks.tta import TTA
 
-SIDE = (288, 360)  # at least and at most, of the longer side of a picture, pixels
+SIDES_IN_REPORT = (288, 360)  # at least and at most, of the longer side of a picture, pixels
 Draw = Callable[[Image.Image, Result, Any], tuple[Image.Image, Image.Image]]
 """(image, result, truth) -> the pictures of the result and of the truth."""
 

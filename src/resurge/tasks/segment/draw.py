@@ -11,7 +11,7 @@ from PIL import Image
 from resurge.data.splits import IGNORE, MaskSplit
 from resurge.explain.overlays import BACKGROUND, colour, draw_label_map
 from resurge.tasks.result import Result
-from resurge.tasks.scenes.draw import SIDE, write_examples
+from resurge.tasks.scenes.draw import SIDES_IN_REPORT, write_examples
 from resurge.tasks.task import Network, Task
 from resurge.tasks.tta import TTA
 
@@ -29,7 +29,7 @@ def write_pictures(
         assert result.label_map is not None
         labels = np.where(truth == IGNORE, truth, result.label_map)
         found, there = (
-            draw_label_map(image, values, network.classes, legend=False, at_least=SIDE[0], at_most=SIDE[1])
+            draw_label_map(image, values, network.classes, legend=False, sides=SIDES_IN_REPORT)
             for values in (labels, truth)
         )
         return found, there
