@@ -175,12 +175,6 @@ def test_files_by_suffix(tmp_path: Path, suffix: str) -> None:
         assert len(image.getcolors(1 << 20) or []) > 20
 
 
-def test_a_transparent_picture() -> None:
-    image = Diagrams("resnet18").blocks(1).to_image(scale=1.0, background=None)
-    assert image.mode == "RGBA"
-    assert image.getpixel((0, 0))[3] == 0  # type: ignore[index]
-
-
 def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"\.svg or \.png"):
         draw("resnet18", tmp_path / "block.pdf")

@@ -110,11 +110,7 @@ def _ended_in_order() -> Iterator[None]:
 
 
 def _bare(options: argparse.Namespace) -> Run:
-    """A network by name as a run, with the weights named.
-
-    Raises:
-        UserError: there is no such network, no weights are named, or they do not fit.
-    """
+    """A network by name as a run, with the weights named."""
     from resurge.arch.zoo import get_spec
     from resurge.runs import bare_run
     from resurge.weights.catalog import published_source

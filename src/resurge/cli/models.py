@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import fnmatch
-from collections.abc import Iterable
 
 from resurge.cli.options import Parser, add, add_json, print_json
 from resurge.errors import UserError, suggest
@@ -20,7 +19,7 @@ def add_options(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    found = matching(options.pattern or "*", entries().values())
+    found = _matching(options.pattern or "*")
     if options.json:
         print_json([dataclasses.asdict(entry) for entry in found])
         return 0
@@ -42,13 +41,9 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def matching(pattern: str, candidates: Iterable[Entry]) -> list[Entry]:
-    """The entries whose name or alias fits a shell pattern; a pattern without wildcards fits any part of a name.
-
-    Raises:
-        UserError: none does.
-    """
-    names = {entry: [name for name in (entry.name, entry.alias) if name] for entry in candidates}
+def _matching(pattern: str) -> list[Entry]:
+    """The entries whose name or alias fits a shell pattern; a pattern without wildcards fits any part of a name."""
+    names = {entry: [name for name in (entry.name, entry.alias) if name] for entry in entries().values()}
     wild = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
     found = [entry for entry, own in names.items() if fnmatch.filter(own, wild)]
     if not found:

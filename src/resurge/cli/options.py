@@ -30,11 +30,6 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
     def read(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """Parse `arguments`.
-
-        Raises:
-            UserError: an option is unknown, a value is missing or cannot be read.
-        """
         # Before argparse sees them: it would first complain of whatever the misspelt option's value was taken for.
         known = {option for action in self._actions for option in action.option_strings}
         for word in arguments:
@@ -187,15 +182,7 @@ def as_options(names: Iterable[str]) -> str:
 def require_taken(
     options: argparse.Namespace, source: str, task: str, names: Iterable[str], taken: Collection[str]
 ) -> None:
-    """Check the options that only some tasks take; not given, they are None.
-
-    Args:
-        source: the run, export or network of the task.
-        names: these options, by destination. taken: those that the task takes.
-
-    Raises:
-        UserError: an option is given that the task does not take.
-    """
+    """Check `names`, the options that only some tasks take: of those, `source` takes `taken`, as it is of this task."""
     wrong = [name for name in given(options, names) if name not in taken]
     if wrong:
         raise UserError(f"{source} is of the task {task}, which has no use for {as_options(wrong)}. Leave it out.")

@@ -44,7 +44,7 @@ def add_options(parser: opt.Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     if options.json and options.csv:
         raise UserError("--json and --csv are two forms of the same output. Choose one.")
-    files = find_files(options.images)
+    files = _find_files(options.images)
     _keep_apart(options, files)
     from resurge.cli.prediction_files import ImageFiles, Listing
     from resurge.data.images import UnreadableImage, open_image
@@ -113,13 +113,10 @@ def _keep_apart(options: argparse.Namespace, files: Sequence[Path]) -> None:
             raise UserError(f"{name} {folder} holds images that are to be read. Give a folder of its own.")
 
 
-def find_files(places: Sequence[str]) -> list[Path]:
+def _find_files(places: Sequence[str]) -> list[Path]:
     """The files named, and the images in the folders named, each once, in that order.
 
     A file that is missing stays in the list: it is reported when its turn comes, and the others are done.
-
-    Raises:
-        UserError: a folder has no images in it, or a name is empty.
     """
     from resurge.data.paths import find_images
 

@@ -57,11 +57,7 @@ class Listing:
             print(f"{path}  {result.to_text(self.classes, self.top)}", file=self.out)
 
     def finish(self) -> None:
-        """Print JSON, or write the file.
-
-        Raises:
-            UserError: the file cannot be written.
-        """
+        """Print JSON, or write the file."""
         if self.style == "json":
             found = {"images": self.images, "skipped": self.skipped}
             print(json.dumps(found, indent=2, ensure_ascii=False), file=self.out)
@@ -70,14 +66,7 @@ class Listing:
 
 
 class ImageFiles:
-    """Writes the files that were asked for, per image and at the end.
-
-    Args:
-        maps: the folder for label maps, or None.
-
-    Raises:
-        UserError: an export is to be explained, or the task writes no annotations.
-    """
+    """Writes the files that were asked for, per image and at the end. `maps`: the folder for label maps, or None."""
 
     def __init__(self, predictor: Predictor, options: argparse.Namespace, maps: str | None) -> None:
         self.predictor, self.task, self.classes = predictor, get_task(predictor.task), predictor.classes
@@ -95,11 +84,7 @@ class ImageFiles:
         self.explained: dict[str, dict[str, object]] = {}
 
     def write(self, path: Path, image: Image.Image, result: Result) -> Path | None:
-        """Write the files of one image; returns where its label map is.
-
-        Raises:
-            UserError: a file cannot be written.
-        """
+        """Write the files of one image; returns where its label map is."""
         name, map_file = self._name(path), None
         if self.maps is not None and result.label_map is not None:
             map_file = save_image(index_image(result.label_map, self.classes), self.maps / name)
@@ -112,11 +97,7 @@ class ImageFiles:
         return map_file
 
     def finish(self) -> None:
-        """Write the files about all images: of the sheets `attention.json`, with the weights of every branch and gate.
-
-        Raises:
-            UserError: a file cannot be written.
-        """
+        """Write the files about all images: of the sheets `attention.json`, with the weights of branches and gates."""
         if self.explain is not None:
             text = json.dumps(self.explained, indent=1, ensure_ascii=False)
             atomic_write_text(self.explain / "attention.json", text + "\n")

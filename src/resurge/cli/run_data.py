@@ -29,7 +29,7 @@ def images_of(run: Run, data: str | None, split: str) -> Images:
     if data is None and task.annotation != "labels":
         return _own_scenes(run, split)
     found, _, which = open_split(
-        data if data is not None else own_data(run),
+        data if data is not None else _own_data(run),
         annotation=task.annotation,
         words=DATA_WORDS,
         split=split,
@@ -91,12 +91,8 @@ def _listed(sizes: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in sizes.items())
 
 
-def own_data(run: Run) -> str | Path:
-    """Where the images of a run are: the list of them that it keeps, or, if they lie in no files, its recipe's source.
-
-    Raises:
-        UserError: the run says neither, or its list is shorter or longer than the training's.
-    """
+def _own_data(run: Run) -> str | Path:
+    """Where the images of a run are: in the list that it keeps, or, if they lie in no files, at its recipe's source."""
     listed, then = run.folder / "split.csv", _trained_sizes(run)
     if not listed.is_file():
         return _recipe(run).data

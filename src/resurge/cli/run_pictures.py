@@ -19,9 +19,6 @@ def explain_run(run: Run, evaluation: Json, split: Any) -> None:
     """Write `explain/` of a run: diagrams, cost, and pictures of images of `split`.
 
     The entries of `evaluation` that name images get the paths of their pictures.
-
-    Raises:
-        UserError: a file cannot be written.
     """
     task, seen, backbone, folder = get_task(run.task), run.preprocessing, backbone_of(run.model), run.folder / "explain"
     if task.one_size:

@@ -108,11 +108,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def limits_of(options: argparse.Namespace, task: Task) -> Limits:
-    """The limits the command line gives, the defaults otherwise.
-
-    Raises:
-        UserError: two of them do not go together.
-    """
+    """The limits the command line gives, the defaults otherwise."""
     from resurge.serve.limits import Limits
 
     limits = given(options, LIMITS)
@@ -124,11 +120,7 @@ def limits_of(options: argparse.Namespace, task: Task) -> Limits:
 
 
 def read_token(path: str | None) -> str | None:
-    """The token in a file, or that of the environment, or None.
-
-    Raises:
-        UserError: the file cannot be read, or what stands there is no token.
-    """
+    """The token in a file, or that of the environment, or None."""
     token, place = os.environ.get(TOKEN), path or f"the variable {TOKEN}"
     if path is not None:
         try:

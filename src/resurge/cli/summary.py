@@ -127,11 +127,7 @@ class Summary:
         return next((_big(row.macs) for row in self.costs.rows if row.name == stage), "-")
 
     def draw(self, path: Path) -> list[Path]:
-        """Draw the network into `path` (.svg or .png) and the blocks of each stage beside it: `NAME_stage1.svg` …
-
-        Raises:
-            UserError: another suffix, or a file cannot be written.
-        """
+        """Draw the network into `path` (.svg or .png) and the blocks of each stage beside it: `NAME_stage1.svg` …"""
         channels, height, width = self.costs.input
         classes = self.costs.rows[-1].shape[0] if self.classifies else None
         beside = [path.with_name(f"{path.stem}_stage{i + 1}{path.suffix}") for i in range(len(self.spec.depths))]
@@ -140,11 +136,7 @@ class Summary:
 
 
 def examine(model: str, options: argparse.Namespace) -> Summary:
-    """A network by name, text or run directory, at the size and with the classes it is meant for or `options` say.
-
-    Raises:
-        UserError: there is no such network, or it cannot take images of that size.
-    """
+    """A network by name, text or run directory, at the size and with the classes it is meant for or `options` say."""
     place = folder_of(model)
     if place is not None:
         return _examine_run(place, options)

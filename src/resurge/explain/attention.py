@@ -17,7 +17,6 @@ from resurge.arch.backbone import backbone_of
 from resurge.arch.gates import SqueezeExciteGate
 from resurge.arch.layers import BranchAttention
 from resurge.arch.transforms import SelectiveKernelConv
-from resurge.errors import UserError
 from resurge.explain.cost import in_mode
 from resurge.explain.heat import enlarge, overlay, save_image, to_image
 
@@ -34,28 +33,17 @@ class _Classifier(Protocol):
     def forward_features(self, x: Tensor) -> Tensor: ...
 
 
-def cam(model: nn.Module, x: Tensor, target: Sequence[int] | None = None) -> Tensor:
-    """Class-activation maps (arXiv:1512.04150, equation 2): (N, C, H, W) -> (N, h, w) in 0..1.
+def cam(model: nn.Module, x: Tensor) -> Tensor:
+    """Class-activation maps of the predicted classes (arXiv:1512.04150, equation 2): (N, C, H, W) -> (N, h, w) in 0..1.
 
-    `model` is a classifier: it has `forward_features`, and a `head` of pooling and a linear layer `fc`.
-
-    The logit of a class is the mean over space of sum_c w[class, c]·A_c plus a bias; the map is that sum, its
-    negative part cut, divided by its largest value. `target` is a class per image, None the predicted one.
-
-    Raises:
-        UserError: a target is out of range.
+    `model` is a classifier: it has `forward_features`, and a `head` of pooling and a linear layer `fc`. The logit of a
+    class is the mean over space of sum_c w[class, c]·A_c plus a bias; the map is that sum, its negative part cut,
+    divided by its largest value.
     """
     classifier = cast(_Classifier, model)
     with in_mode(model, training=False), torch.no_grad():
         features = classifier.forward_features(x)
-        logits = classifier.head(features)
-        classes = logits.argmax(dim=1) if target is None else torch.tensor(target, device=logits.device)
-        count = logits.shape[1]
-        if len(classes) != len(logits) or any(not 0 <= index < count for index in classes.tolist()):
-            raise UserError(
-                f"expected one class in 0..{count - 1} for each of {len(logits)} images; got {classes.tolist()}."
-            )
-        weights = classifier.head.fc.weight[classes].to(features.dtype)
+        weights = classifier.head.fc.weight[classifier.head(features).argmax(dim=1)].to(features.dtype)
         return _normalised(torch.einsum("nchw,nc->nhw", features, weights))
 
 

@@ -46,8 +46,7 @@ def equalities(spec: Spec) -> list[Equality]:
     Raises:
         UserError: the network cannot be built.
     """
-    found: list[Equality] = []
-    seen: set[str] = set()
+    found: dict[str, Equality] = {}
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         backbone = Backbone(spec).double()
@@ -58,10 +57,10 @@ def equalities(spec: Spec) -> list[Equality]:
                 x = torch.randn(4, width, SIDE, SIDE, dtype=torch.float64).relu()
                 _calibrate(block, x)
                 for name, inputs, one, other in _forms(block, x):
-                    if name not in seen:
-                        seen.add(name)
-                        found.append(Equality(f"stage {number}, block {index}", name, _apart(one, other, inputs)))
-    return found
+                    if name not in found:
+                        place = f"stage {number}, block {index}"
+                        found[name] = Equality(place, name, _apart(one, other, inputs))
+    return list(found.values())
 
 
 def _calibrate(block: Residual, x: Tensor) -> None:

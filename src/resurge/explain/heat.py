@@ -31,7 +31,7 @@ def colors(heat: np.ndarray) -> np.ndarray:
     return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
 
 
-def overlay(image: Image.Image, heat: Tensor, strength: float = 0.7) -> Image.Image:
+def overlay(image: Image.Image, heat: Tensor) -> Image.Image:
     """The image with a heat map over it: (h, w) in 0..1, of any size, stretched over the image.
 
     The image is shown in grey, so that colour means heat alone, and cold places keep it visible.
@@ -41,7 +41,7 @@ def overlay(image: Image.Image, heat: Tensor, strength: float = 0.7) -> Image.Im
     smooth = np.clip(np.asarray(stretched), 0.0, 1.0)
     grey = np.asarray(image.convert("L"), dtype=np.float64)[..., None].repeat(3, axis=2)
     # Never wholly covered, never wholly bare: shape and heat can both be read everywhere.
-    alpha = (strength * (0.35 + 0.65 * smooth))[..., None]
+    alpha = (0.7 * (0.35 + 0.65 * smooth))[..., None]
     return Image.fromarray(np.rint(grey * (1 - alpha) + colors(smooth) * alpha).astype(np.uint8))
 
 

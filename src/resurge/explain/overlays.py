@@ -24,8 +24,9 @@ BACKGROUND = "background"
 
 SIDES = (384, 1600)  # at least and at most, of the longer side of a picture, pixels
 
-_TINT = 0.45
+_TINT, _STRENGTH = 0.45, 0.6  # share of the colour over a mask, and over a label map
 _PLAIN: Colour = (0, 0, 0)
+_IGNORE = 255
 _IGNORED: Colour = (224, 224, 192)
 _CROWDED = 25  # from more boxes on, those narrower than their words go without them, and a legend stands below
 _LONGEST = 28  # letters of a class name that are shown
@@ -113,14 +114,12 @@ def draw_label_map(
     labels: np.ndarray,
     classes: Sequence[str],
     *,
-    ignore: int = 255,
-    strength: float = 0.6,
     legend: bool = True,
     sides: tuple[int, int] = SIDES,
 ) -> Image.Image:
     """The image under the colours of its label map (H, W), with a legend of the classes in it below.
 
-    Pixels of the class "background" are shown as they are, those marked `ignore` in a pale tone.
+    Pixels of the class "background" are shown as they are, those marked 255 in a pale tone.
 
     Raises:
         UserError: the map is not of the image's size, or holds a class there is none for.
@@ -130,19 +129,18 @@ def draw_label_map(
             f"expected a label map of {image.width} x {image.height} pixels; got one of shape {tuple(labels.shape)}."
         )
     known = [int(value) for value in np.unique(labels)]
-    wrong = [value for value in known if value != ignore and not 0 <= value < len(classes)]
+    wrong = [value for value in known if value != _IGNORE and not 0 <= value < len(classes)]
     if wrong:
         raise UserError(f"the label map holds the class {wrong[0]}, but there are {len(classes)} classes, from 0.")
     picture = enlarge(image.convert("RGB"), *sides)
     shown = Image.fromarray(labels.astype(np.uint8)).resize(picture.size, Image.Resampling.NEAREST)
-    tones = dict(enumerate(class_colours(classes))) | {ignore: _IGNORED}
-    names = dict(enumerate(classes)) | {ignore: "ignored"}
+    tones = dict(enumerate(class_colours(classes))) | {_IGNORE: _IGNORED}
+    names = dict(enumerate(classes)) | {_IGNORE: "ignored"}
     table, share = np.zeros((256, 3), dtype=np.float32), np.zeros((256, 1), dtype=np.float32)
     for value in known:
-        table[value], share[value] = tones[value], 0.0 if names[value] == BACKGROUND else strength
+        table[value], share[value] = tones[value], 0.0 if names[value] == BACKGROUND else _STRENGTH
     at, pixels = np.asarray(shown), np.asarray(picture, dtype=np.float32)
     blended = Image.fromarray(np.rint(pixels * (1 - share[at]) + table[at] * share[at]).astype(np.uint8))
-    known.sort(key=lambda value: value == ignore)
     entries = [(names[value], tones[value]) for value in known if names[value] != BACKGROUND]
     return with_legend(blended, entries) if legend else blended
 

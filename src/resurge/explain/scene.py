@@ -130,20 +130,15 @@ class Scene:
         ]
         return "\n".join(parts) + "\n"
 
-    def to_image(self, scale: float = 2.0, background: str | None = "#ffffff") -> Image.Image:
-        """The drawing as a PIL image of `scale` pixels a unit; `background=None` leaves it transparent."""
+    def to_image(self, scale: float = 2.0) -> Image.Image:
+        """The drawing as a PIL image of `scale` pixels per unit."""
         # Painted twice as large and reduced: PIL has no smooth edges of its own.
         size = (math.ceil(self.width * scale) * 2, math.ceil(self.height * scale) * 2)
-        image = Image.new("RGBA", size, (0, 0, 0, 0))
+        image = Image.new("RGB", size, "#ffffff")
         pen = ImageDraw.Draw(image)
         for shape in self.shapes:
             _paint(pen, shape, scale * 2)
-        image = image.resize((size[0] // 2, size[1] // 2), Image.Resampling.BOX)
-        if background is None:
-            return image
-        page = Image.new("RGBA", image.size, background)
-        page.alpha_composite(image)
-        return page.convert("RGB")
+        return image.resize((size[0] // 2, size[1] // 2), Image.Resampling.BOX)
 
     def save(self, path: str | Path) -> Path:
         """Write SVG or PNG, by the suffix of `path`.

@@ -35,16 +35,12 @@ def write_report(run_dir: str | Path) -> Path:
     """
     run = read_run(run_dir)
     path = Path(run_dir) / "report.html"
-    atomic_write_text(path, render(run))
+    atomic_write_text(path, _render(run))
     return path
 
 
-def render(run: RunFiles) -> str:
-    """The HTML of the page.
-
-    Raises:
-        UserError: the task of the run is unknown or missing, or a file of it has another content than expected.
-    """
+def _render(run: RunFiles) -> str:
+    """The HTML of the page."""
     report = _task_of(run).report()
     templates = _templates()
     bodies = [
@@ -65,11 +61,7 @@ def render(run: RunFiles) -> str:
 
 
 def _task_of(run: RunFiles) -> Task:
-    """The task of a run. Runs that name none are older than the other tasks, and of the default one.
-
-    Raises:
-        UserError: the task is unknown, or a run of another task than the default does not name its task.
-    """
+    """The task of a run. Runs that name none are older than the other tasks, and of the default one."""
     name = run.model.get("task")
     if name is None:
         scored = (run.evaluation or {}).get("task") not in (None, DEFAULT)
