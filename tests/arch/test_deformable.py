@@ -250,8 +250,8 @@ def test_other_packages_weights_load_and_its_own_are_not_exported_to_them() -> N
 def test_cost_counts_the_offsets() -> None:
     plain, deformed = cost(SMALL, (32, 32)), cost(f"{SMALL} transform=deform(conv3x3,4)", (32, 32))
     offsets = 3 * 3 * 32 * 27
-    assert deformed.parameters - plain.parameters == offsets + 27
-    assert deformed.macs - plain.macs == offsets * 4 * 4  # stage 4 has stride 8
+    assert deformed.total.parameters - plain.total.parameters == offsets + 27
+    assert deformed.total.macs - plain.total.macs == offsets * 4 * 4  # stage 4 has stride 8
     assert deformed.receptive_field == plain.receptive_field
 
 

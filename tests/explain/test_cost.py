@@ -29,14 +29,14 @@ SMALL = "resnet18 planes=(8,16,24,32) stem=deep(4) block=bottleneck transform=av
 )
 def test_published_figures(name: str, parameters: int, gmacs: float) -> None:
     report = cost(name)
-    assert report.parameters == parameters
-    assert report.macs / 1e9 == pytest.approx(gmacs, abs=0.006)
+    assert report.total.parameters == parameters
+    assert report.total.macs / 1e9 == pytest.approx(gmacs, abs=0.006)
 
 
 def test_the_largest_network_at_its_size_takes_no_memory() -> None:
     report = cost("resnest269", (416, 416))
-    assert report.parameters == 110_929_480
-    assert report.macs / 1e9 == pytest.approx(77.35, abs=0.01)
+    assert report.total.parameters == 110_929_480
+    assert report.total.macs / 1e9 == pytest.approx(77.35, abs=0.01)
     assert [row.shape for row in report.rows[1:5]] == [(256, 104, 104), (512, 52, 52), (1024, 26, 26), (2048, 13, 13)]
 
 
@@ -44,7 +44,7 @@ def test_rows_of_a_real_model_and_of_its_spec_agree() -> None:
     model = ClassificationModel(Backbone(get_spec(SMALL), in_channels=1), 7)
     report = cost(model, (48, 40))
     assert report == cost(SMALL, (48, 40), in_channels=1, num_classes=7)
-    assert report.parameters == sum(p.numel() for p in model.parameters())
+    assert report.total.parameters == sum(p.numel() for p in model.parameters())
     assert [row.name for row in report.rows] == ["stem", "stage 1", "stage 2", "stage 3", "stage 4", "head"]
     assert report.rows[-1].shape == (7,)
     maps = model.backbone(torch.zeros(1, 1, 48, 40))
@@ -89,7 +89,7 @@ def test_activation_memory_is_what_autograd_keeps() -> None:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model(torch.rand(2, 3, 64, 64))
     expected = sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / 2
-    assert cost(model, (64, 64)).activation_bytes == pytest.approx(expected, rel=0.01)
+    assert cost(model, (64, 64)).total.activation_bytes == pytest.approx(expected, rel=0.01)
 
 
 def test_multiply_adds_of_plain_layers() -> None:

@@ -193,7 +193,7 @@ def _side(stated: object, spec: Spec) -> int:
 
 
 def _gmacs(model: nn.Module, side: int) -> float:
-    return cost(model, (side, side)).macs / 1e9
+    return cost(model, (side, side)).total.macs / 1e9
 
 
 @torch.no_grad()

@@ -15,8 +15,6 @@ from resurge.errors import UserError
 
 NONE = "none"
 PACKAGES = ("resurge", "torch", "timm", "onnx", "onnxruntime", "openvino", "nncf")
-# Options that are fields of Settings under the same name.
-SETTINGS = ("runtimes", "precisions", "batches", "size", "against", "rounds", "threads", "device", "pictures")
 Value = TypeVar("Value")
 
 
@@ -62,9 +60,11 @@ def listed(kind: Callable[[str], Value]) -> Callable[[str], tuple[Value, ...]]:
 
 
 def run(options: argparse.Namespace) -> int:
+    settings = Settings(
+        **given(options, [field.name for field in dataclasses.fields(Settings) if field.name in options])
+    )
     if options.yardstick == NONE:
-        options.yardstick = None
-    settings = dataclasses.replace(Settings(), yardstick=options.yardstick, **given(options, SETTINGS))
+        settings = dataclasses.replace(settings, yardstick=None)
     models = list(dict.fromkeys(options.models))
     for path in (options.json, options.plot):  # found now, and not after all has been measured
         if path is not None and path.is_dir():

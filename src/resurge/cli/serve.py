@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 
 TOKEN = "RESURGE_TOKEN"
 
-# Options that are fields of Limits under the same name; not given, they are None.
-LIMITS = (
-    "max_batch", "max_delay", "queue", "timeout", "read_timeout", "grace", "max_bytes", "max_pixels", "max_side",
-    "max_images", "decoders",
-)  # fmt: skip
 SECONDS = (value(float, config.Limits(above=0)), "X")
 
 
@@ -111,12 +106,12 @@ def limits_of(options: argparse.Namespace, task: Task) -> Limits:
     """The limits the command line gives, the defaults otherwise."""
     from resurge.serve.limits import Limits
 
-    limits = given(options, LIMITS)
+    limits = given(options, [field.name for field in dataclasses.fields(Limits)])
     if not task.one_size:  # the objects of an image may depend on its padding beside a larger one
         limits.setdefault("max_batch", 1)
     if options.queue is not None:
         limits.setdefault("max_images", min(Limits.max_images, options.queue))
-    return dataclasses.replace(Limits(), **limits)
+    return Limits(**limits)
 
 
 def read_token(path: str | None) -> str | None:

@@ -62,7 +62,7 @@ class Summary:
     @property
     def parameters(self) -> int:
         """Of the whole network."""
-        return int(self.run["parameters"]["total"]) if self.run else self.costs.parameters
+        return int(self.run["parameters"]["total"]) if self.run else self.costs.total.parameters
 
     @property
     def sources(self) -> Sequence[Source]:
@@ -117,10 +117,9 @@ class Summary:
                 _mebibytes(row.activation_bytes),
                 "" if row.receptive_field is None else str(row.receptive_field),
             ]
-            for row in self.costs.rows
+            for row in (*self.costs.rows, self.costs.total)
         ]
-        whole = [f"{self.costs.parameters:,}", _big(self.costs.macs), _mebibytes(self.costs.activation_bytes), ""]
-        rows.append(["backbone" if self.of_backbone else "total", "", *whole])
+        rows[-1][0] = "backbone" if self.of_backbone else "total"
         return table(rows, ["", "output", "parameters", "multiply-adds", "activations", "receptive field"], "<<>>>>")
 
     def macs_of(self, stage: str) -> str:
@@ -191,8 +190,8 @@ def compare(summaries: Sequence[Summary]) -> str:
         add("head", lambda s: str(s.run["head"]) if s.run else s.task.heads[0])
     add("input", lambda s: " x ".join(map(str, s.costs.input)))
     add("parameters", lambda s: f"{s.parameters:,}")
-    add("multiply-adds", lambda s: _big(s.costs.macs) + " (backbone)" * s.of_backbone)
-    add("activations", lambda s: _mebibytes(s.costs.activation_bytes) + " (backbone)" * s.of_backbone)
+    add("multiply-adds", lambda s: _big(s.costs.total.macs) + " (backbone)" * s.of_backbone)
+    add("activations", lambda s: _mebibytes(s.costs.total.activation_bytes) + " (backbone)" * s.of_backbone)
     add("receptive field", lambda s: f"{s.costs.receptive_field}")
     add("published top-1", lambda s: f"{s.entry.top1} %" if s.entry and s.entry.top1 is not None else "-")
     add("files of weights", lambda s: f"{len(s.sources)}")

@@ -53,16 +53,10 @@ class CostReport:
     rows: tuple[CostRow, ...]
 
     @property
-    def parameters(self) -> int:
-        return sum(row.parameters for row in self.rows)
-
-    @property
-    def macs(self) -> int:
-        return sum(row.macs for row in self.rows)
-
-    @property
-    def activation_bytes(self) -> int:
-        return sum(row.activation_bytes for row in self.rows)
+    def total(self) -> CostRow:
+        """The sums of all rows."""
+        names = ("parameters", "macs", "activation_bytes")
+        return CostRow("total", **{name: sum(getattr(row, name) for row in self.rows) for name in names})
 
     @property
     def receptive_field(self) -> int | None:
@@ -73,11 +67,11 @@ class CostReport:
 
         `backbone_of` are the parameters of the whole network where the rows are those of its backbone.
         """
-        total = {"parameters": self.parameters, "macs": self.macs, "activation_bytes": self.activation_bytes}
-        rows = [asdict(row) | {"shape": list(row.shape)} for row in self.rows]
-        plain: dict[str, object] = {"input": list(self.input), "rows": rows, "total": total}
+        *rows, total = (asdict(row) | {"shape": list(row.shape)} for row in (*self.rows, self.total))
+        sums = {name: total[name] for name in ("parameters", "macs", "activation_bytes")}
+        plain: dict[str, object] = {"input": list(self.input), "rows": rows, "total": sums}
         if backbone_of is not None:
-            plain |= {"of": "backbone", "other_parameters": backbone_of - self.parameters}
+            plain |= {"of": "backbone", "other_parameters": backbone_of - self.total.parameters}
         return plain
 
 
