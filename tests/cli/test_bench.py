@@ -47,7 +47,7 @@ def test_table_json_and_plot(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
     [
         (["resmest50"], "Did you mean 'resnest50'?"),
         (["resnet50", "--runtimes", "eager,opnvino"], "Did you mean 'openvino'?"),
-        (["resnet50", "--precision", "fp32,bf61"], "unknown precision 'bf61'"),
+        (["resnet50", "--precision", "fp32,bf61"], "expected one of fp32, bf16, int8, not 'bf61'"),
         (["resnet50", "--aganist", "timm"], "Did you mean '--against'?"),
         (["resnet50", "--against", "tim"], "Did you mean 'timm'?"),
         (["resnet50", "--batch", "1,,8"], "expected values with commas between them"),

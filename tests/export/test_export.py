@@ -189,7 +189,7 @@ def test_an_interrupted_export_leaves_nothing(
     "words, told",
     [
         (["--format", "onxx"], "Did you mean 'onnx'"),
-        (["--precision", "fp8"], "unknown precision 'fp8'"),
+        (["--precision", "fp8"], "expected one of fp32, bf16, fp16, int8, not 'fp8'"),
         (["--format", "onnx", "--precision", "bf16"], "no bf16 convolution"),
         (["--format", "torch", "--precision", "int8"], "not quantised"),
         (["--format", "torch", "--calibrate", "nowhere"], "nowhere"),

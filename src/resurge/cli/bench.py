@@ -22,11 +22,11 @@ def add_options(parser: Parser) -> None:
     usual = Settings()
     about = "a name, the text of a spec, a folder of `resurge train` or of `resurge export`"
     add(parser, "models", "MODEL", about, nargs="+")
-    against = (one_of(AGAINST, "package to compare with"), "NAME")
+    against = (one_of(AGAINST), "NAME")
     add(parser, "--against", against, f"the other package: {', '.join(AGAINST)}", usual.against)
     about = f"{', '.join(RUNTIMES)}, with commas between (default: {as_is(usual.runtimes)}; compile takes minutes)"
-    add(parser, "--runtimes", (listed(one_of(RUNTIMES, "runtime")), "A,B"), about)
-    precision, about = listed(one_of(PRECISIONS, "precision")), f"{', '.join(PRECISIONS)}, with commas between"
+    add(parser, "--runtimes", (listed(one_of(RUNTIMES)), "A,B"), about)
+    precision, about = listed(one_of(PRECISIONS)), f"{', '.join(PRECISIONS)}, with commas between"
     add(parser, "--precision", (precision, "A,B"), about, usual.precisions, dest="precisions")
     batch = (listed(whole_number(1)), "N,M")
     add(parser, "--batch", batch, "images at a time", usual.batches, dest="batches")

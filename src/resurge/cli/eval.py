@@ -28,12 +28,12 @@ def add_options(parser: opt.Parser) -> None:
     opt.add(parser, "model", "RUN|MODEL", "a run directory, or the name or text of a network")
     opt.add(parser, "--weights", "FILE", "of a MODEL: a file, hub:owner/name, or pretrained")
     about = f"of a MODEL: {', '.join(TASKS)} (default: {DEFAULT})"
-    opt.add(parser, "--task", (opt.one_of(TASKS, "task"), "NAME"), about)
+    opt.add(parser, "--task", (opt.one_of(TASKS), "NAME"), about)
     every = [head for task in TASKS.values() if task.section is not None for head in task.heads]
     opt.add(parser, "--head", "NAME", f"of a MODEL: {', '.join(every)} (default: the task's first)")
     opt.add(parser, "--data", "DIR", "images with labels, as for `resurge train` (default: the run's)")
     about = "train, val, test, all or auto: test if there is one, else val"
-    opt.add(parser, "--split", (opt.one_of(SPLITS, "split"), "NAME"), about, "auto")
+    opt.add(parser, "--split", (opt.one_of(SPLITS), "NAME"), about, "auto")
     opt.add(parser, "--out", "DIR", "write DIR/evaluation.json; DIR may be the run itself, for `resurge report`")
     opt.add_json(parser)
     opt.add_device(parser)

@@ -28,8 +28,8 @@ OF_A_NETWORK = ("weights", "num_classes", "in_channels", "size")
 def add_options(parser: opt.Parser) -> None:
     opt.add(parser, "run", "RUN|MODEL", "a folder that `resurge train` wrote, or a network with --weights")
     opt.add(parser, "--out", "FOLDER", "the folder to make", required=True)
-    opt.add(parser, "--format", (opt.one_of(FORMATS, "format"), "NAME"), ", ".join(FORMATS), "onnx")
-    opt.add(parser, "--precision", (opt.one_of(PRECISIONS, "precision"), "NAME"), ", ".join(PRECISIONS), "fp32")
+    opt.add(parser, "--format", (opt.one_of(FORMATS), "NAME"), ", ".join(FORMATS), "onnx")
+    opt.add(parser, "--precision", (opt.one_of(PRECISIONS), "NAME"), ", ".join(PRECISIONS), "fp32")
     about = "pictures to calibrate int8 with and to compare on: a folder, or what --data of train takes (default: the "
     opt.add(parser, "--calibrate", "DIR", about + "data the run was trained on)")
     about = "points of accuracy, AP or mIoU (without labels: of decisions that stay) an export may lose"

@@ -48,19 +48,6 @@ class Parser(argparse.ArgumentParser):
 # -------------------------------------------------------------------------------------------------- values of options
 
 
-def one_of(options: Iterable[str], what: str) -> Callable[[str], str]:
-    """Reads one of `options`; suggests the nearest one for anything else."""
-    allowed = list(options)
-
-    def check(word: str) -> str:
-        if word not in allowed:
-            near = suggest(word, allowed) or f" It is one of: {', '.join(allowed)}."
-            raise argparse.ArgumentTypeError(f"unknown {what} {word!r}.{near}".rstrip("."))
-        return word
-
-    return check
-
-
 def value(hint: type[V], limits: Limits = Limits()) -> Callable[[str], V]:
     """Reads the text as the type `hint`, within `limits`."""
 
@@ -77,6 +64,11 @@ def value(hint: type[V], limits: Limits = Limits()) -> Callable[[str], V]:
         return cast(V, found)
 
     return read
+
+
+def one_of(options: Iterable[str]) -> Callable[[str], str]:
+    """Reads one of `options`; suggests the nearest one for anything else."""
+    return value(str, Limits(choices=tuple(options)))
 
 
 def whole_number(at_least: int, at_most: int | None = None) -> Callable[[str], int]:

@@ -99,10 +99,9 @@ class Summary:
         lines += ["", _columns([[field.name, _choice(getattr(self.spec, field.name))] for field in fields(Spec)])]
         lines += ["", f"for one input of {channels} x {height} x {width}{alone}:", self._cost_table()]
         if self.entry and self.entry.top1 is not None:
-            data = "CIFAR-10" if _is_small(self.spec) else "ImageNet"
             size = f" at {self.entry.top1_size} x {self.entry.top1_size}" if self.entry.top1_size else ""
             by = f" ({self.entry.top1_source})" if self.entry.top1_source else ""
-            lines += ["", f"published: {self.entry.top1} % top-1 on {data}{size}{by}"]
+            lines += ["", f"published: {self.entry.top1} % top-1 on {_usual(self.spec)[0]}{size}{by}"]
         if self.sources:
             lines += ["", "weights:", _columns([[f"  {source}", _about(source)] for source in self.sources])]
         return "\n".join(lines) + "\n"
@@ -141,20 +140,20 @@ def examine(model: str, options: argparse.Namespace) -> Summary:
         return _examine_run(place, options)
     spec = get_spec(model)
     entry = entries().get(canonical_name(spec) or "")
-    size = options.size or (entry.cost_size if entry else _usual_size(spec))
-    classes = options.num_classes or _usual_classes(spec)
-    return Summary(spec, cost(spec, (size, size), options.in_channels, classes), entry)
+    _, classes, side = _usual(spec)
+    side = options.size or (entry.cost_size if entry else side)
+    return Summary(spec, cost(spec, (side, side), options.in_channels, options.num_classes or classes), entry)
 
 
 def _examine_run(place: Path, options: argparse.Namespace) -> Summary:
     told = read_model_json(place)
     task, spec, classes = get_task(told.get("task", DEFAULT)), get_spec(told["spec"]), told.get("classes", ())
     head, settings = pick_head(task.name, told.get("head")), task.read_settings(told.get("head_settings"))
-    count = options.num_classes or len(classes) or (_usual_classes(spec) if task.in_catalog else 1)
+    count = options.num_classes or len(classes) or (_usual(spec)[1] if task.in_catalog else 1)
     channels = options.in_channels or told.get("in_channels", 3)
     # of a square image, or the shorter side of a scene
     sides = [told.get("preprocessing", {}).get(name) for name in ("size", "short_side")]
-    side = options.size or next((side for side in sides if type(side) is int and side > 0), _usual_size(spec))
+    side = options.size or next((side for side in sides if type(side) is int and side > 0), _usual(spec)[2])
     with torch.device("meta"):
         network = build_task_model(task.name, spec, count, channels, head, settings)
         if told.get("norm") in ("frozen", "group"):
@@ -201,18 +200,10 @@ def compare(summaries: Sequence[Summary]) -> str:
     return table(rows, ["", *(summary.name for summary in summaries)], "<" + ">" * len(summaries)) + "\n"
 
 
-def _is_small(spec: Spec) -> bool:
-    """Whether it is a network of CIFAR, which has no pool in its stem, rather than of ImageNet."""
-    return spec.stem.stride == 1
-
-
-def _usual_size(spec: Spec) -> int:
-    return 32 if _is_small(spec) else 224
-
-
-def _usual_classes(spec: Spec) -> int:
-    """Classes that the published figures of a network count."""
-    return 10 if _is_small(spec) else 1000
+def _usual(spec: Spec) -> tuple[str, int, int]:
+    """The data that published figures of a network are of, its number of classes and the side of its images. Networks
+    of CIFAR have no pool in their stem."""
+    return ("CIFAR-10", 10, 32) if spec.stem.stride == 1 else ("ImageNet", 1000, 224)
 
 
 def _choice(value: object, brief: bool = False) -> str:
