@@ -105,14 +105,10 @@ def test_odd_names() -> None:
 
 
 def test_numbers_that_do_not_fit() -> None:
-    with pytest.raises(UserError, match="as many"):
-        draw_objects(grey(), np.zeros((2, 4)), [0], ["a"])
     with pytest.raises(UserError, match="labels in"):
         draw_objects(grey(), np.zeros((1, 4)), [1], ["a"])
     with pytest.raises(UserError, match="60 x 40"):
         draw_label_map(grey(), np.zeros((60, 40), dtype=np.uint8), ["a"])
-    with pytest.raises(UserError, match="class 7"):
-        draw_label_map(grey(), np.full((40, 60), 7, dtype=np.uint8), ["a"])
     with pytest.raises(UserError, match="two dimensions"):
         index_image(np.zeros((2, 2, 3), dtype=np.uint8), ["a"])
 

@@ -142,7 +142,7 @@ def explain_image(
 
 
 def write_thumbnails(
-    model: nn.Module, x: Tensor, run_dir: str | Path, *, mean: Sequence[float], std: Sequence[float], prefix: str
+    model: nn.Module, x: Tensor, run_dir: Path, *, mean: Sequence[float], std: Sequence[float], prefix: str
 ) -> list[dict[str, str]]:
     """Write the images of a batch and the class-activation maps of what is predicted into `run_dir/explain`.
 
@@ -160,7 +160,7 @@ def write_thumbnails(
     for i, (tensor, heat) in enumerate(zip(x, cam(model, x), strict=True)):
         shown = enlarge(to_image(tensor, mean, std))
         names = {"thumbnail": f"explain/{prefix}_{i:03d}.png", "overlay": f"explain/{prefix}_{i:03d}_cam.png"}
-        save_image(shown, Path(run_dir) / names["thumbnail"])
-        save_image(overlay(shown, heat), Path(run_dir) / names["overlay"])
+        save_image(shown, run_dir / names["thumbnail"])
+        save_image(overlay(shown, heat), run_dir / names["overlay"])
         written.append(names)
     return written

@@ -76,13 +76,9 @@ def draw_objects(
         sides: at least and at most, of the longer side of the picture, pixels.
 
     Raises:
-        UserError: boxes, labels and the rest differ in number, or a label has no class.
+        UserError: a label has no class.
     """
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-    given = {"boxes": boxes, "labels": labels, "scores": scores, "notes": notes}
-    counts = {name: len(values) for name, values in given.items() if values is not None}
-    if len(set(counts.values())) > 1:
-        raise UserError(f"expected as many labels, scores and notes as boxes; got {counts}.")
     if any(not 0 <= int(label) < len(classes) for label in labels):
         raise UserError(f"expected labels in 0..{len(classes) - 1}; got {sorted({int(label) for label in labels})}.")
     picture = enlarge(image.convert("RGB"), *sides)
@@ -122,16 +118,13 @@ def draw_label_map(
     Pixels of the class "background" are shown as they are, those marked 255 in a pale tone.
 
     Raises:
-        UserError: the map is not of the image's size, or holds a class there is none for.
+        UserError: the map is not of the image's size.
     """
     if labels.shape != (image.height, image.width):
         raise UserError(
             f"expected a label map of {image.width} x {image.height} pixels; got one of shape {tuple(labels.shape)}."
         )
     known = [int(value) for value in np.unique(labels)]
-    wrong = [value for value in known if value != _IGNORE and not 0 <= value < len(classes)]
-    if wrong:
-        raise UserError(f"the label map holds the class {wrong[0]}, but there are {len(classes)} classes, from 0.")
     picture = enlarge(image.convert("RGB"), *sides)
     shown = Image.fromarray(labels.astype(np.uint8)).resize(picture.size, Image.Resampling.NEAREST)
     tones = dict(enumerate(class_colours(classes))) | {_IGNORE: _IGNORED}

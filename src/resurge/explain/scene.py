@@ -10,9 +10,10 @@ import functools
 import html
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -35,8 +36,7 @@ FILL_AND_OUTLINE = {
 Point = tuple[float, float]
 
 
-@dataclass(frozen=True)
-class Rect:
+class Rect(NamedTuple):
     """A box; without `paint`, a key of `FILL_AND_OUTLINE`, a dashed frame."""
 
     x: float
@@ -46,8 +46,7 @@ class Rect:
     paint: str | None
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     points: tuple[Point, ...]
     arrow: bool = False
     dashed: bool = False
@@ -63,8 +62,7 @@ class Line:
         return [(x1, y1), (back_x - uy * half, back_y + ux * half), (back_x + uy * half, back_y - ux * half)]
 
 
-@dataclass(frozen=True)
-class Text:
+class Text(NamedTuple):
     """Text whose baseline is at y."""
 
     x: float
@@ -76,8 +74,7 @@ class Text:
     bold: bool = False
 
 
-@dataclass(frozen=True)
-class Sign:
+class Sign(NamedTuple):
     """A small circle with "+" or "×" in it, or, with neither, a dot where lines part."""
 
     x: float
@@ -98,8 +95,8 @@ Shape = Rect | Line | Text | Sign
 
 def moved(shape: Shape, dx: float, dy: float) -> Shape:
     if isinstance(shape, Line):
-        return replace(shape, points=tuple((x + dx, y + dy) for x, y in shape.points))
-    return replace(shape, x=shape.x + dx, y=shape.y + dy)
+        return shape._replace(points=tuple((x + dx, y + dy) for x, y in shape.points))
+    return shape._replace(x=shape.x + dx, y=shape.y + dy)
 
 
 def text_width(text: str, size: float = 13.0, bold: bool = False) -> float:
