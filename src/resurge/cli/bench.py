@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from resurge.bench.settings import AGAINST, PRECISIONS, RUNTIMES, YARDSTICK, Settings
-from resurge.cli.options import COUNT, DEVICE, Parser, add, as_is, given, one_of, whole_number
+from resurge.cli.options import COUNT, DEVICE, Parser, add, as_is, given, one_of, say, whole_number
 from resurge.errors import UserError
 
 NONE = "none"
@@ -82,20 +81,16 @@ def run(options: argparse.Namespace) -> int:
     for model in (*models, *([settings.yardstick] if settings.yardstick else [])):
         check_word(model)  # all of them, before minutes are spent on the first
     table = Table(models)
-    with Bench(settings, lambda line: _say(f"{line} …")) as bench:
+    with Bench(settings, lambda line: say(f"{line} …")) as bench:
         for line in settings.left_out():
-            _say(line)
+            say(line)
         rows = Rows(options.json, described(*PACKAGES), said={"settings": dataclasses.asdict(settings)})
         print(table.head(), flush=True)
         for model in models:
             for row in bench.rows(model):
                 rows.add(row, table.line(row))
                 for note in row["notes"]:
-                    _say(f"note: {note}")
+                    say(f"note: {note}")
     if options.plot is not None:
         plot(rows.rows, options.plot)
     return 0
-
-
-def _say(line: str) -> None:
-    print(f"resurge: {line}", file=sys.stderr, flush=True)

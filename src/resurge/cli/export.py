@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import dataclasses
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -80,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
             form=form,
             force=options.force,
             overwrite=options.overwrite,
-            say=lambda line: print(f"resurge: {line} …", file=sys.stderr),
+            say=lambda line: opt.say(f"{line} …"),
         )
     if options.json:
         opt.print_json(certificate)
@@ -96,7 +95,7 @@ def _ended_in_order() -> Iterator[None]:
 
     def end(number: int, frame: object) -> None:
         signal.signal(number, signal.SIG_IGN)  # a second one would end the removing
-        print("resurge: ended by SIGTERM; nothing was written.", file=sys.stderr)
+        opt.say("ended by SIGTERM; nothing was written.")
         raise SystemExit(128 + number)
 
     if threading.current_thread() is not threading.main_thread():  # only there may signals be handled

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -190,6 +191,11 @@ def as_is(value: object) -> str:
     if isinstance(value, (tuple, list)):
         return ",".join(map(as_is, value))
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def say(line: str) -> None:
+    """A line on standard error, as the program says it."""
+    print(f"resurge: {line}", file=sys.stderr, flush=True)
 
 
 def print_json(value: object) -> None:

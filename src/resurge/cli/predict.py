@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
 
     predictor = Predictor(options.run, options.device, options.threads)
     for note in predictor.notes:
-        _say(note)
+        opt.say(note)
     task = get_task(predictor.task)
     opt.require_taken(options, options.run, task.name, PARTICULAR, task.predict_options)
     if task.maps_out and options.out and Path(options.out).suffix in (".json", ".csv"):
@@ -74,19 +73,15 @@ def run(options: argparse.Namespace) -> int:
                 opened[path] = open_image(path)
             except UnreadableImage as error:
                 listing.skip(path, str(error))
-                _say(f"skipped {error}")
+                opt.say(f"skipped {error}")
         results = predictor.predict(list(opened.values()), score=score, views=tta)
         for (path, image), result in zip(opened.items(), results, strict=True):
             listing.add(path, image, result, beside.write(path, image, result))
     beside.finish()
     listing.finish()
     if listing.skipped:
-        _say(f"{len(listing.skipped)} of {len(files)} files skipped.")
+        opt.say(f"{len(listing.skipped)} of {len(files)} files skipped.")
     return 1 if listing.skipped else 0
-
-
-def _say(line: str) -> None:
-    print(f"resurge: {line}", file=sys.stderr)
 
 
 def _style(options: argparse.Namespace, file: str | None) -> str:
@@ -132,6 +127,6 @@ def _find_files(places: Sequence[str]) -> list[Path]:
             raise UserError(f"{place} has no images in it. Expected files such as {place / '1.jpg'}.")
         if others:
             count, first = ("1 file", "") if len(others) == 1 else (f"{len(others)} files", " the first is")
-            _say(f"passed over {count} without an image's ending in {place},{first} {others[0]}.")
+            opt.say(f"passed over {count} without an image's ending in {place},{first} {others[0]}.")
         found.update(dict.fromkeys(place / image for image in images))
     return list(found)

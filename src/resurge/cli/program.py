@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Protocol
 
-from resurge.cli.options import Parser
+from resurge.cli.options import Parser, say
 from resurge.errors import UserError, suggest
 
 
@@ -66,7 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the `resurge` command line on `argv` (without the program's name) and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
-    _let_any_name_through()
+    for stream in (sys.stdout, sys.stderr):
+        # A file's name may hold bytes that are no UTF-8, a terminal may know ASCII only; neither may end a long job.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = _dispatch(arguments)
         if sys.stdout is not None:  # it is None where the caller has closed it
@@ -75,14 +78,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as exit_:  # how argparse ends --help
         return exit_.code if isinstance(exit_.code, int) else 0
     except BrokenPipeError:
-        _give_up_stdout()
+        # Python flushes stdout when it exits; onto a closed pipe that would print a second complaint.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # what a shell reports for a program that SIGPIPE ended
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
         message, code = _ending(error, debug)
         with contextlib.suppress(BrokenPipeError):
-            print(f"resurge: {message}", file=sys.stderr, flush=True)
+            say(message)
         return code
 
 
@@ -132,16 +137,3 @@ def _refused(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{about}{error.strerror}. Free some space, or write to another disk."
     return f"{about}{error.strerror}. Check that the path is right and that you may use it."
-
-
-def _let_any_name_through() -> None:
-    # A file's name may hold bytes that are no UTF-8, and a terminal may know ASCII only; neither may end a long job.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _give_up_stdout() -> None:
-    # Python flushes stdout when it exits; onto a closed pipe that would print a second complaint.
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from resurge.arch.backbone import backbone_of
+from resurge.data.records import AnnotatedSplit
 from resurge.explain.cost import cost
 from resurge.explain.diagram import Diagrams
 from resurge.files import Json, atomic_write_text
@@ -15,7 +15,7 @@ from resurge.tasks.task import Network
 from resurge.tasks.tta import TTA
 
 
-def explain_run(run: Run, evaluation: Json, split: Any) -> None:
+def explain_run(run: Run, evaluation: Json, split: AnnotatedSplit) -> None:
     """Write `explain/` of a run: diagrams, cost, and pictures of images of `split`.
 
     The entries of `evaluation` that name images get the paths of their pictures.

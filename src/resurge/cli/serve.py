@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resurge import config
-from resurge.cli.options import COUNT, Parser, add, add_device, given, value, whole_number
+from resurge.cli.options import COUNT, Parser, add, add_device, given, say, value, whole_number
 from resurge.errors import UserError
 from resurge.model_json import read_model_json
 from resurge.tasks.table import DEFAULT, get_task
@@ -81,11 +80,7 @@ def run(options: argparse.Namespace) -> int:
         host, port = listener.getsockname()[:2]
         local = is_local(listener)
         if not local and token is None:
-            print(
-                f"resurge: warning: everybody who can reach {host} can use this server. Give --token-file, or "
-                "--host 127.0.0.1.",
-                file=sys.stderr,
-            )
+            say(f"warning: everybody who can reach {host} can use this server. Give --token-file, or --host 127.0.0.1.")
         # reached from elsewhere it has names that are not known here; those that are given are the ones then
         names = {name.lower() for name in options.allow_host}
         shown = f"[{host}]" if ":" in host else host  # as a Host header has it, too
@@ -97,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
     if service.working:  # its thread cannot be stopped, and Python would wait for it
         if service.loading:  # nothing was accepted yet, so that nothing is missing
             os._exit(0)
-        print("resurge: the model did not come back; its process ends without it.", file=sys.stderr, flush=True)
+        say("the model did not come back; its process ends without it.")
         os._exit(1)
     return 0
 

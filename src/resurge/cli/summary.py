@@ -56,10 +56,6 @@ class Summary:
         return not self.task.fixed_cost
 
     @property
-    def classifies(self) -> bool:
-        return self.task.in_catalog
-
-    @property
     def parameters(self) -> int:
         """Of the whole network."""
         return int(self.run["parameters"]["total"]) if self.run else self.costs.total.parameters
@@ -127,7 +123,7 @@ class Summary:
     def draw(self, path: Path) -> list[Path]:
         """Draw the network into `path` (.svg or .png) and the blocks of each stage beside it: `NAME_stage1.svg` …"""
         channels, height, width = self.costs.input
-        classes = self.costs.rows[-1].shape[0] if self.classifies else None
+        classes = self.costs.rows[-1].shape[0] if self.task.in_catalog else None
         beside = [path.with_name(f"{path.stem}_stage{i + 1}{path.suffix}") for i in range(len(self.spec.depths))]
         drawn = Diagrams(self.spec, (height, width), channels, self.output_stride).all(classes)
         return [scene.save(file) for scene, file in zip(drawn, [path, *beside], strict=True)]
@@ -184,7 +180,7 @@ def compare(summaries: Sequence[Summary]) -> str:
         values = [_choice(getattr(summary.spec, field.name), brief=True) for summary in summaries]
         if len(set(values)) > 1:
             rows.append([field.name, *values])
-    if not all(summary.classifies for summary in summaries):
+    if not all(summary.task.in_catalog for summary in summaries):
         add("task", lambda s: s.task.name)
         add("head", lambda s: str(s.run["head"]) if s.run else s.task.heads[0])
     add("input", lambda s: " x ".join(map(str, s.costs.input)))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from resurge import processes
 from resurge import recipe as recipes
-from resurge.cli.options import Parser, add, as_is, as_options, metavar
+from resurge.cli.options import Parser, add, as_is, as_options, metavar, say
 from resurge.config import FieldInfo, fields, paths, read_assignment
 from resurge.errors import OtherProcessFailed, TrainingDiverged, TrainingInterrupted, UserError, suggest
 from resurge.recipe import Recipe
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
         if not processes.reports(error):
             _fall_silent()
         if isinstance(error, (TrainingInterrupted, TrainingDiverged, OtherProcessFailed)):
-            print(f"resurge: {error}", file=sys.stderr)
+            say(str(error))
             return error.exit_code
         raise
 
