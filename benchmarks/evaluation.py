@@ -24,7 +24,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from side_by_side import RATIO_HEAD, Rows, machine, race, ratio_cells
 
-from resurge.tasks.detect.metrics import FIGURES, AveragePrecision, encode_masks
+from resurge.tasks.detect.metrics import AveragePrecision, encode_masks
+from resurge.tasks.detect.report import FIGURES
 
 SIZE = (240, 320)
 RESULT = Path(__file__).parent / "results" / "evaluation.json"
@@ -72,7 +73,7 @@ def ours(scenes: list[Scene], kind: str, classes: int) -> list[float]:
     for image, truth, found in scenes:
         scores.add(image, SIZE, truth, found)
     result = scores.compute()[kind]
-    return [-1.0 if result[name] is None else result[name] for name in FIGURES]
+    return [-1.0 if result[name] is None else result[name] for name, *_ in FIGURES]
 
 
 def reference(scenes: list[Scene], kind: str, classes: int) -> list[float]:

@@ -29,8 +29,10 @@ from torchvision.models.detection import fasterrcnn_resnet50_fpn, maskrcnn_resne
 from torchvision.models.segmentation import deeplabv3_resnet50
 
 import resurge
+from resurge.tasks.detect.predict import found_in
 from resurge.tasks.detect.settings import Detector
 from resurge.tasks.segment.settings import Segmenter
+from resurge.tasks.table import get_task
 
 CLASSES = 20
 MODES = ("train", "test")
@@ -98,7 +100,11 @@ def our_step(model: nn.Module, head: str, mode: str, images: Tensor, targets: An
     @torch.inference_mode()
     def test() -> Any:
         x = normalised(images, layout)
-        return model(x) if head == "deeplabv3" else model.postprocess(model(x, sizes), sizes, sizes)
+        if head == "deeplabv3":
+            return model(x)
+        outputs = get_task("instances").outputs(model, x, torch.tensor(sizes, device=x.device))
+        arrays = {name: values.cpu().numpy() for name, values in outputs.items()}
+        return [found_in(arrays, row, size, size) for row, size in enumerate(sizes)]
 
     return train if mode == "train" else test
 

@@ -38,7 +38,7 @@ from resurge.optimize.rewrite import rewrite
 from resurge.runs import load_run, save_run_model
 from resurge.tasks.detect.model import ExportedDetector
 from resurge.tasks.detect.ops import pooled
-from resurge.tasks.detect.outputs import Suppression, batched, found_in
+from resurge.tasks.detect.predict import Suppression, batched, found_in
 
 for name in ("onnx", "onnxscript", "onnxruntime", "openvino"):
     pytest.importorskip(name)

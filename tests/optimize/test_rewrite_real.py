@@ -15,8 +15,9 @@ from torch.nn import functional as F
 import resurge
 from resurge.data.formats.digits import digit_splits
 from resurge.optimize.rewrite import ALWAYS, PASSES, certify, rewrite
-from resurge.tasks.detect.head_outputs import diagonal_boxes, smooth_outputs
+from resurge.tasks.detect.pyramid import diagonal_boxes
 from resurge.tasks.detect.settings import Detector
+from resurge.tasks.running import smooth_outputs
 
 EXACT = 1e-11  # of the largest value of an output, in double precision
 CLASSIFIERS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -10,8 +11,8 @@ from resurge.arch.backbone import Backbone
 from resurge.arch.surgery import NORMS, convert_norm
 from resurge.arch.zoo import get_spec
 from resurge.errors import UserError
-from resurge.tasks.detect.boxes import postprocess
 from resurge.tasks.detect.model import DetectionModel
+from resurge.tasks.detect.predict import found_in
 from resurge.tasks.detect.pyramid import image_sizes, pick_levels
 from resurge.tasks.detect.settings import Detector
 from resurge.tasks.table import build_task_model
@@ -83,9 +84,6 @@ def test_no_proposals_at_all(head, objects):
     assert [len(one["boxes"]) for one in found] == [0, 0]
     if "mask" in head:
         assert found[0]["masks"].shape == (0, 1, 8, 8)
-        pasted = model.postprocess(found, [(64, 80)] * 2, [(30, 40)] * 2)
-        assert pasted[0]["masks"].shape == (0, 30, 40)
-        assert pasted[0]["masks"].dtype == torch.bool
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -208,10 +206,12 @@ def test_dilated_backbones():
 
 
 def test_detections_in_the_original_image():
-    found = [{"boxes": torch.tensor([[10.0, 20, 30, 40], [0, 0, 64, 48]]), "scores": torch.ones(2)}]
-    result = postprocess(found, [(48, 64)], [(96, 192)])[0]
-    assert result["boxes"].tolist() == [[30, 40, 90, 80], [0, 0, 192, 96]]
-    assert found[0]["boxes"][0].tolist() == [10, 20, 30, 40]
+    boxes = np.array([[[0, 0, 64, 48], [10.0, 20, 30, 40], [0, 0, 0, 0]]])
+    outputs = {"boxes": boxes, "scores": np.array([[0.5, 0.9, 0]]), "labels": np.array([[1, 2, -1]])}
+    found = found_in(outputs, 0, (48, 64), (96, 192))
+    assert found.boxes.tolist() == [[30, 40, 90, 80], [0, 0, 192, 96]]
+    assert found.labels.tolist() == [2, 1]
+    assert boxes[0, 1].tolist() == [10, 20, 30, 40]
 
 
 def test_messages():

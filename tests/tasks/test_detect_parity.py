@@ -16,7 +16,7 @@ from resurge.arch.backbone import Backbone
 from resurge.arch.surgery import convert_norm
 from resurge.arch.zoo import get_spec
 from resurge.tasks.detect.model import DetectionModel
-from resurge.tasks.detect.outputs import pasted
+from resurge.tasks.detect.predict import found_in, pasted
 from resurge.tasks.detect.settings import Detector
 from resurge.weights.checkpoint import export_weights, load_weights
 
@@ -71,8 +71,15 @@ def ours_of(name: str, reference: nn.Module, settings: Detector | None = None):
 def found_by(model, reference: nn.Module) -> list[dict[str, Tensor]]:
     images = photos()
     batch, _ = reference.transform(images)
-    found = model(batch.tensors, batch.image_sizes)
-    return model.postprocess(found, batch.image_sizes, [image.shape[-2:] for image in images])
+    outputs = model.detect(batch.tensors, torch.tensor(batch.image_sizes))._asdict()
+    arrays = {name: values.numpy() for name, values in outputs.items() if values is not None}
+    results = []
+    for row, image in enumerate(images):
+        found = found_in(arrays, row, batch.image_sizes[row], tuple(image.shape[-2:]))
+        tensors = {name: torch.from_numpy(getattr(found, name)) for name in ("boxes", "scores", "labels")}
+        masks = found.decoded()
+        results.append(tensors if masks is None else tensors | {"masks": torch.from_numpy(np.stack(list(masks)))})
+    return results
 
 
 def agree(ours: list[dict[str, Tensor]], theirs: list[dict[str, Tensor]]) -> bool:
@@ -80,9 +87,9 @@ def agree(ours: list[dict[str, Tensor]], theirs: list[dict[str, Tensor]]) -> boo
     for a, b in zip(ours, theirs, strict=True):
         if not torch.equal(a["labels"] + 1, b["labels"]):
             return False
-        if not torch.allclose(a["boxes"], b["boxes"], atol=1e-3, rtol=1e-5):
+        if not torch.allclose(a["boxes"], b["boxes"].double(), atol=1e-3, rtol=1e-5):
             return False
-        if not torch.allclose(a["scores"], b["scores"], atol=1e-5):
+        if not torch.allclose(a["scores"], b["scores"].double(), atol=1e-5):
             return False
         if ("masks" in b) and ((b["masks"][:, 0] >= 0.5) != a["masks"]).float().mean() > 1e-4:
             return False

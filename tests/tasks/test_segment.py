@@ -16,9 +16,10 @@ from resurge.arch.backbone import Backbone
 from resurge.arch.layers import BatchNorm2d
 from resurge.arch.surgery import SyncBatchNorm, convert_norm
 from resurge.arch.zoo import get_spec
+from resurge.data.splits import IGNORE
 from resurge.errors import UserError
 from resurge.tasks.segment.heads.deeplabv3 import atrous_rates
-from resurge.tasks.segment.model import IGNORE, SegmentationModel, pixel_cross_entropy
+from resurge.tasks.segment.model import SegmentationModel, pixel_cross_entropy
 from resurge.tasks.table import TASKS
 
 ALL_HEADS = TASKS["segment"].heads

@@ -9,15 +9,15 @@ from typing import Any
 
 from resurge.recipe import Recipe
 from resurge.tasks.classify.loss import Classification
-from resurge.tasks.detect.loss import Detection
+from resurge.tasks.objective import SceneObjective
 from resurge.tasks.segment.loss import Segmentation
 from resurge.train.train import train
 
-OBJECTIVES = {"classify": Classification, "segment": Segmentation, "detect": Detection, "instances": Detection}
+OBJECTIVES = {"classify": Classification, "segment": Segmentation}
 
 if __name__ == "__main__":
     recipe = Recipe.from_yaml(Path(sys.argv[2]).read_text())
-    objective: Any = OBJECTIVES[recipe.task]
+    objective: Any = OBJECTIVES.get(recipe.task, SceneObjective)
     losses = objective.losses
     seen = 0
 

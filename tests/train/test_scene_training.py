@@ -19,7 +19,7 @@ from tiny_scenes import SIDE, write_coco, write_pairs
 from resurge.errors import TrainingDiverged, UserError
 from resurge.recipe import Recipe, list_recipes, load_recipe, recipe_text
 from resurge.runs import load_run
-from resurge.tasks.detect.loss import Detection
+from resurge.tasks.objective import SceneObjective
 from resurge.tasks.table import TASKS
 from resurge.train.train import build_model, train
 
@@ -113,13 +113,13 @@ def test_killed_in_mid_epoch_resumes_to_the_same_bits(task: str, coco: Path, pai
 def test_a_term_of_the_loss_that_is_not_a_number_is_named(
     coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    losses = Detection.losses
+    losses = SceneObjective.losses
 
     def poisoned(self, net, batch):
         terms, sums = losses(self, net, batch)
         return terms | {"loss_box": terms["loss_box"] * float("nan")}, sums
 
-    monkeypatch.setattr(Detection, "losses", poisoned)
+    monkeypatch.setattr(SceneObjective, "losses", poisoned)
     with pytest.raises(TrainingDiverged, match="its term loss_box"):
         train(small("detect", coco), tmp_path, quiet=True)
 

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from resurge.data.splits import DataBundle, Split
+    from resurge.data.loading import SomeSplit
+    from resurge.data.splits import DataBundle
     from resurge.recipe import Recipe
-    from resurge.tasks.classify.metrics import LabelledImages
+    from resurge.tasks.evaluation import PreparedImages
     from resurge.tasks.objective import Objective
 
 
@@ -31,10 +32,13 @@ class Rotation(Classify):
     # the labels of the data mean nothing here
     idle = (*Classify.idle, "optimization.balanced_sampling", "regularization.class_weights")
 
-    def prepared(self, split: Split, preprocessing: Callable[[Image.Image], Tensor]) -> LabelledImages:
+    def label(self, split: SomeSplit, index: int) -> int:
+        return index % 4
+
+    def prepared(self, split: SomeSplit, preprocessing: Callable[[Image.Image], Tensor]) -> PreparedImages:
         from resurge_rotation.training import TurnedImages
 
-        return TurnedImages(split, preprocessing)
+        return TurnedImages(split, preprocessing, self.about)
 
     def objective(self, recipe: Recipe, bundle: DataBundle) -> Objective:
         from resurge_rotation.training import RotationTraining

@@ -8,18 +8,15 @@ from torch.utils.data import Dataset
 from resurge.data.seeding import mix
 from resurge.data.splits import Split
 from resurge.tasks.classify.loss import Classification
-from resurge.tasks.classify.metrics import LabelledImages
+from resurge.tasks.evaluation import PreparedImages
 
 
-class TurnedImages(LabelledImages):
-    """((C, H, W) turned by index quarters, index modulo 4, index)."""
-
-    def label(self, index: int) -> int:
-        return index % 4
+class TurnedImages(PreparedImages):
+    """((C, H, W) turned by as many quarters as its label says, label, index)."""
 
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, object, int]:
         image, label, index = super().__getitem__(key)
-        return rot90(image, self.label(index), (1, 2)), label, index
+        return rot90(image, label, (1, 2)), label, index
 
 
 class TurnedSamples(Dataset[tuple[Tensor, int]]):

@@ -176,7 +176,7 @@ def _measurable(word: str, meta: Mapping[str, object]) -> str:
         UserError: it is not measured here.
     """
     task = str(meta.get("task", next(iter(TASKS))))
-    if not get_task(task).fixed_cost:
+    if get_task(task).takes_sizes:
         raise UserError(
             f"{word} is of the task {task}. Classifiers and segmenters are measured here: how long a detector takes "
             "depends on what it finds."

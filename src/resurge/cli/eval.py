@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
         opt.print_json(scores)
     else:
         about = f"{scores['count']:,} images in {len(classes)} classes: {which}"
-        print("\n".join([name, about, "", *task.score_lines(scores, classes)]))
+        print("\n".join([name, about, "", *task.report.lines(scores, classes)]))
     return 0
 
 

@@ -54,15 +54,15 @@ def run(options: argparse.Namespace) -> int:
         opt.say(note)
     task = get_task(predictor.task)
     opt.require_taken(options, options.run, task.name, PARTICULAR, task.predict_options)
-    if task.maps_out and options.out and Path(options.out).suffix in (".json", ".csv"):
+    if task.label_maps and options.out and Path(options.out).suffix in (".json", ".csv"):
         raise UserError(
             f"--out {options.out}: {predictor.folder} is a {task.noun}, and --out is the folder its label maps are "
             "written to. Give a folder, and send --json or --csv to a file with > FILE."
         )
     if options.max_size is not None:
         predictor.preprocessing = task.adjust(predictor.preprocessing, {"max_size": options.max_size})
-    beside = ImageFiles(predictor, options, options.out if task.maps_out else None)
-    file = None if task.maps_out else options.out
+    beside = ImageFiles(predictor, options, options.out if task.label_maps else None)
+    file = None if task.label_maps else options.out
     listing = Listing(_style(options, file), file, task, predictor.classes, options.top)
     score, tta = task.shown_score if options.score is None else options.score, opt.tta_of(options, predictor.views)
     batch = options.batch_size or task.predict_batch

@@ -30,9 +30,9 @@ def explain_run(run: Run, evaluation: Json, split: AnnotatedSplit) -> None:
     diagrams = Diagrams(run.spec, size, seen.channels, backbone.output_stride)
     for stage, scene in enumerate(diagrams.all(len(run.classes) if task.one_size else None)):
         scene.save(folder / (f"block_{stage}.svg" if stage else "network.svg"))
-    costs = cost(run.model if task.fixed_cost else backbone, size)
+    costs = cost(backbone if task.takes_sizes else run.model, size)
     whole = sum(parameter.numel() for parameter in run.model.parameters())
-    plain = costs.to_json(backbone_of=None if task.fixed_cost else whole)
+    plain = costs.to_json(backbone_of=whole if task.takes_sizes else None)
     atomic_write_text(folder / "cost.json", json.dumps(plain, indent=1) + "\n")
     told = evaluation.get("inference")
     tta = TTA.of_recipe(run.recipe) if told is None else TTA.of_json(told)

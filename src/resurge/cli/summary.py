@@ -53,7 +53,7 @@ class Summary:
     @property
     def of_backbone(self) -> bool:
         """Whether the costs leave out pyramid and heads."""
-        return not self.task.fixed_cost
+        return self.task.takes_sizes
 
     @property
     def parameters(self) -> int:
@@ -157,7 +157,7 @@ def _examine_run(place: Path, options: argparse.Namespace) -> Summary:
     parts = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
     parts = {name: own for name, own in parts.items() if own}
     backbone = backbone_of(network)
-    costs = cost(network if task.fixed_cost else backbone, (side, side))
+    costs = cost(backbone if task.takes_sizes else network, (side, side))
     entry = entries().get(canonical_name(spec) or "") if task.in_catalog else None
     run = {
         "task": task.name,

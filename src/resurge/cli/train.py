@@ -16,7 +16,7 @@ from resurge.cli.options import Parser, add, as_is, as_options, metavar, say
 from resurge.config import FieldInfo, fields, paths, read_assignment
 from resurge.errors import OtherProcessFailed, TrainingDiverged, TrainingInterrupted, UserError, suggest
 from resurge.recipe import Recipe
-from resurge.tasks.metric_names import NAMES, percent_text
+from resurge.tasks.report import NAMES, percent_text
 from resurge.tasks.table import DEFAULT
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ import numpy as np
 from resurge.export.fidelity import largest_difference
 from resurge.export.fidelity_objects import ObjectComparison
 from resurge.files import Json
-from resurge.tasks.detect.outputs import Suppression, found_in
-from resurge.tasks.detect.predict import Found
+from resurge.tasks.detect.predict import Found, Suppression, found_in
 
 # What is let pass is arithmetic whose order may differ: of a logit as a share of the largest one, of a probability or
 # score as it is, of a box as a share of the image's longer side.

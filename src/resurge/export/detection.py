@@ -27,7 +27,7 @@ from resurge.infer.engines.engine import INPUT, SIZES
 from resurge.infer.engines.live import Live
 from resurge.runs import Run
 from resurge.tasks.detect.model import DetectionModel, ExportedDetector
-from resurge.tasks.detect.outputs import Suppression
+from resurge.tasks.detect.predict import Suppression
 from resurge.tasks.table import get_task
 
 IMAGES = 50
@@ -43,7 +43,7 @@ def require_possible(run: Run, raw: bool) -> None:
         raise UserError(
             f"{run.folder} is of the task {run.task}; only a detector has candidates to put out raw. Leave out --raw."
         )
-    if raw and not task.raw:
+    if raw and task.masks:
         raise UserError(
             f"{run.folder} is of the task instances: its masks are made for the objects that are kept, so that there "
             "are none before that. Leave out --raw."

@@ -83,7 +83,7 @@ def export(
 
 def _require_possible(run: Run, settings: ExportSettings) -> None:
     finders.require_possible(run, settings.raw)
-    if settings.decide and not get_task(run.task).decides:
+    if settings.decide and not get_task(run.task).label_maps:
         raise UserError(f"{run.folder} is of the task {run.task}; only a segmenter puts out a class for every pixel.")
 
 

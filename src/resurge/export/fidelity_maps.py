@@ -22,7 +22,7 @@ from resurge.export.fidelity import Comparison, Run, decisions, points_lost
 from resurge.export.quantize import CALIBRATION, Ask, Trial
 from resurge.files import Json
 from resurge.infer.engines.engine import INPUT
-from resurge.tasks.segment.metrics import confusion_matrix, scores_of
+from resurge.tasks.segment.metrics import confusion_matrix, map_scores
 from resurge.tasks.segment.predict import enlarged_classes
 
 Size = tuple[int, int]  # height, width
@@ -126,7 +126,7 @@ class MapComparison(Comparison):
         """Mean intersection over union (0..1) before and after; None where no pixel's class is known."""
         if not self.labelled:
             return None
-        old, new = (scores_of(matrix)["miou"] or 0.0 for matrix in self._confusion)
+        old, new = (map_scores(matrix, ())["miou"] or 0.0 for matrix in self._confusion)
         return old, new
 
     @property
@@ -156,6 +156,7 @@ def confusion(outputs: dict[str, np.ndarray], scene: Scene, classes: int) -> np.
         height, width = scene.size
         image = Image.fromarray(outputs["classes"][0].astype(np.uint8))
         told = np.asarray(image.resize((width, height), Image.Resampling.NEAREST))
+    assert scene.truth is not None
     return confusion_matrix(told, scene.truth, classes, IGNORE)
 
 

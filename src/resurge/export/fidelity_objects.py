@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
+from resurge.data.regions import Rle
 from resurge.errors import UserError
 from resurge.export.calibration import Pictures
 from resurge.export.fidelity import points_lost
 from resurge.tasks.detect.metrics import AveragePrecision, encode_masks
-from resurge.tasks.detect.outputs import Size, batched, found_in, overlaps
-from resurge.tasks.detect.predict import Found
+from resurge.tasks.detect.predict import Found, batched, found_in, overlaps
+from resurge.tasks.result import Size
 
 Run = Callable[[np.ndarray, np.ndarray], Mapping[str, np.ndarray]]
-"""images (N, C, H, W) and sizes (N, 2) -> objects, as `resurge.tasks.detect.outputs` describes them."""
+"""images (N, C, H, W) and sizes (N, 2) -> objects, as `resurge.tasks.detect.predict` describes them."""
 
 SURE = 0.3  # the score from which an object counts
 SAME = 0.9  # overlap of the boxes of what is one object
@@ -217,7 +218,7 @@ def same(ours: Found, theirs: Found, counted: np.ndarray) -> list[tuple[int, int
     return pairs
 
 
-def _mask_overlap(ours: dict[str, Any], theirs: dict[str, Any]) -> float:
+def _mask_overlap(ours: Rle, theirs: Rle) -> float:
     from faster_coco_eval.core import mask as run_lengths
 
     if not run_lengths.area(ours) and not run_lengths.area(theirs):

@@ -38,7 +38,7 @@ from resurge.optimize.passes.fusing import fuse_convolutions
 from resurge.optimize.passes.grouping import groups_of
 from resurge.optimize.passes.squeezing import early_squeeze
 from resurge.optimize.passes.tidying import tidy
-from resurge.tasks.detect.head_outputs import smooth_outputs
+from resurge.tasks.running import smooth_outputs
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def certify(before: nn.Module, after: nn.Module, images: Tensor, *, batch_size: 
     """Compare two forms of a model on images (N, C, H, W), a few at a time.
 
     Of a detector what all its heads put out is compared, since which boxes are kept is a matter of thresholds; see
-    `resurge.tasks.detect.head_outputs`.
+    `resurge.tasks.running.smooth_outputs`.
 
     Raises:
         UserError: there are no images, or the forms put out different shapes.

@@ -41,7 +41,7 @@ def write_report(run_dir: str | Path) -> Path:
 
 def _render(run: RunFiles) -> str:
     """The HTML of the page."""
-    report = _task_of(run).report()
+    report = _task_of(run).report
     templates = _templates()
     bodies = [
         (each.anchor, each.title, Markup(templates.get_template(each.template).render(context)))

@@ -214,7 +214,7 @@ class Service:
                         self._decoding -= 1
                     result = await self._batcher.predict(image, options.score)
                     parts = (index, upload.name, image.size, result, predictor.classes, options)
-                    quick = get_task(predictor.task).quick  # masks and label maps take long to encode
+                    quick = get_task(predictor.task).annotation == "labels"  # masks and label maps take long to encode
                     return entry(*parts) if quick else await self.in_thread(entry, *parts)
         except ServeError as error:
             return error

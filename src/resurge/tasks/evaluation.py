@@ -6,14 +6,16 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from resurge.data.loading import SomeSplit
+from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
 from resurge.errors import UserError
-from resurge.files import atomic_write_text
+from resurge.files import Json, atomic_write_text
 from resurge.tasks.running import autocast, evaluating, pick_device
 from resurge.tasks.tta import TTA
 
@@ -22,9 +24,12 @@ if TYPE_CHECKING:
 
     from resurge.tasks.task import Task
 
+Seen = Preprocessing | ScenePreprocessing
+Batch: TypeAlias = Any
+"""A batch of a task: a tuple, or a named tuple, that begins with the images (N, C, H, W)."""
+
 BatchT = TypeVar("BatchT", contravariant=True)
-SplitT = TypeVar("SplitT", contravariant=True)
-ImagesT = TypeVar("ImagesT", bound="Images")
+SplitT = TypeVar("SplitT", bound=SomeSplit, contravariant=True)
 
 Reduce = Callable[[Tensor], Tensor]
 """Sums a tensor over the processes."""
@@ -32,20 +37,14 @@ Gather = Callable[[Any], list[Any]]
 """Brings an object of each process to all of them."""
 
 
-class Images(Protocol):
-    """A split of a data set."""
-
-    def __len__(self) -> int: ...
-
-    def read(self, index: int) -> Image.Image: ...
-
-
-class PreparedImages(Dataset[tuple[Tensor, object, int]], Generic[ImagesT]):
+class PreparedImages(Dataset[tuple[Tensor, object, int]]):
     """Images of a split as a network sees them in evaluation: (tensor (C, h, w), what `about` says, index)."""
 
-    def __init__(self, split: ImagesT, preprocessing: Callable[[Image.Image], Tensor]) -> None:
-        self.split = split
-        self.preprocessing = preprocessing
+    def __init__(
+        self, split: SomeSplit, preprocessing: Callable[[Image.Image], Tensor],
+        about: Callable[[SomeSplit, Image.Image, int], object],
+    ) -> None:  # fmt: skip
+        self.split, self.preprocessing, self.about = split, preprocessing, about
 
     def __len__(self) -> int:
         return len(self.split)
@@ -53,52 +52,61 @@ class PreparedImages(Dataset[tuple[Tensor, object, int]], Generic[ImagesT]):
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, object, int]:
         index = key[1] if isinstance(key, tuple) else key  # (epoch, index), as samplers of a training ask
         image = self.split.read(index)
-        return self.preprocessing(image), self.about(image, index), index
-
-    def about(self, image: Image.Image, index: int) -> object:
-        """What a batch holds of an image beside its tensor."""
-        raise NotImplementedError
+        return self.preprocessing(image), self.about(self.split, image, index), index
 
 
 class Scores(ABC, Generic[BatchT, SplitT]):
-    """Predicts batches and collects what their scores are computed from.
+    """Predicts batches and collects what their scores are computed from."""
 
-    The first field of a batch is its images (N, C, H, W), which are on the device of the model.
-    """
+    needs: ClassVar[tuple[type, str]]  # the class of the splits that can be scored on; what their images have, in words
+
+    def __init__(self, task: Task, classes: Sequence[str]) -> None:
+        self.task, self.classes = task, tuple(classes)
+        self.reset()
 
     @abstractmethod
     def reset(self, device: torch.device | None = None) -> None:
         """Forget all predictions. device: where the model is."""
 
-    @abstractmethod
-    def check(self, model: nn.Module, split: object) -> None:
-        """See that a model can be scored on a split.
+    def check(self, model: nn.Module, split: SomeSplit) -> None:
+        """Raises UserError when a model cannot be scored on a split."""
+        kind, what = self.needs
+        if not isinstance(split, kind):
+            raise UserError(f"the task {self.task.name} needs images with {what}.")
+        self.check_classes(getattr(model, "num_classes", len(self.classes)))
 
-        Raises:
-            UserError: it cannot.
-        """
+    def check_classes(self, known: int) -> None:
+        """Raises UserError when the model has another number of classes than the data."""
+        if known != len(self.classes):
+            raise UserError(f"the model tells {known} classes apart, but the data has {len(self.classes)}.")
 
     @abstractmethod
     def update(self, model: nn.Module, batch: BatchT, split: SplitT) -> None:
-        """Predict a batch of images of the split and take in the result.
+        """Predict a batch of images of the split, which are on the model's device, and take in the result.
 
         Raises:
             UserError: the model has another number of classes, or an image or its truth cannot be read.
         """
 
     @abstractmethod
-    def compute(self) -> dict[str, Any]:
-        """All scores, as plain data."""
+    def compute(self) -> Json:
+        """All scores."""
 
     @abstractmethod
     def validated(self, reduce: Reduce, gather: Gather) -> dict[str, float]:
         """The metrics of all processes together, `count` and, where there is one, `loss`; empty without images."""
 
 
+def named(split: SomeSplit, index: int) -> Json:
+    """How an evaluation names an image of a split."""
+    path = split.path(index)
+    return {"id": split.id(index), "index": index, "path": None if path is None else str(path)}
+
+
 def evaluate(
     task: Task,
     model: nn.Module,
-    split: Images,
+    split: SomeSplit,
     preprocessing: Callable[[Image.Image], Tensor],
     classes: Sequence[str],
     *,
@@ -109,16 +117,15 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     tta: TTA = TTA(),
     examples: int | None = None,
-) -> dict[str, Any]:
-    """Score a model on a split; plain data, see the scores of the task for what it holds.
+) -> Json:
+    """Score a model on a split; see the scores of the task for what the result holds.
 
     Args:
-        batch_size: images at a time; None for the task's usual number.
+        batch_size: None for the task's usual number.
         precision: fp32, bf16 or fp16.
         workers: processes that read images.
         progress: called as `progress(done, total)` after every batch.
-        tta: test-time augmentation, of segmenters.
-        examples: images of each kind that are named to be looked at; None for the task's usual number.
+        tta, examples: see `Task.scores`.
 
     Raises:
         UserError: there are no images, the model has other classes, an image or its truth cannot be read, or there is
@@ -149,7 +156,7 @@ def evaluate(
     return scores.compute()
 
 
-def write_evaluation(folder: str | Path, evaluation: dict[str, Any]) -> Path:
+def write_evaluation(folder: str | Path, evaluation: Json) -> Path:
     """Write `evaluation.json` into a run directory; returns its path."""
     path = Path(folder) / "evaluation.json"
     atomic_write_text(path, json.dumps(evaluation, indent=1, ensure_ascii=False) + "\n")

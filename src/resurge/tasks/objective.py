@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from resurge.data.splits import DataBundle
+from resurge.data.loading import SceneBatch, SceneDataset, SomeSplit
+from resurge.data.preprocessing import ScenePreprocessing, default_scene_preprocessing
+from resurge.data.splits import AnySplit, DataBundle, Split
 from resurge.errors import UserError
-from resurge.tasks.evaluation import Gather, Reduce, Scores, evaluate
-from resurge.tasks.tta import TTA
+from resurge.tasks.evaluation import Batch, Gather, Reduce, Seen
 
 if TYPE_CHECKING:
     from resurge.recipe import Recipe
@@ -26,87 +29,81 @@ class Objective(ABC):
 
     Attributes:
         preprocessing: (of the training, of the evaluation).
+        scores: what a validation collects.
     """
 
-    preprocessing: tuple[Any, Any]
-
-    def __init__(self, task: Task, recipe: Recipe, bundle: DataBundle) -> None:
+    def __init__(
+        self, task: Task, recipe: Recipe, bundle: DataBundle[AnySplit], preprocessing: tuple[Seen, Seen]
+    ) -> None:
         """Raises UserError for a field of the recipe that does not fit the data."""
-        self.task, self.recipe, self.classes = task, recipe, task.classes or bundle.classes
-        self._split: Any = None
-        self._scores: Scores[Any, Any] | None = None
-
-    @property
-    def figures(self) -> tuple[str, ...]:
-        """Names of the metrics of a validation, higher is better; the first decides which weights are kept."""
-        return self.task.metrics
-
-    @property
-    def train_figures(self) -> tuple[str, ...]:
-        """Names of the metrics of the training batches, besides the loss and its terms."""
-        return self.task.train_metrics
+        self.task, self.recipe, self.preprocessing = task, recipe, preprocessing
+        self.classes = task.classes or bundle.classes
+        self.scores = task.scores(self.classes, examples=0)
 
     @abstractmethod
-    def training_data(self, split: Any) -> Dataset[Any]:
+    def training_data(self, split: SomeSplit) -> Dataset[object]:
         """Samples by (epoch, index), each a pure function of it and the seed."""
 
-    def evaluation_data(self, split: Any) -> Dataset[Any]:
-        """Samples as a network sees them in evaluation."""
-        return self.task.prepared(split, self.preprocessing[1])
-
-    @abstractmethod
-    def collate(self, samples: Any) -> Any:
+    def collate(self, samples: Sequence[Any]) -> Batch:
         """A batch of samples of a training or of an evaluation; its first field is its images."""
+        return self.task.collate(samples)
 
-    def augment_batch(self, batch: Any) -> Any:
+    def augment_batch(self, batch: Batch) -> Batch:
         """Random augmentation of a whole batch of a training."""
         return batch
 
     @abstractmethod
-    def losses(self, net: nn.Module, batch: Any) -> tuple[dict[str, Tensor], Sums]:
-        """The terms of the loss by name, whose sum is minimised, and sums over the batch of the `train_figures`."""
-
-    def start_validation(self, split: Any, device: torch.device) -> None:
-        """Forget the last validation; `split` is this process's part of the images."""
-        if self._scores is None or self._split is not split:
-            self._scores = self.task.scores(self.classes, examples=0)
-        self._split = split
-        self._scores.reset(device)
-
-    def validate(self, net: nn.Module, batch: Any) -> None:
-        """Take in one batch of validation."""
-        assert self._scores is not None
-        self._scores.update(net, batch, self._split)
+    def losses(self, net: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], Sums]:
+        """The terms of the loss by name, whose sum is minimised, and sums over the batch of `Task.train_metrics`."""
 
     def validated(self, reduce: Reduce, gather: Gather) -> dict[str, float]:
-        """The metrics over all processes, and `loss` where there is one; empty when nothing was validated.
-
-        `reduce` sums a tensor over the processes, `gather` brings an object of each to all.
-        """
-        return {} if self._scores is None else self._scores.validated(reduce, gather)
-
-    def evaluate(self, net: nn.Module, split: Any, **how: Any) -> dict[str, Any]:
-        """All scores, plain data for evaluation.json, and under `scores` the few for model.json.
-
-        Args:
-            how: as `resurge.tasks.evaluation.evaluate` takes it.
-        """
-        tta = TTA.of_recipe(self.recipe)
-        result = evaluate(self.task, net, split, self.preprocessing[1], self.classes, tta=tta, **how)
-        return result | {"scores": self.task.summary(result)}
+        """The metrics over all processes, and `loss` where there is one; empty when nothing was validated."""
+        return self.scores.validated(reduce, gather)
 
     def parts_to_compile(self, net: nn.Module) -> list[nn.Module]:
         """The modules that `torch.compile` is to work on."""
-        return [net.backbone]  # type: ignore[list-item]
+        return [net.get_submodule("backbone")]
+
+    def class_weights(
+        self, bundle: DataBundle[AnySplit], automatic: Callable[[AnySplit, int], Tensor]
+    ) -> Tensor | None:
+        """The weight of each class in the loss, float32 (K,), as the recipe wants it; `automatic` makes those of
+        `auto` from the training split and the number of classes. Raises UserError when the recipe lists another number.
+        """
+        wanted = self.recipe.regularization.class_weights
+        if wanted == "none":
+            return None
+        if wanted == "auto":
+            return automatic(bundle.train, bundle.num_classes)
+        if len(wanted) != bundle.num_classes:
+            raise UserError(f"class_weights has {len(wanted)} numbers, but the data has {bundle.num_classes} classes.")
+        return torch.tensor(wanted)
 
 
-def given_class_weights(recipe: Recipe, bundle: DataBundle) -> Tensor:
-    """The recipe's own list, (K,).
+class SceneObjective(Objective):
+    """The training of a detector or segmenter; the losses are those of its network."""
 
-    Raises:
-        UserError: it has another number of classes.
-    """
-    wanted = recipe.regularization.class_weights
-    if len(wanted) != bundle.num_classes:
-        raise UserError(f"class_weights has {len(wanted)} numbers, but the data has {bundle.num_classes} classes.")
-    return torch.tensor(wanted)
+    def __init__(self, task: Task, recipe: Recipe, bundle: DataBundle[AnySplit]) -> None:
+        self._training, evaluation = scene_preprocessings(recipe, bundle)
+        super().__init__(task, recipe, bundle, (self._training, evaluation))
+
+    def training_data(self, split: SomeSplit) -> Dataset[object]:
+        assert not isinstance(split, Split)
+        augment, seed = self.recipe.augmentation, self.recipe.seed
+        return SceneDataset(split, self._training, augment, seed, annotation=self.task.annotation)
+
+    def losses(self, net: nn.Module, batch: SceneBatch) -> tuple[dict[str, Tensor], Sums]:
+        return net.losses(batch.images, batch.targets, batch.sizes), {}  # type: ignore[operator]
+
+
+def scene_preprocessings(recipe: Recipe, bundle: DataBundle[AnySplit]) -> tuple[ScenePreprocessing, ScenePreprocessing]:
+    """(Of the training, of the evaluation): the same but for the size."""
+    images = recipe.images
+    size = bundle.default_size if images.size is None else images.size
+    training = default_scene_preprocessing(bundle, size, max_size=images.max_size, interpolation=images.interpolation)
+    if images.mean is not None and images.std is not None:
+        training = replace(training, channels=len(images.mean), mean=images.mean, std=images.std)
+    if images.eval_size is None:
+        return training, training
+    evaluation = default_scene_preprocessing(bundle, images.eval_size, max_size=images.max_size)
+    return training, replace(training, short_side=evaluation.short_side, max_size=evaluation.max_size)

@@ -1,4 +1,4 @@
-"""What a task adds to the report of a run: the scores of its headline, and its sections.
+"""Scores as text, and what a task adds to the report of a run: the scores of its headline, and its sections.
 
 A section reads the files of the run and gives the values of a template in `resurge/report/templates`. In a table a
 `float` is a share in 0..1, which is shown as a bar; all other cells are text. Imports no torch.
@@ -7,16 +7,23 @@ A section reads the files of the run and gives the values of a template in `resu
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from resurge.files import Json
 from resurge.quantities import percent
-from resurge.run_files import RunFiles, items, number
+from resurge.run_files import RunFiles, items, number, section
+from resurge.text_tables import percent as plain_percent
+from resurge.text_tables import table
 
 MANY_CLASSES = 30
 """With more classes there is no confusion matrix, and a table of classes shows the weakest only."""
 SHOWN_CLASSES = 15
+SHOWN_SCENES = 12
 SHOWN_PAIRS = 10
+
+_COLOUR = re.compile(r"#[0-9a-f]{6}")  # nothing else may get into a style
 
 Context = Mapping[str, object]
 Cell = str | float
@@ -24,44 +31,82 @@ Cell = str | float
 
 @dataclass(frozen=True)
 class Tile:
-    """One score of the headline, with lines of explanation below it; the main one is larger."""
+    """One score of the headline; the main one is larger."""
 
     label: str
     value: str
-    notes: Sequence[str] = ()
+    notes: Sequence[str] = ()  # lines of explanation below it
     main: bool = False
 
 
 @dataclass(frozen=True)
 class Section:
-    """One section of the page.
+    """One section of the page."""
 
-    Attributes:
-        anchor: its id in the page.
-        title: its heading.
-        template: the file in `report/templates` that writes it.
-        context: from the files of a run to the values of the template; None where the files it needs are missing.
-    """
-
-    anchor: str
+    anchor: str  # its id in the page
     title: str
-    template: str
-    context: Callable[[RunFiles], Context | None]
+    template: str  # the file in `report/templates` that writes it
+    context: Callable[[RunFiles], Context | None]  # the template's values; None where the files it needs are missing
 
 
 @dataclass(frozen=True)
 class Report:
-    """What differs between the reports of tasks.
+    """What differs between the reports of tasks."""
 
-    Attributes:
-        tiles: the scores of the headline, the main one first.
-        curves: charts of shares over the epochs: a title, and the name and the column of metrics.csv of each line.
-        sections: those between the training curves and the sections that every report has.
-    """
-
+    lines: Callable[[Json, Sequence[str]], list[str]] = lambda scores, classes: []
+    """What `Scores.compute` gives, and the names of the classes -> the scores as text, in parts below each other."""
     tiles: Callable[[RunFiles], Sequence[Tile]] = lambda run: ()
+    """The scores of the headline, the main one first."""
     curves: Sequence[tuple[str, Sequence[tuple[str, str]]]] = ()
+    """Charts of shares over the epochs: a title, and the name and the column of metrics.csv of each line."""
     sections: Sequence[Section] = ()
+    """Those between the training curves and the sections that every report has."""
+
+
+# ------------------------------------------------------------------------------------------------- scores as text
+
+
+NAMES = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "miou": "mIoU",
+    "pixel_accuracy": "pixel accuracy",
+    "box_ap": "box AP",
+    "box_ap50": "box AP50",
+    "mask_ap": "mask AP",
+    "mask_ap50": "mask AP50",
+}
+"""What the figures of a training are called where they are shown."""
+
+
+def percent_text(values: dict[str, float | None], before: str = "") -> str:
+    """ "top-1 97.22 %, top-5 99.10 %" of shares in 0..1; what is undefined is left out."""
+    return ", ".join(
+        f"{before}{NAMES.get(name, name)} {100 * value:.2f} %"
+        for name, value in values.items()
+        if value is not None and value == value
+    )
+
+
+def share(value: float | None) -> str:
+    """0.98765 as "98.77 %"; "–" where it is not defined."""
+    return plain_percent(value) or "–"
+
+
+def confusion_lines(scores: Json, classes: Sequence[str], widest: int, *, shares: bool = False) -> list[str]:
+    """The confusion matrix, in percent of the true class with `shares`; with more than `widest` classes it would be
+    wider than a terminal, and is left out."""
+    if len(classes) > widest:
+        return []
+    rows = [
+        (name, *(f"{100 * count / max(1, sum(row)):.1f}" if shares else f"{count}" for count in row))
+        for name, row in zip(classes, scores["confusion"], strict=True)
+    ]
+    head = ("true \\ said, %" if shares else "true \\ said", *(name[:8] for name in classes))
+    return ["", table(rows, head, "<" + ">" * len(classes))]
+
+
+# ------------------------------------------------------------------------------------------------------- the page
 
 
 def objects(source: Mapping[str, object] | None, key: str) -> list[Mapping[str, object]]:
@@ -69,26 +114,39 @@ def objects(source: Mapping[str, object] | None, key: str) -> list[Mapping[str, 
     return [entry for entry in items(source, key, "evaluation.json") if isinstance(entry, Mapping)]
 
 
-def count(row: Mapping[str, object], key: str, form: str = ",.0f") -> str:
-    """The number at `key` as text, "–" where there is none."""
-    value = number(row, key)
-    return format(value, form) if math.isfinite(value) else "–"
+def score_tiles(
+    run: RunFiles, scores: Sequence[tuple[str, float]], images: float | None = None, digits: int = 1
+) -> list[Tile]:
+    """A tile per score that is known; the first is the main one, which says on how many images it was measured."""
+    known = [(name, value) for name, value in scores if math.isfinite(value)]
+    images, found = number(run.evaluation, "count") if images is None else images, number(run.evaluation, "objects")
+    about = ("of", f"{images:,.0f}", (run.evaluation or {}).get("split"), "images")
+    note = " ".join(str(word) for word in about if word) + (f", {found:,.0f} objects" if math.isfinite(found) else "")
+    return [
+        Tile(name, percent(value, digits if i else 2), (note,) if math.isfinite(images) and not i else (), main=not i)
+        for i, (name, value) in enumerate(known)
+    ]
 
 
 def class_table(
-    rows: Sequence[Mapping[str, object]], key: str, head: Sequence[str],
-    cells: Callable[[Mapping[str, object]], Sequence[Cell]],
+    run: RunFiles, rows: Sequence[Mapping[str, object]], weakest: str, counted: tuple[str, str],
+    measures: Mapping[str, str],
 ) -> Context | None:  # fmt: skip
-    """A row per class, for the template `classes.html`; of many classes those with the lowest `key` come first and the
-    others are folded away."""
+    """A row per class, for the template `classes.html`; of many classes those with the lowest score at `weakest` come
+    first and the others are folded away. `counted` is the heading and the key of the number of images or the like,
+    `measures` those of the scores."""
     if not rows:
         return None
     many = len(rows) > MANY_CLASSES
     if many:
-        rows = sorted(rows, key=lambda row: number(row, key) if math.isfinite(number(row, key)) else -1.0)
+        rows = sorted(rows, key=lambda row: known if math.isfinite(known := number(row, weakest)) else -1.0)
     shown = SHOWN_CLASSES if many else len(rows)
-    written = [cells(row) for row in rows]
-    return {"head": head, "rows": written[:shown], "folded": written[shown:]}
+    written = []
+    for row in rows:
+        count = number(row, counted[1])
+        cells: list[Cell] = [run.class_name(row.get("class", "?")), f"{count:,.0f}" if math.isfinite(count) else "–"]
+        written.append([*cells, *(number(row, key) for key in measures.values())])
+    return {"head": ("Class", counted[0], *measures), "rows": written[:shown], "folded": written[shown:]}
 
 
 def confusion(
@@ -96,10 +154,8 @@ def confusion(
 ) -> Context | None:
     """The confusion matrix of up to MANY_CLASSES classes and the pairs most often confused, for `confusion.html`.
 
-    Args:
-        unit: what is counted ("Images").
-        perfect: what the page says when no two classes were confused.
-        shares: cells hold percent of the row in place of counts.
+    `unit` is what is counted ("Images"), `perfect` what the page says when no two classes were confused; with `shares`
+    cells hold percent of the row.
     """
     matrix = _matrix(run)
     if not matrix:
@@ -136,30 +192,16 @@ def _matrix(run: RunFiles) -> list[list[float]]:
     return matrix if square else []
 
 
-@dataclass(frozen=True, kw_only=True)
-class Card:
+def card(run: RunFiles, entry: Mapping[str, object], thumbnail: str, overlay: str, **more: str | None) -> Context:
     """One image of a gallery, with what the network made of it.
 
-    Attributes:
-        pictures: contents of image files, each with its text for those who do not see it.
-        name: of the image's file.
-        predicted, confidence, true: of a classifier: its class, and the true one where that is another.
-        mistake, score: of the other tasks: the surest mistake in words, and the score of the image.
+    The texts of its two pictures, for those who do not see them, begin with `thumbnail` and `overlay`. `more` are of a
+    classifier `predicted` and `confidence`, and `true` where that is another class; else `mistake` and `score`.
     """
-
-    pictures: Sequence[tuple[bytes, str]]
-    name: str | None
-    predicted: str | None = None
-    confidence: str | None = None
-    true: str | None = None
-    mistake: str | None = None
-    score: str | None = None
-
-
-def pictures(run: RunFiles, entry: Mapping[str, object], thumbnail: str, overlay: str) -> list[tuple[bytes, str]]:
-    """The thumbnail and the overlay of an image, with the beginnings of their texts."""
     files = ((entry.get("thumbnail"), thumbnail), (entry.get("overlay"), overlay))
-    return [(content, f"{text} {entry.get('id', '')}") for file, text in files if (content := run.read(file))]
+    pictures = [(content, f"{text} {entry.get('id', '')}") for file, text in files if (content := run.read(file))]
+    nothing = dict.fromkeys(("predicted", "confidence", "true", "mistake", "score"))
+    return {"pictures": pictures, "name": words(entry, "path", "id"), **nothing, **more}
 
 
 def words(entry: Mapping[str, object], *keys: str) -> str | None:
@@ -167,6 +209,36 @@ def words(entry: Mapping[str, object], *keys: str) -> str | None:
     return next((str(value) for key in keys if (value := entry.get(key)) not in (None, "")), None)
 
 
-def gallery(cards: Sequence[Card], shown: int, **context: object) -> Context | None:
+def gallery(cards: Sequence[Context], shown: int, **context: object) -> Context | None:
     """The first `shown` cards, for `gallery.html`."""
     return {"cards": cards[:shown], "rest": max(0, len(cards) - shown), **context} if cards else None
+
+
+def scene_galleries(measure: str, about: str) -> tuple[Section, ...]:
+    """The images with the surest mistakes, and those with the worst and the best scores. `measure` is the score of one
+    image, `about` one sentence that says what it is."""
+
+    def context(kind: str) -> Callable[[RunFiles], Context | None]:
+        return lambda run: _scene_gallery(run, kind, measure, about)
+
+    titles = (("wrong", "Surest mistakes"), ("worst", "Worst images"), ("best", "Best images"))
+    return tuple(Section(kind, title, "gallery.html", context(kind)) for kind, title in titles)
+
+
+def _scene_gallery(run: RunFiles, kind: str, measure: str, about: str) -> Context | None:
+    cards = []
+    for entry in objects(section(run.evaluation, "examples"), kind):
+        score = number(entry, "score")
+        said = {"mistake": words(entry, "wrong"), "score": percent(score) if math.isfinite(score) else None}
+        cards.append(card(run, entry, "truth for", "prediction for", **said))
+    colours = section(run.evaluation, "colours")
+    legend = [(name, tone) for name, tone in colours.items() if isinstance(tone, str) and _COLOUR.fullmatch(tone)]
+    return gallery(
+        cards,
+        SHOWN_SCENES,
+        about=f"Left what is there, right what was found. {about}",
+        legend=legend,
+        fold_legend=len(legend) > MANY_CLASSES,
+        measure=measure,
+        scenes=True,
+    )

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from resurge.errors import UserError
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The named device, or the best there is.
-
-    Raises:
-        UserError: the device is not there.
-    """
+    """The named device, or the best there is. Raises UserError when it is not there."""
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(kind for kind, there in available.items() if there))
@@ -56,3 +52,14 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
         raise UserError(f"precision must be fp32, bf16 or fp16, not {precision!r}.")
     kind = kinds[precision]
     return contextlib.nullcontext() if kind is None else torch.autocast(device.type, kind)
+
+
+def smooth_outputs(model: nn.Module, images: Tensor) -> Iterator[Tensor]:
+    """The outputs of a model for images (N, C, H, W) that are smooth functions of them, so that two forms of it can be
+    compared, in its own type; of a detector those of its own `smooth_outputs`."""
+    own = getattr(model, "smooth_outputs", None)
+    found = model(images) if own is None else own(images)
+    if isinstance(found, Tensor):
+        yield found
+    else:
+        yield from found.values() if isinstance(found, Mapping) else found

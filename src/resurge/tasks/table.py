@@ -40,38 +40,27 @@ DATA_WORDS: dict[Annotation, str] = {task.annotation: f"--task {task.name}" for 
 
 
 def get_task(name: str) -> Task:
-    """The task of a name.
-
-    Raises:
-        UserError: there is none; the nearest is suggested.
-    """
+    """The task of a name. Raises UserError when there is none; the nearest is suggested."""
     if name not in TASKS:
         raise UserError(f"expected a task, one of {', '.join(TASKS)}; got {name!r}.{suggest(name, TASKS)}")
     return TASKS[name]
 
 
 def pick_head(task: str, head: str | None) -> str:
-    """The head to build: the named one, or the task's first.
-
-    Raises:
-        UserError: the task is unknown, or it has no such head (a task that has it is named).
-    """
-    own = get_task(task)
-    if head is not None and head not in own.heads:
-        for name, other in TASKS.items():
-            if head in other.heads:
-                known = ", ".join(own.heads)
-                raise UserError(f"the task {task} has the heads {known}, not {head!r}. It belongs to --task {name}.")
-    return own.head(head)
+    """The head to build: the named one, or the task's first. Raises UserError when the task is unknown, or has no such
+    head; a task that has it is named."""
+    heads = get_task(task).heads
+    if head is None or head in heads:
+        return head or heads[0]
+    other = next((f" It belongs to --task {name}." for name, each in TASKS.items() if head in each.heads), None)
+    hint = suggest(head, heads) if other is None else other
+    raise UserError(f"the task {task} has the heads {', '.join(heads)}, not {head!r}.{hint}")
 
 
 def build_task_model(
     task: str, spec: Spec, num_classes: int, in_channels: int = 3, head: str | None = None,
     settings: Section | None = None, *, dropout: float = 0.0,
 ) -> nn.Module:  # fmt: skip
-    """A network with random weights, in training mode; see `resurge.tasks.task.Task.build`.
-
-    Raises:
-        UserError: the task or the head is unknown (the nearest is suggested), or a number is out of range.
-    """
+    """A network with random weights, in training mode; see `resurge.tasks.task.Task.build`. Raises UserError when the
+    task or the head is unknown, or a number is out of range."""
     return get_task(task).build(spec, num_classes, in_channels, pick_head(task, head), settings, dropout=dropout)

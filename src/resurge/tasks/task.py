@@ -6,13 +6,16 @@ names and recipe fields before it knows that it needs a network.
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from resurge.config import Section, replaced
 from resurge.data.annotations import Annotation
-from resurge.errors import UserError, suggest
+from resurge.errors import UserError
+from resurge.files import Json
+from resurge.tasks.report import Report
 from resurge.tasks.tta import TTA
 
 if TYPE_CHECKING:
@@ -23,33 +26,28 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from resurge.arch.spec import Spec
-    from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
+    from resurge.data.loading import SomeSplit
     from resurge.data.splits import DataBundle
     from resurge.recipe import Recipe
-    from resurge.tasks.evaluation import PreparedImages, Scores
+    from resurge.tasks.evaluation import Batch, PreparedImages, Scores, Seen
     from resurge.tasks.objective import Objective
-    from resurge.tasks.report import Report
     from resurge.tasks.result import Result, Size
     from resurge.weights.catalog import Source
 
 
 class Inputs(NamedTuple):
-    """Images that go through a network together.
+    """Images that go through a network together."""
 
-    rows: which images of those given. images: float32 (N, C, H, W). sizes: int64 (N, 2), height and width of each image
-    without its padding.
-    """
-
-    rows: tuple[int, ...]
-    images: np.ndarray
-    sizes: np.ndarray
+    rows: tuple[int, ...]  # which images of those given
+    images: np.ndarray  # float32 (N, C, H, W)
+    sizes: np.ndarray  # int64 (N, 2), height and width of each image without its padding
 
 
 class Network(NamedTuple):
     """A trained network, in evaluation mode, with its preprocessing and the names of its classes."""
 
     model: nn.Module
-    preprocessing: Any
+    preprocessing: Seen
     classes: Sequence[str]
 
 
@@ -58,103 +56,53 @@ class AnnotationFile(Protocol):
 
     def add(self, path: Path, size: tuple[int, int], found: Result) -> None:
         """Take in the result of the image at `path`, whose width and height are `size`."""
-        ...
 
     def write(self) -> None:
-        """Write the file.
-
-        Raises:
-            UserError: it cannot be written.
-        """
-        ...
+        """Write the file. Raises UserError when that fails."""
 
 
 class Task(ABC):
-    """One task.
+    """One task. Each class is made once, without arguments; see `resurge.tasks.table.TASKS`."""
 
-    Attributes:
-        name: the word in recipes, model.json and on the command line.
-        noun: what a network of this task is called in messages.
-        usual_classes: classes of the published networks of this task.
-        metrics: names of the validation metrics, higher is better; the first selects the checkpoint that is kept.
-        train_metrics: names of the metrics of training batches.
-        annotation: what it learns from.
-        classes: those that it tells apart, whatever the classes of the data are; None for those of the data.
-        masks: whether its objects have masks.
-        one_size: whether preprocessing brings every image to one size; otherwise an image keeps its shape and a batch
-            of different images is padded.
-        takes_sizes: whether the exported network is also given the size of each image without its padding.
-        in_catalog: whether the named models of the catalogue, with their weights and scores, are networks of this task.
-        fixed_cost: whether the work per image is the same whatever is in the image.
-        quick: whether a result becomes JSON in next to no time, so that a server need not do it in a thread.
-        explains_classes: whether class activation maps can be made: pooling and one linear layer are all of the head.
-        decides: whether an export may put out classes in place of logits.
-        raw: whether an export may put out candidates and leave the suppression to the caller.
-        predict_options, evaluation_options: the options of `resurge predict` and `resurge eval`, by destination, that
-            only some tasks take and this one does.
-        predict_batch, evaluation_batch: images at a time unless something else is asked for.
-        shown_score: the score from which objects are shown unless something else is asked for.
-        maps_out: whether `resurge predict --out` names a folder for a label map per image.
-        section: the recipe's section with the numbers of the head; None where there are none.
-        idle: fields of a recipe that have no effect, by dotted path.
-    """
-
-    name: ClassVar[str]
-    noun: ClassVar[str]
-    metrics: ClassVar[tuple[str, ...]]
-    train_metrics: ClassVar[tuple[str, ...]] = ()
-    annotation: ClassVar[Annotation]
-    usual_classes: ClassVar[int]
-    classes: ClassVar[tuple[str, ...] | None] = None
-    masks: ClassVar[bool] = False
-    one_size: ClassVar[bool] = False
-    takes_sizes: ClassVar[bool] = False
-    in_catalog: ClassVar[bool] = False
-    fixed_cost: ClassVar[bool] = True
-    quick: ClassVar[bool] = False
-    explains_classes: ClassVar[bool] = False
-    decides: ClassVar[bool] = False
-    raw: ClassVar[bool] = False
-    predict_options: ClassVar[frozenset[str]] = frozenset()
-    evaluation_options: ClassVar[frozenset[str]] = frozenset()
-    predict_batch: ClassVar[int] = 1
+    name: ClassVar[str]  # the word in recipes, model.json and on the command line
+    noun: ClassVar[str]  # what a network of this task is called in messages
+    metrics: ClassVar[tuple[str, ...]]  # of the validation, higher is better; the first selects the checkpoint
+    train_metrics: ClassVar[tuple[str, ...]] = ()  # of training batches, beside the loss and its terms
+    annotation: ClassVar[Annotation]  # what it learns from
+    usual_classes: ClassVar[int]  # of the published networks
+    classes: ClassVar[tuple[str, ...] | None] = None  # that it tells apart; None for those of the data
+    one_size: ClassVar[bool] = False  # preprocessing brings every image to one size; else each keeps its shape
+    takes_sizes: ClassVar[bool] = False  # batches are padded; what a network does depends on what is in the images
+    in_catalog: ClassVar[bool] = False  # the models of the catalogue, their weights and scores are of this task
+    explains_classes: ClassVar[bool] = False  # the head is pooling and one linear layer: class activation maps
+    predict_options: ClassVar[frozenset[str]] = frozenset()  # of `resurge predict`, by destination, that not all take
+    evaluation_options: ClassVar[frozenset[str]] = frozenset()  # the same of `resurge eval`
+    predict_batch: ClassVar[int] = 1  # images at a time unless something else is asked for
     evaluation_batch: ClassVar[int] = 8
-    shown_score: ClassVar[float] = 0.0
-    maps_out: ClassVar[bool] = False
-    section: ClassVar[str | None] = None
-    idle: ClassVar[tuple[str, ...]] = ()
+    shown_score: ClassVar[float] = 0.0  # from which objects are shown unless something else is asked for
+    section: ClassVar[str | None] = None  # of the recipe, with the numbers of the head, where there are any
+    settings: ClassVar[type[Section] | None] = None  # the class of that section
+    idle: ClassVar[tuple[str, ...]] = ()  # fields of a recipe that have no effect, by dotted path
+    report: ClassVar[Report] = Report()  # what it adds to the report of a run
+
+    @property
+    def masks(self) -> bool:
+        """Whether objects have masks."""
+        return self.annotation == "masks"
+
+    @property
+    def label_maps(self) -> bool:
+        """Whether results are label maps."""
+        return self.annotation == "maps"
 
     @property
     @abstractmethod
     def heads(self) -> tuple[str, ...]:
         """The heads it can have; the first one is the default."""
 
-    def head(self, name: str | None) -> str:
-        """The head to build: the named one, or the first.
-
-        Raises:
-            UserError: there is no such head.
-        """
-        if name is None:
-            return self.heads[0]
-        if name not in self.heads:
-            raise UserError(
-                f"the task {self.name} has the heads {', '.join(self.heads)}, not {name!r}.{suggest(name, self.heads)}"
-            )
-        return name
-
-    def default_settings(self) -> Section | None:
-        """The numbers of the head as they are when nothing is said; None where there are none."""
-        return None
-
     def read_settings(self, plain: Mapping[str, Any] | None) -> Section | None:
-        """The numbers of the head that a model.json holds.
-
-        Raises:
-            UserError: a field is unknown or has a value that cannot be.
-        """
-        default = self.default_settings()
-        return None if default is None else replaced(default, plain or {}, "model.json")
+        """The numbers of the head that a model.json holds, if any. Raises UserError for a field that cannot be."""
+        return None if self.settings is None else replaced(self.settings(), plain or {}, "model.json")
 
     @abstractmethod
     def build(
@@ -165,45 +113,29 @@ class Task(ABC):
 
         Args:
             spec: of the backbone.
-            num_classes: classes of the data; a background class of a detector is not counted.
-            in_channels: channels of the images.
+            num_classes: not counting the background class of a detector.
             head: one of `heads`; None for the first.
-            settings: the numbers of the head; None for `default_settings`.
+            settings: the numbers of the head; None for the usual ones.
             dropout: before a classifier.
 
         Raises:
             UserError: there is no such head, or a number is out of range.
         """
 
-    @abstractmethod
-    def read_preprocessing(self, values: Mapping[str, Any]) -> Preprocessing | ScenePreprocessing:
-        """What a model.json says of the preprocessing.
+    def read_preprocessing(self, values: Mapping[str, object]) -> Seen:
+        """What a model.json says. Raises UserError, TypeError or ValueError for a field that cannot be."""
+        from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
 
-        Raises:
-            UserError, TypeError, ValueError: a field is missing or unknown, or has a value that cannot be.
-        """
+        return Preprocessing.from_json(values) if self.one_size else ScenePreprocessing.from_json(values)
 
     @abstractmethod
-    def published_preprocessing(self, source: Source | None = None) -> Preprocessing | ScenePreprocessing:
-        """What a network with published weights expects to see.
+    def published_preprocessing(self, source: Source | None = None) -> Seen:
+        """What a network with published weights expects to see; `source` is their entry of the catalogue, if any."""
 
-        Args:
-            source: the catalogue's entry of the weights, where there is one.
-        """
-
-    @abstractmethod
-    def adjust(
-        self, preprocessing: Preprocessing | ScenePreprocessing, given: Mapping[str, Any]
-    ) -> Preprocessing | ScenePreprocessing:
-        """The preprocessing with other values.
-
-        Args:
-            given: by name, those of size, interpolation, mean, std, crop_pct (classifiers) and max_size (other tasks)
-                that change.
-
-        Raises:
-            UserError: a value is out of range.
-        """
+    def adjust(self, preprocessing: Seen, given: Mapping[str, Any]) -> Seen:
+        """The preprocessing with other values of size, interpolation, mean, std, crop_pct (classifiers) or max_size
+        (other tasks). Raises UserError for one that is out of range."""
+        return dataclasses.replace(preprocessing, **given)
 
     # ------------------------------------------------------------------------------------------------- prediction
 
@@ -220,11 +152,8 @@ class Task(ABC):
             yield Inputs(tuple(rows), np.stack([arrays[row] for row in rows]), sizes)
 
     def finish(self, outputs: Mapping[str, np.ndarray], export: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
-        """What an exported network puts out, with what it leaves to its caller done. Needs no torch.
-
-        Args:
-            export: the part `export` of model.json.
-        """
+        """What an exported network puts out, with what it leaves to its caller, by the part `export` of model.json,
+        done. Needs no torch."""
         return outputs
 
     @abstractmethod
@@ -236,9 +165,7 @@ class Task(ABC):
 
         Args:
             outputs: arrays by name, each with a row per image of the batch.
-            row: which image.
-            seen: height and width of the image in the batch, without its padding.
-            size: height and width of the image as it was given.
+            seen: height and width of the image in the batch, without its padding. size: as it was given.
             score: objects with a lower score are left out.
 
         Raises:
@@ -249,16 +176,11 @@ class Task(ABC):
         self, model: nn.Module, inputs: Inputs, sizes: Sequence[Size], classes: Sequence[str], *, score: float = 0.0,
         tta: TTA = TTA(),
     ) -> list[Result]:  # fmt: skip
-        """The results of a network in torch, on the device where it is.
+        """The results of a network in torch, in evaluation mode, on the device where it is; see `decode`.
 
         Args:
-            model: in evaluation mode.
             sizes: height and width of each image as it was given.
-            score: objects with a lower score are left out.
             tta: test-time augmentation, of segmenters.
-
-        Raises:
-            UserError: an output is not a finite number.
         """
         import torch
 
@@ -270,14 +192,10 @@ class Task(ABC):
         return [self.decode(outputs, row, seen[row], size, classes, score) for row, size in enumerate(sizes)]
 
     def outputs(self, model: nn.Module, images: Tensor, sizes: Tensor, tta: TTA = TTA()) -> dict[str, Tensor]:
-        """The outputs of a network in torch, by name, as those of an export: `decode` takes both.
+        """The outputs of a network in torch, by name, for the tensors of `Inputs`; those of an export are the same.
 
         A classifier puts out float32 `logits` (N, K), a segmenter (N, K, H, W), or with test-time augmentation the
-        logarithms of averaged probabilities in their place. Of a detector see `resurge.tasks.detect.outputs`.
-
-        Args:
-            images: float32 (N, C, H, W), padded at the right and below.
-            sizes: int64 (N, 2), height and width of each image without its padding.
+        logarithms of averaged probabilities in their place. Of a detector see `resurge.tasks.detect.predict`.
         """
         logits: Tensor = model(images)
         return {"logits": logits.float()}
@@ -287,24 +205,14 @@ class Task(ABC):
         """The names of the columns of `Result.to_rows`."""
 
     def draw(self, image: Image.Image, result: Result, classes: Sequence[str]) -> Image.Image:
-        """The image with its result on it.
-
-        Raises:
-            UserError: results of this task are not drawn.
-        """
+        """The image with its result on it. Raises UserError when results of this task are not drawn."""
         raise UserError(f"the result of a {self.noun} is not drawn on the image.")
 
     def annotation_file(self, path: Path, classes: Sequence[str]) -> AnnotationFile:
-        """A file of annotations that results are collected in.
-
-        Raises:
-            UserError: results of this task are not written as annotations.
-        """
+        """A file of annotations that results are collected in. Raises UserError when this task has none."""
         raise UserError(f"the results of a {self.noun} are not written as annotations.")
 
-    def heat_map(
-        self, model: nn.Module, preprocessing: Preprocessing | ScenePreprocessing, image: Image.Image
-    ) -> tuple[Image.Image, Tensor]:
+    def heat_map(self, model: nn.Module, preprocessing: Seen, image: Image.Image) -> tuple[Image.Image, Tensor]:
         """Where a network looked: the part of the image that it saw, and a map (h, w) in 0..1 over it: the class
         activation map of the best class, or else the mean activation of the last stage."""
         from resurge.explain.attention import activation_maps, cam
@@ -316,57 +224,40 @@ class Task(ABC):
 
     # ------------------------------------------------------------------------------------- evaluation and training
 
-    @abstractmethod
-    def prepared(self, split: Any, preprocessing: Callable[[Image.Image], Tensor]) -> PreparedImages[Any]:
+    def prepared(self, split: SomeSplit, preprocessing: Callable[[Image.Image], Tensor]) -> PreparedImages:
         """The images of a split as a network sees them in evaluation."""
+        from resurge.tasks.evaluation import PreparedImages
+
+        return PreparedImages(split, preprocessing, self.about)
 
     @abstractmethod
-    def collate(self, samples: Sequence[Any]) -> Any:
+    def about(self, split: SomeSplit, image: Image.Image, index: int) -> object:
+        """What a batch of evaluation holds of an image beside its tensor."""
+
+    @abstractmethod
+    def collate(self, samples: Sequence[Any]) -> Batch:
         """A batch of samples of `prepared`: a named tuple with the fields `images` and `indices` and others."""
 
     @abstractmethod
     def scores(self, classes: Sequence[str], *, tta: TTA = TTA(), examples: int | None = None) -> Scores[Any, Any]:
-        """What collects the predictions of an evaluation and computes their scores.
+        """What collects the predictions of an evaluation and computes their scores. `examples` images of each kind are
+        named to be looked at; None is the task's usual number."""
 
-        Args:
-            tta: test-time augmentation, of segmenters.
-            examples: images of each kind that are named to be looked at; None for the task's usual number.
-        """
-
-    def summary(self, result: Mapping[str, Any]) -> dict[str, float | None]:
+    def summary(self, result: Json) -> dict[str, float | None]:
         """The scores that stand for an evaluation, from all that `Scores.compute` gives."""
         return {name: result[name] for name in self.metrics}
 
     @abstractmethod
-    def score_lines(self, scores: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
-        """The scores for people, from what `Scores.compute` gives: parts that stand below each other."""
-
-    def report(self) -> Report:
-        """What this task adds to the report of a run. Imports no torch."""
-        from resurge.tasks.report import Report
-
-        return Report()
-
-    @abstractmethod
     def write_pictures(
-        self, network: Network, folder: Path, evaluation: dict[str, Any], split: Any, tta: TTA = TTA()
+        self, network: Network, folder: Path, evaluation: Json, split: SomeSplit, tta: TTA = TTA()
     ) -> None:
-        """Write pictures of the images that an evaluation names into `explain/` of a run directory, for its report.
-
-        The entries of `evaluation` get the paths of their pictures.
-
-        Args:
-            evaluation: what `Scores.compute` gave, on the images of `split`.
-            tta: test-time augmentation, as in the evaluation.
+        """Write pictures of the images of `split` that an evaluation names into `explain/` of a run directory, for its
+        report. The entries of `evaluation` get the paths of their pictures.
 
         Raises:
             UserError: an image cannot be read, or a file cannot be written.
         """
 
     @abstractmethod
-    def objective(self, recipe: Recipe, bundle: DataBundle) -> Objective:
-        """The losses, the batches and the scores of a training.
-
-        Raises:
-            UserError: a field of the recipe does not fit the data.
-        """
+    def objective(self, recipe: Recipe, bundle: DataBundle[Any]) -> Objective:
+        """What a training needs. Raises UserError when a field of the recipe does not fit the data."""

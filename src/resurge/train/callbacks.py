@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from resurge.errors import UserError
 from resurge.files import atomic_write_text
-from resurge.tasks.metric_names import percent_text
+from resurge.tasks.report import percent_text
 from resurge.train.loop import Callback, Training
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Recorder(Callback):
             "step": position.step,
             "lr": training.optimizer.param_groups[-1]["lr"],
             **{f"train_{name}": value for name, value in training.train_means.items()},
-            **{f"val_{name}": training.evaluation.get(name) for name in ("loss", *training.objective.figures)},
+            **{f"val_{name}": training.evaluation.get(name) for name in ("loss", *training.objective.task.metrics)},
             "images_per_s": images / trained if trained else None,
             "seconds": self._earlier + time.perf_counter() - self._started,
         }
@@ -138,7 +138,7 @@ class Progress(Callback):
         images = (position.step - self._first_step) * self.recorder.images_per_step
         self._show(
             f"epoch {position.epoch + 1}/{span.epochs}  step {position.step}/{span.steps}  "
-            f"{_metrics_text(training.running_means(), training.objective.train_figures)}  "
+            f"{_metrics_text(training.running_means(), training.objective.task.train_metrics)}  "
             f"{images / (now - self._start):.0f} images/s  left {self._left(training)}",
             keep=not self.live,
         )
@@ -150,9 +150,9 @@ class Progress(Callback):
     def on_epoch_end(self, training: Training) -> None:
         row, objective = self.recorder.row, training.objective
         epoch = f"epoch {row['epoch']}/{training.span.epochs}"
-        parts = [f"{epoch}  {_metrics_text(row, objective.train_figures, 'train_')}"]
-        if row[f"val_{objective.figures[0]}"] is not None:
-            parts.append(_metrics_text(row, objective.figures, "val_", "val "))
+        parts = [f"{epoch}  {_metrics_text(row, objective.task.train_metrics, 'train_')}"]
+        if row[f"val_{objective.task.metrics[0]}"] is not None:
+            parts.append(_metrics_text(row, objective.task.metrics, "val_", "val "))
         if row["images_per_s"]:
             parts.append(f"{row['images_per_s']:.0f} images/s")
         parts.append(f"{clock(row['seconds'] or 0)}, left {self._left(training)}")

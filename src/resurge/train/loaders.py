@@ -101,7 +101,7 @@ class Loaders:
         own = bundle.val.select(range(rank, len(bundle.val), world_size)) if world_size > 1 else bundle.val
         self.val_split = cached(own, machine.cache)
         self.val = make_loader(
-            objective.evaluation_data(self.val_split),
+            objective.task.prepared(self.val_split, objective.preprocessing[1]),
             EpochSampler(self.val_split.labels, recipe.optimization.batch_size, shuffle=False),
             workers, pin_memory, objective.collate,
         )  # fmt: skip

@@ -207,10 +207,11 @@ class Training:
             for buffer in self.net.buffers():  # each process has running statistics of its own
                 distributed.broadcast(buffer, 0)
         self.net.eval()
-        self.objective.start_validation(self.loaders.val_split, self.fabric.device)
+        self.objective.scores.reset(self.fabric.device)
         for batch in self.loaders.val:
             with self.fabric.autocast():
-                self.objective.validate(self.net, self._laid_out(self.fabric.to_device(batch)))
+                batch = self._laid_out(self.fabric.to_device(batch))
+                self.objective.scores.update(self.net, batch, self.loaders.val_split)
         return self.objective.validated(self._sum, _gather)
 
     def _end_epoch(self) -> None:
@@ -244,7 +245,7 @@ class Training:
 
     def _improved(self) -> bool:
         """Whether the latest validation is the best. Equal metrics are common on small sets; then the loss decides."""
-        first = self.objective.figures[0]
+        first = self.objective.task.metrics[0]
         score, best = ((found.get(first, -1.0), -found.get("loss", 0.0)) for found in (self.evaluation, self.best))
         return not self.best or score > best
 

@@ -26,10 +26,11 @@ from resurge.errors import TrainingInterrupted, UserError
 from resurge.files import atomic_write_text
 from resurge.recipe import Recipe
 from resurge.runs import BEST, LAST, Run, load_run, prepare, read_recipe, require_empty, save_run_model
-from resurge.tasks.evaluation import write_evaluation
+from resurge.tasks.evaluation import evaluate, write_evaluation
 from resurge.tasks.objective import Objective
 from resurge.tasks.running import pick_device
 from resurge.tasks.table import DATA_WORDS, build_task_model, get_task, pick_head
+from resurge.tasks.tta import TTA
 from resurge.train.callbacks import Progress, Recorder
 from resurge.train.checkpoint import Checkpoint, link_or_copy, read_checkpoint
 from resurge.train.loaders import Loaders, batches_per_epoch, pick_workers, readable
@@ -333,15 +334,13 @@ def _finish(job: _Job, finished: Callable[[Run, dict[str, Any], DataBundle], Non
     net.load_state_dict(average["average"] if average is not None else content["state_dict"])
     net.eval()
     name, split = ("test", bundle.test) if bundle.test is not None else ("val", bundle.val)
-    result = {"split": name} | objective.evaluate(
-        net,
-        split,
-        batch_size=recipe.optimization.batch_size,
-        device=job.device,
-        precision=recipe.machine.precision,
-        workers=pick_workers(recipe.machine.workers),
-    )
-    scores = {f"val_{key}": best.get(key) for key in (objective.figures[0], "loss") if key in best}
+    result: dict[str, Any] = {"split": name} | evaluate(
+        objective.task, net, split, objective.preprocessing[1], objective.classes,
+        batch_size=recipe.optimization.batch_size, device=job.device, precision=recipe.machine.precision,
+        workers=pick_workers(recipe.machine.workers), tta=TTA.of_recipe(recipe),
+    )  # fmt: skip
+    result["scores"] = objective.task.summary(result)
+    scores = {f"val_{key}": best.get(key) for key in (objective.task.metrics[0], "loss") if key in best}
     scores |= {"epoch": best["epoch"]} | result["scores"] | {"split": name}
     save_run_model(
         job.folder,

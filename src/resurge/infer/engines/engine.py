@@ -37,7 +37,7 @@ class Engine(Protocol):
     def run(self, images: np.ndarray, sizes: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """float32 (N, C, H, W) -> the outputs by name: `logits`, or `classes` and `confidence`. Any thread may call.
 
-        Of a detector: `boxes`, `scores`, `labels`, `masks`; see `resurge.tasks.detect.outputs`. Only it looks at
+        Of a detector: `boxes`, `scores`, `labels`, `masks`; see `resurge.tasks.detect.predict`. Only it looks at
         the `sizes` (N, 2) that the images have without their padding; None: they have none.
 
         Raises:

@@ -4,62 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from resurge.explain.attention import write_thumbnails
-from resurge.tasks.classify.metrics import LabelledImages
+from resurge.files import Json
+from resurge.tasks.evaluation import PreparedImages
 from resurge.tasks.task import Network
 
 EXAMPLES = 12
 
 
-def write_pictures(network: Network, folder: Path, evaluation: dict[str, Any], images: LabelledImages) -> None:
-    """Thumbnails with class activation maps of the mistakes, and of one image per class.
+def write_pictures(
+    network: Network, folder: Path, evaluation: Json, images: PreparedImages, labels: Sequence[int]
+) -> None:
+    """Thumbnails with class activation maps of the mistakes, and of the first image of each class with its prediction.
 
     Args:
-        images: those that the evaluation saw.
+        images: those that the evaluation saw. labels: theirs.
     """
+    device = next(network.model.parameters()).device
+
+    def thumbnails(indices: Sequence[int], prefix: str) -> list[dict[str, str]]:
+        if not indices:
+            return []
+        batch = torch.stack([images[index][0] for index in indices]).to(device)
+        seen = network.preprocessing
+        return write_thumbnails(network.model, batch, folder, mean=seen.mean, std=seen.std, prefix=prefix)
+
     mistakes = evaluation["mistakes"]
-    pictures = _thumbnails(network, folder, images, [mistake["index"] for mistake in mistakes], "mistake")
+    pictures = thumbnails([mistake["index"] for mistake in mistakes], "mistake")
     for mistake, files in zip(mistakes, pictures, strict=True):
         mistake.update(files)
-    evaluation["examples"] = _examples(network, folder, images)
-
-
-def _examples(network: Network, folder: Path, images: LabelledImages) -> list[dict[str, Any]]:
-    """The first image of each class, with its prediction."""
-    first: dict[int, int] = {}
-    for index in range(len(images)):
-        first.setdefault(images.label(index), index)
-    indices = [first[label] for label in sorted(first)][:EXAMPLES]
+    first = [labels.index(label) for label in sorted(set(labels))[:EXAMPLES]]
     with torch.inference_mode():
-        shares = network.model(_batch(network, images, indices)).float().softmax(1).cpu()
-    confidence, predicted = shares.max(1)
-    pictures = _thumbnails(network, folder, images, indices, "example")
-    return [
+        batch = torch.stack([images[index][0] for index in first]).to(device)
+        confidence, predicted = network.model(batch).float().softmax(1).cpu().max(1)
+    evaluation["examples"] = [
         {
             "id": images.split.id(index),
-            "true": network.classes[images.label(index)],
+            "true": network.classes[labels[index]],
             "predicted": network.classes[int(predicted[row])],
             "confidence": float(confidence[row]),
-            **pictures[row],
+            **files,
         }
-        for row, index in enumerate(indices)
+        for row, (index, files) in enumerate(zip(first, thumbnails(first, "example"), strict=True))
     ]
-
-
-def _thumbnails(
-    network: Network, folder: Path, images: LabelledImages, indices: Sequence[int], prefix: str
-) -> list[dict[str, str]]:
-    if not indices:
-        return []
-    seen, batch = network.preprocessing, _batch(network, images, indices)
-    return write_thumbnails(network.model, batch, folder, mean=seen.mean, std=seen.std, prefix=prefix)
-
-
-def _batch(network: Network, images: LabelledImages, indices: Sequence[int]) -> Tensor:
-    device = next(network.model.parameters()).device
-    return torch.stack([images[index][0] for index in indices]).to(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,11 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset, default_collate
 from torchvision.transforms import v2
 
-from resurge.data.loading import IndexedDataset, class_weights
+from resurge.data.loading import IndexedDataset, SomeSplit, class_weights
 from resurge.data.preprocessing import Preprocessing, default_preprocessing
 from resurge.data.splits import DataBundle, Split
 from resurge.data.transforms import TrainTransform
-from resurge.tasks.objective import Objective, Sums, given_class_weights
+from resurge.tasks.objective import Objective, Sums
 
 if TYPE_CHECKING:
     from resurge.recipe import Recipe
@@ -26,18 +27,19 @@ Batch = tuple[Tensor, Tensor]
 class Classification(Objective):
     """One label per image: images (N, C, H, W), labels (N,) or, mixed, (N, K)."""
 
-    def __init__(self, task: Task, recipe: Recipe, bundle: DataBundle) -> None:
-        super().__init__(task, recipe, bundle)
-        self.preprocessing = preprocessings(recipe, bundle)
-        self._class_weights = _class_weights(recipe, bundle)
+    def __init__(self, task: Task, recipe: Recipe, bundle: DataBundle[Split]) -> None:
+        training, evaluation = preprocessings(recipe, bundle)
+        super().__init__(task, recipe, bundle, (training, evaluation))
+        self._transform = TrainTransform(training, recipe.augmentation)
+        self._class_weights = self.class_weights(bundle, lambda split, count: class_weights(split.labels, count))
         self._mix_batch = _batch_mixing(recipe, len(self.classes))
 
-    def training_data(self, split: Split) -> Dataset[Any]:
-        transform = TrainTransform(self.preprocessing[0], self.recipe.augmentation)
-        return IndexedDataset(split, transform, self.recipe.seed)
+    def training_data(self, split: SomeSplit) -> Dataset[object]:
+        assert isinstance(split, Split)
+        return IndexedDataset(split, self._transform, self.recipe.seed)
 
-    def collate(self, samples: Any) -> Any:
-        return default_collate(samples) if len(samples[0]) == 2 else self.task.collate(samples)
+    def collate(self, samples: Sequence[Any]) -> Any:
+        return default_collate(list(samples)) if len(samples[0]) == 2 else super().collate(samples)
 
     def augment_batch(self, batch: Batch) -> Batch:
         images, labels = batch
@@ -59,7 +61,7 @@ class Classification(Objective):
         return [net]
 
 
-def preprocessings(recipe: Recipe, bundle: DataBundle) -> tuple[Preprocessing, Preprocessing]:
+def preprocessings(recipe: Recipe, bundle: DataBundle[Split]) -> tuple[Preprocessing, Preprocessing]:
     """(Of the training, of the evaluation): the same but for the size."""
     images = recipe.images
     training = default_preprocessing(bundle, images.size, crop_pct=images.crop_pct, interpolation=images.interpolation)
@@ -69,15 +71,6 @@ def preprocessings(recipe: Recipe, bundle: DataBundle) -> tuple[Preprocessing, P
     if images.eval_size is None:
         return training, training
     return training, replace(training, size=images.eval_size)
-
-
-def _class_weights(recipe: Recipe, bundle: DataBundle) -> Tensor | None:
-    wanted = recipe.regularization.class_weights
-    if wanted == "none":
-        return None
-    if wanted == "auto":
-        return class_weights(bundle.train.labels, bundle.num_classes)
-    return given_class_weights(recipe, bundle)
 
 
 def _batch_mixing(recipe: Recipe, classes: int) -> nn.Module | None:

@@ -4,38 +4,30 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import default_collate
 from torchmetrics import MetricCollection
-from torchmetrics.classification import (
-    MulticlassCalibrationError,
-    MulticlassConfusionMatrix,
-    MulticlassF1Score,
-    MulticlassPrecision,
-    MulticlassRecall,
-)
+from torchmetrics import classification as metrics
 
 from resurge.data.splits import Split
-from resurge.errors import UserError
-from resurge.tasks.evaluation import Gather, PreparedImages, Reduce, Scores
+from resurge.files import Json
+from resurge.tasks.evaluation import Gather, Reduce, Scores, named
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from resurge.tasks.task import Task
 
 BINS = 15
 MISTAKES = 24
 
 
 class LabelBatch(NamedTuple):
-    """images: float32 (N, C, H, W). labels: int64 (N,). indices: int64 (N,), which images of the split these are."""
-
-    images: Tensor
-    labels: Tensor
-    indices: Tensor
+    images: Tensor  # float32 (N, C, H, W)
+    labels: Tensor  # int64 (N,)
+    indices: Tensor  # int64 (N,), which images of the split these are
 
 
 def collate(samples: Sequence[tuple[Tensor, int, int]]) -> LabelBatch:
@@ -43,46 +35,32 @@ def collate(samples: Sequence[tuple[Tensor, int, int]]) -> LabelBatch:
     return LabelBatch(*default_collate(list(samples)))
 
 
-class LabelledImages(PreparedImages[Split]):
-    """Images of a split as a network sees them in evaluation: ((C, H, W), label, index)."""
-
-    def about(self, image: Image.Image, index: int) -> int:
-        return self.label(index)
-
-    def label(self, index: int) -> int:
-        return self.split.labels[index]
-
-
 class ClassifierScores(Scores[LabelBatch, Split]):
-    """Scores of a classifier.
+    """Scores of a classifier; `mistakes` are named. With 0 only loss and accuracy are collected, all of `validated`."""
 
-    Args:
-        classes: their names.
-        mistakes: mistakes that are named. With 0 only loss and accuracy are collected, which is all of `validated`.
-    """
+    needs = (Split, "one label each")
 
-    def __init__(self, classes: Sequence[str], mistakes: int = MISTAKES) -> None:
-        self.classes = tuple(classes)
-        self.mistakes = mistakes
-        self.reset()
+    def __init__(self, task: Task, classes: Sequence[str], mistakes: int | None = None) -> None:
+        self.mistakes = MISTAKES if mistakes is None else mistakes
+        super().__init__(task, classes)
 
     def reset(self, device: torch.device | None = None) -> None:
         # sums of loss, of correct images, of those among the best five, and of images; double, so that their order does
         # not show
         self._sums = torch.zeros(4, dtype=torch.float64, device=device)
-        self._surest: list[tuple[float, int, int, int]] = []
+        self._surest: list[tuple[float, int, int, int]] = []  # confidence, -index, predicted, true class
         self._sure: list[Tensor] = []  # per batch (2, N): confidence, and whether it was right
         self._split: Split | None = None
         count = len(self.classes)
-        alone: dict[str, Any] = {"sync_on_compute": False}  # one process evaluates, also when several have trained
+        alone: Json = {"sync_on_compute": False}  # one process evaluates, also when several have trained
         self._metrics = (
             MetricCollection(
                 {
-                    "confusion": MulticlassConfusionMatrix(count, **alone),
-                    "ece": MulticlassCalibrationError(count, n_bins=BINS, norm="l1", **alone),
-                    "precision": MulticlassPrecision(count, average=None, **alone),
-                    "recall": MulticlassRecall(count, average=None, **alone),
-                    "f1": MulticlassF1Score(count, average=None, **alone),
+                    "confusion": metrics.MulticlassConfusionMatrix(count, **alone),
+                    "ece": metrics.MulticlassCalibrationError(count, n_bins=BINS, norm="l1", **alone),
+                    "precision": metrics.MulticlassPrecision(count, average=None, **alone),
+                    "recall": metrics.MulticlassRecall(count, average=None, **alone),
+                    "f1": metrics.MulticlassF1Score(count, average=None, **alone),
                 },
                 compute_groups=[["confusion"], ["ece"], ["precision", "recall", "f1"]],
             ).to(device)
@@ -90,14 +68,9 @@ class ClassifierScores(Scores[LabelBatch, Split]):
             else None
         )
 
-    def check(self, model: nn.Module, split: object) -> None:
-        if not isinstance(split, Split):
-            raise UserError("the task classify needs images with one label each.")
-
     def update(self, model: nn.Module, batch: LabelBatch, split: Split) -> None:
         logits = model(batch.images).float()
-        if logits.shape[1] != len(self.classes):
-            raise UserError(f"the model tells {logits.shape[1]} classes apart, but the data has {len(self.classes)}.")
+        self.check_classes(logits.shape[1])
         labels = batch.labels.to(logits.device)
         top = logits.topk(min(5, logits.shape[1]), 1).indices == labels[:, None]
         loss = F.cross_entropy(logits, labels, reduction="sum")
@@ -110,23 +83,18 @@ class ClassifierScores(Scores[LabelBatch, Split]):
         self._metrics.update(probabilities, labels)
         confidence, predicted = probabilities.max(1)
         self._sure.append(torch.stack([confidence, (predicted == labels).float()]).cpu())
-        self._collect_mistakes(confidence.cpu(), predicted.cpu(), labels.cpu(), batch.indices)
-
-    def _collect_mistakes(self, confidence: Tensor, predicted: Tensor, labels: Tensor, indices: Tensor) -> None:
-        """Keep the surest mistakes in a heap of (confidence, -index, predicted, label)."""
-        for row in (predicted != labels).nonzero().flatten().tolist():
-            entry = (float(confidence[row]), -int(indices[row]), int(predicted[row]), int(labels[row]))
-            if len(self._surest) < self.mistakes:
-                heapq.heappush(self._surest, entry)
-            else:
-                heapq.heappushpop(self._surest, entry)
+        mistakes = [
+            (float(confidence[row]), -int(batch.indices[row]), int(predicted[row]), int(labels[row]))
+            for row in (predicted != labels).nonzero().flatten().tolist()
+        ]
+        self._surest = heapq.nlargest(self.mistakes, self._surest + mistakes)
 
     def validated(self, reduce: Reduce, gather: Gather) -> dict[str, float]:
         loss, top1, top5, count = reduce(self._sums.clone()).tolist()
         return {"loss": loss / count, "top1": top1 / count, "top5": top5 / count, "count": count} if count else {}
 
-    def compute(self) -> dict[str, Any]:
-        """Plain data:
+    def compute(self) -> Json:
+        """The scores:
 
         - `count`, the images; `top1`; `top5`, null with five classes or fewer, where it says nothing;
         - `nll`, the mean negative log-likelihood; `ece`, the expected calibration error over 15 bins (Guo et al. 2017,
@@ -157,19 +125,12 @@ class ClassifierScores(Scores[LabelBatch, Split]):
             ],
             "confusion": scores["confusion"].tolist(),
             "reliability": _reliability(torch.cat(self._sure, dim=1)),
-            "mistakes": [self._mistake(self._split, *entry) for entry in sorted(self._surest, reverse=True)],
+            "mistakes": [self._mistake(self._split, *entry) for entry in self._surest],
         }
 
-    def _mistake(self, split: Split, confidence: float, negative: int, predicted: int, label: int) -> dict[str, Any]:
-        path = split.path(-negative)
-        return {
-            "id": split.id(-negative),
-            "index": -negative,
-            "path": None if path is None else str(path),
-            "true": self.classes[label],
-            "predicted": self.classes[predicted],
-            "confidence": confidence,
-        }
+    def _mistake(self, split: Split, confidence: float, negative: int, predicted: int, true: int) -> Json:
+        said = {"true": self.classes[true], "predicted": self.classes[predicted], "confidence": confidence}
+        return named(split, -negative) | said
 
 
 def _reliability(sure: Tensor) -> list[dict[str, float]]:

@@ -24,15 +24,10 @@ class ClassificationHead(nn.Module):
 
 
 class ClassificationModel(nn.Module):
-    """(N, in_channels, H, W) -> (N, num_classes) logits.
+    """(N, in_channels, H, W) -> (N, num_classes) logits, from the last map of any backbone.
 
-    Args:
-        backbone: any backbone; only its last map is used.
-        num_classes: classes, at least one.
-        dropout: probability of dropping a pooled feature in training.
-
-    Raises:
-        UserError: `num_classes` or `dropout` is out of range.
+    `dropout` is the probability of dropping a pooled feature in training. Raises UserError when it or `num_classes` is
+    out of range.
     """
 
     def __init__(self, backbone: Backbone, num_classes: int, dropout: float = 0.0) -> None:

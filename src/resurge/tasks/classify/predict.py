@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from resurge.files import Json
 from resurge.tasks.result import Result
 
 
 @dataclass(frozen=True)
 class Classified(Result):
-    """The classes of an image, the most probable first.
+    """The classes of an image, the most probable first."""
 
-    names: of all classes. scores: float32 (K,), their probabilities, in the same order.
-    """
-
-    names: tuple[str, ...]
-    scores: np.ndarray
+    names: tuple[str, ...]  # of all classes
+    scores: np.ndarray  # float32 (K,), their probabilities, in the same order
 
     @staticmethod
     def of(logits: np.ndarray, classes: Sequence[str]) -> Classified:
@@ -34,7 +31,7 @@ class Classified(Result):
 
     def to_json(
         self, classes: Sequence[str] = (), top: int | None = None, *, score: float = 0.0, masks: bool = True
-    ) -> dict[str, Any]:
+    ) -> Json:
         """As plain data. `classes` is not needed, the names are here."""
         count = len(self.names) if top is None else top
         return {"predictions": [{"class": name, "score": score} for name, score in self.best(count)]}

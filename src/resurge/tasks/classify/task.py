@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from resurge.config import Section
+from resurge.tasks.classify.report import REPORT
 from resurge.tasks.task import Network, Task
 from resurge.tasks.tta import TTA
 
@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 
     import numpy as np
     from PIL import Image
-    from torch import Tensor, nn
+    from torch import nn
 
     from resurge.arch.spec import Spec
-    from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
+    from resurge.data.loading import SomeSplit
+    from resurge.data.preprocessing import Preprocessing
     from resurge.data.splits import DataBundle, Split
+    from resurge.files import Json
     from resurge.recipe import Recipe
-    from resurge.tasks.classify.metrics import ClassifierScores, LabelBatch, LabelledImages
+    from resurge.tasks.classify.metrics import ClassifierScores, LabelBatch
     from resurge.tasks.objective import Objective
-    from resurge.tasks.report import Report
     from resurge.tasks.result import Result, Size
     from resurge.weights.catalog import Source
 
@@ -40,12 +41,12 @@ class Classify(Task):
     usual_classes = 1000
     one_size = True
     in_catalog = True
-    quick = True
     explains_classes = True
     predict_options = frozenset({"top"})
     evaluation_options = frozenset({"crop_pct"})
     predict_batch = 32
     evaluation_batch = 128
+    report = REPORT
     idle = (
         "images.max_size", "augmentation.vflip", "augmentation.rotate90", "augmentation.photometric",
         "augmentation.short_sides", "augmentation.scale_jitter", "augmentation.crop_size",
@@ -58,13 +59,7 @@ class Classify(Task):
         from resurge.arch.backbone import Backbone
         from resurge.tasks.classify.model import ClassificationModel
 
-        self.head(head)
         return ClassificationModel(Backbone(spec, in_channels), num_classes, dropout)
-
-    def read_preprocessing(self, values: Mapping[str, Any]) -> Preprocessing:
-        from resurge.data.preprocessing import Preprocessing
-
-        return Preprocessing.from_json(dict(values))
 
     def published_preprocessing(self, source: Source | None = None) -> Preprocessing:
         from resurge.data.preprocessing import Preprocessing
@@ -80,12 +75,6 @@ class Classify(Task):
             interpolation=source.interpolation,
         )
 
-    def adjust(self, preprocessing: Preprocessing | ScenePreprocessing, given: Mapping[str, Any]) -> Preprocessing:
-        from resurge.data.preprocessing import Preprocessing
-
-        assert isinstance(preprocessing, Preprocessing)
-        return dataclasses.replace(preprocessing, **given)
-
     def decode(
         self, outputs: Mapping[str, np.ndarray], row: int, seen: Size, size: Size, classes: Sequence[str],
         score: float = 0.0,
@@ -98,10 +87,12 @@ class Classify(Task):
     def columns(self, top: int = 1) -> list[str]:
         return [f"{what}_{k}" for k in range(1, top + 1) for what in ("class", "score")]
 
-    def prepared(self, split: Split, preprocessing: Callable[[Image.Image], Tensor]) -> LabelledImages:
-        from resurge.tasks.classify.metrics import LabelledImages
+    def label(self, split: SomeSplit, index: int) -> int:
+        """The class of an image in evaluation."""
+        return split.labels[index]
 
-        return LabelledImages(split, preprocessing)
+    def about(self, split: SomeSplit, image: Image.Image, index: int) -> int:
+        return self.label(split, index)
 
     def collate(self, samples: Sequence[Any]) -> LabelBatch:
         from resurge.tasks.classify.metrics import collate
@@ -109,31 +100,22 @@ class Classify(Task):
         return collate(samples)
 
     def scores(self, classes: Sequence[str], *, tta: TTA = TTA(), examples: int | None = None) -> ClassifierScores:
-        from resurge.tasks.classify.metrics import MISTAKES, ClassifierScores
+        from resurge.tasks.classify.metrics import ClassifierScores
 
-        return ClassifierScores(classes, MISTAKES if examples is None else examples)
+        return ClassifierScores(self, classes, examples)
 
-    def summary(self, result: Mapping[str, Any]) -> dict[str, float | None]:
+    def summary(self, result: Json) -> dict[str, float | None]:
         return {name: result[name] for name in ("top1", "top5", "nll", "ece")}
 
-    def score_lines(self, scores: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
-        from resurge.tasks.classify.report import score_lines
-
-        return score_lines(scores, classes)
-
-    def report(self) -> Report:
-        from resurge.tasks.classify.report import REPORT
-
-        return REPORT
-
     def write_pictures(
-        self, network: Network, folder: Path, evaluation: dict[str, Any], split: Split, tta: TTA = TTA()
+        self, network: Network, folder: Path, evaluation: Json, split: SomeSplit, tta: TTA = TTA()
     ) -> None:
         from resurge.tasks.classify.draw import write_pictures
 
-        write_pictures(network, folder, evaluation, self.prepared(split, network.preprocessing))
+        labels = [self.label(split, index) for index in range(len(split))]
+        write_pictures(network, folder, evaluation, self.prepared(split, network.preprocessing), labels)
 
-    def objective(self, recipe: Recipe, bundle: DataBundle) -> Objective:
+    def objective(self, recipe: Recipe, bundle: DataBundle[Split]) -> Objective:
         from resurge.tasks.classify.loss import Classification
 
         return Classification(self, recipe, bundle)

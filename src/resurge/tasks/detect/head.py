@@ -13,9 +13,7 @@ from resurge.tasks.detect.slots import Detections
 
 
 class Head(nn.Module, ABC):
-    """A head on a feature pyramid.
-
-    `detect`, `candidates` and `smooth_outputs` can be traced by torch.export.
+    """A head on a feature pyramid. All but `losses` can be traced by torch.export.
 
     Attributes:
         smallest: side in pixels below which a candidate is no detection.
@@ -25,11 +23,8 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def losses(self, features: Features, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """The terms of the training loss, scalars, by name.
-
-        Args:
-            targets: for each image boxes (n, 4), labels (n,) from 1 and, for masks, masks (n, h, w).
-        """
+        """The terms of the training loss, scalars, by name. A target has the boxes (n, 4), labels (n,) from 1 and, for
+        masks, masks (n, h, w) of an image."""
 
     @abstractmethod
     def candidates(self, features: Features) -> Detections:
@@ -41,8 +36,5 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def smooth_outputs(self, features: Features, boxes: Tensor, image: Tensor) -> Iterator[Tensor]:
-        """All outputs of the layers that are smooth functions of the images, for boxes (n, 4) that are given.
-
-        Args:
-            image: int64 (n,), the image of each box.
-        """
+        """All outputs of the layers that are smooth functions of the images, for given boxes (n, 4) of the images
+        int64 (n,)."""

@@ -10,10 +10,8 @@ from torch import Tensor, nn
 from resurge.arch.backbone import Backbone
 from resurge.arch.spec import Spec
 from resurge.errors import UserError, suggest
-from resurge.tasks.detect.boxes import clean_targets, postprocess
-from resurge.tasks.detect.head_outputs import diagonal_boxes
 from resurge.tasks.detect.heads import BOX_HEADS, MASK_HEADS
-from resurge.tasks.detect.pyramid import Features, image_sizes, pad
+from resurge.tasks.detect.pyramid import Features, diagonal_boxes, image_sizes, pad
 from resurge.tasks.detect.settings import Detector
 from resurge.tasks.detect.slots import Detections
 from resurge.tasks.result import Size
@@ -24,9 +22,8 @@ class DetectionModel(nn.Module):
 
     Args:
         backbone: any backbone; its maps from stride 4 on are used.
-        num_classes: classes, not counting the background, at least one.
+        num_classes: not counting the background.
         head: a name of one of the tables in `resurge.tasks.detect.heads`.
-        settings: the numbers of pyramid, proposals and heads.
 
     Raises:
         UserError: no such head, or `num_classes` is out of range.
@@ -69,12 +66,7 @@ class DetectionModel(nn.Module):
         return self.detect(images, image_sizes(images, sizes)).as_list()
 
     def detect(self, images: Tensor, sizes: Tensor) -> Detections:
-        """The same in a fixed number of slots per image. It can be traced by torch.export.
-
-        Args:
-            images: (N, in_channels, H, W), padded at the right and below.
-            sizes: int64 (N, 2), height and width of each image without its padding.
-        """
+        """The same in a fixed number of slots per image, sizes as int64 (N, 2). It can be traced by torch.export."""
         return self.head.detect(self.features(images, sizes))
 
     def candidates(self, images: Tensor, sizes: Tensor) -> Detections:
@@ -84,7 +76,7 @@ class DetectionModel(nn.Module):
     def features(self, images: Tensor, sizes: Tensor) -> Features:
         """The levels of the pyramid, and where the images are in them."""
         images = pad(images, int(self.backbone.strides[-1]))
-        levels = list(self.fpn(self.backbone(images)).values())
+        levels = self.fpn(self.backbone(images))
         return Features(levels, (images.shape[-2], images.shape[-1]), sizes.flip(1).repeat(1, 2).to(torch.float32))
 
     def losses(
@@ -101,8 +93,35 @@ class DetectionModel(nn.Module):
             UserError: a target is incomplete or a label is no class, or the sizes do not fit the images.
         """
         known = image_sizes(images, sizes)
-        cleaned = clean_targets(targets, known.tolist(), self.num_classes, images.device, self.has_masks)
+        if len(targets) != len(known):
+            raise UserError(f"expected targets for {len(known)} images, got {len(targets)}.")
+        cleaned = [self._clean(*each, images.device) for each in zip(targets, known.tolist(), strict=True)]
         return self.head.losses(self.features(images, known), cleaned)
+
+    def _clean(self, target: Mapping[str, Tensor], size: Size, device: torch.device) -> dict[str, Tensor]:
+        """The objects of an image that can be learnt from, with labels that leave 0 to the background.
+
+        A box without a side, with a coordinate that is no number, or wholly outside its image is left out: no anchor
+        overlaps it, so that the rule "the best anchor of each object is a hit" would take every anchor.
+        """
+        needed = ("boxes", "labels", "masks") if self.has_masks else ("boxes", "labels")
+        absent = [name for name in needed if name not in target]
+        if absent:
+            raise UserError(f"a target needs {', '.join(needed)}; one without {', '.join(absent)} came.")
+        found = {name: torch.as_tensor(target[name], device=device) for name in needed}
+        boxes, labels = found["boxes"].float().reshape(-1, 4), found["labels"].long().reshape(-1)
+        found |= {"boxes": boxes, "labels": labels + 1}
+        if len({len(values) for values in found.values()}) > 1:
+            counts = ", ".join(f"{len(target[name])} {name}" for name in needed)
+            raise UserError(f"a target needs as many of each of {', '.join(needed)}; got {counts}.")
+        wrong = (labels < 0) | (labels >= self.num_classes)
+        if wrong.any():
+            first = min(labels[wrong].tolist())
+            raise UserError(f"the classes are 0 to {self.num_classes - 1}; a target holds the label {first}.")
+        (height, width), (left, top, right, bottom) = size, boxes.unbind(1)
+        keep = (right > left) & (bottom > top) & (right > 0) & (bottom > 0) & (left < width) & (top < height)
+        keep &= boxes.isfinite().all(1)
+        return {name: values[keep] for name, values in found.items()}
 
     def smooth_outputs(self, images: Tensor) -> Iterator[Tensor]:
         """All that the layers put out for images (N, C, H, W) before anything is chosen by a threshold: the levels of
@@ -111,20 +130,12 @@ class DetectionModel(nn.Module):
         yield from features.levels
         yield from self.head.smooth_outputs(features, *diagonal_boxes(features.limits))
 
-    def postprocess(
-        self, detections: Sequence[Mapping[str, Tensor]], sizes: Sequence[Size], originals: Sequence[Size]
-    ) -> list[dict[str, Tensor]]:
-        """What `forward` found, in the pixels of the original images; see `resurge.tasks.detect.boxes.postprocess`."""
-        return postprocess(detections, sizes, originals)
-
 
 class ExportedDetector(nn.Module):
     """A detector as it is exported: images float32 (N, C, H, W) and sizes int64 (N, 2) -> the fields of `Detections`.
 
-    Args:
-        model: the detector; its layers are cast to `kind`.
-        kind: what the layers compute in; boxes are always computed in float32.
-        raw: put out the candidates before threshold and suppression.
+    The layers compute in `kind`, boxes always in float32. `raw` puts out the candidates before threshold and
+    suppression.
     """
 
     def __init__(self, model: DetectionModel, kind: torch.dtype = torch.float32, raw: bool = False) -> None:

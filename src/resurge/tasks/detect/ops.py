@@ -50,25 +50,16 @@ def _(boxes: Tensor, scores: Tensor, overlap: float, most: int) -> Tensor:
 
 
 def pool(
-    maps: Sequence[Tensor],
-    boxes: Tensor,
-    image: Tensor,
-    level: Tensor,
-    scales: Sequence[float],
-    size: int,
+    maps: Sequence[Tensor], boxes: Tensor, image: Tensor, level: Tensor, scales: Sequence[float], size: int,
     samples: int,
-) -> Tensor:
-    """RoIAlign, each box from the map of its level.
+) -> Tensor:  # fmt: skip
+    """RoIAlign, each box from the map of its level: float32 (M, C, size, size), zeros of a box without a level.
 
     Args:
-        maps: float32 (N, C, h, w), one per level.
+        maps: float32 (N, C, h, w), one per level; scales: their sides as shares of the image's.
         boxes: float32 (M, 4), in the pixels of the image.
         image, level: int64 (M,), whose box it is and which map it is pooled from.
-        scales: side of a map as a share of the image's.
-        size: side of what is pooled. samples: along a side of each of its cells.
-
-    Returns:
-        float32 (M, C, size, size); zeros of a box whose level is not there.
+        samples: along a side of each cell.
     """
     result = maps[0].new_zeros((len(boxes), maps[0].shape[1], size, size))
     regions = torch.cat([image[:, None].to(boxes.dtype), boxes], 1)
@@ -84,19 +75,11 @@ def pool(
     schema="(Tensor[] maps, Tensor boxes, Tensor image, Tensor level, float[] scales, int size, int samples) -> Tensor",
 )
 def pooled(
-    maps: Sequence[Tensor],
-    boxes: Tensor,
-    image: Tensor,
-    level: Tensor,
-    scales: Sequence[float],
-    size: int,
+    maps: Sequence[Tensor], boxes: Tensor, image: Tensor, level: Tensor, scales: Sequence[float], size: int,
     samples: int,
-) -> Tensor:
-    """`pool` in an exported network, which may have been changed since.
-
-    Raises:
-        ValueError: a box is of an image that is not there.
-    """
+) -> Tensor:  # fmt: skip
+    """`pool` in an exported network, which may have been changed since. Raises ValueError when a box is of an image
+    that is not there."""
     if ((image < 0) | (image >= len(maps[0]))).any():  # torchvision would read past the maps
         raise ValueError(f"a box is of an image that is not there: there are {len(maps[0])}.")
     return pool(maps, boxes, image, level, scales, size, samples)
@@ -104,14 +87,9 @@ def pooled(
 
 @pooled.register_fake
 def _(
-    maps: Sequence[Tensor],
-    boxes: Tensor,
-    image: Tensor,
-    level: Tensor,
-    scales: Sequence[float],
-    size: int,
+    maps: Sequence[Tensor], boxes: Tensor, image: Tensor, level: Tensor, scales: Sequence[float], size: int,
     samples: int,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     return maps[0].new_empty((boxes.shape[0], maps[0].shape[1], size, size))
 
 

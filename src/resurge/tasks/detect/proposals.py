@@ -6,7 +6,7 @@ every anchor and all that is computed from the outputs of the head is float32.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -49,38 +49,30 @@ class Anchors(nn.Module):
 
 
 class ProposalNetwork(RegionProposalNetwork):
-    """Boxes that may hold an object, from every level of a pyramid.
+    """Boxes that may hold an object, from every level of a pyramid; each level has anchors of one side.
 
     The layers, the assignment of anchors to objects and the losses are torchvision's.
-
-    Args:
-        channels: of every level.
-        strides: of the levels; each has anchors of one side.
     """
 
-    def __init__(self, channels: int, strides: Sequence[int], settings: Detector) -> None:
+    def __init__(self, strides: Sequence[int], settings: Detector) -> None:
         scale, ratios = settings.anchor_scale or 8.0, settings.anchor_ratios
         kept = {"training": settings.rpn_proposals_train, "testing": settings.rpn_proposals_test}
         super().__init__(
             Anchors([(scale * stride,) for stride in strides], ratios),
-            RPNHead(channels, len(ratios), conv_depth=settings.rpn_convs),
+            RPNHead(settings.fpn_channels, len(ratios), conv_depth=settings.rpn_convs),
             OBJECT, NOTHING, settings.rpn_batch, OBJECTS_SHARE, kept, kept, SUPPRESS,
         )  # fmt: skip
         self.settings = settings
 
     def detect(self, features: Features) -> tuple[Tensor, Tensor]:
         """Boxes (N, R, 4), best first, and bool (N, R): whether there is one."""
-        anchors: list[Tensor] = self.anchor_generator(features)
-        return self.propose(*self.predict(features.levels), anchors, features.limits, self.settings.rpn_proposals_test)
+        return self.propose(features, *self.predict(features), self.settings.rpn_proposals_test)
 
     def losses(self, features: Features, targets: list[dict[str, Tensor]]) -> tuple[list[Tensor], dict[str, Tensor]]:
         """For each image its proposals (n, 4), and the terms loss_objectness and loss_rpn_box."""
-        anchors: list[Tensor] = self.anchor_generator(features)
-        objectness, offsets = self.predict(features.levels)
+        objectness, offsets, anchors = self.predict(features)
         with torch.no_grad():
-            boxes, there = self.propose(
-                objectness, offsets, anchors, features.limits, self.settings.rpn_proposals_train
-            )
+            boxes, there = self.propose(features, objectness, offsets, anchors, self.settings.rpn_proposals_train)
         everywhere = [torch.cat(anchors)] * len(targets)
         labels, matched = self.assign_targets_to_anchors(everywhere, targets)
         by_object, by_box = self.compute_loss(
@@ -90,16 +82,18 @@ class ProposalNetwork(RegionProposalNetwork):
         proposals = [own[mask] for own, mask in zip(boxes, there, strict=True)]
         return proposals, {"loss_objectness": by_object, "loss_rpn_box": by_box}
 
-    def predict(self, levels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """For each level the objectness logits (N, h * w * A) and offsets (N, h * w * A, 4) of its anchors."""
-        objectness, offsets = self.head(levels)
+    def predict(self, features: Features) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """For each level the objectness logits (N, n) and offsets (N, n, 4) of its n anchors, and these (n, 4)."""
+        anchors = self.anchor_generator(features)
+        objectness, offsets = self.head(features.levels)
         return (
             [logits.float().permute(0, 2, 3, 1).flatten(1) for logits in objectness],
             [offset.float().unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3) for offset in offsets],
+            anchors,
         )
 
     def propose(
-        self, objectness: list[Tensor], offsets: list[Tensor], anchors: list[Tensor], limits: Tensor, count: int
+        self, features: Features, objectness: list[Tensor], offsets: list[Tensor], anchors: list[Tensor], count: int
     ) -> tuple[Tensor, Tensor]:
         """The `count` best of each level, and of these the `count` best that remain after suppression per level."""
         logits, moves, bases = [], [], []
@@ -110,13 +104,8 @@ class ProposalNetwork(RegionProposalNetwork):
             bases.append(own[place])
         logit = torch.cat(logits, 1)
         boxes = self.box_coder.decode_single(torch.cat(moves, 1).flatten(0, 1), torch.cat(bases, 1).flatten(0, 1))
-        boxes = clip(boxes.unflatten(0, (logit.shape[0], -1)), limits[:, None])
+        boxes = clip(boxes.unflatten(0, (logit.shape[0], -1)), features.limits[:, None])
         score = logit.sigmoid().where((logit > -torch.inf) & sizable(boxes, self.min_size), ABSENT)
         level = torch.arange(len(logits), device=score.device).repeat_interleave(count)[None]
         place = suppress(boxes[:, :, None], by_class(score, level, len(logits)), self.nms_thresh, count)
         return rows(boxes, place.clamp(min=0) // len(logits)), place >= 0
-
-    def smooth_outputs(self, levels: list[Tensor]) -> Iterator[Tensor]:
-        """What the layers put out, in their own type."""
-        for of_levels in self.head(levels):
-            yield from of_levels

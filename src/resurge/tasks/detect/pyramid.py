@@ -15,38 +15,33 @@ from torchvision.ops.feature_pyramid_network import ExtraFPNBlock
 from resurge.arch.backbone import Backbone
 from resurge.arch.layers import BatchNorm2d
 from resurge.errors import UserError
+from resurge.tasks.detect.settings import Detector
 from resurge.tasks.result import Size
 
 
 class Pyramid(FeaturePyramidNetwork):
-    """The maps of a backbone -> the levels of a pyramid, by name, finest first; all of `channels` channels.
+    """The maps of a backbone -> the levels of a pyramid, finest first; all of `settings.fpn_channels` channels.
 
     Args:
-        backbone: asked for its channels and strides only.
-        channels: of every level.
         extra: makes the coarser levels beyond the backbone's, each of twice the stride of the one before.
         finest: maps of a finer stride are left out, unless there is no other.
-        norm: normalise behind each convolution.
 
     Attributes:
-        names: of the levels that come from the backbone; those of `extra` follow them.
-        strides: of the levels that come from the backbone.
+        strides: of the levels that come from the backbone; those of `extra` follow them.
     """
 
-    def __init__(
-        self, backbone: Backbone, channels: int, extra: ExtraFPNBlock, finest: int = 4, norm: bool = False
-    ) -> None:
+    def __init__(self, backbone: Backbone, settings: Detector, extra: ExtraFPNBlock, finest: int = 4) -> None:
         levels = pick_levels(backbone.strides, finest)
-        norm_layer: type[nn.Module] | None = BatchNorm2d if norm else None
-        super().__init__([backbone.channels[i] for i in levels], channels, extra_blocks=extra, norm_layer=norm_layer)
+        channels = [backbone.channels[i] for i in levels]
+        norm_layer: type[nn.Module] | None = BatchNorm2d if settings.head_norm else None
+        super().__init__(channels, settings.fpn_channels, extra_blocks=extra, norm_layer=norm_layer)
         self.levels = levels
-        self.names = tuple(str(i) for i in range(len(levels)))
         self.strides = tuple(backbone.strides[i] for i in levels)
 
-    def forward(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
-        chosen = OrderedDict((name, maps[i]) for name, i in zip(self.names, self.levels, strict=True))
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        chosen = OrderedDict((str(name), maps[i]) for name, i in enumerate(self.levels))
         levels: dict[str, Tensor] = super().forward(chosen)
-        return levels
+        return list(levels.values())
 
 
 def pick_levels(strides: Sequence[int], finest: int) -> tuple[int, ...]:
@@ -57,23 +52,16 @@ def pick_levels(strides: Sequence[int], finest: int) -> tuple[int, ...]:
 
 
 class Features(NamedTuple):
-    """The pyramid of a batch of N images.
+    """The pyramid of a batch of N images."""
 
-    levels: (N, C, h, w) each, the finest first. area: height and width of the batch, padding included. limits: float32
-    (N, 4), width, height, width and height of each image without its padding.
-    """
-
-    levels: list[Tensor]
-    area: Size
-    limits: Tensor
+    levels: list[Tensor]  # (N, C, h, w) each, the finest first
+    area: Size  # of the batch, padding included
+    limits: Tensor  # float32 (N, 4), width, height, width and height of each image without its padding
 
 
 def image_sizes(images: Tensor, sizes: Sequence[Size] | None) -> Tensor:
-    """int64 (N, 2): height and width of each image of (N, C, H, W) without its padding, at the right and below.
-
-    Raises:
-        UserError: the sizes do not fit the images.
-    """
+    """int64 (N, 2): height and width of each image of (N, C, H, W) without its padding, at the right and below. Raises
+    UserError when the sizes do not fit the images."""
     if images.ndim != 4:
         raise UserError(f"expected images of shape (N, C, H, W), got {tuple(images.shape)}.")
     n, height, width = images.shape[0], images.shape[-2], images.shape[-1]
@@ -88,3 +76,12 @@ def pad(images: Tensor, stride: int) -> Tensor:
     which only a multiple has."""
     down, right = ((side + stride - 1) // stride * stride - side for side in images.shape[-2:])
     return F.pad(images, (0, right, 0, down))
+
+
+def diagonal_boxes(limits: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes (N * n, 4) along the diagonal of each image of `Features.limits`, and the image int64 (N * n,) of each.
+    They extend over the whole, a half, a quarter and an eighth of each side: some are pooled from every level."""
+    places = [(place / share, (place + 1) / share) for share in (1, 2, 4, 8) for place in range(share)]
+    unit = limits.new_tensor([(begin, begin, end, end) for begin, end in places])
+    image = torch.arange(len(limits), device=limits.device).repeat_interleave(len(unit))
+    return (unit * limits[:, None]).flatten(0, 1), image

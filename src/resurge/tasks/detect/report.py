@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from resurge.run_files import RunFiles, items, number, section
-from resurge.tasks.report import Cell, Context, Report, Section, Tile, class_table, count, objects
-from resurge.tasks.scenes.report import scene_galleries, score_tiles
-from resurge.text_tables import percent, table
+from resurge.files import Json
+from resurge.run_files import RunFiles, number, section
+from resurge.tasks.report import (
+    Context,
+    Report,
+    Section,
+    Tile,
+    class_table,
+    objects,
+    scene_galleries,
+    score_tiles,
+    share,
+)
+from resurge.text_tables import table
 
 KINDS = ("mask", "box")
 FIGURES = (
@@ -30,17 +39,16 @@ FIGURES = (
 SIZES = (("small", "up to 32 × 32"), ("medium", "up to 96 × 96"), ("large", "above"))
 
 
-def score_lines(scores: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
-    """The scores of `ObjectScores.compute` as parts that stand below each other."""
+def _lines(scores: Json, classes: Sequence[str]) -> list[str]:
     kinds = [kind for kind in ("box", "mask") if kind in scores]
     figures = [
-        (measure.lower(), overlap, size, most, *(percent(scores[kind][key]) or "–" for kind in kinds))
+        (measure.lower(), overlap, size, most, *(share(scores[kind][key]) for kind in kinds))
         for key, measure, overlap, size, most in FIGURES
     ]
     rows = []
     for index, name in enumerate(classes):
         own = [scores[kind]["per_class"][index] for kind in kinds]
-        cells = [percent(row[key]) or "–" for row in own for key in ("ap", "ap50")]
+        cells = [share(row[key]) for row in own for key in ("ap", "ap50")]
         rows.append((name, f"{own[0]['n']}", *cells))
     heads = [f"{kind} {figure}" for kind in kinds for figure in ("AP", "AP50")]
     return [
@@ -50,9 +58,6 @@ def score_lines(scores: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
         "",
         table(rows, ("class", "objects", *heads), "<>" + ">" * len(heads)),
     ]
-
-
-# ------------------------------------------------------------------------------------------------------- the page
 
 
 def _kinds(run: RunFiles) -> list[tuple[str, Mapping[str, object]]]:
@@ -92,22 +97,13 @@ def _share(value: object) -> float:
 
 def _classes(run: RunFiles) -> Context | None:
     """AP and AP50 of each class."""
-    kinds = [(title, rows) for title, own in _kinds(run) if (rows := items(own, "per_class", "evaluation.json"))]
-    merged: list[dict[str, object]] = []
-    for i, row in enumerate(kinds[0][1] if kinds else ()):
-        if isinstance(row, Mapping):
-            own: dict[str, object] = {"class": row.get("class", "?"), "n": row.get("n"), "weakest": row.get("ap")}
-            for title, rows in kinds:
-                other = rows[i] if i < len(rows) else None
-                if isinstance(other, Mapping):
-                    own |= {f"{title} {key.upper()}": other.get(key) for key in ("ap", "ap50")}
-            merged.append(own)
-    heads = [f"{title} {key}" for title, _ in kinds for key in ("AP", "AP50")]
-
-    def cells(row: Mapping[str, object]) -> list[Cell]:
-        return [run.class_name(row["class"]), count(row, "n"), *(number(row, head) for head in heads)]
-
-    return class_table(merged, "weakest", ("Class", "Objects", *heads), cells)
+    kinds = _kinds(run)
+    measures = {f"{title} {key.upper()}": (i, key) for i, (title, _) in enumerate(kinds) for key in ("ap", "ap50")}
+    merged = [
+        {**rows[0], "weakest": rows[0].get("ap"), **{name: rows[i].get(key) for name, (i, key) in measures.items()}}
+        for rows in zip(*(objects(own, "per_class") for _, own in kinds), strict=False)
+    ]
+    return class_table(run, merged, "weakest", ("Objects", "n"), {name: name for name in measures})
 
 
 def _sizes(run: RunFiles) -> Context | None:
@@ -139,6 +135,7 @@ def report(masks: bool) -> Report:
     outlines = ("Mask AP", [("AP", "val_mask_ap"), ("AP50", "val_mask_ap50")])
     whose = "the image's masks" if masks else "the image"
     return Report(
+        lines=_lines,
         tiles=_tiles,
         curves=[outlines, boxes] if masks else [boxes],
         sections=[

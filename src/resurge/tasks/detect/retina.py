@@ -25,11 +25,9 @@ OBJECT, NOTHING = 0.5, 0.4
 
 
 class RetinaHead(Head):
-    """Classes and boxes at three scales and every ratio on each level of the pyramid.
-
-    The tensors have a class 0 in front, which no object has and which is never reported: so the published ones, with
-    one output for each of COCO's ids from 0, fit as they are.
-    """
+    """Classes and boxes at three scales and every ratio on each level of the pyramid. The tensors have a class 0 in
+    front, which no object has and which is never reported: so the published ones, with one output for each of COCO's
+    ids from 0, fit as they are."""
 
     def __init__(self, pyramid: Pyramid, num_classes: int, settings: Detector) -> None:
         super().__init__()
@@ -92,5 +90,5 @@ class RetinaHead(Head):
 def retinanet(backbone: Backbone, num_classes: int, settings: Detector) -> tuple[Pyramid, RetinaHead]:
     """Section 4: no level of stride 4, and two beyond the backbone's."""
     channels = settings.fpn_channels
-    pyramid = Pyramid(backbone, channels, LastLevelP6P7(channels, channels), finest=8, norm=settings.head_norm)
+    pyramid = Pyramid(backbone, settings, LastLevelP6P7(channels, channels), finest=8)
     return pyramid, RetinaHead(pyramid, num_classes, settings)

@@ -17,17 +17,12 @@ from resurge.tasks.detect.settings import Detector
 
 
 class Detections(NamedTuple):
-    """The objects of N images in D slots per image, the highest score first.
+    """The objects of N images in D slots per image, the highest score first."""
 
-    boxes: float32 (N, D, 4), left, top, right and bottom in pixels of the batch. scores: float32 (N, D), 0 in a free
-    slot. labels: int64 (N, D) from 0, -1 in a free slot. masks: float32 (N, D, s, s), probabilities inside each box;
-    None where the head has no masks.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    masks: Tensor | None = None
+    boxes: Tensor  # float32 (N, D, 4), left, top, right and bottom in pixels of the batch
+    scores: Tensor  # float32 (N, D), 0 in a free slot
+    labels: Tensor  # int64 (N, D) from 0, -1 in a free slot
+    masks: Tensor | None = None  # float32 (N, D, s, s), probabilities inside each box; None without masks
 
     def as_list(self) -> list[dict[str, Tensor]]:
         """For each image the n slots that are taken: boxes (n, 4), scores (n,), labels (n,) and masks (n, 1, s, s)."""
@@ -45,12 +40,7 @@ def taken(boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
 
 
 def select(boxes: Tensor, scores: Tensor, settings: Detector) -> Detections:
-    """The best candidates, after the score threshold and suppression within each class.
-
-    Args:
-        boxes: (N, n, K, 4), or (N, n, 1, 4) where a box is the same for all classes.
-        scores: (N, n, K) without the background; `ABSENT` where there is no candidate.
-    """
+    """The best candidates, after the score threshold and suppression within each class; see `ops.suppress`."""
     scores = scores.where(scores > settings.score_threshold, ABSENT)
     place = suppress(boxes, scores, settings.nms_threshold, settings.max_detections)
     there, place, classes = place >= 0, place.clamp(min=0), scores.shape[2]
@@ -67,11 +57,8 @@ def by_class(scores: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 
 def occupied(there: Tensor) -> Tensor:
-    """Places int64 (M,) among the N * n of bool (N, n): the slots that go through the layers of a head.
-
-    A runtime's layers need not take an empty batch, so that an exported network computes one more slot, which is not
-    used.
-    """
+    """Places int64 (M,) among the N * n of bool (N, n): the slots that go through the layers of a head. A runtime's
+    layers need not take an empty batch: an exported network computes one more slot, which is not used."""
     place = there.flatten().nonzero()[:, 0]
     return torch.cat([place, place.new_zeros(1)]) if torch.compiler.is_exporting() else place
 

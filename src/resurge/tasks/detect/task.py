@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from resurge.config import Section
 from resurge.data.annotations import Annotation
 from resurge.tasks.detect.heads import BOX_HEADS, MASK_HEADS
+from resurge.tasks.detect.report import report
 from resurge.tasks.detect.settings import Detector
 from resurge.tasks.scenes.task import IDLE_IN_SCENES, SceneTask
-from resurge.tasks.task import Inputs, Network
+from resurge.tasks.task import Inputs
 from resurge.tasks.tta import TTA
 
 if TYPE_CHECKING:
@@ -21,16 +22,12 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from resurge.arch.spec import Spec
-    from resurge.data.preprocessing import ScenePreprocessing
-    from resurge.data.splits import DataBundle, ObjectSplit
-    from resurge.recipe import Recipe
-    from resurge.tasks.detect.coco_file import CocoFile
-    from resurge.tasks.detect.scores import ObjectScores
+    from resurge.data.splits import Objects
+    from resurge.files import Json
+    from resurge.tasks.detect.metrics import ObjectScores
+    from resurge.tasks.detect.predict import CocoFile
     from resurge.tasks.detect.slots import Detections
-    from resurge.tasks.objective import Objective
-    from resurge.tasks.report import Report
     from resurge.tasks.result import Result, Size
-    from resurge.weights.catalog import Source
 
 
 class Detect(SceneTask):
@@ -41,21 +38,18 @@ class Detect(SceneTask):
     metrics: ClassVar[tuple[str, ...]] = ("box_ap", "box_ap50")
     annotation: ClassVar[Annotation] = "boxes"
     usual_classes = 90
-    fixed_cost = False
-    raw = True
+    published_size = (800, 1333)  # what torchvision's and detectron2's detectors were trained with
     shown_score = 0.5
     predict_options = frozenset({"score", "overlays", "coco_json", "max_size"})
     evaluation_options = frozenset({"max_size"})
     takes_sizes = True
-    section = "detector"
+    section, settings = "detector", Detector
     idle = (*IDLE_IN_SCENES, "regularization.class_weights")
+    report = report(masks=False)
 
     @property
     def heads(self) -> tuple[str, ...]:
         return tuple(MASK_HEADS if self.masks else BOX_HEADS)
-
-    def default_settings(self) -> Detector:
-        return Detector()
 
     def build(
         self, spec: Spec, num_classes: int, in_channels: int = 3, head: str | None = None,
@@ -64,21 +58,16 @@ class Detect(SceneTask):
         from resurge.arch.backbone import Backbone
         from resurge.tasks.detect.model import DetectionModel
 
-        numbers = settings if isinstance(settings, Detector) else self.default_settings()
-        return DetectionModel(Backbone(spec, in_channels), num_classes, self.head(head), numbers)
-
-    def published_preprocessing(self, source: Source | None = None) -> ScenePreprocessing:
-        from resurge.data.preprocessing import ScenePreprocessing
-
-        return ScenePreprocessing(800, 1333)  # what torchvision's and detectron2's detectors were trained with
+        numbers = settings if isinstance(settings, Detector) else Detector()
+        return DetectionModel(Backbone(spec, in_channels), num_classes, head or self.heads[0], numbers)
 
     def batches(self, arrays: Sequence[np.ndarray]) -> Iterator[Inputs]:
-        from resurge.tasks.detect.outputs import batched
+        from resurge.tasks.detect.predict import batched
 
         yield Inputs(tuple(range(len(arrays))), *batched(arrays))
 
     def finish(self, outputs: Mapping[str, np.ndarray], export: Mapping[str, Any]) -> Mapping[str, np.ndarray]:
-        from resurge.tasks.detect.outputs import Suppression
+        from resurge.tasks.detect.predict import Suppression
 
         suppression = Suppression.of(export)
         return outputs if suppression is None else suppression(outputs)
@@ -87,7 +76,7 @@ class Detect(SceneTask):
         self, outputs: Mapping[str, np.ndarray], row: int, seen: Size, size: Size, classes: Sequence[str],
         score: float = 0.0,
     ) -> Result:  # fmt: skip
-        from resurge.tasks.detect.outputs import found_in
+        from resurge.tasks.detect.predict import found_in
 
         return found_in(outputs, row, seen, size, score)
 
@@ -99,45 +88,37 @@ class Detect(SceneTask):
         return ["class", "score", "x1", "y1", "x2", "y2"]
 
     def annotation_file(self, path: Path, classes: Sequence[str]) -> CocoFile:
-        from resurge.tasks.detect.coco_file import CocoFile
+        from resurge.tasks.detect.predict import CocoFile
 
         return CocoFile(path, classes)
 
-    def draw(self, image: Image.Image, result: Result, classes: Sequence[str]) -> Image.Image:
-        from resurge.tasks.detect.draw import draw
+    def draw(self, image: Image.Image, result: Result, classes: Sequence[str], **sides: Any) -> Image.Image:
+        from resurge.explain.overlays import draw_objects
+        from resurge.tasks.detect.predict import Found
 
-        return draw(image, result, classes)
+        assert isinstance(result, Found)
+        labels, scores = result.labels.tolist(), result.scores.tolist()
+        return draw_objects(image, result.boxes, labels, classes, scores=scores, masks=result.decoded(), **sides)
+
+    def compare(
+        self, image: Image.Image, result: Result, truth: Objects, classes: Sequence[str], sides: tuple[int, int]
+    ) -> tuple[Image.Image, Image.Image]:
+        from resurge.explain.overlays import draw_objects
+
+        regions = truth.regions
+        masks = None if regions is None else (region.decode(image.height, image.width) for region in regions)
+        notes = ["(crowd)" if crowd else "" for crowd in truth.crowd.tolist()]
+        there = draw_objects(image, truth.boxes, truth.labels.tolist(), classes, masks=masks, notes=notes, sides=sides)
+        return self.draw(image, result, classes, sides=sides), there
 
     def scores(self, classes: Sequence[str], *, tta: TTA = TTA(), examples: int | None = None) -> ObjectScores:
-        from resurge.tasks.detect.scores import EXAMPLES, ObjectScores
+        from resurge.tasks.detect.metrics import ObjectScores
 
-        return ObjectScores(self, classes, EXAMPLES if examples is None else examples)
+        return ObjectScores(self, classes, examples)
 
-    def summary(self, result: Mapping[str, Any]) -> dict[str, float | None]:
+    def summary(self, result: Json) -> dict[str, float | None]:
         named = [(name, *name.split("_", 1)) for name in self.metrics]  # box_ap is result["box"]["ap"]
         return {name: result[kind][key] for name, kind, key in named}
-
-    def score_lines(self, scores: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
-        from resurge.tasks.detect.report import score_lines
-
-        return score_lines(scores, classes)
-
-    def report(self) -> Report:
-        from resurge.tasks.detect.report import report
-
-        return report(self.masks)
-
-    def write_pictures(
-        self, network: Network, folder: Path, evaluation: dict[str, Any], split: ObjectSplit, tta: TTA = TTA()
-    ) -> None:
-        from resurge.tasks.detect.draw import write_pictures
-
-        write_pictures(self, network, folder, evaluation, split)
-
-    def objective(self, recipe: Recipe, bundle: DataBundle) -> Objective:
-        from resurge.tasks.detect.loss import Detection
-
-        return Detection(self, recipe, bundle)
 
 
 class Instances(Detect):
@@ -147,5 +128,4 @@ class Instances(Detect):
     noun = "instance segmenter"
     metrics: ClassVar[tuple[str, ...]] = ("mask_ap", "mask_ap50", "box_ap", "box_ap50")
     annotation = "masks"
-    masks = True
-    raw = False
+    report = report(masks=True)

@@ -4,35 +4,22 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from resurge.data.images import read_bytes, read_header
-from resurge.data.loading import SceneBatch
-from resurge.data.splits import MaskSplit, ObjectSplit
-from resurge.tasks.evaluation import Gather, PreparedImages, Reduce, Scores, SplitT
+from resurge.data.loading import SceneBatch, SomeSplit
+from resurge.files import Json
+from resurge.tasks.evaluation import Gather, Reduce, Scores, SplitT, named
 from resurge.tasks.result import Size
+from resurge.tasks.tta import TTA
 
 if TYPE_CHECKING:
-    from PIL import Image
     from typing_extensions import Self
 
     from resurge.tasks.task import Task
 
 EXAMPLES = 12
-Scenes = ObjectSplit | MaskSplit
-Entry = dict[str, Any]
-"""What is kept of an image, by name."""
-
-
-class PreparedScenes(PreparedImages[Scenes]):
-    """Images of a split as a network sees them in evaluation: ((C, h, w), {"original": (2,)}, index)."""
-
-    def about(self, image: Image.Image, index: int) -> dict[str, Tensor]:
-        return {"original": torch.tensor([image.height, image.width])}
 
 
 class SceneScores(Scores[SceneBatch, SplitT]):
@@ -48,51 +35,36 @@ class SceneScores(Scores[SceneBatch, SplitT]):
     the surest detection that finds no object, for segment the probability of the predicted class summed over the wrong
     pixels and divided by the number of pixels; its text `wrong` says what was taken for what.
 
-    Args:
-        task: the task.
-        classes: their names.
-        examples: images in each list.
+    `examples` is the number of images in each list.
     """
 
-    def __init__(self, task: Task, classes: Sequence[str], examples: int = EXAMPLES) -> None:
-        self.task = task
-        self.classes = tuple(classes)
-        self.examples = examples
-        self.reset()
+    def __init__(self, task: Task, classes: Sequence[str], examples: int | None = None, tta: TTA = TTA()) -> None:
+        self.examples, self.tta = EXAMPLES if examples is None else examples, tta
+        super().__init__(task, classes)
 
     def reset(self, device: torch.device | None = None) -> None:
-        """Forget all predictions."""
-        self._images: dict[str, Entry] = {}
-
-    def state(self) -> dict[str, Any]:
-        """What has been collected; can be pickled and sent to another process."""
-        return {"images": self._images}
-
-    def merge(self, states: Sequence[dict[str, Any]]) -> None:
-        """Take in what other processes have collected, in any order."""
-        for state in states:
-            for name, image in state["images"].items():
-                present = self._images.get(name)
-                if present is None or _rank(image) > _rank(present):
-                    self._images[name] = image
-
-    def compute(self) -> dict[str, Any]:
-        found = {"task": self.task.name, "count": len(self._images)}
-        return found | self.metrics() | {"examples": self._named()}
-
-    @abstractmethod
-    def metrics(self) -> dict[str, Any]:
-        """The scores over all images, as plain data."""
-
-    @abstractmethod
-    def empty(self) -> Self:
-        """The same without any image."""
+        self.images: dict[str, Json] = {}  # what is kept of each image, by its id
 
     def merged(self, gather: Gather) -> Self:
-        """What all processes have collected together."""
-        whole = self.empty()
-        whole.merge(gather(self.state()))
+        """What all processes have collected together, whatever their order."""
+        whole = type(self)(self.task, self.classes, self.examples, self.tta)
+        for images in gather(self.images):
+            for name, image in images.items():
+                present = whole.images.get(name)
+                if present is None or self.rank(image) > self.rank(present):
+                    whole.images[name] = image
         return whole
+
+    def compute(self) -> Json:
+        return {"task": self.task.name, "count": len(self.images)} | self.metrics() | {"examples": self._named()}
+
+    @abstractmethod
+    def metrics(self) -> Json:
+        """The scores over all images."""
+
+    @abstractmethod
+    def rank(self, image: Json) -> tuple[object, ...]:
+        """An order between two results for one image: other batches may have changed its last digits."""
 
     def validated(self, reduce: Reduce, gather: Gather) -> dict[str, float]:
         result = self.merged(gather).compute()
@@ -101,14 +73,13 @@ class SceneScores(Scores[SceneBatch, SplitT]):
         # a score that is not defined, since there is nothing to find, is the worst
         return {name: value or 0.0 for name, value in self.task.summary(result).items()} | {"count": result["count"]}
 
-    def entry(self, split: Scenes, index: int) -> Entry:
-        """What is kept of every image."""
-        path = split.path(index)
-        return {"id": split.id(index), "index": index, "path": None if path is None else str(path)}
+    def keep(self, split: SomeSplit, index: int, **values: object) -> None:
+        """Keep what an image gave; what came of it before is forgotten."""
+        self.images[split.id(index)] = named(split, index) | values
 
-    def _named(self) -> dict[str, list[dict[str, Any]]]:
+    def _named(self) -> dict[str, list[Json]]:
         """Images to look at. Where two are equal, the earlier one of the split comes first."""
-        images = sorted(self._images.values(), key=lambda image: (image["index"], image["id"]))
+        images = sorted(self.images.values(), key=lambda image: (image["index"], image["id"]))
         scored = [image for image in images if image.get("score") is not None]
         mistaken = [image for image in images if "wrong" in image]
         keys = ("id", "index", "path", "score")
@@ -122,22 +93,7 @@ class SceneScores(Scores[SceneBatch, SplitT]):
         }
 
 
-def own_size(batch: SceneBatch, row: int, split: Scenes, index: int) -> Size:
-    """(height, width) of the upright image, from the batch if it says, else from the file's header."""
-    told = batch.targets[row].get("original")
-    if told is not None:
-        height, width = told.tolist()
-        return int(height), int(width)
-    path = split.path(index)
-    if path is None:
-        width, height = split.read(index).size
-    else:
-        header = read_header(read_bytes(path), str(path))
-        width, height = header.size if header.orientation < 5 else header.size[::-1]  # 5 to 8 lie on their side
-    return height, width
-
-
-def _rank(image: dict[str, Any]) -> tuple[Any, ...]:
-    """An order between two results for one image: other batches may have changed its last digits."""
-    places, counts = image.get("confusion", (np.zeros(0), np.zeros(0)))
-    return places.tolist(), counts.tolist(), image.get("score") or 0.0, image.get("weight", 0.0), image["index"]
+def own_size(batch: SceneBatch, row: int) -> Size:
+    """(height, width) of the upright image of a batch of evaluation."""
+    height, width = batch.targets[row]["original"].tolist()
+    return int(height), int(width)

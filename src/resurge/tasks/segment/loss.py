@@ -14,8 +14,7 @@ from resurge.data.splits import IGNORE, DataBundle, MaskSplit
 from resurge.errors import UserError
 from resurge.processes import is_first
 from resurge.tasks.evaluation import Gather, Reduce
-from resurge.tasks.objective import Sums, given_class_weights
-from resurge.tasks.scenes.loss import SceneObjective
+from resurge.tasks.objective import SceneObjective, Sums
 
 if TYPE_CHECKING:
     from resurge.recipe import Recipe
@@ -27,14 +26,9 @@ log = logging.getLogger(__name__)
 class Segmentation(SceneObjective):
     """A class per pixel."""
 
-    def __init__(self, task: Task, recipe: Recipe, bundle: DataBundle) -> None:
+    def __init__(self, task: Task, recipe: Recipe, bundle: DataBundle[MaskSplit]) -> None:
         super().__init__(task, recipe, bundle)
-        wanted = recipe.regularization.class_weights
-        self._class_weights: Tensor | None = None
-        if wanted == "auto":
-            self._class_weights = median_frequency_weights(bundle.train, bundle.num_classes)
-        elif wanted != "none":
-            self._class_weights = given_class_weights(recipe, bundle)
+        self._class_weights = self.class_weights(bundle, median_frequency_weights)
         self._train = bundle.train
         # of the training images whose crops held ignored pixels only: whether the whole label map does
         self._ignored: dict[int, bool] = {}
@@ -42,41 +36,31 @@ class Segmentation(SceneObjective):
 
     def losses(self, net: nn.Module, batch: SceneBatch) -> tuple[dict[str, Tensor], Sums]:
         height, width = batch.images.shape[-2:]
-        masks = torch.stack(
-            [
-                F.pad(mask, (0, width - mask.shape[1], 0, height - mask.shape[0]), value=IGNORE)
-                for mask in (target["mask"] for target in batch.targets)
-            ]
-        )
+        maps = [target["mask"] for target in batch.targets]
+        padded = [F.pad(m, (0, width - m.shape[1], 0, height - m.shape[0]), value=IGNORE) for m in maps]
+        masks = torch.stack(padded)
         if not self._warned:
-            self._watch(batch.indices, (masks == IGNORE).flatten(1).all(1))
+            blank = (masks == IGNORE).flatten(1).all(1)
+            for index in batch.indices.to(blank.device)[blank].tolist():
+                if index not in self._ignored:  # a crop may rightly hold ignored pixels only
+                    self._ignored[index] = _is_ignored(self._train, index)
         weights = None if self._class_weights is None else self._class_weights.to(masks.device)
         return net.losses(batch.images, masks, weights), {}  # type: ignore[operator]
 
     def validated(self, reduce: Reduce, gather: Gather) -> dict[str, float]:
         if not self._warned:
-            found = [index for one in gather(self._ignored) for index, ignored in one.items() if ignored]
-            self._warn(sorted(set(found)))
+            found = sorted({index for one in gather(self._ignored) for index, ignored in one.items() if ignored})
+            self._warned = bool(found)
+            if found and is_first():
+                log.warning(
+                    "of %d training images %d have nothing but ignored pixels in their label maps and teach nothing: "
+                    "%s%s; label them, or remove the images",
+                    len(self._train),
+                    len(found),
+                    ", ".join(self._train.ids[index] for index in found[:3]),
+                    ", …" if len(found) > 3 else "",
+                )
         return super().validated(reduce, gather)
-
-    def _watch(self, indices: Tensor, blank: Tensor) -> None:
-        """Look at the whole label map where only ignored pixels were seen: in a crop that may be right."""
-        for index in indices.to(blank.device)[blank].tolist():
-            if index not in self._ignored:
-                self._ignored[index] = _is_ignored(self._train, index)
-
-    def _warn(self, indices: list[int]) -> None:
-        """Say once, in one process, which training images teach nothing."""
-        self._warned = bool(indices)
-        if indices and is_first():
-            log.warning(
-                "of %d training images %d have nothing but ignored pixels in their label maps and teach nothing: %s%s; "
-                "label them, or remove the images",
-                len(self._train),
-                len(indices),
-                ", ".join(self._train.ids[index] for index in indices[:3]),
-                ", …" if len(indices) > 3 else "",
-            )
 
 
 def median_frequency_weights(split: MaskSplit, num_classes: int) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,27 +12,25 @@ from torch.nn import functional as F
 from resurge.data.loading import SceneBatch
 from resurge.data.splits import IGNORE, MaskSplit
 from resurge.errors import UserError
+from resurge.files import Json
 from resurge.tasks.result import Size
-from resurge.tasks.scenes.metrics import EXAMPLES, SceneScores, own_size
+from resurge.tasks.scenes.metrics import SceneScores, own_size
 from resurge.tasks.segment.sliding import class_values
-from resurge.tasks.task import Task
-from resurge.tasks.tta import TTA
 
 _STRIP = 1 << 24  # numbers a strip of enlarged logits has at most
 
 
-def confusion_matrix(predicted: Any, truth: Any, classes: int, ignore: int = 255) -> np.ndarray:
-    """int64 (classes, classes): pixels by [true class][predicted class]; none where the truth is `ignore`.
-
-    Args:
-        predicted: (H, W) class indices, array or tensor.
-        truth: (H, W) class indices, and `ignore`.
+def confusion_matrix(
+    predicted: np.ndarray | Tensor, truth: np.ndarray | Tensor, classes: int, ignore: int = IGNORE
+) -> np.ndarray:
+    """int64 (classes, classes): pixels by [true class][predicted class] of maps (H, W); none where the truth is
+    `ignore`.
 
     Raises:
         UserError: the truth has a class there is none for.
         ValueError: another shape, or a predicted class there is none for.
     """
-    predicted, truth = (_array(values) for values in (predicted, truth))
+    predicted, truth = (values.cpu().numpy() if isinstance(values, Tensor) else values for values in (predicted, truth))
     if predicted.shape != truth.shape:
         raise ValueError(f"expected two maps of one size; got {predicted.shape} and {truth.shape}")
     counted = truth != ignore
@@ -48,13 +45,13 @@ def confusion_matrix(predicted: Any, truth: Any, classes: int, ignore: int = 255
     return np.bincount(true * classes + told, minlength=classes**2).reshape(classes, classes)
 
 
-def scores_of(confusion: np.ndarray) -> dict[str, Any]:
-    """What a confusion matrix [true][predicted] says.
+def map_scores(confusion: np.ndarray, classes: Sequence[str]) -> Json:
+    """What a confusion matrix [true][predicted] says; None where there is nothing to divide by.
 
-    `iou` (K,): pixels that are and are told to be of the class / pixels that are either; NaN for a class that is
-    neither in the truth nor told. `accuracy` (K,): share of the class's pixels that are told right; NaN without any.
-    `miou`, `mean_accuracy`: means over the classes where it is defined; `pixel_accuracy`: share of all pixels that are
-    right; None where there is nothing to divide by.
+    `per_class` has for each class its name, `pixels`, `iou` (pixels that are and are told to be of the class / pixels
+    that are either) and `accuracy` (share of the class's pixels that are told right). `miou` and `mean_accuracy` are
+    means over the classes where it is defined, `pixel_accuracy` is the share of all pixels that are right; in 0..1.
+    `confusion` is the matrix, in pixels.
     """
     right, there, told = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     iou, accuracy = _ratio(right, there + told - right), _ratio(right, there)
@@ -62,21 +59,8 @@ def scores_of(confusion: np.ndarray) -> dict[str, Any]:
         "miou": _mean(iou),
         "pixel_accuracy": float(right.sum() / there.sum()) if there.sum() else None,
         "mean_accuracy": _mean(accuracy),
-        "iou": iou,
-        "accuracy": accuracy,
-    }
-
-
-def map_scores(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
-    """Plain data: `miou`, `pixel_accuracy`, `mean_accuracy` in 0..1 (see `scores_of`), `per_class` (class, pixels, iou,
-    accuracy; None where undefined) and `confusion` in pixels, [true][predicted]."""
-    scores = scores_of(confusion)
-    iou, accuracy = scores.pop("iou"), scores.pop("accuracy")
-    pixels = confusion.sum(axis=1).tolist()
-    return {
-        **scores,
         "per_class": [
-            {"class": name, "pixels": pixels[k], "iou": _or_none(iou[k]), "accuracy": _or_none(accuracy[k])}
+            {"class": name, "pixels": int(there[k]), "iou": _or_none(iou[k]), "accuracy": _or_none(accuracy[k])}
             for k, name in enumerate(classes)
         ],
         "confusion": confusion.tolist(),
@@ -84,34 +68,20 @@ def map_scores(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
 
 
 class MapScores(SceneScores[MaskSplit]):
-    """Intersection over union and pixel accuracy; see `SceneScores`. `metrics` is that of `map_scores`.
+    """Intersection over union and pixel accuracy; see `SceneScores`. `metrics` is that of `map_scores`."""
 
-    Args:
-        tta: test-time augmentation.
-    """
+    needs = (MaskSplit, "label maps")
 
-    def __init__(self, task: Task, classes: Sequence[str], examples: int = EXAMPLES, tta: TTA = TTA()) -> None:
-        self.tta = tta
-        super().__init__(task, classes, examples)
-
-    def empty(self) -> MapScores:
-        return MapScores(self.task, self.classes, self.examples, self.tta)
-
-    def check(self, model: nn.Module, split: object) -> None:
-        if not isinstance(split, MaskSplit):
-            raise UserError(f"the task {self.task.name} needs images with label maps.")
-        self._check_classes(getattr(model, "num_classes", len(self.classes)))
-
-    def _check_classes(self, known: int) -> None:
-        if known != len(self.classes):
-            raise UserError(f"the model tells {known} classes apart, but the data has {len(self.classes)}.")
-
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> Json:
         total = np.zeros(len(self.classes) ** 2, dtype=np.int64)
-        for image in self._images.values():
+        for image in self.images.values():
             places, counts = image["confusion"]
             total[places] += counts
         return map_scores(total.reshape(len(self.classes), -1), self.classes)
+
+    def rank(self, image: Json) -> tuple[object, ...]:
+        places, counts = image["confusion"]
+        return places.tolist(), counts.tolist(), image.get("score") or 0.0, image.get("weight", 0.0), image["index"]
 
     def update(self, model: nn.Module, batch: SceneBatch, split: MaskSplit) -> None:
         # Images of one size go together and without padding, which pooling over the whole image would see: a score
@@ -121,7 +91,7 @@ class MapScores(SceneScores[MaskSplit]):
             by_size.setdefault((height, width), []).append(row)
         for (height, width), rows in by_size.items():
             values = class_values(model, batch.images[rows, :, :height, :width], self.tta)
-            self._check_classes(values.shape[1])
+            self.check_classes(values.shape[1])
             for row, value in zip(rows, values, strict=True):
                 index = int(batch.indices[row])
                 self._add(value, _truth(batch, row, split, index), split, index)
@@ -129,29 +99,23 @@ class MapScores(SceneScores[MaskSplit]):
     def _add(self, values: Tensor, truth: np.ndarray, split: MaskSplit, index: int) -> None:
         predicted, confidence = enlarged_classes(values, (truth.shape[0], truth.shape[1]))
         confusion = confusion_matrix(predicted, truth, len(self.classes), IGNORE)
-        image = self.entry(split, index)
-        image["confusion"] = (np.flatnonzero(confusion), confusion[confusion > 0])
+        about: Json = {"confusion": (np.flatnonzero(confusion), confusion[confusion > 0])}
         if self.examples:
-            image["score"] = scores_of(confusion)["miou"]
+            about["score"] = map_scores(confusion, self.classes)["miou"]
             counted = truth != IGNORE
             wrong = counted & (predicted.cpu().numpy() != truth)
             if wrong.any():
-                sure = confidence.cpu().numpy()
-                image["weight"] = float(sure[wrong].sum() / counted.sum())
-                image["wrong"] = _commonest_mistake(confusion, self.classes, float(sure[wrong].mean()))
-        self._images[split.id(index)] = image
+                sure = confidence.cpu().numpy()[wrong]
+                about["weight"] = float(sure.sum() / counted.sum())
+                about["wrong"] = _commonest_mistake(confusion, self.classes, float(sure.mean()))
+        self.keep(split, index, **about)
 
 
 def enlarged_classes(values: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The most probable class of every pixel of the image, and its probability.
+    """The most probable class of every pixel of an image of (H, W), int64, and its probability, float32.
 
-    Args:
-        values: (K, h, w) logits, or logarithms of probabilities.
-        size: (H, W) of the image, to which they are resized bilinearly, as `F.interpolate` does with
-            align_corners=False, but strip by strip: with many classes the enlarged values would fill the memory.
-
-    Returns:
-        int64 (H, W), float32 (H, W).
+    `values` are (K, h, w) logits, or logarithms of probabilities. They are resized bilinearly as `F.interpolate` does
+    with align_corners=False, but strip by strip: with many classes the enlarged values would fill the memory.
     """
     classes, rows, _ = values.shape
     height, width = size
@@ -173,7 +137,7 @@ def enlarged_classes(values: Tensor, size: tuple[int, int]) -> tuple[Tensor, Ten
 def _truth(batch: SceneBatch, row: int, split: MaskSplit, index: int) -> np.ndarray:
     """The label map of an image, (H, W) uint8. Raises UserError when the image has another size."""
     truth = split.target(index)
-    height, width = own_size(batch, row, split, index)
+    height, width = own_size(batch, row)
     if truth.shape != (height, width):
         raise UserError(
             f"{split.id(index)}: the image has {width} x {height} pixels and its label map "
@@ -190,10 +154,6 @@ def _commonest_mistake(confusion: np.ndarray, classes: Sequence[str], confidence
     most = "most of them" if 2 * wrong[true, told] > wrong.sum() else "above all"
     what = f"{classes[true]} taken for {classes[told]}"
     return f"{share:.0%} of the pixels, {most} {what}; mean probability {confidence:.2f}"
-
-
-def _array(values: Any) -> np.ndarray:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -12,13 +12,12 @@ from torch.nn import functional as F
 
 from resurge.arch.backbone import Backbone, initialize
 from resurge.arch.spec import Spec
+from resurge.data.splits import IGNORE
 from resurge.errors import UserError, suggest
 from resurge.tasks.segment.heads import HEADS
 from resurge.tasks.segment.heads.fcn import FCNHead
 from resurge.tasks.segment.layers import enlarge
 from resurge.tasks.segment.settings import Segmenter
-
-IGNORE = 255  # the label of pixels that are no class: neither learnt nor scored
 
 
 class SegmentationModel(nn.Module):
@@ -72,7 +71,6 @@ class SegmentationModel(nn.Module):
         """The terms of the training loss, scalars: "loss_main", and "loss_aux" if there is an auxiliary head.
 
         Args:
-            images: (N, in_channels, H, W).
             targets: (N, H, W) whole numbers: classes 0 to num_classes - 1, 255 for ignored pixels.
             class_weights: (num_classes,); a pixel counts by the weight of its class.
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from resurge.tasks.resizing import between, mixed
-from resurge.tasks.result import Result, Size
+from resurge.files import Json
+from resurge.tasks.result import Result, Size, between, mixed
 
 _STRIP = 1 << 22  # values of an enlarged map at a time
 
@@ -48,8 +47,8 @@ class LabelMap(Result):
 
     def to_json(
         self, classes: Sequence[str], top: int | None = None, *, score: float = 0.0, masks: bool = True
-    ) -> dict[str, Any]:
-        """As plain data, without the pixels."""
+    ) -> Json:
+        """Without the pixels."""
         shares = self.shares(classes)
         return {
             "confidence": self.confidence,
@@ -65,18 +64,8 @@ class LabelMap(Result):
 
 
 def enlarged_classes(values: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
-    """The most probable class of every pixel of the image, and its probability.
-
-    What `resurge.tasks.segment.metrics.enlarged_classes` does with tensors: bilinear, align_corners=False, strip by
-    strip, since with many classes the enlarged values would fill the memory.
-
-    Args:
-        values: (K, h, w) logits, or logarithms of probabilities; K is at most 256.
-        size: (H, W) of the image.
-
-    Returns:
-        uint8 (H, W), float32 (H, W).
-    """
+    """The most probable class of every pixel of an image of (H, W), uint8, and its probability, float32: what
+    `resurge.tasks.segment.metrics.enlarged_classes` does with tensors."""
     values = values.astype(np.float32, copy=False)
     classes, rows, columns = values.shape
     height, width = size

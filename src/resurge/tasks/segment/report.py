@@ -2,77 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from resurge.files import Json
 from resurge.run_files import RunFiles, number, section
-from resurge.tasks.report import Cell, Context, Report, Section, Tile, class_table, confusion, count, objects
-from resurge.tasks.scenes.report import scene_galleries, score_tiles
-from resurge.text_tables import percent, table
-
-WIDEST_MATRIX = 12
-"""Classes up to which the confusion matrix is shown; with more it is wider than a terminal."""
+from resurge.tasks import report as page
+from resurge.text_tables import table
 
 
-def score_lines(scores: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
-    """The scores of `MapScores.compute` as parts that stand below each other."""
+def _lines(scores: Json, classes: Sequence[str]) -> list[str]:
+    share = page.share
     rows = [
-        (row["class"], f"{row['pixels']:,}", percent(row["iou"]) or "–", percent(row["accuracy"]) or "–")
-        for row in scores["per_class"]
+        (row["class"], f"{row['pixels']:,}", share(row["iou"]), share(row["accuracy"])) for row in scores["per_class"]
     ]
-    parts = [
-        f"mIoU            {percent(scores['miou']) or '–'}",
-        f"pixel accuracy  {percent(scores['pixel_accuracy']) or '–'}",
-        f"mean accuracy   {percent(scores['mean_accuracy']) or '–'}",
+    return [
+        f"mIoU            {page.share(scores['miou'])}",
+        f"pixel accuracy  {page.share(scores['pixel_accuracy'])}",
+        f"mean accuracy   {page.share(scores['mean_accuracy'])}",
         "",
         table(rows, ("class", "pixels", "IoU", "accuracy"), "<>>>"),
+        *page.confusion_lines(scores, classes, widest=12, shares=True),
     ]
-    if len(classes) <= WIDEST_MATRIX:
-        shares = [
-            (name, *(f"{100 * count / max(1, sum(row)):.1f}" for count in row))
-            for name, row in zip(classes, scores["confusion"], strict=True)
-        ]
-        head = ("true \\ said, %", *(name[:8] for name in classes))
-        parts += ["", table(shares, head, "<" + ">" * len(classes))]
-    return parts
 
 
-# ------------------------------------------------------------------------------------------------------- the page
-
-
-def _tiles(run: RunFiles) -> list[Tile]:
+def _tiles(run: RunFiles) -> list[page.Tile]:
     """Mean IoU, and the shares of pixels that are right."""
-    scores = section(run.model, "scores")
-    names = (("miou", "Mean IoU"), ("pixel_accuracy", "Pixel accuracy"), ("mean_accuracy", "Mean accuracy"))
-    evaluated = run.evaluation or {}
-    return score_tiles(run, [(name, number(evaluated if key in evaluated else scores, key)) for key, name in names])
+    names = {"miou": "Mean IoU", "pixel_accuracy": "Pixel accuracy", "mean_accuracy": "Mean accuracy"}
+    scores, evaluated = section(run.model, "scores"), run.evaluation or {}
+    known = [(name, number(evaluated if key in evaluated else scores, key)) for key, name in names.items()]
+    return page.score_tiles(run, known)
 
 
-def _classes(run: RunFiles) -> Context | None:
-    """IoU and accuracy of each class."""
-
-    def cells(row: Mapping[str, object]) -> list[Cell]:
-        measures = [number(row, key) for key in ("iou", "accuracy")]
-        return [run.class_name(row.get("class", "?")), count(row, "pixels"), *measures]
-
-    return class_table(objects(run.evaluation, "per_class"), "iou", ("Class", "Pixels", "IoU", "Accuracy"), cells)
+def _classes(run: RunFiles) -> page.Context | None:
+    measures = {"IoU": "iou", "Accuracy": "accuracy"}
+    return page.class_table(run, page.objects(run.evaluation, "per_class"), "iou", ("Pixels", "pixels"), measures)
 
 
-def _confusion(run: RunFiles) -> Context | None:
-    """The confusion matrix in percent of the pixels of the true class."""
+def _confusion(run: RunFiles) -> page.Context | None:
+    """The page.confusion matrix in percent of the pixels of the true class."""
     about = "Percent of the pixels of each class."
-    return confusion(run, "Pixels", "No pixel was taken for another class.", shares=True, about=about)
+    return page.confusion(run, "Pixels", "No pixel was taken for another class.", shares=True, about=about)
 
 
-REPORT = Report(
+REPORT = page.Report(
+    lines=_lines,
     tiles=_tiles,
     curves=[
         ("Mean IoU", [("mean IoU", "val_miou")]),
         ("Pixel accuracy", [("pixel accuracy", "val_pixel_accuracy")]),
     ],
     sections=[
-        Section("classes", "Classes", "classes.html", _classes),
-        Section("confusion", "Confusion matrix", "confusion.html", _confusion),
-        *scene_galleries("mean IoU", "The mean IoU is over the classes that the image has or is told to have."),
+        page.Section("classes", "Classes", "classes.html", _classes),
+        page.Section("confusion", "Confusion matrix", "confusion.html", _confusion),
+        *page.scene_galleries("mean IoU", "The mean IoU is over the classes that the image has or is told to have."),
     ],
 )

@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import product
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from resurge.errors import UserError
+from resurge.tasks.segment.layers import enlarge
 from resurge.tasks.tta import TTA
 
 
@@ -42,13 +41,12 @@ def predict_probabilities(
     """(N, C, H, W) -> class probabilities (N, K, H, W), float32 (float64 for a model of that type).
 
     Args:
-        model: (N, C, h, w) -> logits (N, K, h, w) for any h and w, in evaluation mode.
-        scales: factors by which the images are resized, bilinearly; probabilities are resized back.
+        model: (N, C, h, w) -> logits (N, K, h, w), in evaluation mode.
+        scales: factors by which the images are resized, bilinearly.
         flip: add the mirrored image (left to right) at every scale.
-        window: height and width of the windows that the model is given one after the other; None gives it the image at
-            once. Where the image is smaller than a window, the window is as large as the image. The model's own memory
-            is then bounded by the window, and what grows with the image is two maps of K probabilities a pixel, one
-            of them at the largest scale.
+        window: height and width of the windows that the model is given one after the other, at most as large as the
+            image; None gives it the image at once. Windows bound the model's own memory; what grows with the image is
+            two maps of K probabilities per pixel, one of them at the largest scale.
         overlap: the least share of a window that its neighbour covers too.
 
     Raises:
@@ -77,25 +75,24 @@ def window_starts(size: int, window: int, overlap: float) -> list[int]:
     return [i * (size - window) // (count - 1) for i in range(count)]
 
 
-def _slices(size: int, window: int, overlap: float) -> list[slice]:
-    return [slice(start, min(size, start + window)) for start in window_starts(size, window, overlap)]
-
-
 def _in_windows(
     model: Callable[[Tensor], Tensor], images: Tensor, window: tuple[int, int] | None, overlap: float
 ) -> Tensor:
     size = (images.shape[-2], images.shape[-1])
     if window is None or (window[0] >= size[0] and window[1] >= size[1]):
         return _probabilities(model(images))
-    down, across = _slices(size[0], window[0], overlap), _slices(size[1], window[1], overlap)
+    down, across = (
+        [slice(start, min(whole, start + side)) for start in window_starts(whole, side, overlap)]
+        for whole, side in zip(size, window, strict=True)
+    )
     seen = torch.zeros(size, device=images.device)
-    total = seen  # of no use until the first window has told the number of classes
-    for i, (rows, columns) in enumerate(product(down, across)):
+    total: Tensor | None = None
+    for rows, columns in product(down, across):
         found = _probabilities(model(images[..., rows, columns]))
-        if i == 0:
-            total = found.new_zeros(*found.shape[:2], *size)
+        total = found.new_zeros(*found.shape[:2], *size) if total is None else total
         total[..., rows, columns] += found
         seen[rows, columns] += 1
+    assert total is not None
     return total.div_(seen)
 
 
@@ -104,12 +101,12 @@ def _probabilities(logits: Tensor) -> Tensor:
 
 
 def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
-    if (x.shape[-2], x.shape[-1]) == size:
-        return x
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    return x if (x.shape[-2], x.shape[-1]) == size else enlarge(x, size)
 
 
-def _check(model: Any, images: Tensor, scales: Sequence[float], window: Any, overlap: float) -> None:
+def _check(
+    model: object, images: Tensor, scales: Sequence[float], window: tuple[int, int] | None, overlap: float
+) -> None:
     if isinstance(model, nn.Module) and model.training:
         raise UserError("expected a model in evaluation mode; call model.eval() first.")
     if images.dim() != 4 or 0 in images.shape:

@@ -1,8 +1,7 @@
 """The heads of a segmenter, each in a module of its name. Imports no torch.
 
 A head maps the feature maps of the stages, each (N, C, h, w), to logits (N, K, h', w'). Its last layer is its attribute
-`predict`. A new head is one file beside this one and one
-line here.
+`predict`. A new head is one file beside this one and one line here.
 """
 
 from __future__ import annotations
