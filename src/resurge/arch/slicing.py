@@ -84,9 +84,10 @@ def conv_like(
 
 
 def cut_conv(conv: nn.Conv2d, parts: int) -> list[nn.Conv2d]:
-    """A convolution as `parts` dense ones, by its outputs; `parts` is a multiple of its groups."""
-    biases = [None] * parts if conv.bias is None else conv.bias.chunk(parts)
-    return [conv_like(conv, w, groups=1, bias=b) for w, b in zip(conv.weight.chunk(parts), biases, strict=True)]
+    """A convolution as `parts` ones, by its outputs: each with its own inputs if it is grouped, else with all."""
+    groups = max(1, conv.groups // parts)
+    biases: Sequence[Tensor | None] = [None] * parts if conv.bias is None else conv.bias.chunk(parts)
+    return [conv_like(conv, w, groups=groups, bias=b) for w, b in zip(conv.weight.chunk(parts), biases, strict=True)]
 
 
 def join_convs(convs: Sequence[nn.Conv2d], groups: int) -> nn.Conv2d:
@@ -156,11 +157,11 @@ def permute_outputs(layer: ConvNormAct, order: Tensor) -> ConvNormAct:
 
 
 def cut(layer: ConvNormAct, parts: int) -> list[ConvNormAct]:
-    """The layer as `parts` layers side by side: each with its own inputs if it is grouped, all with all if dense."""
-    conv, norm = layer.conv, expect_norm(layer.norm)
-    groups = conv.groups // parts if conv.groups > 1 else 1
-    runs = torch.arange(conv.out_channels, device=conv.weight.device).chunk(parts)
-    return [with_parts(layer, conv_like(conv, conv.weight[run], groups=groups), select_norm(norm, run)) for run in runs]
+    """The layer as `parts` layers side by side; see `cut_conv`."""
+    norm = expect_norm(layer.norm)
+    runs = torch.arange(norm.num_features, device=norm.weight.device).chunk(parts)
+    convs = cut_conv(layer.conv, parts)
+    return [with_parts(layer, conv, select_norm(norm, run)) for conv, run in zip(convs, runs, strict=True)]
 
 
 def join(layers: Sequence[ConvNormAct], groups: int) -> ConvNormAct:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -154,13 +155,17 @@ class Res2Conv(nn.Module):
         self.pool: nn.Module = nn.AvgPool2d(3, site.stride, padding=1) if site.entry else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        pieces = self.adapt(x).chunk(self.scale, dim=1)
-        outputs: list[Tensor] = []
-        for i, conv in enumerate(self.convs):
-            outputs.append(conv(pieces[i] + outputs[-1] if self.carries and i else pieces[i]))
-        if self.scale > 1:
-            outputs.append(self.pool(pieces[-1]))
-        return torch.cat(outputs, dim=1)
+        return res2(self.adapt(x).chunk(self.scale, dim=1), self.convs, self.pool, self.carries)
+
+
+def res2(pieces: Sequence[Tensor], convs: nn.ModuleList, pool: nn.Module, carries: bool) -> Tensor:
+    """The pieces through their convolutions, each with the output before it where it `carries`, joined again."""
+    outputs: list[Tensor] = []
+    for i, conv in enumerate(convs):
+        outputs.append(conv(pieces[i] + outputs[-1] if carries and i else pieces[i]))
+    if len(pieces) > len(outputs):
+        outputs.append(pool(pieces[-1]))
+    return torch.cat(outputs, dim=1)
 
 
 class SelectiveKernelConv(nn.Module):
