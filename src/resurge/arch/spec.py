@@ -86,13 +86,12 @@ class Spec:
     def __str__(self) -> str:
         """One line that `resurge.arch.zoo.get_spec` reads back: the nearest named model and what differs from it."""
 
-        def different(parent: Spec) -> list[str]:
-            return [field.name for field in fields(Spec) if getattr(parent, field.name) != getattr(self, field.name)]
+        values = {field.name: getattr(self, field.name) for field in fields(Spec)}
 
-        name = min(NAMED, key=lambda candidate: len(different(NAMED[candidate])))
-        return " ".join(
-            [name, *(f"{field}={format_value(field, getattr(self, field))}" for field in different(NAMED[name]))]
-        )
+        def changed(name: str) -> list[str]:
+            return [f"{key}={format_value(key, v)}" for key, v in values.items() if v != getattr(NAMED[name], key)]
+
+        return " ".join(min(([name, *changed(name)] for name in NAMED), key=len))
 
     def to_json(self) -> dict[str, object]:
         """All fields as plain JSON values, independent of the table of named models."""
@@ -147,18 +146,10 @@ def plan(spec: Spec, output_stride: int = 32) -> tuple[tuple[Site, ...], ...]:
             )
         reduces = stage > 0
         stride = 2 if reduces and reached < output_stride else 1
-        entry = Site(
-            cin=cin,
-            cout=cout,
-            stride=stride,
-            dilation=dilation,
-            groups=spec.groups,
-            entry=True,
-            reduces=reduces,
-            stage=stage + 1,
-        )
+        place = Site(cin=cin, cout=cout, dilation=dilation, groups=spec.groups, stage=stage + 1)
+        entry = replace(place, stride=stride, entry=True, reduces=reduces)
         reached, dilation = reached * stride, entry.dilation_after
-        later = Site(cin=cout, cout=cout, dilation=dilation, groups=spec.groups, stage=stage + 1)
+        later = replace(place, cin=cout, dilation=dilation)
         stages.append((entry, *[later] * (depth - 1)))
         cin = cout
     return tuple(stages)

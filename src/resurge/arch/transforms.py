@@ -128,9 +128,7 @@ class PooledTransform(nn.Module):
 
     def __init__(self, inner: nn.Module, pool: nn.Module, before: bool) -> None:
         super().__init__()
-        self.inner = inner
-        self.pool = pool
-        self.before = before
+        self.inner, self.pool, self.before = inner, pool, before
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.inner(self.pool(x)) if self.before else self.pool(self.inner(x))
@@ -173,9 +171,7 @@ class SelectiveKernelConv(nn.Module):
 
     def __init__(self, branches: list[ConvNormAct], attention: BranchAttention, split_input: bool) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(branches)
-        self.attention = attention
-        self.split_input = split_input
+        self.branches, self.attention, self.split_input = nn.ModuleList(branches), attention, split_input
 
     def forward(self, x: Tensor) -> Tensor:
         inputs = x.chunk(len(self.branches), dim=1) if self.split_input else [x] * len(self.branches)
@@ -190,8 +186,7 @@ class SplitAttentionConv(nn.Module):
 
     def __init__(self, split: ConvNormAct, attention: BranchAttention) -> None:
         super().__init__()
-        self.split = split
-        self.attention = attention
+        self.split, self.attention = split, attention
 
     def forward(self, x: Tensor) -> Tensor:
         u = self.split(x)

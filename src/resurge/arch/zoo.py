@@ -136,42 +136,26 @@ def list_models(pattern: str = "*") -> list[str]:
     return [name for name in MODELS if fnmatch.fnmatchcase(name, pattern)]
 
 
-def get_named(name: str) -> Spec:
-    """The spec of a name or alias.
-
-    Raises:
-        UserError: no model has that name; the nearest is suggested.
-    """
-    name = ALIASES.get(name, name)
-    if name not in MODELS:
-        hint = suggest(name, [*MODELS, *ALIASES]) or " `resurge models` lists all of them."
-        raise UserError(f"there is no model named {name!r}.{hint}")
-    return MODELS[name]
-
-
-def parse_spec(text: str) -> Spec:
-    """The network that a line names: a named model, with or without changes, or every field spelled out.
+def get_spec(model: str | Spec) -> Spec:
+    """The spec of a name, an alias, a line of text (a named model with changes, or every field), or a spec itself.
 
     Raises:
         UserError: a name, field, word or value is unknown; the nearest real one is suggested.
     """
-    name, changes = read_line(text)
+    if isinstance(model, Spec):
+        return model
+    name, changes = read_line(model)
     if name is not None:
-        return get_named(name).but(**changes) if changes else get_named(name)
+        name = ALIASES.get(name, name)
+        if name not in MODELS:
+            hint = suggest(name, [*MODELS, *ALIASES]) or " `resurge models` lists all of them."
+            raise UserError(f"there is no model named {name!r}.{hint}")
+        return MODELS[name].but(**changes) if changes else MODELS[name]
     if "depths" not in changes:
         raise UserError(
-            f"expected a model name or at least depths=(..), got {text!r}. `resurge models` lists the names."
+            f"expected a model name or at least depths=(..), got {model!r}. `resurge models` lists the names."
         )
     return Spec(**changes)  # type: ignore[arg-type]  # Spec checks every value
-
-
-def get_spec(model: str | Spec) -> Spec:
-    """The spec of a name, an alias, a line of text, or a spec itself.
-
-    Raises:
-        UserError: the name or text cannot be understood.
-    """
-    return model if isinstance(model, Spec) else parse_spec(model)
 
 
 def canonical_name(spec: Spec) -> str | None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from resurge.arch.backbone import Backbone, backbone_of
 from resurge.arch.deformable import undeformed
 from resurge.arch.spec import Spec
-from resurge.arch.zoo import MODELS, canonical_name, parse_spec
+from resurge.arch.zoo import MODELS, canonical_name, get_spec
 from resurge.errors import UserError, suggest
 from resurge.files import atomic_write_bytes
 from resurge.model_json import FORMAT, read_model_json, write_model_json
@@ -101,7 +101,7 @@ def load_weights(
     spec = backbone_of(model).spec
     name, checkpoint, source_layout = _read(source, spec, cache_dir)
     stated = checkpoint.metadata.get("spec")
-    if strict and stated and parse_spec(stated) not in (spec, _plain(spec)):
+    if strict and stated and get_spec(stated) not in (spec, _plain(spec)):
         raise UserError(f"{name} holds weights of {stated!r}, but the model is {str(spec)!r}: use --model {stated!r}.")
 
     tensors = _without_model(checkpoint.tensors)

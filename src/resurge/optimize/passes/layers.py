@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import DropBlock2d, FrozenBatchNorm2d, StochasticDepth
 
-from resurge.arch.grouped import merge_groups
 from resurge.arch.layers import BranchAttention, ConvNormAct
 from resurge.arch.shortcuts import PooledProjection
-from resurge.arch.slicing import cut_conv
+from resurge.arch.slicing import cut_conv, merge_groups
 
 M = TypeVar("M", bound=nn.Module)
 
