@@ -11,8 +11,7 @@ from weights.server import Files, serving
 
 from resurge.errors import UserError
 from resurge.weights.checkpoint import load_weights
-from resurge.weights.download import cached_path, default_cache, fetch
-from resurge.weights.sources import Source, parse_source
+from resurge.weights.download import Source, cached_path, default_cache, fetch, parse_source
 
 
 def pickled(state: dict[str, torch.Tensor]) -> bytes:

@@ -91,7 +91,7 @@ class Spec:
         def changed(name: str) -> list[str]:
             return [f"{key}={format_value(key, v)}" for key, v in values.items() if v != getattr(NAMED[name], key)]
 
-        return " ".join(min(([name, *changed(name)] for name in NAMED), key=len))
+        return " ".join(min(([name, *changed(name)] for name in NAMED), key=lambda words: len(words)))
 
     def to_json(self) -> dict[str, object]:
         """All fields as plain JSON values, independent of the table of named models."""
