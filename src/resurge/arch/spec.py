@@ -85,13 +85,11 @@ class Spec:
 
     def __str__(self) -> str:
         """One line that `resurge.arch.zoo.get_spec` reads back: the nearest named model and what differs from it."""
-
         values = {field.name: getattr(self, field.name) for field in fields(Spec)}
 
-        def changed(name: str) -> list[str]:
-            return [f"{key}={format_value(key, v)}" for key, v in values.items() if v != getattr(NAMED[name], key)]
-
-        return " ".join(min(([name, *changed(name)] for name in NAMED), key=lambda words: len(words)))
+        changed = {name: [k for k, v in values.items() if v != getattr(spec, k)] for name, spec in NAMED.items()}
+        name = min(changed, key=lambda name: len(changed[name]))
+        return " ".join([name, *(f"{key}={format_value(key, values[key])}" for key in changed[name])])
 
     def to_json(self) -> dict[str, object]:
         """All fields as plain JSON values, independent of the table of named models."""
