@@ -99,19 +99,8 @@ def link_or_copy(source: Path, target: Path) -> None:
     temporary = target.with_name(f".{target.name}.tmp")
     try:
         temporary.unlink(missing_ok=True)
-        try:
-            os.link(source, temporary)
-        except OSError:
-            shutil.copyfile(source, temporary)
+        os.link(source, temporary)
         os.replace(temporary, target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {target}: {error.strerror}. Free some space and go on with --resume.") from error
-
-
-def first_nonfinite(state: Mapping[str, Tensor]) -> str | None:
-    """The name of the first tensor that holds an infinity or not-a-number."""
-    for name, value in state.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            return name
-    return None
+    except OSError:
+        with source.open("rb") as content, atomic_write(target) as file:
+            shutil.copyfileobj(content, file)

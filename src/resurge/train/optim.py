@@ -14,14 +14,6 @@ from resurge.errors import UserError
 from resurge.recipe import Recipe
 
 
-class Group(TypedDict):
-    """A parameter group of the optimizer; `lr_scale` multiplies the learning rate of the step."""
-
-    params: list[nn.Parameter]
-    weight_decay: float
-    lr_scale: float
-
-
 class EmaState(TypedDict):
     """An :class:`Ema` as plain tensors and numbers."""
 
@@ -62,12 +54,12 @@ def depths(model: nn.Module) -> dict[str, int]:
     return {name: depth_of.get(id(parameter), len(layers)) for name, parameter in model.named_parameters()}
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[Group]:
+def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, object]]:
     """Parameter groups of a model.
 
     Biases and everything of a normalisation (all tensors with fewer than two axes) are not decayed, as in He et al.
-    2019, "Bag of tricks", section 3.1. A parameter at depth d of D learns at `layer_decay ** (D - d)` of the rate
-    (Clark et al. 2020 and Bao et al. 2022 use it for fine-tuning). Frozen parameters are in no group.
+    2019, "Bag of tricks", section 3.1. A parameter at depth d of D learns at `layer_decay ** (D - d)` of the rate, its
+    `lr_scale` (Clark et al. 2020 and Bao et al. 2022 use it for fine-tuning). Frozen parameters are in no group.
     """
     depth_of = depths(model)
     deepest = max(depth_of.values())
@@ -91,10 +83,8 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         raise UserError("every parameter is frozen; lower freeze.")
     lr = recipe.peak_lr()
     if setting.optimizer == "adamw":
-        return torch.optim.AdamW([dict(group) for group in groups], lr=lr)
-    return torch.optim.SGD(
-        [dict(group) for group in groups], lr=lr, momentum=setting.momentum, nesterov=setting.nesterov
-    )
+        return torch.optim.AdamW(groups, lr=lr)
+    return torch.optim.SGD(groups, lr=lr, momentum=setting.momentum, nesterov=setting.nesterov)
 
 
 class Ema:
