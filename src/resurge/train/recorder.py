@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 
 class Recorder:
-    """Writes `metrics.csv`, one row per epoch, and the same numbers for TensorBoard under `tb/`. Shows how far it is: on a
-    terminal a line that renews itself, in a file a line per epoch.
+    """Writes `metrics.csv`, one row per epoch, and the same numbers for TensorBoard under `tb/`; shows how far it is.
+
+    On a terminal by a line that renews itself, in a file by a line per epoch.
 
     Called in the first process of a training only. The time left counts the evaluations that are still to come.
 
