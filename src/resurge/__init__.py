@@ -12,15 +12,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resurge.api import (
-        create_backbone,
-        create_model,
-        export_weights,
-        get_spec,
-        list_models,
-        load_run,
-        load_weights,
-    )
+    from resurge.api import create_backbone, create_model, export_weights, get_spec, list_models, load_run, load_weights
     from resurge.infer.predictor import Predictor
     from resurge.optimize.autotune import optimize
 

@@ -298,9 +298,5 @@ def default_recipe(task: str, data: str) -> str | None:
 
 
 def load_recipe(name: str) -> Recipe:
-    """A named recipe, or one from a YAML file.
-
-    Raises:
-        UserError: no such recipe, or its content does not fit.
-    """
+    """A named recipe, or one from a YAML file; raises UserError if there is none, or its content does not fit."""
     return Recipe.from_yaml(recipe_text(str(name)), where=f"recipe {name}")

@@ -133,11 +133,7 @@ def load_run(folder: str | os.PathLike[str], device: str | torch.device = "cpu")
 
 
 def read_recipe(root: Path) -> Recipe:
-    """The recipe a run was started with.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
+    """The recipe a run was started with; raises UserError if there is none, or it is damaged."""
     path = root / "recipe.yaml"
     try:
         text = path.read_text(encoding="utf-8")
@@ -153,11 +149,7 @@ def read_recipe(root: Path) -> Recipe:
 
 
 def require_empty(folder: Path) -> None:
-    """Refuse a folder that has files.
-
-    Raises:
-        UserError: it has, or it cannot be looked into.
-    """
+    """Raise UserError if a folder has files, or cannot be looked into."""
     try:
         taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     except OSError as error:

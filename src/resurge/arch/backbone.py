@@ -45,11 +45,7 @@ class Backbone(nn.Module):
             nn.Sequential(
                 *(
                     spec.block.build(
-                        site,
-                        width=spec.width(i),
-                        transform=spec.transform,
-                        gate=spec.gate,
-                        shortcut=spec.shortcut,
+                        site, width=spec.width(i), transform=spec.transform, gate=spec.gate, shortcut=spec.shortcut
                     )
                     for site in stage
                 )

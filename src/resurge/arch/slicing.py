@@ -21,11 +21,7 @@ PER_CHANNEL = ("weight", "bias", "running_mean", "running_var")
 
 
 def expect(what: str, module: nn.Module, kind: type[M]) -> M:
-    """`module`, known to be a `kind`.
-
-    Raises:
-        UserError: it is not.
-    """
+    """`module`, known to be a `kind`; raises UserError if it is not."""
     if not isinstance(module, kind):
         raise UserError(f"{what}: expected a {kind.__name__}, got a {type(module).__name__}.")
     return module
@@ -37,11 +33,7 @@ def expect_all(what: str, modules: nn.Module, kind: type[M]) -> list[M]:
 
 
 def expect_norm(norm: nn.Module) -> nn.BatchNorm2d:
-    """`norm`, known to be a batch normalisation with statistics that can be cut.
-
-    Raises:
-        UserError: it is not.
-    """
+    """`norm`, known to be a batch normalisation with statistics that can be cut; raises UserError if it is not."""
     if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
         raise UserError(
             "only batch normalisation with running statistics is cut and joined by channel, got "

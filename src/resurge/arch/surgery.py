@@ -21,11 +21,7 @@ from resurge.errors import UserError, suggest
 
 
 def backbones(model: nn.Module) -> list[Backbone]:
-    """The backbones in a model.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The backbones in a model; raises UserError if there is none."""
     found = [module for module in model.modules() if isinstance(module, Backbone)]
     if not found:
         raise UserError(f"expected a model with a resurge Backbone in it, got {type(model).__name__}.")

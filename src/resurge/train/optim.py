@@ -72,11 +72,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float =
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer over :func:`parameter_groups`.
-
-    Raises:
-        UserError: nothing is left to train.
-    """
+    """The recipe's optimizer over :func:`parameter_groups`; raises UserError if nothing is left to train."""
     setting = recipe.optimization
     groups = parameter_groups(model, setting.weight_decay, setting.layer_decay)
     if not groups:

@@ -200,22 +200,12 @@ def build_model(
 
 def _built(recipe: Recipe, channels: int, classes: int, dropout: float = 0.0) -> nn.Module:
     return build_task_model(
-        recipe.task,
-        get_spec(recipe.model),
-        classes,
-        channels,
-        recipe.head,
-        recipe.head_settings(),
-        dropout=dropout,
+        recipe.task, get_spec(recipe.model), classes, channels, recipe.head, recipe.head_settings(), dropout=dropout
     )
 
 
 def _checked_checkpoint(job: Job) -> Checkpoint:
-    """The last checkpoint of a training.
-
-    Raises:
-        UserError: there is none, or it does not belong to this training.
-    """
+    """The last checkpoint of a training; raises UserError if there is none, or it does not belong to this training."""
     path = job.folder / LAST
     content = read_checkpoint(path)
     state, own = content["state_dict"], job.net.state_dict()

@@ -76,11 +76,7 @@ def entries() -> dict[str, Entry]:
 
 
 def entry(name: str) -> Entry:
-    """The entry of a model's name, or of timm's name for it.
-
-    Raises:
-        UserError: no model has that name.
-    """
+    """The entry of a model's name, or of timm's name for it; raises UserError if no model has that name."""
     table = entries()
     for found in table.values():
         if name in (found.name, found.alias):

@@ -71,11 +71,7 @@ class Source:
 
 
 def parse_source(text: str) -> Source:
-    """Read `hub:owner/name[@revision][:file]` or an `http(s)://` address.
-
-    Raises:
-        UserError: the text is neither.
-    """
+    """Read `hub:owner/name[@revision][:file]` or an `http(s)://` address; raises UserError if the text is neither."""
     if text.startswith(("http://", "https://")):
         name = PurePosixPath(unquote(urlsplit(text).path)).name
         if not name:
