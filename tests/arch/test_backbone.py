@@ -133,11 +133,14 @@ def test_export_with_dynamic_batch_and_size(kind: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["split", "sk", "res2"])
 def test_compile(kind: str) -> None:
-    images = structured_images(2, size=64)
-    model = enliven(small(kind), images)
+    """In double precision: attention on normalised 1x1 maps amplifies rounding from block to block."""
+    images = structured_images(2, size=64).double()
+    model = enliven(small(kind).double(), images)
     compiled = torch.compile(model)
     with torch.inference_mode():
-        assert peak_difference(compiled(images), model(images)) < 1e-4
+        expected = model(images)
+        assert_alive(expected)
+        assert peak_difference(compiled(images), expected) < 1e-10
 
 
 @pytest.mark.parametrize("kind", ["basic", "sk", "res2", "split", "se"])
