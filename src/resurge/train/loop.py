@@ -7,7 +7,6 @@ and the position are enough to go on as if nothing had happened.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,16 +18,15 @@ from torch import Tensor, distributed, nn
 from resurge.data.seeding import mix
 from resurge.data.splits import DataBundle
 from resurge.errors import TrainingDiverged, TrainingInterrupted
+from resurge.processes import StopSignal
 from resurge.recipe import Recipe
 from resurge.runs import BEST, LAST
 from resurge.tasks.objective import Objective, Sums
 from resurge.train.checkpoint import CHECKPOINT_FORMAT, Checkpoint, link_or_copy, write_checkpoint
 from resurge.train.diagnose import explain_divergence, first_nonfinite
 from resurge.train.loaders import Loaders
-from resurge.train.optim import Ema, build_optimizer
+from resurge.train.optim import Ema, Length, build_optimizer, lr_factor
 from resurge.train.recorder import Recorder
-from resurge.train.schedule import Length, lr_factor
-from resurge.train.signals import StopSignal
 
 Batch: TypeAlias = Any  # of a task: a tuple, or a named tuple, that begins with the images
 
@@ -61,8 +59,7 @@ class LossModule(nn.Module):
 
     def __init__(self, net: nn.Module, objective: Objective) -> None:
         super().__init__()
-        self.net = net
-        self.objective = objective
+        self.net, self.objective = net, objective
 
     def forward(self, batch: Batch) -> tuple[dict[str, Tensor], Sums]:
         return self.objective.losses(self.net, batch)
@@ -99,6 +96,10 @@ class Training:
         optimizer = build_optimizer(job.net, job.recipe)
         self.module, self.optimizer = fabric.setup(LossModule(job.net, job.objective), optimizer)
         self.ema = Ema(job.net, job.recipe.optimization.ema) if job.recipe.optimization.ema else None
+        self.kept = job.net if self.ema is None else self.ema.model  # what is validated and kept
+        if self.ema is not None and job.recipe.machine.compile:
+            for part in job.objective.parts_to_compile(self.kept):
+                part.compile()
 
     # ------------------------------------------------------------------------------------------------ the loop
 
@@ -113,9 +114,10 @@ class Training:
         if self.recorder is not None:
             self.recorder.on_start(self)
         patience = self.recipe.optimization.early_stop
-        while self.position.step < self.job.span.steps and not (patience and self.since_best >= patience):
+        while not self._is_done() and not (patience and self.since_best >= patience):
             self._train_epoch()
-            self.evaluation = self._validate() if self._evaluation_due() else {}
+            due = (self.position.epoch + 1) % self.recipe.machine.eval_every == 0 or self._is_done()
+            self.evaluation = self._validate() if due else {}
             self._end_epoch()
 
     def _train_epoch(self) -> None:
@@ -129,7 +131,7 @@ class Training:
             whole = self._train_batch(self.fabric.to_device(batch))
             if self.recorder is not None:
                 self.recorder.on_batch_end(self)
-            if self._epoch_is_over():
+            if self.position.batch == self.job.span.batches or self._is_done():
                 break  # what follows the epoch saves a checkpoint too
             if whole:
                 stop = self._stop_signal()
@@ -182,19 +184,18 @@ class Training:
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
-        """The metrics of the moving average, or of the weights where there is none."""
+        """The metrics of the moving average, or of the network where there is none."""
         if self.recorder is not None:
             self.recorder.on_validation_start(self)
-        with self.ema.applied(self.net) if self.ema is not None else nullcontext():
-            if self.fabric.world_size > 1:
-                for buffer in self.net.buffers():  # each process has running statistics of its own
-                    distributed.broadcast(buffer, 0)
-            self.net.eval()
-            self.objective.start_validation(self.loaders.val_split, self.fabric.device)
-            for batch in self.loaders.val:
-                with self.fabric.autocast():
-                    self.objective.validate(self.net, self._laid_out(self.fabric.to_device(batch)))
-            return self.objective.validated(self._reduced, _gather)
+        if self.fabric.world_size > 1:
+            for buffer in self.kept.buffers():  # each process has running statistics of its own
+                distributed.broadcast(buffer, 0)
+        self.kept.eval()
+        self.objective.start_validation(self.loaders.val_split, self.fabric.device)
+        for batch in self.loaders.val:
+            with self.fabric.autocast():
+                self.objective.validate(self.kept, self._laid_out(self.fabric.to_device(batch)))
+        return self.objective.validated(self._reduced, _gather)
 
     def _end_epoch(self) -> None:
         position = self.position
@@ -212,18 +213,13 @@ class Training:
         if improved and self.fabric.is_global_zero:
             link_or_copy(self.job.folder / LAST, self.job.folder / BEST)
         stop = self._stop_signal()
-        if stop and position.step < self.job.span.steps:
+        if stop and not self._is_done():
             self._interrupt(stop)
 
     # -------------------------------------------------------------------------------------------- its decisions
 
-    def _epoch_is_over(self) -> bool:
-        return self.position.batch == self.job.span.batches or self.position.step >= self.job.span.steps
-
-    def _evaluation_due(self) -> bool:
-        """Every `eval_every`-th epoch, and the last."""
-        every = self.recipe.machine.eval_every
-        return (self.position.epoch + 1) % every == 0 or self.position.step >= self.job.span.steps
+    def _is_done(self) -> bool:
+        return self.position.step >= self.job.span.steps
 
     def _improved(self) -> bool:
         """Whether the latest validation is the best. Equal metrics are common on small sets; then the loss decides."""

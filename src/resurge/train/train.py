@@ -32,10 +32,8 @@ from resurge.tasks.table import DATA_WORDS, build_task_model, get_task, pick_hea
 from resurge.train.checkpoint import Checkpoint, link_or_copy, read_checkpoint
 from resurge.train.loaders import Loaders, batches_per_epoch, pick_workers, readable
 from resurge.train.loop import Job, Training
-from resurge.train.optim import freeze
+from resurge.train.optim import freeze, length
 from resurge.train.recorder import Recorder
-from resurge.train.schedule import length
-from resurge.train.signals import StopSignal
 from resurge.weights.checkpoint import load_weights
 
 log = logging.getLogger(__name__)
@@ -119,7 +117,7 @@ def train(
     processes.meet()
     try:
         if checkpoint is None or checkpoint["resurge"]["position"]["step"] < span.steps:
-            signals = StopSignal()
+            signals = processes.StopSignal()
             with signals.listening():
                 _fit(job, checkpoint, quiet, signals)
         if not first:
@@ -255,7 +253,7 @@ def _fabric(recipe: Recipe, device: torch.device) -> Fabric:
     )
 
 
-def _fit(job: Job, checkpoint: Checkpoint | None, quiet: bool, signals: StopSignal) -> None:
+def _fit(job: Job, checkpoint: Checkpoint | None, quiet: bool, signals: processes.StopSignal) -> None:
     """Train from a checkpoint, or from the start, in as many processes as the recipe wants."""
     recipe, machine = job.recipe, job.recipe.machine
     batch = min(recipe.optimization.batch_size, max(1, len(job.bundle.train) // (machine.devices * machine.nodes)))
@@ -267,9 +265,7 @@ def _fit(job: Job, checkpoint: Checkpoint | None, quiet: bool, signals: StopSign
     fabric = _fabric(recipe, job.device)
     with _devices_unannounced(), processes.looked_after(fabric.strategy.launcher):
         fabric.launch()
-        loaders = Loaders(
-            job.bundle, recipe, job.objective, fabric.global_rank, fabric.world_size, fabric.device.type == "cuda"
-        )
+        loaders = Loaders(job.bundle, recipe, job.objective, fabric)
         try:
             training = Training(job, fabric, loaders, recorder, signals)
             if checkpoint is not None:
