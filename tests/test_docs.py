@@ -99,7 +99,7 @@ def family_rows() -> dict[str, list[str]]:
 def test_the_table_quotes_every_line_of_the_zoo():
     table = (ROOT / "src" / "resurge" / "arch" / "zoo.yaml").read_text(encoding="utf-8")
     lines = re.findall(r"^  (\w+): (.*)$", table.partition("aliases:")[0], re.MULTILINE)
-    assert [(name, f"`{line}`") for name, line in lines] == [(name, cells[0]) for name, cells in family_rows().items()]
+    assert {name: f"`{line}`" for name, line in lines} == {name: cells[0] for name, cells in family_rows().items()}
 
 
 @pytest.mark.parametrize("name", ["resnet50a", "seresnet18", "skresnet18", "res2net50_48w_2s", "resnest14"])
