@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
 
 from resurge.arch.blocks import Bottleneck
 from resurge.arch.contracts import AXES, Block, Gate, Shortcut, Site, Stem, Transform
@@ -65,7 +64,7 @@ class Spec:
                 raise UserError(f"{name} must be a choice of that axis, such as one of resurge.arch; got {choice!r}.")
             _check_numbers(name, choice)
 
-    def but(self, **changes: Any) -> Spec:
+    def but(self, **changes: object) -> Spec:
         """The same network with these fields changed.
 
         Raises:
@@ -77,7 +76,7 @@ class Spec:
                 raise UserError(
                     f"a Spec has no field {name!r}; its fields are {', '.join(names)}.{suggest(name, names)}"
                 )
-        return replace(self, **changes)
+        return replace(self, **changes)  # type: ignore[arg-type]  # __post_init__ checks every value
 
     def width(self, stage: int) -> int:
         """Channels inside the blocks of a stage, all groups together (arXiv:1611.05431, table 1)."""
@@ -100,7 +99,7 @@ NAMED: dict[str, Spec] = {}
 """The named models; `resurge.arch.zoo` fills it."""
 
 
-def _check_numbers(axis: str, choice: Any) -> None:
+def _check_numbers(axis: str, choice: object) -> None:
     """Every number of a choice, and of a choice inside it, is a count: of channels, branches, pieces."""
     for field in fields(choice) if is_dataclass(choice) else ():
         value = getattr(choice, field.name)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
@@ -19,6 +20,8 @@ from resurge.arch.blocks import Residual
 from resurge.arch.layers import BatchNorm2d, ConvNormAct
 from resurge.errors import UserError, suggest
 
+M = TypeVar("M", bound=nn.Module)
+
 
 def backbones(model: nn.Module) -> list[Backbone]:
     """The backbones in a model; raises UserError if there is none."""
@@ -26,6 +29,24 @@ def backbones(model: nn.Module) -> list[Backbone]:
     if not found:
         raise UserError(f"expected a model with a resurge Backbone in it, got {type(model).__name__}.")
     return found
+
+
+def replace_each(model: nn.Module, kind: type[M] | tuple[type[M], ...], build: Callable[[M], nn.Module]) -> nn.Module:
+    """`model` with every module of this kind replaced by `build(module)`, innermost first, itself included.
+
+    A module that stands in several places is built once, and the new one stands in all of them.
+    """
+    done: dict[nn.Module, nn.Module] = {}
+
+    def visit(module: nn.Module) -> nn.Module:
+        if module not in done:
+            for name, child in list(module._modules.items()):  # named_children() leaves out a child's second name
+                if child is not None and (new := visit(child)) is not child:
+                    setattr(module, name, new)
+            done[module] = build(module) if isinstance(module, kind) else module
+        return done[module]
+
+    return visit(model)
 
 
 def _check_rate(what: str, rate: float) -> None:
@@ -141,16 +162,10 @@ def convert_norm(model: nn.Module, kind: str) -> nn.Module:
     if kind not in NORMS:
         raise UserError(f"norm must be one of {', '.join(NORMS)}; got {kind!r}.{suggest(kind, NORMS)}")
     kinds = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d, nn.GroupNorm)
-    done: dict[nn.Module, nn.Module] = {}  # a norm that stands in two places stays one norm
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, kinds):
-                done[child] = done.get(child) or _converted(child, kind)
-                setattr(parent, name, done[child])
-    return model
+    return replace_each(model, kinds, partial(_converted, kind))
 
 
-def _converted(old: Any, kind: str) -> Any:
+def _converted(kind: str, old: Any) -> nn.Module:
     pooled = getattr(old, "pooled", False)
     weight = old.weight
     new: Any = NORMS[kind](weight.numel(), old.eps, pooled).to(weight.device, weight.dtype)
@@ -163,5 +178,5 @@ def _converted(old: Any, kind: str) -> Any:
             getattr(new, key).requires_grad_(getattr(old, key).requires_grad)
     if hasattr(old, "momentum") and hasattr(new, "momentum"):
         new.momentum = old.momentum
-    new.train(old.training)
-    return new
+    module: nn.Module = new.train(old.training)
+    return module

@@ -101,32 +101,22 @@ def optimize(
     moved = rewrite(model, ()).to(place, example.dtype)
     trial = _Trial(prepare or _eager, example, rounds, _Memory(memory, _machine(place, runtime)))
     starts = STARTS.get(place.type, STARTS["cpu"])
-    start = next(iter(starts))
-    choices: list[Choice] = []
-    if len(starts) > 1:
-        built = {name: partial(rewrite, moved, passes) for name, passes in starts.items()}
-        choices.append(trial.pick("passes to begin with", _signature(moved), built))
-        start = choices[0].form
-    chosen = list(starts[start])
+    built = {name: partial(rewrite, moved, passes) for name, passes in starts.items()}
+    chosen = list(starts[trial.pick("passes to begin with", _signature(moved), built)])
     best = rewrite(moved, chosen)
     for name in (name for name, each in PASSES.items() if each.when in ("measured", place.type)):
         other = rewrite(moved, [*chosen, name])
-        if _signature(best) == _signature(other):
-            continue
-        choice = trial.pick(name, _signature(best), {AS_IT_IS: partial(_given, best), name: partial(_given, other)})
-        choices.append(choice)
-        if choice.form == name:
+        forms = {AS_IT_IS: partial(_given, best), name: partial(_given, other)}
+        if _signature(best) != _signature(other) and trial.pick(name, _signature(best), forms) == name:
             chosen.append(name)
             best = other
-    best, groups = _choose_groups(best, example, trial)
-    choices += groups
+    best = _with_chosen_groups(best, trial)
     if AS_IT_IS in starts and _signature(moved) != _signature(best):  # groups were measured outside the network
         forms = {AS_IT_IS: partial(_given, moved), "rewritten": partial(_given, best)}
-        choices.append(trial.pick("the whole", _signature(best), forms))
-        best = best if choices[-1].form == "rewritten" else moved
+        best = moved if trial.pick("the whole", _signature(best), forms) == AS_IT_IS else best
     if prepare is None:
         best = best.to(memory_format=torch.channels_last)  # as it was measured, also where a choice was remembered
-    return Optimized(best, certify(moved, best, example), tuple(choices))
+    return Optimized(best, certify(moved, best, example), tuple(trial.choices))
 
 
 def _given(model: nn.Module) -> nn.Module:
@@ -144,17 +134,21 @@ class _Trial:
     example: Tensor
     rounds: int
     known: _Memory
+    choices: list[Choice] = field(default_factory=list)
 
     def pick(
         self, what: str, signature: str, forms: Mapping[str, Callable[[], nn.Module]], example: Tensor | None = None
-    ) -> Choice:
-        """The fastest form, the first one unless another is faster by `GAIN`."""
+    ) -> str:
+        """The fastest form, the first one unless another is faster by `GAIN`; of several it is noted in `choices`."""
+        first = next(iter(forms))
+        if len(forms) == 1:
+            return first
         images = self.example if example is None else example
         key = hashlib.sha256(f"{signature} {tuple(images.shape)} {images.dtype} {sorted(forms)}".encode()).hexdigest()
         remembered = self.known.get(key)
         if remembered in forms:
-            return Choice(what, str(remembered), remembered=True)
-        first = next(iter(forms))
+            self.choices.append(Choice(what, str(remembered), remembered=True))
+            return str(remembered)
         runs = {}
         for name, build in forms.items():
             try:
@@ -169,7 +163,8 @@ class _Trial:
         fastest = min(seconds, key=lambda name: seconds[name])
         form = fastest if seconds[first] >= GAIN * seconds[fastest] else first
         self.known.put(key, form)
-        return Choice(what, form, seconds)
+        self.choices.append(Choice(what, form, seconds))
+        return form
 
 
 def race(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -195,21 +190,20 @@ def _eager(model: nn.Module, example: Tensor) -> Callable[[], object]:
 # -------------------------------------------------------------------------------------------------------------- groups
 
 
-def _choose_groups(model: nn.Module, example: Tensor, trial: _Trial) -> tuple[nn.Module, list[Choice]]:
+def _with_chosen_groups(model: nn.Module, trial: _Trial) -> nn.Module:
+    example = trial.example
     shapes = _grouped_inputs(model, example)
-    chosen: dict[str, Choice] = {}
+    chosen: dict[str, int] = {}
     for conv, shape in shapes.items():
-        signature, counts = _conv_signature(conv, shape), group_counts(conv)
-        if signature not in chosen and len(counts) > 1:
+        signature = _conv_signature(conv, shape)
+        if signature not in chosen:
             images = torch.randn(shape, dtype=example.dtype, device=example.device)
-            built = {str(n): lambda n=n, conv=conv: regroup(nn.Sequential(conv), lambda _: n).eval() for n in counts}
-            chosen[signature] = trial.pick(f"groups of {signature}", signature, built, images)
-
-    def groups(conv: nn.Conv2d) -> int:
-        choice = chosen.get(_conv_signature(conv, shapes[conv]))
-        return conv.groups if choice is None else int(choice.form)
-
-    return regroup(model, groups), list(chosen.values())
+            built = {
+                str(n): lambda n=n, conv=conv: regroup(nn.Sequential(conv), lambda _: n).eval()
+                for n in group_counts(conv)
+            }
+            chosen[signature] = int(trial.pick(f"groups of {signature}", signature, built, images))
+    return regroup(model, lambda conv: chosen[_conv_signature(conv, shapes[conv])])
 
 
 def _grouped_inputs(model: nn.Module, example: Tensor) -> dict[nn.Conv2d, tuple[int, ...]]:

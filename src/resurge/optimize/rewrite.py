@@ -22,6 +22,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from resurge.arch.backbone import uncompiled
 from resurge.errors import UserError, suggest
 from resurge.optimize.passes import attention
 from resurge.optimize.passes.blocks import early_squeeze, fuse_convolutions, separate_pieces
@@ -79,8 +80,7 @@ def rewrite(model: nn.Module, passes: Sequence[str] | None = None) -> nn.Module:
     for name in names:
         if name not in PASSES:
             raise UserError(f"unknown pass {name!r}; there are {', '.join(PASSES)}.{suggest(name, PASSES)}")
-    plain = getattr(model, "_orig_mod", model)  # what torch.compile wraps
-    new = copy.deepcopy(plain).eval().requires_grad_(False)
+    new = copy.deepcopy(uncompiled(model)).eval().requires_grad_(False)
     with torch.no_grad():
         for name, each in PASSES.items():
             if name in names:

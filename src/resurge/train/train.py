@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -23,7 +23,7 @@ from resurge.data.seeding import mix
 from resurge.data.sources import open_data
 from resurge.data.splits import DataBundle, write_split
 from resurge.errors import TrainingInterrupted, UserError
-from resurge.files import atomic_write_text
+from resurge.files import Json, atomic_write_text
 from resurge.recipe import Recipe
 from resurge.runs import BEST, LAST, Run, load_run, prepare, read_recipe, require_empty, save_run_model
 from resurge.tasks.evaluation import write_evaluation
@@ -38,6 +38,7 @@ from resurge.weights.checkpoint import load_weights
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+Finished = Callable[[Run, Json, DataBundle], None]
 
 
 def train(
@@ -47,8 +48,8 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
-    finished: Callable[[Run, dict[str, Any], DataBundle], None] | None = None,
-) -> dict[str, Any]:
+    finished: Finished | None = None,
+) -> Json:
     """Train, keep the best weights, evaluate them, and write a run directory.
 
     Args:
@@ -288,7 +289,7 @@ def _devices_unannounced() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _finish(job: Job, finished: Callable[[Run, dict[str, Any], DataBundle], None] | None) -> dict[str, Any]:
+def _finish(job: Job, finished: Finished | None) -> Json:
     """Write the model from the best checkpoint, evaluate it, and write the scores."""
     recipe, bundle, objective, norm = job.recipe, job.bundle, job.objective, job.recipe.machine.norm
     content = read_checkpoint(job.folder / BEST)

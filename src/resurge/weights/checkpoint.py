@@ -6,13 +6,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from resurge.arch.backbone import Backbone, backbone_of
+from resurge.arch.backbone import Backbone, backbone_of, uncompiled
 from resurge.arch.deformable import undeformed
 from resurge.arch.spec import Spec
 from resurge.arch.zoo import MODELS, canonical_name, get_spec
@@ -32,7 +31,7 @@ OFFSET = ".conv.offset."  # in the names of what bends a `DeformableConv2d`; zer
 NOT_LEARNED = ("running_mean", "running_var", "num_batches_tracked")
 
 Shapes = tuple[tuple[int, ...], tuple[int, ...]]  # in the source, in the model
-Source = str | os.PathLike[str] | Mapping[str, Any]
+Source = str | os.PathLike[str] | Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def load_weights(
     Raises:
         UserError: the source cannot be had or read, or does not fit. The model is then unchanged.
     """
-    model = _uncompiled(model)
+    model = uncompiled(model)
     spec = backbone_of(model).spec
     name, checkpoint, source_layout = _read(source, spec, cache_dir)
     stated = checkpoint.metadata.get("spec")
@@ -157,8 +156,8 @@ def export_weights(model: nn.Module, layout: str = "resurge") -> dict[str, Tenso
     Raises:
         UserError: the layout has no names for this network; see `resurge.weights.layouts.naming.from_resurge`.
     """
-    tensors, spec = _uncompiled(model).state_dict(), backbone_of(model).spec
-    if layout == "torchvision" and hasattr(_uncompiled(model), "head_name"):
+    tensors, spec = uncompiled(model).state_dict(), backbone_of(model).spec
+    if layout == "torchvision" and hasattr(uncompiled(model), "head_name"):
         return torchvision_tasks.from_resurge(tensors, spec)
     return from_resurge(tensors, spec, layout)
 
@@ -177,7 +176,7 @@ def adapt_input(weight: Tensor, channels: int) -> Tensor:
     return repeated.float() * (have / channels)
 
 
-def save_model(directory: str | os.PathLike[str], model: nn.Module, meta: Mapping[str, Any]) -> None:
+def save_model(directory: str | os.PathLike[str], model: nn.Module, meta: Mapping[str, object]) -> None:
     """Write `model.safetensors` and `model.json` into `directory`; each file is replaced as a whole or not at all.
 
     `meta` goes into the JSON as it is; `format`, `spec`, `spec_json` and `parameters` are added from the model where
@@ -194,7 +193,7 @@ def save_model(directory: str | os.PathLike[str], model: nn.Module, meta: Mappin
         **meta,
     }
     # Channels-last weights are stored in the ordinary order, which is the only one the file format knows.
-    tensors = {key: value.detach().cpu().contiguous() for key, value in _uncompiled(model).state_dict().items()}
+    tensors = {key: value.detach().cpu().contiguous() for key, value in uncompiled(model).state_dict().items()}
     metadata = {"format": "pt", "resurge_format": str(FORMAT), "spec": str(described["spec"])}
     atomic_write_bytes(directory / WEIGHTS_FILE, safetensors.torch.save(tensors, metadata=metadata))
     write_model_json(directory, described)
@@ -203,12 +202,6 @@ def save_model(directory: str | os.PathLike[str], model: nn.Module, meta: Mappin
 def _plain(spec: Spec) -> Spec:
     """The spec without the deformable convolutions around its transform, whose weights it may start from."""
     return spec.but(transform=undeformed(spec.transform))
-
-
-def _uncompiled(model: nn.Module) -> nn.Module:
-    """The model that torch.compile wrapped: the wrapper puts `_orig_mod.` before every name."""
-    plain: nn.Module = getattr(model, "_orig_mod", model)
-    return plain
 
 
 def _read(source: Source, spec: Spec, cache_dir: str | os.PathLike[str] | None) -> tuple[str, Checkpoint, str]:

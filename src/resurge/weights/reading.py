@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -82,7 +81,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
     return Checkpoint(found.tensors, found.wrappers, metadata)
 
 
-def _read_pickle(path: Path) -> Any:
+def _read_pickle(path: Path) -> object:
     try:
         # timm's training script keeps its command line, an argparse.Namespace, beside the weights; that class can
         # only hold attributes.
@@ -104,7 +103,7 @@ def _read_pickle(path: Path) -> Any:
         ) from error
 
 
-def unwrap(content: Any, where: str) -> Checkpoint:
+def unwrap(content: object, where: str) -> Checkpoint:
     """Take the tensors out of known wrappers and strip known prefixes from their names.
 
     `module.`, `model.` and the like are stripped when every name has them; `_orig_mod.` everywhere.

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from resurge.arch.blocks import Residual
 from resurge.arch.layers import BranchAttention, global_pool
 from resurge.arch.slicing import conv_like
+from resurge.arch.surgery import replace_each
 from resurge.arch.transforms import PooledTransform, SelectiveKernelConv, SplitAttentionConv
 from resurge.optimize.kernels import mix_pair
-from resurge.optimize.passes.layers import by_outputs, is_plain, on_each, replace_each, row
+from resurge.optimize.passes.layers import by_outputs, is_plain, on_each, row
 
 # ------------------------------------------------------------------------------------------------ where maps come from
 

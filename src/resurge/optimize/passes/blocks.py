@@ -11,8 +11,9 @@ from resurge.arch.blocks import Residual
 from resurge.arch.gates import SqueezeExciteGate
 from resurge.arch.layers import global_pool
 from resurge.arch.slicing import conv_like
+from resurge.arch.surgery import replace_each
 from resurge.arch.transforms import Res2Conv, res2
-from resurge.optimize.passes.layers import by_outputs, is_plain, on_each, replace_each, row
+from resurge.optimize.passes.layers import by_outputs, is_plain, on_each, row
 
 # ---------------------------------------------------------------------------------------------- squeeze-and-excitation
 

@@ -14,30 +14,13 @@ from torchvision.ops import DropBlock2d, FrozenBatchNorm2d, StochasticDepth
 from resurge.arch.layers import BranchAttention, ConvNormAct
 from resurge.arch.shortcuts import PooledProjection
 from resurge.arch.slicing import cut_conv, merge_groups
+from resurge.arch.surgery import replace_each
 
 M = TypeVar("M", bound=nn.Module)
 
 IDLE = (nn.modules.dropout._DropoutNd, StochasticDepth, DropBlock2d)  # in evaluation
 NORMS = (nn.modules.batchnorm._BatchNorm, FrozenBatchNorm2d)
 WIDEST = 64  # channels of a group beyond which coarser groups are not tried: no vector unit is that wide
-
-
-def replace_each(model: nn.Module, kind: type[M] | tuple[type[M], ...], build: Callable[[M], nn.Module]) -> nn.Module:
-    """`model` with every module of this kind replaced by `build(module)`, innermost first, itself included.
-
-    A module that stands in several places is built once, and the new one stands in all of them.
-    """
-    done: dict[nn.Module, nn.Module] = {}
-
-    def visit(module: nn.Module) -> nn.Module:
-        if module not in done:
-            for name, child in list(module._modules.items()):  # named_children() leaves out a child's second name
-                if child is not None and (new := visit(child)) is not child:
-                    setattr(module, name, new)
-            done[module] = build(module) if isinstance(module, kind) else module
-        return done[module]
-
-    return visit(model)
 
 
 def on_each(kind: type[M]) -> Callable[[Callable[[M], nn.Module]], Callable[[nn.Module], nn.Module]]:
