@@ -6,13 +6,13 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 
 from resurge.errors import UserError
-from resurge.files import atomic_write
+from resurge.files import Json, atomic_write
 from resurge.train.optim import EmaState
 
 CHECKPOINT_FORMAT = 3  # 1 had the sums of the epoch in one tensor, 2 was a checkpoint of Lightning's Trainer
@@ -34,8 +34,8 @@ class Checkpoint(TypedDict):
 
     resurge: State
     state_dict: dict[str, Tensor]
-    optimizer: dict[str, Any]  # as torch's optimizers type it
-    scaler: dict[str, Any]  # as torch's GradScaler types it
+    optimizer: Json  # as torch's optimizers type it
+    scaler: Json  # as torch's GradScaler types it
 
 
 def write_checkpoint(content: Mapping[str, object], path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from lightning_fabric import Fabric
 
@@ -15,6 +15,8 @@ from resurge.data.splits import ArrayImages, DataBundle
 from resurge.machine import processor_count
 from resurge.recipe import Recipe
 from resurge.tasks.objective import Objective
+
+Batch: TypeAlias = Any  # of a task: a tuple, or a named tuple, that begins with the images
 
 
 def readable(bundle: DataBundle) -> DataBundle:
@@ -106,7 +108,7 @@ class Loaders:
             workers, pin_memory, objective.collate,
         )  # fmt: skip
 
-    def epoch(self, epoch: int, batch: int) -> Iterator[Any]:
+    def epoch(self, epoch: int, batch: int) -> Iterator[Batch]:
         """The training batches of an epoch, from a batch on."""
         self._sampler.set_position(epoch, batch)
         return iter(self._train)

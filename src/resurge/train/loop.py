@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import torch
 from lightning_fabric import Fabric
@@ -24,11 +23,9 @@ from resurge.runs import BEST, LAST
 from resurge.tasks.objective import Objective, Sums
 from resurge.train.checkpoint import CHECKPOINT_FORMAT, Checkpoint, link_or_copy, write_checkpoint
 from resurge.train.diagnose import explain_divergence, first_nonfinite
-from resurge.train.loaders import Loaders
+from resurge.train.loaders import Batch, Loaders
 from resurge.train.optim import Ema, Length, build_optimizer, lr_factor
 from resurge.train.recorder import Recorder
-
-Batch: TypeAlias = Any  # of a task: a tuple, or a named tuple, that begins with the images
 
 
 @dataclass
