@@ -50,7 +50,7 @@ def test_downloads_once_and_checks(files, tmp_path, capsys):
 
 def test_full_hash(files, tmp_path):
     source = Source(kind="url", location=f"{files.address}/{NAME}", file=NAME, sha256=DIGEST.upper())
-    assert fetch(source, tmp_path, progress=False).read_bytes() == WEIGHTS
+    assert fetch(source, tmp_path).read_bytes() == WEIGHTS
 
 
 def test_goes_on_where_an_earlier_run_stopped(files, tmp_path):

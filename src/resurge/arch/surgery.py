@@ -126,11 +126,6 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         return y
 
 
-def _frozen(channels: int, eps: float, pooled: bool) -> nn.Module:
-    norm: nn.Module = FrozenBatchNorm2d(channels, eps=eps)
-    return norm
-
-
 def _group(channels: int, eps: float, pooled: bool) -> nn.Module:
     # A pooled map has one value a channel: a group must hold all of them, or it would normalise them to nothing.
     # Elsewhere up to 32 groups (arXiv:1803.08494, section 4.1) of at least two channels.
@@ -143,7 +138,7 @@ def _group(channels: int, eps: float, pooled: bool) -> nn.Module:
 NORMS: dict[str, Callable[[int, float, bool], nn.Module]] = {
     "batch": BatchNorm2d,
     "sync": SyncBatchNorm,
-    "frozen": _frozen,
+    "frozen": lambda channels, eps, pooled: FrozenBatchNorm2d(channels, eps=eps),
     "group": _group,
 }
 

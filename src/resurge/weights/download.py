@@ -103,21 +103,13 @@ def cached_path(source: Source, cache_dir: str | os.PathLike[str] | None = None)
     return root / Path(source.file).name
 
 
-def fetch(
-    source: Source | str,
-    cache_dir: str | os.PathLike[str] | None = None,
-    *,
-    mirror: str | None = None,
-    progress: bool = True,
-) -> Path:
+def fetch(source: Source | str, cache_dir: str | os.PathLike[str] | None = None) -> Path:
     """Return the local path of a file of weights, downloading it when it is not there yet.
 
     Args:
-        source: a `Source`, `hub:owner/name`, or an http(s) address.
+        source: a `Source`, `hub:owner/name`, or an http(s) address. `$RESURGE_MIRROR` is the address of a folder that
+            has the files of plain addresses under their own names; the hub's mirror is `$HF_ENDPOINT`.
         cache_dir: folder to keep files in; `default_cache()` by default.
-        mirror: address of a folder that has the files of plain addresses under their own names; `$RESURGE_MIRROR`
-            by default. The hub's mirror is `$HF_ENDPOINT`.
-        progress: report on standard error.
 
     Raises:
         UserError: the file cannot be had, is not what was promised, or cannot be stored. The message says where a
@@ -133,7 +125,7 @@ def fetch(
         return path
     if source.kind == "hub":
         return _fetch_hub(source, path, cache_dir)
-    return _fetch_url(source, path, mirror or os.environ.get("RESURGE_MIRROR"), progress)
+    return _fetch_url(source, path)
 
 
 def looks_like_web_page(head: bytes) -> bool:
@@ -197,9 +189,10 @@ def _fetch_hub(source: Source, path: Path, cache_dir: str | os.PathLike[str] | N
     return local
 
 
-def _fetch_url(source: Source, path: Path, mirror: str | None, progress: bool) -> Path:
+def _fetch_url(source: Source, path: Path) -> Path:
     from filelock import FileLock
 
+    mirror = os.environ.get("RESURGE_MIRROR")
     address = f"{mirror.rstrip('/')}/{source.file}" if mirror else source.location
     if not address.startswith(("http://", "https://")):
         raise UserError(f"expected an http(s) address, got {address!r}. {_by_hand(path)}")
@@ -208,7 +201,7 @@ def _fetch_url(source: Source, path: Path, mirror: str | None, progress: bool) -
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(path.name + ".lock")):
             if not path.is_file():  # another process may have been faster
-                _download(address, part, _by_hand(path), path.name if progress else "")
+                _download(address, part, _by_hand(path))
                 problem = _problem(part, source.sha256)
                 if problem:
                     part.unlink()
@@ -222,13 +215,13 @@ def _fetch_url(source: Source, path: Path, mirror: str | None, progress: bool) -
     return path
 
 
-def _download(address: str, part: Path, advice: str, name: str) -> None:
+def _download(address: str, part: Path, advice: str) -> None:
     """Bring `part` to its full length, resuming what an earlier attempt left; raises UserError when that fails."""
     reason = ""
     for _ in range(ATTEMPTS):
         before = _size(part)
         try:
-            expected = _transfer(address, part, before, name)
+            expected = _transfer(address, part, before)
         except urllib.error.HTTPError as error:
             error.close()
             if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and before:
@@ -252,7 +245,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _transfer(address: str, part: Path, before: int, name: str) -> int | None:
+def _transfer(address: str, part: Path, before: int) -> int | None:
     """One request, from byte `before` on. Returns the length of the whole file, None where it is not announced."""
     headers = {"User-Agent": "resurge", "Accept-Encoding": "identity"}
     if before:
@@ -264,14 +257,14 @@ def _transfer(address: str, part: Path, before: int, name: str) -> int | None:
         length = response.headers.get("Content-Length", "")
         expected = start + int(length) if length.isdigit() else None
         with part.open("ab" if start else "wb") as file:
-            _copy(response, file, start, expected, name)
+            _copy(response, file, start, expected, part.stem)
     return expected
 
 
 def _copy(response: IO[bytes], file: IO[bytes], have: int, expected: int | None, name: str) -> None:
-    """Copy the body; with a `name`, show progress on standard error."""
+    """Copy the body and show progress on standard error."""
     start, begun, shown = have, time.monotonic(), 0.0
-    live = bool(name) and sys.stderr.isatty()
+    live = sys.stderr.isatty()
     while chunk := response.read(CHUNK):
         file.write(chunk)
         have += len(chunk)
@@ -282,5 +275,4 @@ def _copy(response: IO[bytes], file: IO[bytes], have: int, expected: int | None,
             share = f" of {expected / 2**20:.1f}" if expected else ""
             line = f"\r{name}: {have / 2**20:.1f}{share} MiB, {speed / 2**20:.1f} MiB/s "
             print(line, end="", file=sys.stderr, flush=True)
-    if name:
-        print(f"{chr(13) if live else ''}{name}: {have / 2**20:.1f} MiB downloaded", file=sys.stderr)
+    print(f"{chr(13) if live else ''}{name}: {have / 2**20:.1f} MiB downloaded", file=sys.stderr)
