@@ -49,6 +49,10 @@ def replace_each(model: nn.Module, kind: type[M] | tuple[type[M], ...], build: C
     return visit(model)
 
 
+def _units(model: nn.Module) -> list[Residual]:
+    return [module for module in model.modules() if isinstance(module, Residual)]
+
+
 def _check_rate(what: str, rate: float) -> None:
     if not 0.0 <= rate < 1.0:
         raise UserError(f"{what} must be a probability from 0 up to, not including, 1; got {rate!r}.")
@@ -61,7 +65,7 @@ def set_drop_path(model: nn.Module, rate: float) -> None:
     """
     _check_rate("drop_path", rate)
     for backbone in backbones(model):
-        units = [module for module in backbone.modules() if isinstance(module, Residual)]
+        units = _units(backbone)
         for i, unit in enumerate(units):
             own = rate * i / max(1, len(units) - 1)
             unit.drop_path = (StochasticDepth(own, "row") if own > 0 else nn.Identity()).train(unit.training)
@@ -80,12 +84,11 @@ def set_drop_block(model: nn.Module, rate: float, block_size: int = 3, stages: i
         first = len(backbone.stages) - stages
         for i, stage in enumerate(backbone.stages):
             on = rate > 0 and i >= first
-            for unit in (module for module in stage.modules() if isinstance(module, Residual)):
-                for branch in (unit.reduce, unit.transform, unit.expand):
-                    for layer in branch.modules():
-                        if isinstance(layer, ConvNormAct):
-                            drop = _SmallMapDropBlock(rate, block_size) if on else nn.Identity()
-                            layer.drop = drop.train(layer.training)
+            branches = [branch for unit in _units(stage) for branch in (unit.reduce, unit.transform, unit.expand)]
+            for layer in (layer for branch in branches for layer in branch.modules()):
+                if isinstance(layer, ConvNormAct):
+                    drop = _SmallMapDropBlock(rate, block_size) if on else nn.Identity()
+                    layer.drop = drop.train(layer.training)
 
 
 class _SmallMapDropBlock(DropBlock2d):  # type: ignore[misc]
@@ -100,12 +103,9 @@ class _SmallMapDropBlock(DropBlock2d):  # type: ignore[misc]
 
 def zero_init_last(model: nn.Module) -> None:
     """Start every block as its shortcut: the last gamma of the residual branch is 0 (arXiv:1706.02677, section 5.1)."""
-    for backbone in backbones(model):
-        for unit in backbone.modules():
-            if isinstance(unit, Residual) and isinstance(unit.expand, ConvNormAct):
-                weight = unit.expand.norm.weight
-                if isinstance(weight, Tensor):
-                    nn.init.zeros_(weight)
+    for unit in (unit for backbone in backbones(model) for unit in _units(backbone)):
+        if isinstance(unit.expand, ConvNormAct) and isinstance(unit.expand.norm.weight, Tensor):
+            nn.init.zeros_(unit.expand.norm.weight)
 
 
 # ------------------------------------------------------------------------------------------------------ norms
