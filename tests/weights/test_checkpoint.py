@@ -379,7 +379,8 @@ def test_published_weights_serve_the_deformable_network(monkeypatch):
     [
         (None, "does not exist"),
         ('{"format": 1, "spec": ', "damaged"),
-        ("[]", "does not describe a model"),
+        ("[]", "expected a JSON object, found list"),
+        ("{}", "does not describe a model"),
         (json.dumps({"format": 2, "spec": "resnet18"}), "format 2"),
     ],
 )
