@@ -31,11 +31,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import psutil
 
 from resurge.files import atomic_write_text
 from resurge.machine import described as machine
-from resurge.optimize.timing import percentile
 
 RESULT = Path(__file__).parent / "results" / "serve.json"
 PACKAGES = ("resurge", "starlette", "uvicorn", "openvino", "onnxruntime", "numpy", "pillow")
@@ -92,7 +92,7 @@ class Tally:
 
     def summary(self) -> dict[str, Any]:
         told = self.seconds or [float("nan")]
-        shares = {f"p{share}_ms": round(1000 * percentile(told, share), 2) for share in (50, 95, 99)}
+        shares = {f"p{share}_ms": round(1000 * float(np.percentile(told, share)), 2) for share in (50, 95, 99)}
         statuses = {str(status): count for status, count in sorted(self.statuses.items())}
         rate = {"images_per_second": self.statuses[200] / self.wall} if self.wall else {}
         return {**rate, **shares, "statuses": statuses, "lost": self.lost, "wrong": self.wrong}

@@ -93,7 +93,7 @@ def test_list_models() -> None:
 
 _OPTIMIZED = """
 import resurge.optimize.rewrite, resurge, sys, torch
-model = resurge.create_model("resnet18", num_classes=2).eval()
+model = resurge.create_model("resnet20_cifar depths=(1,1,1)", num_classes=2).eval()
 done = resurge.optimize(model, torch.randn(1, 3, 32, 32), rounds=1, memory=sys.argv[1])
 print(done.certificate.images)
 """

@@ -9,13 +9,12 @@ Importing this package imports no torch; the names below do when they are first 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from resurge.api import create_backbone, create_model, get_spec, list_models, load_run
+    from resurge.api import create_backbone, create_model, export_weights, get_spec, list_models, load_run, load_weights
     from resurge.infer.predictor import Predictor
     from resurge.optimize.autotune import optimize
-    from resurge.weights.checkpoint import export_weights, load_weights
 
 __version__ = "0.1.0"
 
@@ -32,23 +31,13 @@ __all__ = [
     "optimize",
 ]
 
-_HOME = {
-    "Predictor": "resurge.infer.predictor",
-    "create_backbone": "resurge.api",
-    "create_model": "resurge.api",
-    "export_weights": "resurge.weights.checkpoint",
-    "get_spec": "resurge.api",
-    "list_models": "resurge.api",
-    "load_run": "resurge.api",
-    "load_weights": "resurge.weights.checkpoint",
-    "optimize": "resurge.optimize.autotune",
-}
+_ELSEWHERE = {"Predictor": "resurge.infer.predictor", "optimize": "resurge.optimize.autotune"}  # not in resurge.api
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+def __getattr__(name: str) -> object:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
+    value = getattr(importlib.import_module(_ELSEWHERE.get(name, "resurge.api")), name)
     globals()[name] = value
     return value
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -40,29 +41,20 @@ class Limits:
             if isinstance(number, bool) or not isinstance(number, (int, float)):
                 continue
             for limit, words, fits in (
-                (self.low, "at least", lambda limit, number=number: number >= limit),
-                (self.high, "at most", lambda limit, number=number: number <= limit),
-                (self.above, "above", lambda limit, number=number: number > limit),
-                (self.below, "below", lambda limit, number=number: number < limit),
+                (self.low, "at least", operator.ge),
+                (self.high, "at most", operator.le),
+                (self.above, "above", operator.gt),
+                (self.below, "below", operator.lt),
             ):
-                if limit is not None and not fits(limit):
+                if limit is not None and not fits(number, limit):
                     return f"{words} {limit:g}, not {number:g}"
         return None
 
 
-def option(
-    default: Any,  # a dataclass field is typed by its annotation
-    help: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    choices: tuple[str, ...] = (),
-) -> Any:
-    """A dataclass field with its help line and limits; see :class:`Limits`."""
-    limits = Limits(low=low, high=high, above=above, below=below, choices=choices)
-    return dataclasses.field(default=default, metadata={"help": help, "limits": limits})
+def option(default: object, help: str, **limits: float | tuple[str, ...]) -> Any:  # typed by the field's annotation
+    """A dataclass field with its help line and :class:`Limits`."""
+    within = Limits(**limits)  # type: ignore[arg-type]
+    return dataclasses.field(default=default, metadata={"help": help, "limits": within})
 
 
 Hint = Any  # a type as an annotation: typing has no name for that which covers unions
@@ -188,12 +180,11 @@ def paths(kind: type[Section]) -> dict[str, str]:
 
 def to_plain(section: Section) -> dict[str, object]:
     """Nested dictionaries and lists, ready for YAML or JSON."""
-    plain: dict[str, object] = {}
-    for field in dataclasses.fields(section):
-        value = getattr(section, field.name)
-        value = to_plain(value) if isinstance(value, Section) else value
-        plain[field.name] = list(value) if isinstance(value, tuple) else value
-    return plain
+
+    def plain(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in pairs}
+
+    return dataclasses.asdict(section, dict_factory=plain)
 
 
 S = TypeVar("S", bound=Section)
@@ -206,25 +197,25 @@ def replaced(section: S, changes: Mapping[str, object], where: str) -> S:
         UserError: an unknown field (with the nearest real one), or a value that does not fit; begins with `where`.
     """
     names = paths(type(section))
-    flat: dict[str, dict[str, object]] = {}
+    flat: dict[str, object] = {}
     for key, value in changes.items():
-        inner = {str(key): value}
-        if isinstance(getattr(section, str(key), None), Section):
-            if not isinstance(value, Mapping):
-                raise UserError(
-                    f"{where}: {key} is a group of fields, so it takes `field: value` lines, not {value!r}."
-                )
-            inner = {f"{key}.{name}": part for name, part in value.items()}
-        for name, part in inner.items():
-            if name not in names:
-                near = suggest(name, names) or suggest(name.rsplit(".", 1)[-1], names)
-                raise UserError(f"{where}: there is no field {name!r}.{near}")
-            group, _, leaf = names[name].rpartition(".")
-            flat.setdefault(group, {})[leaf] = part
+        if not isinstance(getattr(section, str(key), None), Section):
+            flat[str(key)] = value
+        elif isinstance(value, Mapping):
+            flat |= {f"{key}.{name}": part for name, part in value.items()}
+        else:
+            raise UserError(f"{where}: {key} is a group of fields, so it takes `field: value` lines, not {value!r}.")
+    groups: dict[str, dict[str, object]] = {"": {}}
+    for name, value in flat.items():
+        if name not in names:
+            near = suggest(name, names) or suggest(name.rsplit(".", 1)[-1], names)
+            raise UserError(f"{where}: there is no field {name!r}.{near}")
+        group, _, leaf = names[name].rpartition(".")
+        groups.setdefault(group, {})[leaf] = value
     try:
-        top = flat.pop("", {})
-        inner_sections = {group: dataclasses.replace(getattr(section, group), **part) for group, part in flat.items()}
-        return dataclasses.replace(section, **top, **inner_sections)
+        top = groups.pop("")
+        inner = {group: dataclasses.replace(getattr(section, group), **part) for group, part in groups.items()}
+        return dataclasses.replace(section, **top, **inner)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -28,25 +29,21 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
         UserError: the folder cannot be written, or the disk is full.
     """
     target = Path(path)
-    temporary: str | None = None
-    try:
+    encoding, errors = (None, None) if "b" in mode else ("utf-8", "backslashreplace")
+    with writing(target, "Free some space or choose another place."):
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-        encoding, errors = (None, None) if "b" in mode else ("utf-8", "backslashreplace")
-        with os.fdopen(handle, mode, encoding=encoding, errors=errors) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, _usual_mode(0o666))  # mkstemp makes files private
-        os.replace(temporary, target)
-        temporary = None
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"cannot write {target}: {reason}. Free some space or choose another place.") from error
-    finally:
-        if temporary is not None:
+        try:
+            with os.fdopen(handle, mode, encoding=encoding, errors=errors) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, _usual_mode(0o666))  # mkstemp makes files private
+            os.replace(temporary, target)
+        except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+            raise
 
 
 def atomic_write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -79,14 +76,14 @@ def atomic_folder(
     parent = target.absolute().parent
     made: list[Path] = []
     try:
-        with _writing(target, hint):
+        with writing(target, hint):
             made += [folder for folder in (parent, *parent.parents) if not folder.exists()]
             parent.mkdir(parents=True, exist_ok=True)
             temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{target.name}.", suffix=".tmp"))
         try:
             yield temporary
             check()
-            with _writing(target, hint):
+            with writing(target, hint):
                 temporary.chmod(_usual_mode(0o777))  # mkdtemp makes it private
                 _swap(temporary, target)
         finally:
@@ -115,7 +112,8 @@ def _swap(temporary: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def _writing(target: Path, hint: str) -> Iterator[None]:
+def writing(target: Path, hint: str) -> Iterator[None]:
+    """Errors of the system inside the block say that `target` cannot be written, why, and what can be done."""
     try:
         yield
     except OSError as error:
@@ -127,6 +125,23 @@ def _usual_mode(mode: int) -> int:
     umask = os.umask(0)
     os.umask(umask)
     return mode & ~umask
+
+
+def read_json(path: Path, hint: str) -> Json:
+    """Read a JSON object; `hint` is what the user can do, at the end of a message.
+
+    Raises:
+        UserError: the file cannot be read, is damaged, or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged or was cut short ({error}). {hint}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}. {hint}")
+    return value
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -6,13 +6,13 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from resurge.errors import UserError
-from resurge.files import atomic_write_text
+from resurge.files import Json, atomic_write_text, read_json
 
 FORMAT = 1
 JSON_FILE = "model.json"
+MEND = "Train or export it again."
 # Fields that are read later; they may be missing. `spec` and `format` may not.
 KINDS = {"preprocessing": dict, "classes": list, "in_channels": int, "task": str, "head_settings": dict, "scores": dict}
 LONGEST_PATH = 256  # longer is the text of a spec, and an error of the system when it is taken for a path
@@ -29,22 +29,17 @@ def folder_of(word: str) -> Path | None:
     return None
 
 
-def read_model_json(directory: str | os.PathLike[str]) -> dict[str, Any]:
+def read_model_json(directory: str | os.PathLike[str]) -> Json:
     """Read the `model.json` of a run directory or an export.
 
     Raises:
         UserError: it is missing, damaged, or written by a newer version.
     """
     path = Path(directory) / JSON_FILE
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"expected a run directory with {JSON_FILE}, but {path} does not exist.") from error
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged or was cut short ({error}). Train or export it again.") from error
-    if not isinstance(described, dict) or not isinstance(described.get("spec"), str):
+    if not path.exists():
+        raise UserError(f"expected a run directory with {JSON_FILE}, but {path} does not exist.")
+    described = read_json(path, MEND)
+    if not isinstance(described.get("spec"), str):
         raise UserError(f"{path} does not describe a model: it must be an object with a 'spec'.")
     if described.get("format") != FORMAT:
         raise UserError(
@@ -52,7 +47,7 @@ def read_model_json(directory: str | os.PathLike[str]) -> dict[str, Any]:
         )
     for name, kind in KINDS.items():
         if name in described and not isinstance(described[name], kind):
-            raise UserError(f"{path} is damaged: {name} is {described[name]!r}. Train or export it again.")
+            raise UserError(f"{path} is damaged: {name} is {described[name]!r}. {MEND}")
     return described
 
 

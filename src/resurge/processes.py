@@ -1,4 +1,5 @@
-"""Which process of a training this is, and which one reports when the training fails. No torch until it fails.
+"""Which process of a training this is, how it is stopped, and which one reports when the training fails. No torch until
+it fails.
 
 The processes are started by Fabric (`--devices 2`: the command starts itself again), by torchrun or by Slurm. All of
 them say what a process is in environment variables. The first process of all, global rank 0, prepares the run
@@ -13,6 +14,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -206,3 +208,29 @@ def _lost_connection(error: Exception) -> bool:
     return isinstance(error, DistError) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in words)
     )
+
+
+class StopSignal:
+    """Remembers Ctrl-C and SIGTERM until the training reaches a whole step; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    def __call__(self, number: int, frame: object) -> None:
+        if self.received is not None:
+            raise KeyboardInterrupt
+        self.received = number
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Handle the signals inside the block; only the main thread may, elsewhere nothing is handled."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGTERM,) if is_child() else (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

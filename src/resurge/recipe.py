@@ -183,13 +183,9 @@ class Recipe(Section):
         """A copy with changed fields, by name or dotted path; `where` opens the error message."""
         return replaced(self, changes, where)
 
-    def to_dict(self) -> dict[str, object]:
-        """Nested plain data, every field, ready for JSON."""
-        return to_plain(self)
-
     def to_yaml(self) -> str:
         """YAML text of every field; `from_yaml` reads it back to an equal recipe."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=120)
+        return yaml.safe_dump(to_plain(self), sort_keys=False, allow_unicode=True, width=120)
 
     @classmethod
     def from_yaml(cls, text: str, where: str = "recipe") -> Recipe:
@@ -298,9 +294,5 @@ def default_recipe(task: str, data: str) -> str | None:
 
 
 def load_recipe(name: str) -> Recipe:
-    """A named recipe, or one from a YAML file.
-
-    Raises:
-        UserError: no such recipe, or its content does not fit.
-    """
+    """A named recipe, or one from a YAML file; raises UserError if there is none, or its content does not fit."""
     return Recipe.from_yaml(recipe_text(str(name)), where=f"recipe {name}")

@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from resurge.errors import UserError
+from resurge.files import read_json
+
+MEND = "Restore it, or train or evaluate again."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,15 +83,14 @@ def read_run(run_dir: str | Path) -> RunFiles:
         raise UserError(
             f"expected a run directory, and {folder} is not a folder. Give the folder that `resurge train` wrote."
         )
-    model_path = folder / "model.json"
-    if not model_path.is_file():
+    if not (folder / "model.json").is_file():
         raise UserError(
             f"{folder} has no model.json: it is not a run directory, or its training did not finish. "
             f"Continue it with `resurge train --resume {folder}`."
         )
     return RunFiles(
         folder=folder,
-        model=_read_object(model_path),
+        model=read_json(folder / "model.json", MEND),
         recipe=_read_text(folder / "recipe.yaml"),
         metrics=_read_metrics(folder / "metrics.csv"),
         evaluation=_read_optional(folder / "evaluation.json"),
@@ -136,19 +137,8 @@ def _read_text(path: Path) -> str | None:
         raise UserError(f"cannot read {path}: {error.strerror}. Check its permissions.") from error
 
 
-def _read_object(path: Path) -> Mapping[str, object]:
-    text = _read_text(path) or ""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is cut short or damaged ({error}). Restore it, or train or evaluate again.") from error
-    if not isinstance(value, Mapping):
-        raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}. Restore the file.")
-    return value
-
-
 def _read_optional(path: Path) -> Mapping[str, object] | None:
-    return _read_object(path) if path.is_file() else None
+    return read_json(path, MEND) if path.is_file() else None
 
 
 def _read_metrics(path: Path) -> tuple[Mapping[str, float], ...]:

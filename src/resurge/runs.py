@@ -23,12 +23,14 @@ import torch
 import yaml
 from torch import nn
 
+from resurge.arch.backbone import backbone_of
 from resurge.arch.spec import Spec
 from resurge.arch.surgery import convert_norm
 from resurge.arch.zoo import get_spec
 from resurge.config import Section, to_plain
 from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
 from resurge.errors import UserError, suggest
+from resurge.files import writing
 from resurge.machine import versions
 from resurge.model_json import FORMAT, read_model_json
 from resurge.recipe import Machine, Recipe
@@ -37,10 +39,13 @@ from resurge.weights.checkpoint import load_weights, save_model
 
 LAST = Path("checkpoints", "last.ckpt")
 BEST = Path("checkpoints", "best.ckpt")
-OURS = ("recipe.yaml", "split.csv", "metrics.csv", "model.safetensors", "model.json", "evaluation.json", "report.html")
+OURS = (
+    "recipe.yaml", "split.csv", "metrics.csv", "model.safetensors", "model.json", "evaluation.json", "report.html",
+    "checkpoints", "tb", "explain",
+)  # fmt: skip
+"""What a training, and what explains it, leaves in its folder."""
 PACKAGES = ("resurge", "torch", "torchvision", "lightning-fabric")
 """Those whose versions a run states."""
-OUR_FOLDERS = ("checkpoints", "tb", "explain")
 
 
 @dataclass(frozen=True)
@@ -68,18 +73,21 @@ def bare_run(
     Its classes are called by their numbers.
     """
     names = tuple(str(index) for index in range(classes))
-    told = {
-        "format": FORMAT,
-        "spec": str(spec),
-        "task": "classify",
-        "in_channels": preprocessing.channels,
-        "num_classes": classes,
-        "classes": list(names),
+    told = {"format": FORMAT, "spec": str(spec), **_described("classify", preprocessing.channels, names, preprocessing)}
+    return Run(Path(name), "classify", model, spec, names, preprocessing, told | meta, None)
+
+
+def _described(
+    task: str, channels: int, classes: tuple[str, ...], preprocessing: Preprocessing | ScenePreprocessing
+) -> dict[str, object]:
+    return {
+        "task": task,
+        "in_channels": channels,
+        "num_classes": len(classes),
+        "classes": list(classes),
         "preprocessing": preprocessing.to_json(),
         "versions": versions(*PACKAGES, absent="not installed"),
-        **meta,
     }
-    return Run(Path(name), "classify", model, spec, names, preprocessing, told, None)
 
 
 def load_run(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> Run:
@@ -120,46 +128,28 @@ def load_run(folder: str | os.PathLike[str], device: str | torch.device = "cpu")
             f"the weights in {root} are not those model.json speaks of: {lost[0]} is missing or misshapen, "
             f"{len(lost)} tensors in all. Train or export it again."
         )
-    return Run(root, task, model.eval().to(device), spec, classes, preprocessing, meta, _recipe_of(root))
-
-
-def _recipe_of(root: Path) -> Recipe | None:
-    return read_recipe(root) if (root / "recipe.yaml").is_file() else None
+    recipe = read_recipe(root) if (root / "recipe.yaml").is_file() else None
+    return Run(root, task, model.eval().to(device), spec, classes, preprocessing, meta, recipe)
 
 
 def read_recipe(root: Path) -> Recipe:
-    """The recipe a run was started with.
-
-    Raises:
-        UserError: there is none, or it is damaged.
-    """
+    """The recipe a run was started with; raises UserError if there is none, or it is damaged."""
     path = root / "recipe.yaml"
     try:
         text = path.read_text(encoding="utf-8")
         recipe = Recipe.from_yaml(text, where=str(path))
         # The last field is looked for: others may be missing, since a version before this one did not have them.
-        last = f"machine.{dataclasses.fields(Machine)[-1].name}"
-        if last not in _names(text):
-            raise UserError(f"{path} was cut short: {last} is missing. Write it in.")
+        last = dataclasses.fields(Machine)[-1].name
+        if last not in (yaml.safe_load(text) or {}).get("machine", {}):
+            raise UserError(f"{path} was cut short: machine.{last} is missing. Write it in.")
         return recipe
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"cannot read {path}: {reason}. {root} is not the folder of a started training.") from None
 
 
-def _names(text: str) -> set[str]:
-    """The dotted names of all fields in a recipe's YAML."""
-    plain = yaml.safe_load(text) or {}
-    inner = {f"{name}.{key}" for name, value in plain.items() if isinstance(value, dict) for key in value}
-    return inner | set(plain)
-
-
 def require_empty(folder: Path) -> None:
-    """Refuse a folder that has files.
-
-    Raises:
-        UserError: it has, or it cannot be looked into.
-    """
+    """Raise UserError if a folder has files, or cannot be looked into."""
     try:
         taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
     except OSError as error:
@@ -181,25 +171,21 @@ def prepare(folder: Path, *, overwrite: bool) -> None:
     """
     if not overwrite:
         require_empty(folder)
-    try:
+    with writing(folder, "Choose a folder you may write to with --out."):
         clear(folder)
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
         probe.touch()
         probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {folder}: {error.strerror or error}. Choose a folder you may write to with --out."
-        ) from None
 
 
 def clear(folder: Path) -> None:
     """Remove what a training leaves in `folder`; anything else stays."""
-    for name in OURS:
-        (folder / name).unlink(missing_ok=True)
-    for name in OUR_FOLDERS:
-        if (folder / name).is_dir():
-            shutil.rmtree(folder / name)
+    for path in (folder / name for name in OURS):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def save_run_model(
@@ -214,22 +200,7 @@ def save_run_model(
     data: Mapping[str, object],
 ) -> None:
     """Write `model.safetensors` and `model.json`."""
-    backbone = model.get_submodule("backbone")
     settings = getattr(model, "settings", None)
     head = {"head": model.head_name, "head_settings": to_plain(settings)} if isinstance(settings, Section) else {}
-    save_model(
-        folder,
-        model,
-        {
-            "task": task,
-            **head,
-            "in_channels": backbone.in_channels,
-            "num_classes": len(classes),
-            "classes": list(classes),
-            "preprocessing": preprocessing.to_json(),
-            "norm": norm,
-            "scores": dict(scores),
-            "data": dict(data),
-            "versions": versions(*PACKAGES, absent="not installed"),
-        },
-    )
+    described = _described(task, backbone_of(model).in_channels, classes, preprocessing)
+    save_model(folder, model, {**described, **head, "norm": norm, "scores": dict(scores), "data": dict(data)})

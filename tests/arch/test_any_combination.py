@@ -13,7 +13,7 @@ from resurge.arch.backbone import Backbone
 from resurge.arch.spec import Spec, plan
 from resurge.arch.surgery import set_drop_block, set_drop_path
 from resurge.arch.text import WORDS
-from resurge.arch.zoo import parse_spec
+from resurge.arch.zoo import get_spec
 
 PLAIN_TRANSFORMS = st.one_of(
     st.builds(transforms.Conv3x3, depthwise=st.booleans()),
@@ -73,7 +73,7 @@ def only_grows(spec: Spec) -> bool:
 def test_any_choice_combines_with_any_other(
     spec: Spec, in_channels: int, output_stride: int, size: tuple[int, int], batch: int
 ) -> None:
-    assert parse_spec(str(spec)) == spec
+    assert get_spec(str(spec)) == spec
     assert set(json.loads(json.dumps(spec.to_json()))) == {field.name for field in dataclasses.fields(spec)}
 
     torch.manual_seed(0)

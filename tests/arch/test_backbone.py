@@ -133,11 +133,14 @@ def test_export_with_dynamic_batch_and_size(kind: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["split", "sk", "res2"])
 def test_compile(kind: str) -> None:
-    images = structured_images(2, size=64)
-    model = enliven(small(kind), images)
+    """In double precision: attention on normalised 1x1 maps amplifies rounding from block to block."""
+    images = structured_images(2, size=64).double()
+    model = enliven(small(kind).double(), images)
     compiled = torch.compile(model)
     with torch.inference_mode():
-        assert peak_difference(compiled(images), model(images)) < 1e-4
+        expected = model(images)
+        assert_alive(expected)
+        assert peak_difference(compiled(images), expected) < 1e-10
 
 
 @pytest.mark.parametrize("kind", ["basic", "sk", "res2", "split", "se"])
@@ -216,8 +219,9 @@ def test_arguments_out_of_range_are_explained() -> None:
 
 def test_every_named_model_builds_on_its_plan() -> None:
     with torch.device("meta"):
-        for spec in MODELS.values():
-            backbone = Backbone(spec, output_stride=8)
+        for spec in MODELS.values():  # of each stage its first two blocks: the others repeat the second
+            short = spec.but(depths=tuple(min(2, depth) for depth in spec.depths))
+            backbone = Backbone(short, output_stride=8)
             assert backbone.channels == tuple(stage[-1].cout for stage in plan(spec, 8))
             assert max(backbone.strides) <= 8
 

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from resurge.arch.backbone import Backbone
 from resurge.arch.contracts import Site
-from resurge.arch.deformable import Deform, DeformableConv2d, OffsetConv2d, deformable
+from resurge.arch.deformable import Deform, DeformableConv2d, OffsetConv2d
 from resurge.arch.forms import to_separate
 from resurge.arch.spec import plan
 from resurge.arch.surgery import convert_norm
 from resurge.arch.transforms import AvgDown, Conv3x3, SelectiveKernel, SplitAttention
-from resurge.arch.zoo import get_spec, parse_spec
+from resurge.arch.zoo import get_spec
 from resurge.errors import UserError
 from resurge.explain.cost import cost
 from resurge.explain.diagram import Diagrams
@@ -122,7 +122,7 @@ def naive(
 def bent(stride: int, dilation: int, groups: int) -> tuple[DeformableConv2d, Tensor]:
     """A layer whose offsets are of the order of a pixel and differ between taps and places."""
     conv = nn.Conv2d(4, 6, 3, stride, dilation, dilation, groups, bias=False).double()
-    layer = deformable(conv)
+    layer = DeformableConv2d(conv)
     layer.offset.weight.normal_(std=0.2)
     layer.offset.bias.normal_(std=0.7)
     return layer, structured_images(2, 4, (6, 5)).double()
@@ -179,12 +179,12 @@ def test_every_spatial_convolution_is_deformed_and_nothing_else() -> None:
 
 
 def test_text_reads_back() -> None:
-    assert parse_spec("resnet50 transform=deform(split(2),3)").transform == Deform(SplitAttention(2), first_stage=3)
-    assert str(parse_spec("resnet50 transform=deform(conv3x3)")) == "resnet50 transform=deform(conv3x3)"
+    assert get_spec("resnet50 transform=deform(split(2),3)").transform == Deform(SplitAttention(2), first_stage=3)
+    assert str(get_spec("resnet50 transform=deform(conv3x3)")) == "resnet50 transform=deform(conv3x3)"
     with pytest.raises(UserError, match="first_stage of Deform must be a positive whole number"):
-        parse_spec("resnet50 transform=deform(conv3x3,0)")
+        get_spec("resnet50 transform=deform(conv3x3,0)")
     with pytest.raises(UserError, match="needs inner"):
-        parse_spec("resnet50 transform=deform")
+        get_spec("resnet50 transform=deform")
 
 
 # -------------------------------------------------------------------------------------------- number types, memory

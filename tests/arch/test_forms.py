@@ -21,7 +21,7 @@ from resurge.arch.forms import (
     to_radix_major,
     to_separate,
 )
-from resurge.arch.grouped import to_dense, to_groups
+from resurge.arch.slicing import to_dense, to_groups
 from resurge.arch.surgery import convert_norm, set_drop_block
 from resurge.arch.zoo import get_spec
 from resurge.errors import UserError
@@ -135,12 +135,12 @@ def test_wrong_forms_of_a_resnext_block_are_rejected():
 
     swapped = to_separate(block)
     first, second = swapped.transform.branches[0], swapped.transform.branches[1]
-    first.expand, second.expand = second.expand, first.expand
+    first[2], second[2] = second[2], first[2]
     assert_rejected(swapped, block, x)
 
     no_offset = to_separate(block)
     for branch in no_offset.transform.branches:  # every branch reads the channels of group 0
-        branch.reduce = no_offset.transform.branches[0].reduce
+        branch[0] = no_offset.transform.branches[0][0]
     assert_rejected(no_offset, block, x)
 
     class NormPerBranch(SeparateBranches):
@@ -187,7 +187,7 @@ def test_cardinality_major_and_radix_major_split_attention_are_equal(text):
     for block, x in alive(text):
         naive = to_cardinality_major(block)
         naive_layer = next(module for module in naive.modules() if isinstance(module, CardinalSplitAttention))
-        assert all(group.norm.pooled for group in naive_layer.groups)
+        assert all(group.attention.norm.pooled for group in naive_layer.groups)
         assert_equal(naive, block, x)
         assert_own_weights(naive, block)
         assert sum(p.numel() for p in naive.parameters()) == sum(p.numel() for p in block.parameters())
@@ -212,12 +212,14 @@ def test_wrong_orders_of_split_attention_are_rejected():
 
     mixed_up = to_cardinality_major(block)  # the attention of split r weighs split R - 1 - r
     for group in mixed_up.transform.inner.groups:
-        group.fc2 = nn.ModuleList(list(group.fc2)[::-1])
+        for tensor in group.attention.fc2.parameters():
+            tensor.data = tensor.data.unflatten(0, (4, -1)).flip(0).flatten(0, 1)
     assert_rejected(mixed_up, block, x)
 
     exchanged = to_cardinality_major(block)
     groups = exchanged.transform.inner.groups
-    groups[0].splits[0], groups[1].splits[0] = groups[1].splits[0], groups[0].splits[0]
+    first, second = groups[0].branches, groups[1].branches
+    first[0], second[0] = second[0], first[0]
     assert_rejected(exchanged, block, x)
 
 

@@ -8,7 +8,7 @@ from resurge.arch import blocks, gates, stems, transforms
 from resurge.arch.backbone import Backbone
 from resurge.arch.spec import Spec, plan
 from resurge.arch.text import WORDS
-from resurge.arch.zoo import ALIASES, MODELS, canonical_name, get_spec, list_models, parse_spec
+from resurge.arch.zoo import ALIASES, MODELS, canonical_name, get_spec, list_models
 from resurge.errors import UserError
 
 
@@ -16,7 +16,7 @@ from resurge.errors import UserError
 def test_every_named_model_survives_text_and_json(name: str) -> None:
     spec = MODELS[name]
     assert str(spec) == name
-    assert parse_spec(name) == spec
+    assert get_spec(name) == spec
     assert json.loads(json.dumps(spec.to_json()))["depths"] == list(spec.depths)
     assert canonical_name(spec) == name
 
@@ -33,11 +33,11 @@ def test_the_text_of_the_design_is_resnest50() -> None:
 def test_text_starts_from_the_nearest_named_model() -> None:
     spec = MODELS["resnest50"].but(gate=gates.SqueezeExcite(reduction=8))
     assert str(spec) == "resnest50 gate=se(reduction=8)"
-    assert parse_spec(str(spec)) == spec
+    assert get_spec(str(spec)) == spec
 
 
 def test_a_spec_can_be_written_without_a_name() -> None:
-    spec = parse_spec("depths=(1,2) planes=(32, 64) block=basic stem=conv3x3(8) transform=conv3x3(depthwise=true)")
+    spec = get_spec("depths=(1,2) planes=(32, 64) block=basic stem=conv3x3(8) transform=conv3x3(depthwise=true)")
     assert spec == Spec(
         depths=(1, 2),
         planes=(32, 64),
@@ -137,8 +137,8 @@ def test_every_word_builds_from_its_own_text() -> None:
             text = f"{word}(split(2))" if word in ("avgdown", "deform") else needed.get(word, word)
             if axis == "transform" and word == "conv3x3":
                 text = word
-            spec = parse_spec(f"resnet18 {axis}={text}")
-            assert parse_spec(str(spec)) == spec
+            spec = get_spec(f"resnet18 {axis}={text}")
+            assert get_spec(str(spec)) == spec
 
 
 def test_plan_trades_strides_for_dilation() -> None:

@@ -13,7 +13,7 @@ from resurge.optimize import autotune as module
 from resurge.optimize import timing
 from resurge.optimize.autotune import optimize, race
 from resurge.optimize.passes.attention import Chunked, Parallel
-from resurge.optimize.passes.fusing import ConvReLU
+from resurge.optimize.passes.blocks import ConvReLU
 from resurge.optimize.rewrite import certify
 
 SPLIT = "resnest50 depths=(1,1) planes=(16,32)"

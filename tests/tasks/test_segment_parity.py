@@ -22,7 +22,7 @@ from resurge.errors import UserError
 from resurge.tasks.segment.layers import enlarge
 from resurge.tasks.segment.model import SegmentationModel
 from resurge.tasks.segment.settings import Segmenter
-from resurge.weights.layouts import naming, torchvision_segment
+from resurge.weights.layouts import naming, torchvision_tasks
 
 CLASSES = 21
 SIZE = (81, 97)
@@ -44,7 +44,7 @@ def ours(head: str, output_stride: int = 8, rates: tuple[int, ...] = ()) -> Segm
     spec = get_spec("resnet50")
     settings = Segmenter(output_stride=output_stride, atrous_rates=rates)
     model = SegmentationModel(Backbone(spec, output_stride=output_stride), CLASSES, head, settings)
-    model.load_state_dict(torchvision_segment.to_resurge(theirs(head).state_dict(), spec))
+    model.load_state_dict(torchvision_tasks.to_resurge(theirs(head).state_dict(), spec))
     return model.double().eval()
 
 
@@ -101,14 +101,14 @@ def test_the_plan_dilates_as_torchvision_does() -> None:
 @pytest.mark.parametrize("head", ["fcn", "deeplabv3"])
 def test_names_go_both_ways(head: str) -> None:
     spec, state = get_spec("resnet50"), theirs(head).state_dict()
-    assert torchvision_segment.is_segmentation(state)
-    back = torchvision_segment.from_resurge(torchvision_segment.to_resurge(state, spec), spec)
+    assert torchvision_tasks.is_of_task(state)
+    back = torchvision_tasks.from_resurge(torchvision_tasks.to_resurge(state, spec), spec)
     assert back.keys() == state.keys()
     assert all(torch.equal(back[key], value) for key, value in state.items())
     without = {key: value for key, value in state.items() if not key.startswith("aux_")}
     model = SegmentationModel(Backbone(spec, output_stride=8), CLASSES, head, Segmenter(aux_weight=0))
-    assert model.load_state_dict(torchvision_segment.to_resurge(without, spec)).missing_keys == []
-    odd = torchvision_segment.to_resurge({"classifier.9.weight": 1, "backbone.conv9.weight": 2, "extra": 3}, spec)
+    assert model.load_state_dict(torchvision_tasks.to_resurge(without, spec)).missing_keys == []
+    odd = torchvision_tasks.to_resurge({"classifier.9.weight": 1, "backbone.conv9.weight": 2, "extra": 3}, spec)
     assert odd == {"classifier.9.weight": 1, "backbone.conv9.weight": 2, "extra": 3}
 
 
@@ -116,11 +116,11 @@ def test_what_torchvision_has_no_name_for_is_refused() -> None:
     spec = get_spec("resnet50 depths=(1,1,1,1) planes=(8,8,8,8)")
     model = small("pspnet", spec=str(spec))
     with pytest.raises(UserError, match=r"no name for 'head\.levels"):
-        torchvision_segment.from_resurge(model.state_dict(), spec)
+        torchvision_tasks.from_resurge(model.state_dict(), spec)
     with pytest.raises(UserError, match="no names for"):
-        torchvision_segment.to_resurge({}, get_spec("resnest50"))
+        torchvision_tasks.to_resurge({}, get_spec("resnest50"))
     classifier = naming.from_resurge(Backbone(spec).state_dict(), spec, "torchvision")
-    assert not torchvision_segment.is_segmentation([*classifier, "classifier.weight"])
+    assert not torchvision_tasks.is_of_task([*classifier, "classifier.weight"])
 
 
 # ------------------------------------------------------------------------------------------------- pyramid pooling

@@ -18,7 +18,7 @@ from alive import enliven, structured_images
 from torch import nn
 
 from resurge.arch.backbone import Backbone
-from resurge.arch.zoo import get_spec, parse_spec
+from resurge.arch.zoo import get_spec
 from resurge.errors import UserError
 from resurge.model_json import read_model_json
 from resurge.tasks.classify.model import ClassificationModel
@@ -347,7 +347,7 @@ def test_run_of_another_architecture_is_refused_even_where_the_shapes_fit(tmp_pa
 
 def test_a_deformable_network_starts_from_the_plain_one(trained, tmp_path):
     save_model(tmp_path, trained, {})
-    bent = small(transform=parse_spec("resnet18 transform=deform(conv3x3)").transform)
+    bent = small(transform=get_spec("resnet18 transform=deform(conv3x3)").transform)
     report = load_weights(bent, tmp_path)
     offsets = [key for key in bent.state_dict() if ".offset." in key]
     assert list(report.missing) == offsets != []
@@ -359,7 +359,7 @@ def test_a_deformable_network_starts_from_the_plain_one(trained, tmp_path):
     assert not load_weights(small(transform=bent.backbone.spec.transform), tmp_path / "bent").notes
     for other in ("avgdown(conv3x3)", "deform(avgdown(conv3x3))", "deform(conv3x3(depthwise=true))"):
         with pytest.raises(UserError, match="but the model is"):
-            load_weights(small(transform=parse_spec(f"resnet18 transform={other}").transform), tmp_path)
+            load_weights(small(transform=get_spec(f"resnet18 transform={other}").transform), tmp_path)
     with pytest.raises(UserError, match="but the model is"):
         load_weights(small(), tmp_path / "bent")
 
@@ -371,7 +371,7 @@ def test_published_weights_serve_the_deformable_network(monkeypatch):
     monkeypatch.setattr("resurge.weights.checkpoint.fetch", fetched)
     for text in ("resnet50", "resnet50 transform=deform(conv3x3)"):
         with pytest.raises(UserError, match=r"to be fetched: .*resnet50"), torch.device("meta"):
-            load_weights(Backbone(parse_spec(text)), "pretrained")
+            load_weights(Backbone(get_spec(text)), "pretrained")
 
 
 @pytest.mark.parametrize(
@@ -379,7 +379,8 @@ def test_published_weights_serve_the_deformable_network(monkeypatch):
     [
         (None, "does not exist"),
         ('{"format": 1, "spec": ', "damaged"),
-        ("[]", "does not describe a model"),
+        ("[]", "expected a JSON object, found list"),
+        ("{}", "does not describe a model"),
         (json.dumps({"format": 2, "spec": "resnet18"}), "format 2"),
     ],
 )

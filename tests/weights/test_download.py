@@ -11,8 +11,7 @@ from weights.server import Files, serving
 
 from resurge.errors import UserError
 from resurge.weights.checkpoint import load_weights
-from resurge.weights.download import cached_path, default_cache, fetch
-from resurge.weights.sources import Source, parse_source
+from resurge.weights.download import Source, cached_path, default_cache, fetch, parse_source
 
 
 def pickled(state: dict[str, torch.Tensor]) -> bytes:
@@ -51,7 +50,7 @@ def test_downloads_once_and_checks(files, tmp_path, capsys):
 
 def test_full_hash(files, tmp_path):
     source = Source(kind="url", location=f"{files.address}/{NAME}", file=NAME, sha256=DIGEST.upper())
-    assert fetch(source, tmp_path, progress=False).read_bytes() == WEIGHTS
+    assert fetch(source, tmp_path).read_bytes() == WEIGHTS
 
 
 def test_goes_on_where_an_earlier_run_stopped(files, tmp_path):

@@ -45,11 +45,7 @@ class Backbone(nn.Module):
             nn.Sequential(
                 *(
                     spec.block.build(
-                        site,
-                        width=spec.width(i),
-                        transform=spec.transform,
-                        gate=spec.gate,
-                        shortcut=spec.shortcut,
+                        site, width=spec.width(i), transform=spec.transform, gate=spec.gate, shortcut=spec.shortcut
                     )
                     for site in stage
                 )
@@ -73,11 +69,17 @@ def backbone_of(model: nn.Module) -> Backbone:
     Raises:
         UserError: it is no backbone and has none there.
     """
-    plain = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    plain = uncompiled(model)
     found = plain if isinstance(plain, Backbone) else getattr(plain, "backbone", None)
     if not isinstance(found, Backbone):
         raise UserError(f"expected a Backbone or a model with one as .backbone, got {type(plain).__name__}.")
     return found
+
+
+def uncompiled(model: nn.Module) -> nn.Module:
+    """The model that torch.compile wrapped: the wrapper puts `_orig_mod.` before every name."""
+    plain: nn.Module = getattr(model, "_orig_mod", model)
+    return plain
 
 
 def initialize(module: nn.Module) -> None:

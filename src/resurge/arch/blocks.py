@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -19,20 +20,10 @@ class Residual(nn.Module):
     """
 
     def __init__(
-        self,
-        *,
-        reduce: nn.Module,
-        transform: nn.Module,
-        expand: nn.Module,
-        gate: nn.Module,
-        shortcut: nn.Module,
+        self, *, reduce: nn.Module, transform: nn.Module, expand: nn.Module, gate: nn.Module, shortcut: nn.Module
     ) -> None:
         super().__init__()
-        self.reduce = reduce
-        self.transform = transform
-        self.expand = expand
-        self.gate = gate
-        self.shortcut = shortcut
+        self.reduce, self.transform, self.expand, self.gate, self.shortcut = reduce, transform, expand, gate, shortcut
         self.drop_path: nn.Module = nn.Identity()
         self.act: nn.Module = nn.ReLU(inplace=True)
 
@@ -50,9 +41,7 @@ def _shortcut(site: Site, shortcut: Shortcut) -> nn.Module:
 class Basic:
     """transform to the width, then a 3x3 convolution (arXiv:1512.03385, figure 5 left). No reduction."""
 
-    @property
-    def expansion(self) -> int:
-        return 1
+    expansion: ClassVar[int] = 1
 
     def build(self, site: Site, *, width: int, transform: Transform, gate: Gate, shortcut: Shortcut) -> Residual:
         return Residual(

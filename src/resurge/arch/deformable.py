@@ -28,8 +28,9 @@ class Deform:
         built = self.inner.build(site)
         if site.stage >= self.first_stage:
             for layer in built.modules():
-                if isinstance(layer, ConvNormAct) and max(layer.conv.kernel_size) > 1:
-                    layer.conv = deformable(layer.conv)
+                conv = layer.conv if isinstance(layer, ConvNormAct) else None
+                if conv is not None and max(conv.kernel_size) > 1 and not isinstance(conv, DeformableConv2d):
+                    layer.conv = DeformableConv2d(conv)
         return built
 
 
@@ -66,20 +67,13 @@ class DeformableConv2d(nn.Conv2d):
     no bfloat16 on CPUs. On a GPU its gradient is summed in no fixed order.
     """
 
-    def __init__(
-        self,
-        cin: int,
-        cout: int,
-        kernel: int,
-        stride: int = 1,
-        padding: int = 0,
-        dilation: int = 1,
-        groups: int = 1,
-        bias: bool = True,
-        device: torch.device | str | None = None,
-    ) -> None:
-        super().__init__(cin, cout, kernel, stride, padding, dilation, groups, bias, device=device)
-        self.offset = OffsetConv2d(cin, 3 * kernel * kernel, kernel, stride, padding, dilation, device=device)
+    def __init__(self, conv: nn.Conv2d) -> None:
+        """`conv` with offsets of zero, which computes the same: shares its weights and draws no random numbers."""
+        shape = (conv.kernel_size[0], conv.stride[0], int(conv.padding[0]), conv.dilation[0])
+        super().__init__(conv.in_channels, conv.out_channels, *shape, conv.groups, conv.bias is not None, device="meta")
+        self.weight, self.bias = conv.weight, conv.bias
+        self.offset = OffsetConv2d(conv.in_channels, 3 * shape[0] ** 2, *shape, device=conv.weight.device)
+        self.train(conv.training)
 
     def forward(self, x: Tensor) -> Tensor:
         exact = torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -97,27 +91,6 @@ class DeformableConv2d(nn.Conv2d):
                 2 * z[:, 2 * taps :].sigmoid(),
             )
         return y.to(x.dtype)
-
-
-def deformable(conv: nn.Conv2d) -> DeformableConv2d:
-    """The convolution with offsets of zero, which computes the same. Shares its weights and draws no random numbers."""
-    if isinstance(conv, DeformableConv2d):
-        return conv
-    made = DeformableConv2d(
-        conv.in_channels,
-        conv.out_channels,
-        conv.kernel_size[0],
-        conv.stride[0],
-        int(conv.padding[0]),
-        conv.dilation[0],
-        conv.groups,
-        conv.bias is not None,
-        device="meta",
-    )
-    made.weight, made.bias = conv.weight, conv.bias
-    for name, parameter in list(made.offset.named_parameters()):
-        setattr(made.offset, name, nn.Parameter(torch.zeros_like(parameter, device=conv.weight.device)))
-    return made.train(conv.training)
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager[None]:

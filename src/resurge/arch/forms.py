@@ -9,7 +9,7 @@ give the same output up to the rounding of floating point. `docs/family.md` has 
     selective_as_split, split_as_selective      selective kernels and split attention
     res2_as_chain                               Res2 as a row of ordinary convolutions
 
-Grouped convolutions and their dense forms are in `resurge.arch.grouped`.
+Grouped convolutions and their dense forms are in `resurge.arch.slicing`.
 """
 
 from __future__ import annotations
@@ -21,35 +21,29 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from resurge.arch import slicing
 from resurge.arch.blocks import Residual
 from resurge.arch.gates import SqueezeExciteGate
-from resurge.arch.grouped import to_dense
-from resurge.arch.layers import BranchAttention, ConvNormAct, global_pool
+from resurge.arch.layers import BatchNorm2d, BranchAttention, ConvNormAct
 from resurge.arch.slicing import (
-    PER_CHANNEL,
     conv_like,
     cut,
-    cut_conv,
     expect,
     expect_all,
     expect_norm,
     expect_plain,
     join,
-    join_convs,
-    join_norms,
-    neutral_state,
-    norm_like,
     permute_outputs,
-    select_norm,
-    spread,
-    with_parts,
+    to_dense,
 )
 from resurge.arch.transforms import PooledTransform, Res2Conv, SelectiveKernelConv, SplitAttentionConv
 from resurge.errors import UserError
 
 
-def _rebuilt(block: Residual, *, reduce: nn.Module, transform: nn.Module, expand: nn.Module) -> Residual:
+def _rebuilt(block: Residual, *, reduce: nn.Module, transform: nn.Module, expand: nn.Module | None = None) -> Residual:
+    """The block with other layers; the rest of it is copied."""
     gate, shortcut = copy.deepcopy(block.gate), copy.deepcopy(block.shortcut)
+    expand = copy.deepcopy(block.expand) if expand is None else expand
     new = Residual(reduce=reduce, transform=transform, expand=expand, gate=gate, shortcut=shortcut)
     new.drop_path, new.act = copy.deepcopy(block.drop_path), copy.deepcopy(block.act)
     for module in new.modules():
@@ -59,26 +53,13 @@ def _rebuilt(block: Residual, *, reduce: nn.Module, transform: nn.Module, expand
 
 
 # ------------------------------------------------------------------------------- the three forms of a ResNeXt block
-
-
-class Branch(nn.Module):
-    """One of K paths: 1x1 to the width of one group, 3x3, and in form (a) a bare 1x1 back up."""
-
-    def __init__(self, reduce: ConvNormAct, transform: ConvNormAct, expand: nn.Conv2d | None = None) -> None:
-        super().__init__()
-        self.reduce = reduce
-        self.transform = transform
-        self.expand: nn.Module = nn.Identity() if expand is None else expand
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.expand(self.transform(self.reduce(x)))
-        return y
+# A branch is one of K paths: 1x1 to the width of one group, 3x3, and in form (a) a bare 1x1 back up.
 
 
 class SeparateBranches(nn.Module):
     """Form (a), arXiv:1611.05431, figure 3a: norm(sum_k branch_k(x)). The norm stands behind the sum, once."""
 
-    def __init__(self, branches: Sequence[Branch], norm: nn.BatchNorm2d) -> None:
+    def __init__(self, branches: Sequence[nn.Sequential], norm: nn.BatchNorm2d) -> None:
         super().__init__()
         self.branches = nn.ModuleList(branches)
         self.norm = norm
@@ -91,7 +72,7 @@ class SeparateBranches(nn.Module):
 class EarlyConcatenation(nn.Module):
     """Form (b), arXiv:1611.05431, figure 3b: the branches' 3x3 outputs side by side, for one 1x1 behind them."""
 
-    def __init__(self, branches: Sequence[Branch]) -> None:
+    def __init__(self, branches: Sequence[nn.Sequential]) -> None:
         super().__init__()
         self.branches = nn.ModuleList(branches)
 
@@ -108,9 +89,8 @@ def to_early(block: Residual) -> Residual:
     block = to_grouped(block)
     reduce, transform = expect_plain("reduce", block.reduce), expect_plain("transform", block.transform)
     groups = transform.conv.groups
-    pairs = zip(cut(reduce, groups), cut(transform, groups), strict=True)
-    joined = EarlyConcatenation([Branch(*pair) for pair in pairs])
-    return _rebuilt(block, reduce=nn.Identity(), transform=joined, expand=copy.deepcopy(block.expand))
+    branches = [nn.Sequential(*pair) for pair in zip(cut(reduce, groups), cut(transform, groups), strict=True)]
+    return _rebuilt(block, reduce=nn.Identity(), transform=EarlyConcatenation(branches))
 
 
 def to_separate(block: Residual) -> Residual:
@@ -121,10 +101,9 @@ def to_separate(block: Residual) -> Residual:
     """
     early = to_early(block)
     expand = expect_plain("expand", early.expand)
-    branches = expect_all("branches", expect("transform", early.transform, EarlyConcatenation).branches, Branch)
-    columns = expand.conv.weight.chunk(len(branches), dim=1)
-    for branch, weight in zip(branches, columns, strict=True):
-        branch.expand = conv_like(expand.conv, weight, groups=1)
+    branches = expect_all("branches", expect("transform", early.transform, EarlyConcatenation).branches, nn.Sequential)
+    for branch, weight in zip(branches, expand.conv.weight.chunk(len(branches), dim=1), strict=True):
+        branch.append(conv_like(expand.conv, weight, groups=1))
     summed = SeparateBranches(branches, expect_norm(expand.norm))
     return _rebuilt(early, reduce=nn.Identity(), transform=summed, expand=nn.Identity())
 
@@ -139,12 +118,12 @@ def to_grouped(block: Residual) -> Residual:
         for name in ("reduce", "transform", "expand"):
             expect_plain(f"{name} of a ResNeXt block", getattr(block, name))
         return copy.deepcopy(block)
-    branches = expect_all("branches", block.transform.branches, Branch)
-    reduce = join([branch.reduce for branch in branches], groups=1)
-    transform = join([branch.transform for branch in branches], groups=len(branches))
+    branches = expect_all("branches", block.transform.branches, nn.Sequential)
+    reduce = join([expect("branch", branch[0], ConvNormAct) for branch in branches], groups=1)
+    transform = join([expect("branch", branch[1], ConvNormAct) for branch in branches], groups=len(branches))
     if isinstance(block.transform, EarlyConcatenation):
-        return _rebuilt(block, reduce=reduce, transform=transform, expand=copy.deepcopy(block.expand))
-    convs = [expect("expand", branch.expand, nn.Conv2d) for branch in branches]
+        return _rebuilt(block, reduce=reduce, transform=transform)
+    convs = [expect("branch", branch[2], nn.Conv2d) for branch in branches]
     weight = torch.cat([conv.weight for conv in convs], dim=1)
     expand = ConvNormAct(weight.shape[1], weight.shape[0], 1, act=False)
     expand.conv, expand.norm = conv_like(convs[0], weight, groups=1), copy.deepcopy(block.transform.norm)
@@ -162,49 +141,33 @@ def cardinality_order(channels: int, radix: int, groups: int) -> Tensor:
     return torch.arange(channels).reshape(radix, groups, -1).transpose(0, 1).reshape(-1)
 
 
-class CardinalGroup(nn.Module):
-    """One cardinal group, written as equations 1 to 3 of arXiv:2004.08955: R maps in, one map of C/K channels out."""
-
-    def __init__(
-        self,
-        splits: Sequence[ConvNormAct],
-        fc1: nn.Conv2d,
-        norm: nn.BatchNorm2d,
-        act: nn.Module,
-        fc2: Sequence[nn.Conv2d],
-    ) -> None:
-        super().__init__()
-        self.splits = nn.ModuleList(splits)
-        self.fc1, self.norm, self.act = fc1, norm, act
-        self.fc2 = nn.ModuleList(fc2)
-
-    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        u = torch.stack([split(x) for split, x in zip(self.splits, inputs, strict=True)])
-        s = global_pool(u.sum(dim=0))
-        g = self.act(self.norm(self.fc1(s)))
-        z = torch.stack([fc(g) for fc in self.fc2])
-        a = z.sigmoid() if len(z) == 1 else z.softmax(dim=0)
-        return (a * u).sum(dim=0)
-
-
 class CardinalSplitAttention(nn.Module):
-    """Split attention as in the paper's figures 1 and 2: K groups one after the other, R splits inside each.
+    """Split attention as in figures 1 and 2 of arXiv:2004.08955: K groups one after the other, R splits inside each.
 
-    Takes its input in cardinality-major order: run k * R + r belongs to split r of group k.
+    Takes its input in cardinality-major order: run k * R + r belongs to split r of group k. A group by itself is
+    selective kernels of one size, each on its part of the group's input.
     """
 
-    def __init__(self, groups: Sequence[CardinalGroup]) -> None:
+    def __init__(self, groups: Sequence[SelectiveKernelConv]) -> None:
         super().__init__()
         self.groups = nn.ModuleList(groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        radix = len(expect("group", self.groups[0], CardinalGroup).splits)
-        runs = x.chunk(len(self.groups) * radix, dim=1)
-        return torch.cat([group(runs[k * radix : (k + 1) * radix]) for k, group in enumerate(self.groups)], dim=1)
+        runs = x.chunk(len(self.groups), dim=1)
+        return torch.cat([group(run) for group, run in zip(self.groups, runs, strict=True)], dim=1)
+
+
+def _attention(
+    fc1: nn.Conv2d, norm: nn.Module, act: nn.Module, fc2: nn.Conv2d, branches: int, groups: int = 1
+) -> BranchAttention:
+    with torch.device("meta"):  # draws no random numbers
+        attention = BranchAttention(fc1.in_channels, fc1.out_channels, branches, groups=groups)
+    attention.fc1, attention.norm, attention.act, attention.fc2 = fc1, norm, copy.deepcopy(act), fc2
+    return attention
 
 
 def to_cardinality_major(block: Residual) -> Residual:
-    """A bottleneck with split attention, rewritten with the naive loop of `CardinalSplitAttention`.
+    """A bottleneck with split attention, rewritten as `CardinalSplitAttention`, group by group.
 
     The first 1x1 puts out its channels in cardinality-major order, so the block as a whole is unchanged. `AvgDown`
     around the split attention is kept.
@@ -213,25 +176,21 @@ def to_cardinality_major(block: Residual) -> Residual:
         UserError: not a bottleneck with split attention, or not batch-normalised, or with DropBlock.
     """
     reduce, inner = expect_plain("reduce", block.reduce), expect("transform", _inner(block), SplitAttentionConv)
-    attention, norm = inner.attention, expect_norm(inner.attention.norm)
+    attention = inner.attention
     radix, groups = attention.branches, attention.groups
     splits = cut(expect_plain("split", inner.split), radix * groups)
+    parts = zip(
+        slicing.cut_conv(attention.fc1, groups),
+        slicing.cut_norm(attention.norm, groups),
+        slicing.cut_conv(attention.fc2, groups),
+        strict=True,
+    )
+    cardinal = [
+        SelectiveKernelConv(splits[k::groups], _attention(fc1, norm, attention.act, fc2, radix), split_input=True)
+        for k, (fc1, norm, fc2) in enumerate(parts)
+    ]
     order = cardinality_order(inner.split.conv.in_channels, radix, groups)
-    fc1, fc2 = cut_conv(attention.fc1, groups), cut_conv(attention.fc2, radix * groups)
-    hidden = torch.arange(attention.fc1.out_channels).chunk(groups)
-    naive = CardinalSplitAttention(
-        [
-            CardinalGroup(
-                [splits[r * groups + k] for r in range(radix)],
-                fc1[k],
-                select_norm(norm, hidden[k]),
-                copy.deepcopy(attention.act),
-                fc2[k * radix : (k + 1) * radix],
-            )
-            for k in range(groups)
-        ]
-    ).train(inner.training)
-    return _with_inner(block, permute_outputs(reduce, order), naive)
+    return _with_inner(block, permute_outputs(reduce, order), CardinalSplitAttention(cardinal).train(inner.training))
 
 
 def to_radix_major(block: Residual) -> Residual:
@@ -241,15 +200,19 @@ def to_radix_major(block: Residual) -> Residual:
         UserError: the block does not hold a `CardinalSplitAttention`.
     """
     reduce, naive = expect_plain("reduce", block.reduce), expect("transform", _inner(block), CardinalSplitAttention)
-    parts = expect_all("groups", naive.groups, CardinalGroup)
-    splits = [expect_all("splits", part.splits, ConvNormAct) for part in parts]
+    parts = expect_all("groups", naive.groups, SelectiveKernelConv)
+    splits = [expect_all("splits", part.branches, ConvNormAct) for part in parts]
     groups, radix = len(parts), len(splits[0])
     split = join([splits[k][r] for r in range(radix) for k in range(groups)], groups=radix * groups)
-    fc1 = join_convs([part.fc1 for part in parts], groups)
-    fc2 = join_convs([fc for part in parts for fc in expect_all("fc2", part.fc2, nn.Conv2d)], groups)
-    attention = BranchAttention(fc1.in_channels, fc1.out_channels, radix, groups=groups)
-    attention.fc1, attention.fc2 = fc1, fc2
-    attention.norm, attention.act = join_norms([part.norm for part in parts]), copy.deepcopy(parts[0].act)
+    attentions = [part.attention for part in parts]
+    attention = _attention(
+        slicing.join_convs([each.fc1 for each in attentions], groups),
+        slicing.join_norms([each.norm for each in attentions]),
+        attentions[0].act,
+        slicing.join_convs([each.fc2 for each in attentions], groups),
+        radix,
+        groups,
+    )
     order = cardinality_order(split.conv.in_channels, radix, groups).argsort()
     radix_major = SplitAttentionConv(split, attention).train(naive.training)
     return _with_inner(block, permute_outputs(reduce, order), radix_major)
@@ -263,7 +226,7 @@ def _with_inner(block: Residual, reduce: nn.Module, inner: nn.Module) -> Residua
     old = block.transform
     if isinstance(old, PooledTransform):
         inner = PooledTransform(inner, copy.deepcopy(old.pool), old.before).train(old.training)
-    return _rebuilt(block, reduce=reduce, transform=inner, expand=copy.deepcopy(block.expand))
+    return _rebuilt(block, reduce=reduce, transform=inner)
 
 
 # ----------------------------------------------------------------------------------------- attention of radix 1 and 2
@@ -274,12 +237,10 @@ def gate_as_attention(gate: SqueezeExciteGate) -> BranchAttention:
 
     `fuse([x], attention(pool(x)))` is `gate(x)`.
     """
-    attention = BranchAttention(gate.fc1.in_channels, gate.fc1.out_channels, 1)
-    norm = expect_norm(attention.norm).to(gate.fc1.weight.device, gate.fc1.weight.dtype)
-    attention.norm = norm_like(norm, neutral_state(norm, gate.fc1.out_channels))
-    attention.fc1, attention.fc2 = copy.deepcopy(gate.fc1), copy.deepcopy(gate.fc2)
-    attention.act = copy.deepcopy(gate.act)
-    return attention.train(gate.training)
+    fc1, fc2 = copy.deepcopy(gate.fc1), copy.deepcopy(gate.fc2)
+    like = BatchNorm2d(fc1.out_channels, pooled=True).to(fc1.weight.device, fc1.weight.dtype)
+    norm = slicing.norm_like(like, slicing.neutral_state(like, fc1.out_channels))
+    return _attention(fc1, norm, gate.act, fc2, 1).train(gate.training)
 
 
 def attention_as_gate(attention: BranchAttention) -> SqueezeExciteGate:
@@ -311,10 +272,12 @@ def selective_as_split(selective: SelectiveKernelConv) -> SplitAttentionConv:
     steps = [branch.conv.dilation[0] for branch in branches]
     base = math.gcd(*steps)
     reach = max(steps) // base
-    weights = [spread(to_dense(b.conv).weight, step // base, reach) for b, step in zip(branches, steps, strict=True)]
+    weights = [
+        slicing.spread(to_dense(b.conv).weight, step // base, reach) for b, step in zip(branches, steps, strict=True)
+    ]
     groups = len(branches) if selective.split_input else 1
     conv = conv_like(branches[0].conv, torch.cat(weights), groups=groups, dilation=base)
-    split = with_parts(branches[0], conv, join_norms([expect_norm(branch.norm) for branch in branches]))
+    split = slicing.with_parts(branches[0], conv, slicing.join_norms([branch.norm for branch in branches]))
     return SplitAttentionConv(split, copy.deepcopy(selective.attention)).train(selective.training)
 
 
@@ -346,15 +309,17 @@ def res2_as_chain(res2: Res2Conv) -> nn.Sequential:
             weight[every, every, reach, reach] = 1
         else:
             weight[every, every, reach - 1 : reach + 2, reach - 1 : reach + 2] = 1 / 9  # the pool over the last piece
-        state = neutral_state(first, channels)
+        state = slicing.neutral_state(first, channels)
         for i in step:
-            kernel = spread(to_dense(convs[i].conv).weight, reach, reach)
+            kernel = slicing.spread(to_dense(convs[i].conv).weight, reach, reach)
             weight[runs[i]] = 0
             weight[runs[i], runs[i]] = kernel
             if res2.carries and i:
                 weight[runs[i], runs[i - 1]] = kernel
             own = expect_norm(convs[i].norm).state_dict()
-            for key in PER_CHANNEL:
+            for key in slicing.PER_CHANNEL:
                 state[key][runs[i]] = own[key]
-        steps.append(with_parts(convs[0], conv_like(like, weight, groups=1, dilation=1), norm_like(first, state)))
+        steps.append(
+            slicing.with_parts(convs[0], conv_like(like, weight, groups=1, dilation=1), slicing.norm_like(first, state))
+        )
     return nn.Sequential(*steps).train(res2.training)

@@ -16,15 +16,7 @@ class ConvNormAct(nn.Module):
     """
 
     def __init__(
-        self,
-        cin: int,
-        cout: int,
-        kernel: int,
-        *,
-        stride: int = 1,
-        dilation: int = 1,
-        groups: int = 1,
-        act: bool = True,
+        self, cin: int, cout: int, kernel: int, *, stride: int = 1, dilation: int = 1, groups: int = 1, act: bool = True
     ) -> None:
         super().__init__()
         padding = dilation * (kernel - 1) // 2

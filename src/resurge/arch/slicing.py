@@ -1,4 +1,4 @@
-"""Layers cut, joined and reordered along their channels, with their weights: the tools of `forms`.
+"""Layers cut, joined, reordered and grouped along their channels: the tools of `forms` and of `resurge.optimize`.
 
 Each function returns new layers with copied weights and draws no random numbers.
 """
@@ -21,11 +21,7 @@ PER_CHANNEL = ("weight", "bias", "running_mean", "running_var")
 
 
 def expect(what: str, module: nn.Module, kind: type[M]) -> M:
-    """`module`, known to be a `kind`.
-
-    Raises:
-        UserError: it is not.
-    """
+    """`module`, known to be a `kind`; raises UserError if it is not."""
     if not isinstance(module, kind):
         raise UserError(f"{what}: expected a {kind.__name__}, got a {type(module).__name__}.")
     return module
@@ -37,11 +33,7 @@ def expect_all(what: str, modules: nn.Module, kind: type[M]) -> list[M]:
 
 
 def expect_norm(norm: nn.Module) -> nn.BatchNorm2d:
-    """`norm`, known to treat every channel by itself, with statistics that can be cut.
-
-    Raises:
-        UserError: it is not a batch normalisation.
-    """
+    """`norm`, known to be a batch normalisation with statistics that can be cut; raises UserError if it is not."""
     if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
         raise UserError(
             "only batch normalisation with running statistics is cut and joined by channel, got "
@@ -65,7 +57,7 @@ def expect_plain(what: str, module: nn.Module) -> ConvNormAct:
     return layer
 
 
-# ----------------------------------------------------------------------------------------------------- convolutions
+# ------------------------------------------------------------------------------------------------------- convolutions
 
 
 def conv_like(
@@ -84,16 +76,55 @@ def conv_like(
 
 
 def cut_conv(conv: nn.Conv2d, parts: int) -> list[nn.Conv2d]:
-    """A convolution as `parts` dense ones, by its outputs; `parts` is a multiple of its groups."""
-    biases = [None] * parts if conv.bias is None else conv.bias.chunk(parts)
-    return [conv_like(conv, w, groups=1, bias=b) for w, b in zip(conv.weight.chunk(parts), biases, strict=True)]
+    """A convolution as `parts` ones, by its outputs: each with its own inputs if it is grouped, else with all."""
+    groups = max(1, conv.groups // parts)
+    biases: Sequence[Tensor | None] = [None] * parts if conv.bias is None else conv.bias.chunk(parts)
+    return [conv_like(conv, w, groups=groups, bias=b) for w, b in zip(conv.weight.chunk(parts), biases, strict=True)]
 
 
 def join_convs(convs: Sequence[nn.Conv2d], groups: int) -> nn.Conv2d:
-    """`cut_conv` undone."""
+    """`cut_conv` undone: `groups` is 1 if they share their input, else the groups of all of them together."""
     biases = [conv.bias for conv in convs if conv.bias is not None]
     weight = torch.cat([conv.weight for conv in convs])
     return conv_like(convs[0], weight, groups=groups, bias=torch.cat(biases) if biases else None)
+
+
+def merge_groups(conv: nn.Conv2d, groups: int) -> nn.Conv2d:
+    """A grouped convolution in fewer groups, a divisor: neighbouring ones become one, block-diagonal inside."""
+    rows, columns = conv.out_channels // conv.groups, conv.in_channels // conv.groups
+    weight = conv.weight.new_zeros(conv.out_channels, conv.in_channels // groups, *conv.kernel_size)
+    for k, block in enumerate(conv.weight.detach().chunk(conv.groups)):
+        inner = k % (conv.groups // groups)
+        weight[k * rows : (k + 1) * rows, inner * columns : (inner + 1) * columns] = block
+    return conv_like(conv, weight, groups=groups, bias=conv.bias)
+
+
+def to_dense(conv: nn.Conv2d) -> nn.Conv2d:
+    """A grouped convolution as a dense one whose weight is block-diagonal over channels, all new ones zero."""
+    return merge_groups(conv, 1)
+
+
+def to_groups(conv: nn.Conv2d, groups: int) -> nn.Conv2d:
+    """A dense convolution with a block-diagonal weight as a grouped one.
+
+    Raises:
+        UserError: the channels cannot be divided into `groups`, or a weight off the diagonal is not zero.
+    """
+    if conv.groups != 1 or conv.out_channels % groups or conv.in_channels % groups:
+        raise UserError(
+            f"expected a dense convolution whose channels divide into {groups} groups, got {conv.in_channels} -> "
+            f"{conv.out_channels} channels in {conv.groups} groups."
+        )
+    columns = conv.in_channels // groups
+    blocks = [rows[:, k * columns : (k + 1) * columns] for k, rows in enumerate(conv.weight.chunk(groups))]
+    grouped = conv_like(conv, torch.cat(blocks), groups=groups, bias=conv.bias)
+    rest = (to_dense(grouped).weight - conv.weight).abs().max().item()
+    if rest > 0:
+        raise UserError(
+            f"this convolution is not {groups} groups: a weight of {rest:.3g} joins channels of different groups. "
+            "Only a block-diagonal weight can be written in groups without changing the output."
+        )
+    return grouped
 
 
 def spread(weight: Tensor, step: int, reach: int) -> Tensor:
@@ -104,7 +135,7 @@ def spread(weight: Tensor, step: int, reach: int) -> Tensor:
     return wide
 
 
-# ------------------------------------------------------------------------------------------------------------ norms
+# -------------------------------------------------------------------------------------------------- norms and layers
 
 
 def norm_like(like: nn.BatchNorm2d, state: dict[str, Tensor]) -> nn.BatchNorm2d:
@@ -123,24 +154,24 @@ def select_norm(norm: nn.BatchNorm2d, channels: Tensor) -> nn.BatchNorm2d:
     return norm_like(norm, {key: state[key][channels] for key in PER_CHANNEL})
 
 
-def join_norms(norms: Sequence[nn.BatchNorm2d]) -> nn.BatchNorm2d:
+def cut_norm(norm: nn.Module, parts: int) -> list[nn.BatchNorm2d]:
+    """A batch normalisation as `parts` ones, by its channels."""
+    known = expect_norm(norm)
+    channels = torch.arange(known.num_features, device=known.weight.device)
+    return [select_norm(known, run) for run in channels.chunk(parts)]
+
+
+def join_norms(norms: Sequence[nn.Module]) -> nn.BatchNorm2d:
     """The norms of parts as the norm of their concatenation."""
     states = [norm.state_dict() for norm in norms]
-    return norm_like(norms[0], {key: torch.cat([state[key] for state in states]) for key in PER_CHANNEL})
+    return norm_like(expect_norm(norms[0]), {key: torch.cat([state[key] for state in states]) for key in PER_CHANNEL})
 
 
 def neutral_state(like: nn.BatchNorm2d, channels: int) -> dict[str, Tensor]:
     """The tensors of a norm that is the identity in evaluation."""
-    one, zero = like.weight.detach().new_ones(channels), like.weight.detach().new_zeros(channels)
-    return {
-        "weight": one * math.sqrt(1 + like.eps),
-        "bias": zero,
-        "running_mean": zero.clone(),
-        "running_var": one,
-    }
-
-
-# ----------------------------------------------------------------------------------------------------------- layers
+    zero = like.weight.detach().new_zeros(channels)
+    weight = zero + math.sqrt(1 + like.eps)
+    return {"weight": weight, "bias": zero, "running_mean": zero.clone(), "running_var": zero + 1}
 
 
 def with_parts(layer: ConvNormAct, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> ConvNormAct:
@@ -156,14 +187,12 @@ def permute_outputs(layer: ConvNormAct, order: Tensor) -> ConvNormAct:
 
 
 def cut(layer: ConvNormAct, parts: int) -> list[ConvNormAct]:
-    """The layer as `parts` layers side by side: each with its own inputs if it is grouped, all with all if dense."""
-    conv, norm = layer.conv, expect_norm(layer.norm)
-    groups = conv.groups // parts if conv.groups > 1 else 1
-    runs = torch.arange(conv.out_channels, device=conv.weight.device).chunk(parts)
-    return [with_parts(layer, conv_like(conv, conv.weight[run], groups=groups), select_norm(norm, run)) for run in runs]
+    """The layer as `parts` layers side by side; see `cut_conv`."""
+    pairs = zip(cut_conv(layer.conv, parts), cut_norm(layer.norm, parts), strict=True)
+    return [with_parts(layer, conv, norm) for conv, norm in pairs]
 
 
 def join(layers: Sequence[ConvNormAct], groups: int) -> ConvNormAct:
-    """`cut` undone: `groups` is 1 if the layers share their input, else the groups of all of them together."""
+    """`cut` undone; see `join_convs`."""
     conv = join_convs([layer.conv for layer in layers], groups)
-    return with_parts(layers[0], conv, join_norms([expect_norm(layer.norm) for layer in layers]))
+    return with_parts(layers[0], conv, join_norms([layer.norm for layer in layers]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
 
 from resurge.arch.blocks import Bottleneck
 from resurge.arch.contracts import AXES, Block, Gate, Shortcut, Site, Stem, Transform
@@ -65,7 +64,7 @@ class Spec:
                 raise UserError(f"{name} must be a choice of that axis, such as one of resurge.arch; got {choice!r}.")
             _check_numbers(name, choice)
 
-    def but(self, **changes: Any) -> Spec:
+    def but(self, **changes: object) -> Spec:
         """The same network with these fields changed.
 
         Raises:
@@ -77,7 +76,7 @@ class Spec:
                 raise UserError(
                     f"a Spec has no field {name!r}; its fields are {', '.join(names)}.{suggest(name, names)}"
                 )
-        return replace(self, **changes)
+        return replace(self, **changes)  # type: ignore[arg-type]  # __post_init__ checks every value
 
     def width(self, stage: int) -> int:
         """Channels inside the blocks of a stage, all groups together (arXiv:1611.05431, table 1)."""
@@ -85,14 +84,11 @@ class Spec:
 
     def __str__(self) -> str:
         """One line that `resurge.arch.zoo.get_spec` reads back: the nearest named model and what differs from it."""
+        values = {field.name: getattr(self, field.name) for field in fields(Spec)}
 
-        def different(parent: Spec) -> list[str]:
-            return [field.name for field in fields(Spec) if getattr(parent, field.name) != getattr(self, field.name)]
-
-        name = min(NAMED, key=lambda candidate: len(different(NAMED[candidate])))
-        return " ".join(
-            [name, *(f"{field}={format_value(field, getattr(self, field))}" for field in different(NAMED[name]))]
-        )
+        changed = {name: [k for k, v in values.items() if v != getattr(spec, k)] for name, spec in NAMED.items()}
+        name = min(changed, key=lambda name: len(changed[name]))
+        return " ".join([name, *(f"{key}={format_value(key, values[key])}" for key in changed[name])])
 
     def to_json(self) -> dict[str, object]:
         """All fields as plain JSON values, independent of the table of named models."""
@@ -103,7 +99,7 @@ NAMED: dict[str, Spec] = {}
 """The named models; `resurge.arch.zoo` fills it."""
 
 
-def _check_numbers(axis: str, choice: Any) -> None:
+def _check_numbers(axis: str, choice: object) -> None:
     """Every number of a choice, and of a choice inside it, is a count: of channels, branches, pieces."""
     for field in fields(choice) if is_dataclass(choice) else ():
         value = getattr(choice, field.name)
@@ -147,18 +143,10 @@ def plan(spec: Spec, output_stride: int = 32) -> tuple[tuple[Site, ...], ...]:
             )
         reduces = stage > 0
         stride = 2 if reduces and reached < output_stride else 1
-        entry = Site(
-            cin=cin,
-            cout=cout,
-            stride=stride,
-            dilation=dilation,
-            groups=spec.groups,
-            entry=True,
-            reduces=reduces,
-            stage=stage + 1,
-        )
+        place = Site(cin=cin, cout=cout, dilation=dilation, groups=spec.groups, stage=stage + 1)
+        entry = replace(place, stride=stride, entry=True, reduces=reduces)
         reached, dilation = reached * stride, entry.dilation_after
-        later = Site(cin=cout, cout=cout, dilation=dilation, groups=spec.groups, stage=stage + 1)
+        later = replace(place, cin=cout, dilation=dilation)
         stages.append((entry, *[later] * (depth - 1)))
         cin = cout
     return tuple(stages)

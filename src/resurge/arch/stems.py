@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -13,15 +14,12 @@ from resurge.arch.layers import ConvNormAct
 class Conv7x7:
     """One strided 7x7 convolution and a max pool (ResNet, arXiv:1512.03385, table 1)."""
 
+    stride: ClassVar[int] = 4
     width: int = 64
 
     @property
     def out_channels(self) -> int:
         return self.width
-
-    @property
-    def stride(self) -> int:
-        return 4
 
     def build(self, in_channels: int) -> nn.Module:
         return PooledStem([ConvNormAct(in_channels, self.width, 7, stride=2)])
@@ -31,15 +29,12 @@ class Conv7x7:
 class Deep:
     """Three 3x3 convolutions, the last twice as wide, and a max pool (tweak C, arXiv:1812.01187, figure 2b)."""
 
+    stride: ClassVar[int] = 4
     width: int
 
     @property
     def out_channels(self) -> int:
         return 2 * self.width
-
-    @property
-    def stride(self) -> int:
-        return 4
 
     def build(self, in_channels: int) -> nn.Module:
         return PooledStem(
@@ -55,15 +50,12 @@ class Deep:
 class Conv3x3:
     """One 3x3 convolution at full resolution, for CIFAR's 32x32 images (arXiv:1512.03385, section 4.2)."""
 
+    stride: ClassVar[int] = 1
     width: int
 
     @property
     def out_channels(self) -> int:
         return self.width
-
-    @property
-    def stride(self) -> int:
-        return 1
 
     def build(self, in_channels: int) -> nn.Module:
         return PooledStem([ConvNormAct(in_channels, self.width, 3)], pool=False)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
@@ -19,17 +20,37 @@ from resurge.arch.blocks import Residual
 from resurge.arch.layers import BatchNorm2d, ConvNormAct
 from resurge.errors import UserError, suggest
 
+M = TypeVar("M", bound=nn.Module)
+
 
 def backbones(model: nn.Module) -> list[Backbone]:
-    """The backbones in a model.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The backbones in a model; raises UserError if there is none."""
     found = [module for module in model.modules() if isinstance(module, Backbone)]
     if not found:
         raise UserError(f"expected a model with a resurge Backbone in it, got {type(model).__name__}.")
     return found
+
+
+def replace_each(model: nn.Module, kind: type[M] | tuple[type[M], ...], build: Callable[[M], nn.Module]) -> nn.Module:
+    """`model` with every module of this kind replaced by `build(module)`, innermost first, itself included.
+
+    A module that stands in several places is built once, and the new one stands in all of them.
+    """
+    done: dict[nn.Module, nn.Module] = {}
+
+    def visit(module: nn.Module) -> nn.Module:
+        if module not in done:
+            for name, child in list(module._modules.items()):  # named_children() leaves out a child's second name
+                if child is not None and (new := visit(child)) is not child:
+                    setattr(module, name, new)
+            done[module] = build(module) if isinstance(module, kind) else module
+        return done[module]
+
+    return visit(model)
+
+
+def _units(model: nn.Module) -> list[Residual]:
+    return [module for module in model.modules() if isinstance(module, Residual)]
 
 
 def _check_rate(what: str, rate: float) -> None:
@@ -44,7 +65,7 @@ def set_drop_path(model: nn.Module, rate: float) -> None:
     """
     _check_rate("drop_path", rate)
     for backbone in backbones(model):
-        units = [module for module in backbone.modules() if isinstance(module, Residual)]
+        units = _units(backbone)
         for i, unit in enumerate(units):
             own = rate * i / max(1, len(units) - 1)
             unit.drop_path = (StochasticDepth(own, "row") if own > 0 else nn.Identity()).train(unit.training)
@@ -63,12 +84,11 @@ def set_drop_block(model: nn.Module, rate: float, block_size: int = 3, stages: i
         first = len(backbone.stages) - stages
         for i, stage in enumerate(backbone.stages):
             on = rate > 0 and i >= first
-            for unit in (module for module in stage.modules() if isinstance(module, Residual)):
-                for branch in (unit.reduce, unit.transform, unit.expand):
-                    for layer in branch.modules():
-                        if isinstance(layer, ConvNormAct):
-                            drop = _SmallMapDropBlock(rate, block_size) if on else nn.Identity()
-                            layer.drop = drop.train(layer.training)
+            branches = [branch for unit in _units(stage) for branch in (unit.reduce, unit.transform, unit.expand)]
+            for layer in (layer for branch in branches for layer in branch.modules()):
+                if isinstance(layer, ConvNormAct):
+                    drop = _SmallMapDropBlock(rate, block_size) if on else nn.Identity()
+                    layer.drop = drop.train(layer.training)
 
 
 class _SmallMapDropBlock(DropBlock2d):  # type: ignore[misc]
@@ -83,12 +103,9 @@ class _SmallMapDropBlock(DropBlock2d):  # type: ignore[misc]
 
 def zero_init_last(model: nn.Module) -> None:
     """Start every block as its shortcut: the last gamma of the residual branch is 0 (arXiv:1706.02677, section 5.1)."""
-    for backbone in backbones(model):
-        for unit in backbone.modules():
-            if isinstance(unit, Residual) and isinstance(unit.expand, ConvNormAct):
-                weight = unit.expand.norm.weight
-                if isinstance(weight, Tensor):
-                    nn.init.zeros_(weight)
+    for unit in (unit for backbone in backbones(model) for unit in _units(backbone)):
+        if isinstance(unit.expand, ConvNormAct) and isinstance(unit.expand.norm.weight, Tensor):
+            nn.init.zeros_(unit.expand.norm.weight)
 
 
 # ------------------------------------------------------------------------------------------------------ norms
@@ -109,11 +126,6 @@ class SyncBatchNorm(nn.SyncBatchNorm):
         return y
 
 
-def _frozen(channels: int, eps: float, pooled: bool) -> nn.Module:
-    norm: nn.Module = FrozenBatchNorm2d(channels, eps=eps)
-    return norm
-
-
 def _group(channels: int, eps: float, pooled: bool) -> nn.Module:
     # A pooled map has one value a channel: a group must hold all of them, or it would normalise them to nothing.
     # Elsewhere up to 32 groups (arXiv:1803.08494, section 4.1) of at least two channels.
@@ -126,7 +138,7 @@ def _group(channels: int, eps: float, pooled: bool) -> nn.Module:
 NORMS: dict[str, Callable[[int, float, bool], nn.Module]] = {
     "batch": BatchNorm2d,
     "sync": SyncBatchNorm,
-    "frozen": _frozen,
+    "frozen": lambda channels, eps, pooled: FrozenBatchNorm2d(channels, eps=eps),
     "group": _group,
 }
 
@@ -145,16 +157,10 @@ def convert_norm(model: nn.Module, kind: str) -> nn.Module:
     if kind not in NORMS:
         raise UserError(f"norm must be one of {', '.join(NORMS)}; got {kind!r}.{suggest(kind, NORMS)}")
     kinds = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d, nn.GroupNorm)
-    done: dict[nn.Module, nn.Module] = {}  # a norm that stands in two places stays one norm
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, kinds):
-                done[child] = done.get(child) or _converted(child, kind)
-                setattr(parent, name, done[child])
-    return model
+    return replace_each(model, kinds, partial(_converted, kind))
 
 
-def _converted(old: Any, kind: str) -> Any:
+def _converted(kind: str, old: Any) -> nn.Module:
     pooled = getattr(old, "pooled", False)
     weight = old.weight
     new: Any = NORMS[kind](weight.numel(), old.eps, pooled).to(weight.device, weight.dtype)
@@ -167,5 +173,5 @@ def _converted(old: Any, kind: str) -> Any:
             getattr(new, key).requires_grad_(getattr(old, key).requires_grad)
     if hasattr(old, "momentum") and hasattr(new, "momentum"):
         new.momentum = old.momentum
-    new.train(old.training)
-    return new
+    module: nn.Module = new.train(old.training)
+    return module

@@ -45,9 +45,10 @@ def _plugin_choice(axis: type, name: str, part: object) -> type:
     """Raises UserError for what is no choice, or has a field that cannot be written as text."""
     if not isinstance(part, type) or not is_dataclass(part) or not callable(getattr(part, "build", None)):
         raise UserError(f"is {part!r}; expected a frozen dataclass with a method `build`, as in resurge.arch.")
-    for field, kind in get_type_hints(part).items():
-        if kind not in (int, float, bool, str, axis):
-            raise UserError(f"has the field {field} of type {kind}; expected int, float, bool, str or a choice.")
+    hints = get_type_hints(part)
+    for name in (field.name for field in fields(part)):
+        if hints[name] not in (int, float, bool, str, axis):
+            raise UserError(f"has the field {name} of type {hints[name]}; expected int, float, bool, str or a choice.")
     return part
 
 

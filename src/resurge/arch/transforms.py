@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -127,9 +128,7 @@ class PooledTransform(nn.Module):
 
     def __init__(self, inner: nn.Module, pool: nn.Module, before: bool) -> None:
         super().__init__()
-        self.inner = inner
-        self.pool = pool
-        self.before = before
+        self.inner, self.pool, self.before = inner, pool, before
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.inner(self.pool(x)) if self.before else self.pool(self.inner(x))
@@ -154,13 +153,17 @@ class Res2Conv(nn.Module):
         self.pool: nn.Module = nn.AvgPool2d(3, site.stride, padding=1) if site.entry else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        pieces = self.adapt(x).chunk(self.scale, dim=1)
-        outputs: list[Tensor] = []
-        for i, conv in enumerate(self.convs):
-            outputs.append(conv(pieces[i] + outputs[-1] if self.carries and i else pieces[i]))
-        if self.scale > 1:
-            outputs.append(self.pool(pieces[-1]))
-        return torch.cat(outputs, dim=1)
+        return res2(self.adapt(x).chunk(self.scale, dim=1), self.convs, self.pool, self.carries)
+
+
+def res2(pieces: Sequence[Tensor], convs: nn.ModuleList, pool: nn.Module, carries: bool) -> Tensor:
+    """The pieces through their convolutions, each with the output before it where it `carries`, joined again."""
+    outputs: list[Tensor] = []
+    for i, conv in enumerate(convs):
+        outputs.append(conv(pieces[i] + outputs[-1] if carries and i else pieces[i]))
+    if len(pieces) > len(outputs):
+        outputs.append(pool(pieces[-1]))
+    return torch.cat(outputs, dim=1)
 
 
 class SelectiveKernelConv(nn.Module):
@@ -168,9 +171,7 @@ class SelectiveKernelConv(nn.Module):
 
     def __init__(self, branches: list[ConvNormAct], attention: BranchAttention, split_input: bool) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(branches)
-        self.attention = attention
-        self.split_input = split_input
+        self.branches, self.attention, self.split_input = nn.ModuleList(branches), attention, split_input
 
     def forward(self, x: Tensor) -> Tensor:
         inputs = x.chunk(len(self.branches), dim=1) if self.split_input else [x] * len(self.branches)
@@ -185,8 +186,7 @@ class SplitAttentionConv(nn.Module):
 
     def __init__(self, split: ConvNormAct, attention: BranchAttention) -> None:
         super().__init__()
-        self.split = split
-        self.attention = attention
+        self.split, self.attention = split, attention
 
     def forward(self, x: Tensor) -> Tensor:
         u = self.split(x)

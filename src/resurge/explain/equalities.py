@@ -16,8 +16,8 @@ from resurge.arch import forms
 from resurge.arch.backbone import Backbone
 from resurge.arch.blocks import Residual
 from resurge.arch.gates import SqueezeExciteGate
-from resurge.arch.grouped import to_dense, to_groups
 from resurge.arch.layers import ConvNormAct, fuse, global_pool
+from resurge.arch.slicing import to_dense, to_groups
 from resurge.arch.spec import Spec
 from resurge.arch.transforms import PooledTransform, Res2Conv, SelectiveKernelConv, SplitAttentionConv
 

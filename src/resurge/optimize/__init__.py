@@ -4,19 +4,13 @@
 when a module of the package is imported first. The package is therefore callable and does what the function does.
 """
 
-from __future__ import annotations
-
 import inspect
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from resurge.optimize.autotune import Optimized
 
 
 class _Callable(ModuleType):
-    def __call__(self, *arguments: Any, **options: Any) -> Optimized:
+    def __call__(self, *arguments, **options):
         """See `resurge.optimize.autotune.optimize`."""
         from resurge.optimize.autotune import optimize
 

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from resurge.errors import UserError
 from resurge.files import atomic_write_text
 from resurge.machine import processor
 from resurge.optimize import timing
-from resurge.optimize.passes.grouping import group_counts, regroup
+from resurge.optimize.passes.layers import group_counts, regroup
 from resurge.optimize.rewrite import ALWAYS, PASSES, Certificate, certify, rewrite
 
 Prepare = Callable[[nn.Module, Tensor], Callable[[], object]]
@@ -46,10 +46,7 @@ On a GPU no pass is free in eager mode: a folded norm leaves a bias, which is a 
 
 @dataclass(frozen=True)
 class Choice:
-    """A form that was chosen.
-
-    what: which part of the network. form: what was taken. seconds: of one run, by form; empty if `remembered`.
-    """
+    """The form that was taken for a part of the network; `seconds` of one run by form, none if `remembered`."""
 
     what: str
     form: str
@@ -102,36 +99,24 @@ def optimize(
     place = example.device if device is None else torch.device(device)
     example = example.to(place)
     moved = rewrite(model, ()).to(place, example.dtype)
-    known = _Memory(Path(memory) if memory is not None else _default_memory(), _machine(place, runtime))
-    trial = _Trial(prepare or _eager, example, rounds, known)
+    trial = _Trial(prepare or _eager, example, rounds, _Memory(memory, _machine(place, runtime)))
     starts = STARTS.get(place.type, STARTS["cpu"])
-    start = next(iter(starts))
-    choices: list[Choice] = []
-    if len(starts) > 1:
-        built = {name: partial(rewrite, moved, passes) for name, passes in starts.items()}
-        choices.append(trial.pick("passes to begin with", _signature(moved), built))
-        start = choices[0].form
-    chosen = list(starts[start])
+    built = {name: partial(rewrite, moved, passes) for name, passes in starts.items()}
+    chosen = list(starts[trial.pick("passes to begin with", _signature(moved), built)])
     best = rewrite(moved, chosen)
     for name in (name for name, each in PASSES.items() if each.when in ("measured", place.type)):
         other = rewrite(moved, [*chosen, name])
-        if _same_layers(best, other):
-            continue
-        choice = trial.pick(name, _signature(best), {AS_IT_IS: partial(_given, best), name: partial(_given, other)})
-        choices.append(choice)
-        if choice.form == name:
+        forms = {AS_IT_IS: partial(_given, best), name: partial(_given, other)}
+        if _signature(best) != _signature(other) and trial.pick(name, _signature(best), forms) == name:
             chosen.append(name)
             best = other
-    best, groups = _choose_groups(best, example, trial)
-    choices += groups
-    if AS_IT_IS in starts and not _same_layers(moved, best):  # groups were measured layer by layer, outside the network
-        last = trial.pick("the whole", _signature(best), {AS_IT_IS: partial(_given, moved), "rewritten": lambda: best})
-        choices.append(last)
-        best = best if last.form == "rewritten" else moved
+    best = _with_chosen_groups(best, trial)
+    if AS_IT_IS in starts and _signature(moved) != _signature(best):  # groups were measured outside the network
+        forms = {AS_IT_IS: partial(_given, moved), "rewritten": partial(_given, best)}
+        best = moved if trial.pick("the whole", _signature(best), forms) == AS_IT_IS else best
     if prepare is None:
         best = best.to(memory_format=torch.channels_last)  # as it was measured, also where a choice was remembered
-    known.save()
-    return Optimized(best, certify(moved, best, example), tuple(choices))
+    return Optimized(best, certify(moved, best, example), tuple(trial.choices))
 
 
 def _given(model: nn.Module) -> nn.Module:
@@ -141,36 +126,45 @@ def _given(model: nn.Module) -> nn.Module:
 # ----------------------------------------------------------------------------------------------------------- measuring
 
 
+@dataclass(frozen=True)
 class _Trial:
     """Forms against each other on one example."""
 
-    def __init__(self, prepare: Prepare, example: Tensor, rounds: int, known: _Memory) -> None:
-        self.prepare, self.example, self.rounds, self.known = prepare, example, rounds, known
+    prepare: Prepare
+    example: Tensor
+    rounds: int
+    known: _Memory
+    choices: list[Choice] = field(default_factory=list)
 
     def pick(
         self, what: str, signature: str, forms: Mapping[str, Callable[[], nn.Module]], example: Tensor | None = None
-    ) -> Choice:
-        """The fastest form, the first one unless another is faster by `GAIN`."""
+    ) -> str:
+        """The fastest form, the first one unless another is faster by `GAIN`; of several it is noted in `choices`."""
+        first = next(iter(forms))
+        if len(forms) == 1:
+            return first
         images = self.example if example is None else example
         key = hashlib.sha256(f"{signature} {tuple(images.shape)} {images.dtype} {sorted(forms)}".encode()).hexdigest()
         remembered = self.known.get(key)
         if remembered in forms:
-            return Choice(what, str(remembered), remembered=True)
-        first = next(iter(forms))
+            self.choices.append(Choice(what, str(remembered), remembered=True))
+            return str(remembered)
         runs = {}
         for name, build in forms.items():
             try:
-                runs[name] = self.prepare(build(), images)
-                runs[name]()
+                run = self.prepare(build(), images)
+                run()
             except Exception:  # a form that cannot be run here, for want of a compiler say, is only not chosen
                 if name == first:
                     raise
-                runs.pop(name, None)
+            else:
+                runs[name] = run
         seconds = race(runs, self.rounds)
         fastest = min(seconds, key=lambda name: seconds[name])
         form = fastest if seconds[first] >= GAIN * seconds[fastest] else first
         self.known.put(key, form)
-        return Choice(what, form, seconds)
+        self.choices.append(Choice(what, form, seconds))
+        return form
 
 
 def race(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -196,24 +190,23 @@ def _eager(model: nn.Module, example: Tensor) -> Callable[[], object]:
 # -------------------------------------------------------------------------------------------------------------- groups
 
 
-def _choose_groups(model: nn.Module, example: Tensor, trial: _Trial) -> tuple[nn.Module, list[Choice]]:
-    shapes = dict(_grouped_inputs(model, example))
-    forms: dict[str, int] = {}
-    choices: list[Choice] = []
+def _with_chosen_groups(model: nn.Module, trial: _Trial) -> nn.Module:
+    example = trial.example
+    shapes = _grouped_inputs(model, example)
+    chosen: dict[str, int] = {}
     for conv, shape in shapes.items():
         signature = _conv_signature(conv, shape)
-        counts = group_counts(conv)
-        if signature in forms or len(counts) == 1:
-            continue
-        images = torch.randn(shape, dtype=example.dtype, device=example.device)
-        built = {str(n): lambda n=n, conv=conv: regroup(nn.Sequential(conv), lambda _: n).eval() for n in counts}
-        choice = trial.pick(f"groups of {signature}", signature, built, images)
-        choices.append(choice)
-        forms[signature] = int(choice.form)
-    return regroup(model, lambda conv: forms.get(_conv_signature(conv, shapes[conv]), conv.groups)), choices
+        if signature not in chosen:
+            images = torch.randn(shape, dtype=example.dtype, device=example.device)
+            built = {
+                str(n): lambda n=n, conv=conv: regroup(nn.Sequential(conv), lambda _: n).eval()
+                for n in group_counts(conv)
+            }
+            chosen[signature] = int(trial.pick(f"groups of {signature}", signature, built, images))
+    return regroup(model, lambda conv: chosen[_conv_signature(conv, shapes[conv])])
 
 
-def _grouped_inputs(model: nn.Module, example: Tensor) -> Iterator[tuple[nn.Conv2d, tuple[int, ...]]]:
+def _grouped_inputs(model: nn.Module, example: Tensor) -> dict[nn.Conv2d, tuple[int, ...]]:
     """The grouped convolutions that are run, and the shape of what they are given first."""
     seen: dict[nn.Conv2d, tuple[int, ...]] = {}
 
@@ -222,14 +215,11 @@ def _grouped_inputs(model: nn.Module, example: Tensor) -> Iterator[tuple[nn.Conv
             seen.setdefault(conv, tuple(inputs[0].shape))
 
     layers = [layer for layer in model.modules() if type(layer) is nn.Conv2d and layer.groups > 1]
-    handles = [layer.register_forward_pre_hook(note) for layer in layers]
-    try:
-        with torch.inference_mode():
-            model(example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    yield from seen.items()
+    with contextlib.ExitStack() as handles, torch.inference_mode():
+        for layer in layers:
+            handles.enter_context(layer.register_forward_pre_hook(note))
+        model(example)
+    return seen
 
 
 def _conv_signature(conv: nn.Conv2d, shape: Sequence[int]) -> str:
@@ -245,41 +235,29 @@ def _signature(model: nn.Module) -> str:
     return f"{type(model).__name__} {model}"
 
 
-def _same_layers(one: nn.Module, other: nn.Module) -> bool:
-    return _signature(one) == _signature(other)
-
-
-# ----------------------------------------------------------------------------------------------------------- memory
+# -------------------------------------------------------------------------------------------------------------- memory
 
 
 class _Memory:
     """What was found faster, by machine and question, in a JSON file that may be lost without harm."""
 
-    def __init__(self, path: Path, machine: str) -> None:
-        self.path, self.machine = path, machine
+    def __init__(self, path: str | os.PathLike[str] | None, machine: str) -> None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        self.path = cache / "resurge" / "forms.json" if path is None else Path(path)
+        self.machine = machine
         self.found: dict[str, dict[str, str]] = {}
         with contextlib.suppress(OSError, ValueError):
-            plain = json.loads(path.read_text(encoding="utf-8"))
+            plain = json.loads(self.path.read_text(encoding="utf-8"))
             if isinstance(plain, dict):
                 self.found = {str(key): dict(value) for key, value in plain.items() if isinstance(value, dict)}
-        self.changed = False
 
     def get(self, key: str) -> str | None:
         return self.found.get(self.machine, {}).get(key)
 
     def put(self, key: str, form: str) -> None:
         self.found.setdefault(self.machine, {})[key] = form
-        self.changed = True
-
-    def save(self) -> None:
-        if self.changed:
-            with contextlib.suppress(OSError, UserError):  # a cache that cannot be written is done without
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                atomic_write_text(self.path, json.dumps(self.found, indent=1) + "\n")
-
-
-def _default_memory() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resurge" / "forms.json"
+        with contextlib.suppress(UserError):  # a cache that cannot be written is done without
+            atomic_write_text(self.path, json.dumps(self.found, indent=1) + "\n")
 
 
 def _machine(device: torch.device, runtime: str) -> str:

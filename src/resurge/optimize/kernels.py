@@ -27,6 +27,8 @@ def mix_pair(first: Tensor, second: Tensor, logits: Tensor) -> Tensor:
     Returns:
         (N, C, H, W), channels-last.
     """
+    if first.is_cuda:
+        return launch_mix_pair(first, second, logits)
     out = torch.lerp(second, first, logits.sigmoid())
     return out.contiguous(memory_format=torch.channels_last)
 
@@ -36,7 +38,6 @@ def _(first: Tensor, second: Tensor, logits: Tensor) -> Tensor:
     return torch.empty_like(first, memory_format=torch.channels_last)
 
 
-@mix_pair.register_kernel("cuda")
 def launch_mix_pair(first: Tensor, second: Tensor, logits: Tensor) -> Tensor:
     """`mix_pair` by the kernel; under TRITON_INTERPRET=1 on a processor too."""
     n, c, h, w = first.shape
@@ -56,9 +57,8 @@ def launch_mix_pair(first: Tensor, second: Tensor, logits: Tensor) -> Tensor:
 def _rows_of(x: Tensor) -> Tensor:
     """x if its pixels stand behind each other at one distance, each with its channels together; else a copy that is."""
     stride = x.stride()
-    return (
-        x if stride[1] == 1 and stride[2] == stride[3] * x.shape[3] else x.contiguous(memory_format=torch.channels_last)
-    )
+    in_place = stride[1] == 1 and stride[2] == stride[3] * x.shape[3]
+    return x if in_place else x.contiguous(memory_format=torch.channels_last)
 
 
 @functools.cache

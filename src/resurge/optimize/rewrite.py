@@ -15,35 +15,24 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from resurge.arch.backbone import uncompiled
 from resurge.errors import UserError, suggest
-from resurge.optimize.passes.attention import (
-    absorb_mix,
-    flat_attention,
-    fused_mix,
-    joint_pool,
-    one_product,
-    pool_before_mix,
-    separate_splits,
-)
-from resurge.optimize.passes.chains import separate_pieces
-from resurge.optimize.passes.folding import fold_norms
-from resurge.optimize.passes.fusing import fuse_convolutions
-from resurge.optimize.passes.grouping import groups_of
-from resurge.optimize.passes.squeezing import early_squeeze
-from resurge.optimize.passes.tidying import tidy
+from resurge.optimize.passes import attention
+from resurge.optimize.passes.blocks import early_squeeze, fuse_convolutions, separate_pieces
+from resurge.optimize.passes.layers import fold_norms, groups_of, tidy
 from resurge.tasks.running import smooth_outputs
 
 
 @dataclass(frozen=True)
 class Pass:
-    """A rewriting by name.
+    """A rewriting.
 
     apply: takes a model in evaluation mode that it may change, and returns the rewritten one.
     when: `always` costs nothing in any runtime on a processor and in any compiled one; in PyTorch's eager mode on a GPU
@@ -51,56 +40,26 @@ class Pass:
     `layer` for each layer of its own, `cuda` once for a network on a GPU.
     """
 
-    name: str
-    summary: str
     apply: Callable[[nn.Module], nn.Module]
     when: Literal["always", "measured", "layer", "cuda"] = "always"
 
 
 PASSES: dict[str, Pass] = {
-    each.name: each
-    for each in (
-        Pass("fold_norms", "batch normalisation becomes part of the convolution or linear layer before it", fold_norms),
-        Pass("flat_attention", "two branches are weighted by a sigmoid, more by a flat softmax", flat_attention),
-        Pass("early_squeeze", "squeeze-and-excitation pools the narrow map before the expansion", early_squeeze),
-        Pass("pool_before_mix", "branches are pooled, then weighted, on a quarter of the pixels", pool_before_mix),
-        Pass("separate_splits", "a reduction and a convolution a split instead of slices", separate_splits, "measured"),
-        Pass("joint_pool", "branches that come from one layer are pooled by one mean", joint_pool),
-        Pass(
-            "absorb_mix", "the sum of two weighted branches is taken by the expansion behind it", absorb_mix, "measured"
-        ),
-        Pass(
-            "absorb_narrow_mix",
-            "the same where the branches have at most 128 channels",
-            partial(absorb_mix, widest=128),
-            "measured",
-        ),
-        Pass("one_product", "two branches are scaled by one product, the halves of it added", one_product, "measured"),
-        Pass("fused_mix", "the weighted sum of two branches is one kernel on a GPU", fused_mix, "cuda"),
-        Pass(
-            "separate_pieces",
-            "a reduction for each piece of a Res2 block instead of slices",
-            separate_pieces,
-            "measured",
-        ),
-        *(
-            Pass(
-                f"groups_of_{width}",
-                f"no group of a convolution is narrower than {width} channels, some products are with zero",
-                partial(groups_of, width),
-                "layer",
-            )
-            for width in (16, 32, 64)
-        ),
-        Pass("tidy", "dropout, drop path and identities go; a convolution and its activation are a row", tidy),
-        Pass("fuse_convolutions", "convolution, bias, residual sum and ReLU are one kernel", fuse_convolutions, "cuda"),
-        Pass(
-            "fuse_dense_convolutions",
-            "the same, but grouped convolutions stay as they are",
-            partial(fuse_convolutions, grouped=False),
-            "cuda",
-        ),
-    )
+    "fold_norms": Pass(fold_norms),
+    "flat_attention": Pass(attention.flat_attention),
+    "early_squeeze": Pass(early_squeeze),
+    "pool_before_mix": Pass(attention.pool_before_mix),
+    "separate_splits": Pass(attention.separate_splits, "measured"),
+    "joint_pool": Pass(attention.joint_pool),
+    "absorb_mix": Pass(attention.absorb_mix, "measured"),
+    "absorb_narrow_mix": Pass(partial(attention.absorb_mix, widest=128), "measured"),
+    "one_product": Pass(attention.one_product, "measured"),
+    "fused_mix": Pass(attention.fused_mix, "cuda"),
+    "separate_pieces": Pass(separate_pieces, "measured"),
+    **{f"groups_of_{width}": Pass(partial(groups_of, width), "layer") for width in (16, 32, 64)},
+    "tidy": Pass(tidy),
+    "fuse_convolutions": Pass(fuse_convolutions, "cuda"),
+    "fuse_dense_convolutions": Pass(partial(fuse_convolutions, grouped=False), "cuda"),
 }
 """All passes, in the order in which they are applied."""
 
@@ -121,8 +80,7 @@ def rewrite(model: nn.Module, passes: Sequence[str] | None = None) -> nn.Module:
     for name in names:
         if name not in PASSES:
             raise UserError(f"unknown pass {name!r}; there are {', '.join(PASSES)}.{suggest(name, PASSES)}")
-    plain = getattr(model, "_orig_mod", model)  # what torch.compile wraps
-    new = copy.deepcopy(plain).eval().requires_grad_(False)
+    new = copy.deepcopy(uncompiled(model)).eval().requires_grad_(False)
     with torch.no_grad():
         for name, each in PASSES.items():
             if name in names:
@@ -143,10 +101,6 @@ class Certificate:
     difference: float
     relative: float
     agreement: float | None
-
-    def to_json(self) -> dict[str, object]:
-        """Plain values."""
-        return asdict(self)
 
 
 @torch.no_grad()
@@ -172,14 +126,10 @@ def certify(before: nn.Module, after: nn.Module, images: Tensor, *, batch_size: 
         for number, (x, y) in enumerate(zip(old, new, strict=True)):
             difference = (x.double() - y.double()).abs().nan_to_num(nan=math.inf, posinf=math.inf)
             apart[number] = max(apart.get(number, 0.0), float(difference.max()))
-            peaks[number] = max(peaks.get(number, 0.0), float(x.abs().max()))
+            peaks[number] = max(peaks.get(number, torch.finfo(torch.float64).tiny), float(x.abs().max()))
         if len(old) == 1 and old[0].shape[1] > 1:
             agreed = old[0].argmax(1) == new[0].argmax(1)
             same, decisions = same + int(agreed.sum()), decisions + agreed.numel()
     agreement = same / decisions if decisions else None
-    relative = max(_share(apart[number], peak) for number, peak in peaks.items())
+    relative = max(apart[n] / peak if math.isfinite(apart[n]) else math.inf for n, peak in peaks.items())
     return Certificate(len(images), max(apart.values()), relative, agreement)
-
-
-def _share(difference: float, peak: float) -> float:
-    return difference / max(peak, torch.finfo(torch.float64).tiny) if math.isfinite(difference) else math.inf

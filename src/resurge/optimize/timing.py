@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 Clock = Callable[[], float]
 
 SLOT = 0.1  # seconds that a turn should last: one run of a small network is too short to be told from noise
@@ -112,20 +114,7 @@ def _repeats(run: Callable[[], object], slot: float, clock: Clock) -> int:
     return max(1, min(MOST, math.ceil(slot / once))) if once else MOST
 
 
-def percentile(values: Sequence[float], percent: float) -> float:
-    """The value below which so many per cent lie, linear between neighbours.
-
-    >>> percentile([1, 2, 3, 4, 5], 50)
-    3.0
-    """
-    ordered = sorted(values)
-    place = (len(ordered) - 1) * percent / 100
-    low = math.floor(place)
-    high = min(low + 1, len(ordered) - 1)
-    return float(ordered[low] + (ordered[high] - ordered[low]) * (place - low))
-
-
 def latencies(values: Sequence[float]) -> dict[str, float]:
     """Milliseconds: median, 90th and 99th percentile of single runs, and how many runs they are of."""
-    of = {f"p{percent}": round(1000 * percentile(values, percent), 2) for percent in (50, 90, 99)}
-    return {**of, "runs": len(values)}
+    found = {f"p{percent}": round(1000 * float(np.percentile(values, percent)), 2) for percent in (50, 90, 99)}
+    return {**found, "runs": len(values)}

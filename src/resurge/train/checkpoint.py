@@ -6,13 +6,13 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 
 from resurge.errors import UserError
-from resurge.files import atomic_write
+from resurge.files import Json, atomic_write
 from resurge.train.optim import EmaState
 
 CHECKPOINT_FORMAT = 3  # 1 had the sums of the epoch in one tensor, 2 was a checkpoint of Lightning's Trainer
@@ -34,8 +34,8 @@ class Checkpoint(TypedDict):
 
     resurge: State
     state_dict: dict[str, Tensor]
-    optimizer: dict[str, Any]  # as torch's optimizers type it
-    scaler: dict[str, Any]  # as torch's GradScaler types it
+    optimizer: Json  # as torch's optimizers type it
+    scaler: Json  # as torch's GradScaler types it
 
 
 def write_checkpoint(content: Mapping[str, object], path: Path) -> None:
@@ -99,19 +99,8 @@ def link_or_copy(source: Path, target: Path) -> None:
     temporary = target.with_name(f".{target.name}.tmp")
     try:
         temporary.unlink(missing_ok=True)
-        try:
-            os.link(source, temporary)
-        except OSError:
-            shutil.copyfile(source, temporary)
+        os.link(source, temporary)
         os.replace(temporary, target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {target}: {error.strerror}. Free some space and go on with --resume.") from error
-
-
-def first_nonfinite(state: Mapping[str, Tensor]) -> str | None:
-    """The name of the first tensor that holds an infinity or not-a-number."""
-    for name, value in state.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            return name
-    return None
+    except OSError:
+        with source.open("rb") as content, atomic_write(target) as file:
+            shutil.copyfileobj(content, file)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 
 
-def _tensors(value: object) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, (list, tuple)):
-        return [tensor for item in value for tensor in _tensors(item)]
-    return []
-
-
 def _finite(value: object) -> bool:
-    return all(bool(torch.isfinite(tensor).all()) for tensor in _tensors(value) if tensor.is_floating_point())
+    if isinstance(value, (list, tuple)):
+        return all(map(_finite, value))
+    return not isinstance(value, Tensor) or not value.is_floating_point() or bool(torch.isfinite(value).all())
+
+
+def first_nonfinite(named: Iterable[tuple[str, object]]) -> str | None:
+    """The name of the first tensor that holds an infinity or not-a-number."""
+    return next((name for name, value in named if not _finite(value)), None)
 
 
 def first_nonfinite_module(model: nn.Module, run: Callable[[], object]) -> str | None:
@@ -35,13 +35,11 @@ def first_nonfinite_module(model: nn.Module, run: Callable[[], object]) -> str |
 
         return look
 
-    handles = [module.register_forward_hook(hook(name)) for name, module in model.named_modules() if name]
-    try:
-        with torch.no_grad():
-            run()
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as handles, torch.no_grad():
+        for name, module in model.named_modules():
+            if name:
+                handles.enter_context(module.register_forward_hook(hook(name)))
+        run()
     return found[0] if found else None
 
 
@@ -55,12 +53,8 @@ def explain_divergence(model: nn.Module, images: Tensor, run: Callable[[], objec
     module = first_nonfinite_module(model, run)
     if module is None:
         return "Every module's output is finite; the loss itself overflowed", None
-    weights = [
-        name for name, value in model.get_submodule(module).named_parameters(recurse=False) if not _finite(value)
-    ]
-    if weights:
-        return (
-            f"The {weights[0]} of module {module} is already infinite or not a number: the previous step was too large",
-            module,
-        )
-    return f"The first module whose output is infinite or not a number is {module}", module
+    weight = first_nonfinite(model.get_submodule(module).named_parameters(recurse=False))
+    if weight is None:
+        return f"The first module whose output is infinite or not a number is {module}", module
+    sentence = f"The {weight} of module {module} is already infinite or not a number: the previous step was too large"
+    return sentence, module

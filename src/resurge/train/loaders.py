@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+
+from lightning_fabric import Fabric
 
 from resurge.data.images import UnreadableImage
 from resurge.data.loading import AnySplit, EpochSampler, cache, make_loader, verify
 from resurge.data.splits import ArrayImages, DataBundle
 from resurge.machine import processor_count
 from resurge.recipe import Recipe
+from resurge.tasks.evaluation import Batch
 from resurge.tasks.objective import Objective
 
 
@@ -80,18 +82,16 @@ class Loaders:
         bundle: the data.
         recipe: batch size, sampling, augmentation, workers.
         objective: makes samples and batches of the data.
-        rank: of this process, of `world_size`.
-        pin_memory: for a GPU.
+        fabric: says which process this is, and on which device.
 
     Attributes:
         val_split: the images that this process validates on.
         val: its loader.
     """
 
-    def __init__(
-        self, bundle: DataBundle, recipe: Recipe, objective: Objective, rank: int, world_size: int, pin_memory: bool
-    ) -> None:
-        machine = recipe.machine
+    def __init__(self, bundle: DataBundle, recipe: Recipe, objective: Objective, fabric: Fabric) -> None:
+        machine, rank, world_size = recipe.machine, fabric.global_rank, fabric.world_size
+        pin_memory = fabric.device.type == "cuda"
         workers = pick_workers(machine.workers, machine.devices)
         self._sampler = _training_sampler(bundle, recipe, rank, world_size)
         self._train = make_loader(
@@ -106,7 +106,7 @@ class Loaders:
             workers, pin_memory, objective.collate,
         )  # fmt: skip
 
-    def epoch(self, epoch: int, batch: int) -> Iterator[Any]:
+    def epoch(self, epoch: int, batch: int) -> Iterator[Batch]:
         """The training batches of an epoch, from a batch on."""
         self._sampler.set_position(epoch, batch)
         return iter(self._train)

@@ -7,28 +7,26 @@ and the position are enough to go on as if nothing had happened.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, distributed, nn
 
 from resurge.data.seeding import mix
+from resurge.data.splits import DataBundle
 from resurge.errors import TrainingDiverged, TrainingInterrupted
+from resurge.processes import StopSignal
 from resurge.recipe import Recipe
 from resurge.runs import BEST, LAST
+from resurge.tasks.evaluation import Batch
 from resurge.tasks.objective import Objective, Sums
-from resurge.train.checkpoint import CHECKPOINT_FORMAT, Checkpoint, first_nonfinite, link_or_copy, write_checkpoint
-from resurge.train.diagnose import explain_divergence
+from resurge.train.checkpoint import CHECKPOINT_FORMAT, Checkpoint, link_or_copy, write_checkpoint
+from resurge.train.diagnose import explain_divergence, first_nonfinite
 from resurge.train.loaders import Loaders
-from resurge.train.optim import Ema, build_optimizer
-from resurge.train.schedule import Length, lr_factor
-from resurge.train.signals import StopSignal
-
-Batch: TypeAlias = Any  # of a task: a tuple, or a named tuple, that begins with the images
+from resurge.train.optim import Ema, Length, build_optimizer, lr_factor
+from resurge.train.recorder import Recorder
 
 
 @dataclass
@@ -40,23 +38,18 @@ class Position:
     step: int = 0
 
 
-class Callback:
-    """What is called during a training, in its first process only."""
+@dataclass(frozen=True)
+class Job:
+    """Everything of a training that is known before it starts; `frozen` are the parts of the network not trained."""
 
-    def on_start(self, training: Training) -> None:
-        """Before the first batch."""
-
-    def on_epoch_start(self, training: Training) -> None: ...
-
-    def on_batch_end(self, training: Training) -> None: ...
-
-    def on_validation_start(self, training: Training) -> None: ...
-
-    def on_epoch_end(self, training: Training) -> None:
-        """After the validation, before the checkpoint."""
-
-    def close(self) -> None:
-        """At the end, also after an error."""
+    recipe: Recipe
+    folder: Path
+    device: torch.device
+    bundle: DataBundle
+    objective: Objective
+    net: nn.Module
+    frozen: list[nn.Module]
+    span: Length
 
 
 class LossModule(nn.Module):
@@ -64,8 +57,7 @@ class LossModule(nn.Module):
 
     def __init__(self, net: nn.Module, objective: Objective) -> None:
         super().__init__()
-        self.net = net
-        self.objective = objective
+        self.net, self.objective = net, objective
 
     def forward(self, batch: Batch) -> tuple[dict[str, Tensor], Sums]:
         return self.objective.losses(self.net, batch)
@@ -75,15 +67,10 @@ class Training:
     """A network with its optimizer, its moving average and its position in the training.
 
     Args:
-        net: the network; moved to the device.
-        frozen: parts of it that are not trained, see :func:`resurge.train.optim.freeze`.
-        objective: the task's losses and metrics.
-        recipe: how to train.
-        span: how long.
+        job: the network, which is moved to the device, and how to train it.
         fabric: runs the devices, their precision and their processes; launched.
         loaders: the images.
-        folder: the run directory.
-        callbacks: called in the first process.
+        recorder: what is called in the first process.
         signals: the stop signals received.
 
     Attributes:
@@ -93,13 +80,10 @@ class Training:
         best: the same of the best one, and its `epoch`.
     """
 
-    def __init__(
-        self, net: nn.Module, frozen: Sequence[nn.Module], objective: Objective, recipe: Recipe, span: Length,
-        fabric: Fabric, loaders: Loaders, folder: Path, callbacks: Sequence[Callback], signals: StopSignal,
-    ) -> None:  # fmt: skip
-        self.net, self.frozen, self.objective, self.recipe, self.span = net, frozen, objective, recipe, span
-        self.fabric, self.loaders, self.folder, self.signals = fabric, loaders, folder, signals
-        self.callbacks = callbacks if fabric.is_global_zero else ()
+    def __init__(self, job: Job, fabric: Fabric, loaders: Loaders, recorder: Recorder, signals: StopSignal) -> None:
+        self.job, self.net, self.objective, self.recipe = job, job.net, job.objective, job.recipe
+        self.fabric, self.loaders, self.signals = fabric, loaders, signals
+        self.recorder = recorder if fabric.is_global_zero else None
         self.position = Position()
         self.train_means: dict[str, float] = {}
         self.evaluation: dict[str, float] = {}
@@ -107,8 +91,13 @@ class Training:
         self.since_best = 0
         # sums over the images of an epoch, by name; double, so that the order of summation does not show
         self.totals: dict[str, Tensor] = {}
-        self.module, self.optimizer = fabric.setup(LossModule(net, objective), build_optimizer(net, recipe))
-        self.ema = Ema(net, recipe.optimization.ema) if recipe.optimization.ema else None
+        optimizer = build_optimizer(job.net, job.recipe)
+        self.module, self.optimizer = fabric.setup(LossModule(job.net, job.objective), optimizer)
+        self.ema = Ema(job.net, job.recipe.optimization.ema) if job.recipe.optimization.ema else None
+        self.kept = job.net if self.ema is None else self.ema.model  # what is validated and kept
+        if self.ema is not None and job.recipe.machine.compile:
+            for part in job.objective.parts_to_compile(self.kept):
+                part.compile()
 
     # ------------------------------------------------------------------------------------------------ the loop
 
@@ -120,26 +109,27 @@ class Training:
             TrainingDiverged: the loss or a weight is not finite any more.
             UserError: a checkpoint cannot be written.
         """
-        for callback in self.callbacks:
-            callback.on_start(self)
+        if self.recorder is not None:
+            self.recorder.on_start(self)
         patience = self.recipe.optimization.early_stop
-        while self.position.step < self.span.steps and not (patience and self.since_best >= patience):
+        while not self._is_done() and not (patience and self.since_best >= patience):
             self._train_epoch()
-            self.evaluation = self._validate() if self._evaluation_due() else {}
+            due = (self.position.epoch + 1) % self.recipe.machine.eval_every == 0 or self._is_done()
+            self.evaluation = self._validate() if due else {}
             self._end_epoch()
 
     def _train_epoch(self) -> None:
-        for callback in self.callbacks:
-            callback.on_epoch_start(self)
+        if self.recorder is not None:
+            self.recorder.on_epoch_start(self)
         self.net.train()
-        for part in self.frozen:
+        for part in self.job.frozen:
             part.eval()
         every = self.recipe.machine.checkpoint_every
         for batch in self.loaders.epoch(self.position.epoch, self.position.batch):
             whole = self._train_batch(self.fabric.to_device(batch))
-            for callback in self.callbacks:
-                callback.on_batch_end(self)
-            if self._epoch_is_over():
+            if self.recorder is not None:
+                self.recorder.on_batch_end(self)
+            if self.position.batch == self.job.span.batches or self._is_done():
                 break  # what follows the epoch saves a checkpoint too
             if whole:
                 stop = self._stop_signal()
@@ -151,18 +141,16 @@ class Training:
     def _train_batch(self, batch: Batch) -> bool:
         """Learn from a batch; whether it completed an optimizer step. An epoch's last step may have fewer batches."""
         setting, position = self.recipe.optimization, self.position
-        rate = self.recipe.peak_lr() * lr_factor(setting, self.span, position.step)
+        rate = self.recipe.peak_lr() * lr_factor(setting, self.job.span, position.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
-        whole = (position.batch + 1) % setting.accumulate == 0 or position.batch + 1 == self.span.batches
+        whole = (position.batch + 1) % setting.accumulate == 0 or position.batch + 1 == self.job.span.batches
         with self.fabric.no_backward_sync(self.module, enabled=not whole):
             self.fabric.backward(self._loss(batch) / setting.accumulate)
         position.batch += 1
         if whole:
-            if setting.clip_norm:
-                self.fabric.clip_gradients(
-                    self.module, self.optimizer, max_norm=setting.clip_norm, error_if_nonfinite=False
-                )
+            if norm := setting.clip_norm:
+                self.fabric.clip_gradients(self.module, self.optimizer, max_norm=norm, error_if_nonfinite=False)
             self.optimizer.step()
             self.optimizer.zero_grad()
             position.step += 1
@@ -194,32 +182,26 @@ class Training:
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
-        """The metrics of the moving average, or of the weights where there is none."""
-        for callback in self.callbacks:
-            callback.on_validation_start(self)
-        if self.ema is None:
-            return self._validate_net()
-        with self.ema.applied(self.net):
-            return self._validate_net()
-
-    def _validate_net(self) -> dict[str, float]:
+        """The metrics of the moving average, or of the network where there is none."""
+        if self.recorder is not None:
+            self.recorder.on_validation_start(self)
         if self.fabric.world_size > 1:
-            for buffer in self.net.buffers():  # each process has running statistics of its own
+            for buffer in self.kept.buffers():  # each process has running statistics of its own
                 distributed.broadcast(buffer, 0)
-        self.net.eval()
+        self.kept.eval()
         self.objective.scores.reset(self.fabric.device)
         for batch in self.loaders.val:
             with self.fabric.autocast():
                 batch = self._laid_out(self.fabric.to_device(batch))
-                self.objective.scores.update(self.net, batch, self.loaders.val_split)
-        return self.objective.validated(self._sum, _gather)
+                self.objective.scores.update(self.kept, batch, self.loaders.val_split)
+        return self.objective.validated(self._reduced, _gather)
 
     def _end_epoch(self) -> None:
         position = self.position
-        self.train_means = _means({name: float(self._sum(value)) for name, value in self.totals.items()})
+        self.train_means = _means({name: float(self._reduced(value)) for name, value in self.totals.items()})
         self.totals = {}
-        for callback in self.callbacks:
-            callback.on_epoch_end(self)
+        if self.recorder is not None:
+            self.recorder.on_epoch_end(self)
         improved = bool(self.evaluation) and self._improved()
         if self.evaluation:
             self.since_best = 0 if improved else self.since_best + 1
@@ -228,20 +210,15 @@ class Training:
         position.epoch, position.batch = position.epoch + 1, 0
         self._save()
         if improved and self.fabric.is_global_zero:
-            link_or_copy(self.folder / LAST, self.folder / BEST)
+            link_or_copy(self.job.folder / LAST, self.job.folder / BEST)
         stop = self._stop_signal()
-        if stop and position.step < self.span.steps:
+        if stop and not self._is_done():
             self._interrupt(stop)
 
     # -------------------------------------------------------------------------------------------- its decisions
 
-    def _epoch_is_over(self) -> bool:
-        return self.position.batch == self.span.batches or self.position.step >= self.span.steps
-
-    def _evaluation_due(self) -> bool:
-        """Every `eval_every`-th epoch, and the last."""
-        every = self.recipe.machine.eval_every
-        return (self.position.epoch + 1) % every == 0 or self.position.step >= self.span.steps
+    def _is_done(self) -> bool:
+        return self.position.step >= self.job.span.steps
 
     def _improved(self) -> bool:
         """Whether the latest validation is the best. Equal metrics are common on small sets; then the loss decides."""
@@ -258,8 +235,8 @@ class Training:
 
     def _interrupt(self, number: int) -> None:
         raise TrainingInterrupted(
-            f"stopped after step {self.position.step} of {self.span.steps}; checkpoint written to "
-            f"{self.folder / LAST}. Go on with: resurge train --resume {self.folder}",
+            f"stopped after step {self.position.step} of {self.job.span.steps}; checkpoint written to "
+            f"{self.job.folder / LAST}. Go on with: resurge train --resume {self.job.folder}",
             number,
         )
 
@@ -296,10 +273,7 @@ class Training:
         images = batch[0].contiguous(memory_format=torch.channels_last)
         return batch._replace(images=images) if hasattr(batch, "_replace") else (images, *batch[1:])
 
-    def _sum(self, value: Tensor) -> Tensor:
-        return self._reduced(value, "sum")
-
-    def _reduced(self, value: Tensor, operation: str) -> Tensor:
+    def _reduced(self, value: Tensor, operation: str = "sum") -> Tensor:
         """A tensor over all processes."""
         result = self.fabric.all_reduce(value.clone(), reduce_op=operation)
         assert isinstance(result, Tensor)
@@ -312,7 +286,7 @@ class Training:
             TrainingDiverged: a weight is not finite any more; the file on disk stays.
             UserError: the file cannot be written; the file on disk stays.
         """
-        bad = first_nonfinite(self.net.state_dict())
+        bad = first_nonfinite(self.net.state_dict().items())
         if bad is not None:
             raise TrainingDiverged(
                 f"after step {self.position.step} the weight {bad} is infinite or not a number. The last good "
@@ -333,7 +307,7 @@ class Training:
             "scaler": self.fabric.strategy.precision.state_dict(),
         }
         if self.fabric.is_global_zero:
-            write_checkpoint(content, self.folder / LAST)
+            write_checkpoint(content, self.job.folder / LAST)
         self.fabric.barrier()
 
     def resume(self, checkpoint: Checkpoint) -> None:

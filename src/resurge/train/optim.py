@@ -1,9 +1,11 @@
-"""Parameter groups, frozen layers, the optimizer, and the moving average of the weights."""
+"""Parameter groups, frozen layers, the optimizer, its learning rate, and the moving average of the weights."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+import bisect
+import copy
+import math
+from dataclasses import dataclass
 from typing import TypedDict
 
 import torch
@@ -11,15 +13,7 @@ from torch import Tensor, nn
 
 from resurge.arch.backbone import backbone_of
 from resurge.errors import UserError
-from resurge.recipe import Recipe
-
-
-class Group(TypedDict):
-    """A parameter group of the optimizer; `lr_scale` multiplies the learning rate of the step."""
-
-    params: list[nn.Parameter]
-    weight_decay: float
-    lr_scale: float
+from resurge.recipe import Optimization, Recipe
 
 
 class EmaState(TypedDict):
@@ -62,12 +56,12 @@ def depths(model: nn.Module) -> dict[str, int]:
     return {name: depth_of.get(id(parameter), len(layers)) for name, parameter in model.named_parameters()}
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[Group]:
+def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float = 1.0) -> list[dict[str, object]]:
     """Parameter groups of a model.
 
     Biases and everything of a normalisation (all tensors with fewer than two axes) are not decayed, as in He et al.
-    2019, "Bag of tricks", section 3.1. A parameter at depth d of D learns at `layer_decay ** (D - d)` of the rate
-    (Clark et al. 2020 and Bao et al. 2022 use it for fine-tuning). Frozen parameters are in no group.
+    2019, "Bag of tricks", section 3.1. A parameter at depth d of D learns at `layer_decay ** (D - d)` of the rate, its
+    `lr_scale` (Clark et al. 2020 and Bao et al. 2022 use it for fine-tuning). Frozen parameters are in no group.
     """
     depth_of = depths(model)
     deepest = max(depth_of.values())
@@ -80,25 +74,64 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float =
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer over :func:`parameter_groups`.
-
-    Raises:
-        UserError: nothing is left to train.
-    """
+    """The recipe's optimizer over :func:`parameter_groups`; raises UserError if nothing is left to train."""
     setting = recipe.optimization
     groups = parameter_groups(model, setting.weight_decay, setting.layer_decay)
     if not groups:
         raise UserError("every parameter is frozen; lower freeze.")
     lr = recipe.peak_lr()
     if setting.optimizer == "adamw":
-        return torch.optim.AdamW([dict(group) for group in groups], lr=lr)
-    return torch.optim.SGD(
-        [dict(group) for group in groups], lr=lr, momentum=setting.momentum, nesterov=setting.nesterov
-    )
+        return torch.optim.AdamW(groups, lr=lr)
+    return torch.optim.SGD(groups, lr=lr, momentum=setting.momentum, nesterov=setting.nesterov)
+
+
+@dataclass(frozen=True)
+class Length:
+    """The extent of a training, counted in optimizer steps.
+
+    `batches` a device in an epoch; the last step of an epoch may have fewer than `accumulate` batches.
+    """
+
+    batches: int
+    steps_per_epoch: int
+    steps: int
+
+    @property
+    def epochs(self) -> int:
+        """Epochs begun; the last one is cut short when `steps` does not divide."""
+        return math.ceil(self.steps / self.steps_per_epoch)
+
+
+def length(setting: Optimization, batches: int) -> Length:
+    """The extent of a training whose epoch has `batches` batches."""
+    steps_per_epoch = math.ceil(batches / setting.accumulate)
+    steps = setting.steps if setting.steps is not None else setting.epochs * steps_per_epoch
+    return Length(batches, steps_per_epoch, steps)
+
+
+def lr_factor(setting: Optimization, span: Length, step: int) -> float:
+    """What the peak learning rate is multiplied by in optimizer step `step` (counted from 0).
+
+    Linear warm-up (Goyal et al. 2017, section 2.2); then 1, or half a cosine down to 0 over the remaining steps
+    (Loshchilov and Hutter 2017, eq. 5 without restarts), or the remaining share to the power of 0.9 (the "poly" rule of
+    Chen et al. 2017, arXiv:1606.00915, section 4.1.1), or `gamma` to the number of milestones passed.
+    """
+    warmup = min(round(setting.warmup * span.steps_per_epoch), span.steps - 1)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    if setting.schedule == "cosine":
+        return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, span.steps - warmup)))
+    if setting.schedule == "poly":
+        return (1.0 - (step - warmup) / max(1, span.steps - warmup)) ** 0.9
+    if setting.schedule == "step":
+        unit = 1 if setting.steps is not None else span.steps_per_epoch
+        return setting.gamma ** bisect.bisect_right([milestone * unit for milestone in setting.milestones], step)
+    return 1.0
 
 
 class Ema:
-    """Exponential moving average of a model's parameters and buffers (Polyak and Juditsky 1992; Tan and Le 2019).
+    """Exponential moving average of a model's parameters and buffers (Polyak and Juditsky 1992; Tan and Le 2019), as a
+    model in evaluation mode.
 
     `average += (1 - d) * (value - average)` after every optimizer step, with d = min(decay, (1 + t) / (10 + t)) in step
     t, so that the initial values are forgotten soon. Running statistics are averaged too; counters are copied.
@@ -109,7 +142,7 @@ class Ema:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.steps = 0
-        self.average = _copy(model.state_dict())
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
@@ -118,40 +151,19 @@ class Ema:
         self.steps += 1
         averages: list[Tensor] = []
         values: list[Tensor] = []
-        for name, value in model.state_dict().items():
+        for average, value in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
             if value.is_floating_point():
-                averages.append(self.average[name])
+                averages.append(average)
                 values.append(value)
             else:
-                self.average[name].copy_(value)
+                average.copy_(value)
         torch._foreach_lerp_(averages, values, 1.0 - decay)
-
-    @contextlib.contextmanager
-    def applied(self, model: nn.Module) -> Iterator[None]:
-        """The model has the averaged values inside the block, and exactly its own after it."""
-        own = _copy(model.state_dict())
-        _assign(model, self.average)
-        try:
-            yield
-        finally:
-            _assign(model, own)
 
     def state_dict(self) -> EmaState:
         """Plain tensors and numbers."""
-        return {"steps": self.steps, "average": dict(self.average)}
+        return {"steps": self.steps, "average": self.model.state_dict()}
 
     def load_state_dict(self, state: EmaState) -> None:
         """Continue from `state_dict()`; tensors are copied into place, so they stay on their device."""
         self.steps = state["steps"]
-        for name, value in state["average"].items():
-            self.average[name].copy_(value)
-
-
-def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in state.items()}
-
-
-@torch.no_grad()
-def _assign(model: nn.Module, values: dict[str, Tensor]) -> None:
-    for name, own in model.state_dict().items():
-        own.copy_(values[name])
+        self.model.load_state_dict(state["average"])

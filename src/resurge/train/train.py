@@ -7,9 +7,9 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -23,39 +23,23 @@ from resurge.data.seeding import mix
 from resurge.data.sources import open_data
 from resurge.data.splits import DataBundle, write_split
 from resurge.errors import TrainingInterrupted, UserError
-from resurge.files import atomic_write_text
+from resurge.files import Json, atomic_write_text
 from resurge.recipe import Recipe
 from resurge.runs import BEST, LAST, Run, load_run, prepare, read_recipe, require_empty, save_run_model
 from resurge.tasks.evaluation import evaluate, write_evaluation
-from resurge.tasks.objective import Objective
 from resurge.tasks.running import pick_device
 from resurge.tasks.table import DATA_WORDS, build_task_model, get_task, pick_head
 from resurge.tasks.tta import TTA
-from resurge.train.callbacks import Progress, Recorder
 from resurge.train.checkpoint import Checkpoint, link_or_copy, read_checkpoint
 from resurge.train.loaders import Loaders, batches_per_epoch, pick_workers, readable
-from resurge.train.loop import Callback, Training
-from resurge.train.optim import freeze
-from resurge.train.schedule import Length, length
-from resurge.train.signals import StopSignal
+from resurge.train.loop import Job, Training
+from resurge.train.optim import freeze, length
+from resurge.train.recorder import Recorder
 from resurge.weights.checkpoint import load_weights
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class _Job:
-    """Everything of a training that is known before it starts."""
-
-    recipe: Recipe
-    folder: Path
-    device: torch.device
-    bundle: DataBundle
-    objective: Objective
-    net: nn.Module
-    frozen: list[nn.Module]
-    span: Length
+Finished = Callable[[Run, Json, DataBundle], None]
 
 
 def train(
@@ -65,8 +49,8 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
-    finished: Callable[[Run, dict[str, Any], DataBundle], None] | None = None,
-) -> dict[str, Any]:
+    finished: Finished | None = None,
+) -> Json:
     """Train, keep the best weights, evaluate them, and write a run directory.
 
     Args:
@@ -126,7 +110,7 @@ def train(
         names = ["the stem", *(f"stage {number}" for number in range(1, len(frozen)))]
         say(f"not trained, statistics included: {', '.join(names)}")
     span = length(recipe.optimization, batches_per_epoch(bundle, recipe))
-    job = _Job(recipe, folder, device, bundle, objective, net, frozen, span)
+    job = Job(recipe, folder, device, bundle, objective, net, frozen, span)
     checkpoint = _checked_checkpoint(job) if resume else None
     if not resume and first:
         prepare(folder, overwrite=overwrite)
@@ -135,7 +119,7 @@ def train(
     processes.meet()
     try:
         if checkpoint is None or checkpoint["resurge"]["position"]["step"] < span.steps:
-            signals = StopSignal()
+            signals = processes.StopSignal()
             with signals.listening():
                 _fit(job, checkpoint, quiet, signals)
         if not first:
@@ -216,22 +200,12 @@ def build_model(
 
 def _built(recipe: Recipe, channels: int, classes: int, dropout: float = 0.0) -> nn.Module:
     return build_task_model(
-        recipe.task,
-        get_spec(recipe.model),
-        classes,
-        channels,
-        recipe.head,
-        recipe.head_settings(),
-        dropout=dropout,
+        recipe.task, get_spec(recipe.model), classes, channels, recipe.head, recipe.head_settings(), dropout=dropout
     )
 
 
-def _checked_checkpoint(job: _Job) -> Checkpoint:
-    """The last checkpoint of a training.
-
-    Raises:
-        UserError: there is none, or it does not belong to this training.
-    """
+def _checked_checkpoint(job: Job) -> Checkpoint:
+    """The last checkpoint of a training; raises UserError if there is none, or it does not belong to this training."""
     path = job.folder / LAST
     content = read_checkpoint(path)
     state, own = content["state_dict"], job.net.state_dict()
@@ -281,33 +255,27 @@ def _fabric(recipe: Recipe, device: torch.device) -> Fabric:
     )
 
 
-def _fit(job: _Job, checkpoint: Checkpoint | None, quiet: bool, signals: StopSignal) -> None:
+def _fit(job: Job, checkpoint: Checkpoint | None, quiet: bool, signals: processes.StopSignal) -> None:
     """Train from a checkpoint, or from the start, in as many processes as the recipe wants."""
     recipe, machine = job.recipe, job.recipe.machine
     batch = min(recipe.optimization.batch_size, max(1, len(job.bundle.train) // (machine.devices * machine.nodes)))
     step = checkpoint["resurge"]["position"]["step"] if checkpoint is not None else None
-    recorder = Recorder(job.folder, recipe.images_per_step(batch), step)
-    callbacks: list[Callback] = [recorder, *([] if quiet else [Progress(recorder)])]
+    recorder = Recorder(job.folder, recipe.images_per_step(batch), step, None if quiet else sys.stderr)
     if machine.compile:
         for part in job.objective.parts_to_compile(job.net):
             part.compile()
     fabric = _fabric(recipe, job.device)
     with _devices_unannounced(), processes.looked_after(fabric.strategy.launcher):
         fabric.launch()
-        loaders = Loaders(
-            job.bundle, recipe, job.objective, fabric.global_rank, fabric.world_size, fabric.device.type == "cuda"
-        )
+        loaders = Loaders(job.bundle, recipe, job.objective, fabric)
         try:
-            training = Training(
-                job.net, job.frozen, job.objective, recipe, job.span, fabric, loaders, job.folder, callbacks, signals
-            )
+            training = Training(job, fabric, loaders, recorder, signals)
             if checkpoint is not None:
                 training.resume(checkpoint)
             training.run()
         finally:
             loaders.close()
-            for callback in callbacks:
-                callback.close()
+            recorder.close()
 
 
 @contextlib.contextmanager
@@ -322,7 +290,7 @@ def _devices_unannounced() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _finish(job: _Job, finished: Callable[[Run, dict[str, Any], DataBundle], None] | None) -> dict[str, Any]:
+def _finish(job: Job, finished: Finished | None) -> Json:
     """Write the model from the best checkpoint, evaluate it, and write the scores."""
     recipe, bundle, objective, norm = job.recipe, job.bundle, job.objective, job.recipe.machine.norm
     content = read_checkpoint(job.folder / BEST)
@@ -334,7 +302,7 @@ def _finish(job: _Job, finished: Callable[[Run, dict[str, Any], DataBundle], Non
     net.load_state_dict(average["average"] if average is not None else content["state_dict"])
     net.eval()
     name, split = ("test", bundle.test) if bundle.test is not None else ("val", bundle.val)
-    result: dict[str, Any] = {"split": name} | evaluate(
+    result: Json = {"split": name} | evaluate(
         objective.task, net, split, objective.preprocessing[1], objective.classes,
         batch_size=recipe.optimization.batch_size, device=job.device, precision=recipe.machine.precision,
         workers=pick_workers(recipe.machine.workers), tta=TTA.of_recipe(recipe),

@@ -8,25 +8,14 @@ from __future__ import annotations
 
 import csv
 import functools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
+from typing import TypeVar
 
 from resurge.errors import UserError, suggest
-from resurge.weights.download import fetch
-from resurge.weights.sources import Source
-
-__all__ = [
-    "Entry",
-    "Source",
-    "entries",
-    "entry",
-    "fetch",
-    "names_with_parameters",
-    "pretrained_source",
-    "published_source",
-]
+from resurge.weights.download import Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +44,26 @@ class Entry:
     sources: tuple[Source, ...]
 
 
+T = TypeVar("T", "Entry", Source)
+READ: dict[object, Callable[[str], object]] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "int | None": lambda text: int(text) if text else None,
+    "float | None": lambda text: float(text) if text else None,
+    "tuple[float, ...]": lambda text: tuple(map(float, text.split())),
+}
+"""How a cell is read, by the annotation of the field."""
+
+
 def _rows(file: str) -> Iterator[dict[str, str]]:
     text = resources.files("resurge.weights").joinpath(file).read_text(encoding="utf-8")
     yield from csv.DictReader(text.splitlines())
 
 
-def _triple(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split())
+def _made(kind: type[T], row: dict[str, str], **more: object) -> T:
+    cells = {field.name: READ[field.type](row[field.name]) for field in fields(kind) if field.name in row}
+    return kind(**cells, **more)  # type: ignore[arg-type]  # read by the annotations
 
 
 @functools.cache
@@ -69,46 +71,12 @@ def entries() -> dict[str, Entry]:
     """Every named model by name, in the order of the table."""
     sources: dict[str, list[Source]] = {}
     for row in _rows("sources.csv"):
-        sources.setdefault(row["model"], []).append(
-            Source(
-                kind=row["kind"],
-                location=row["location"],
-                file=row["file"],
-                sha256=row["sha256"],
-                label=row["label"],
-                licence=row["licence"],
-                layout=row["layout"],
-                top1=float(row["top1"]) if row["top1"] else None,
-                size=int(row["size"]),
-                crop_pct=float(row["crop_pct"]),
-                interpolation=row["interpolation"],
-                mean=_triple(row["mean"]),
-                std=_triple(row["std"]),
-            )
-        )
-    return {
-        row["name"]: Entry(
-            name=row["name"],
-            alias=row["alias"],
-            classes=int(row["classes"]),
-            parameters=int(row["parameters"]),
-            gmacs=float(row["gmacs"]),
-            cost_size=int(row["cost_size"]),
-            top1=float(row["top1"]) if row["top1"] else None,
-            top1_source=row["top1_source"],
-            top1_size=int(row["top1_size"]) if row["top1_size"] else None,
-            sources=tuple(sources.get(row["name"], ())),
-        )
-        for row in _rows("catalog.csv")
-    }
+        sources.setdefault(row["model"], []).append(_made(Source, row))
+    return {row["name"]: _made(Entry, row, sources=tuple(sources.get(row["name"], ()))) for row in _rows("catalog.csv")}
 
 
 def entry(name: str) -> Entry:
-    """The entry of a model's name, or of timm's name for it.
-
-    Raises:
-        UserError: no model has that name.
-    """
+    """The entry of a model's name, or of timm's name for it; raises UserError if no model has that name."""
     table = entries()
     for found in table.values():
         if name in (found.name, found.alias):

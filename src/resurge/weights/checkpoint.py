@@ -6,24 +6,23 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from resurge.arch.backbone import Backbone, backbone_of
+from resurge.arch.backbone import Backbone, backbone_of, uncompiled
 from resurge.arch.deformable import undeformed
 from resurge.arch.spec import Spec
-from resurge.arch.zoo import MODELS, canonical_name, parse_spec
+from resurge.arch.zoo import MODELS, canonical_name, get_spec
 from resurge.errors import UserError, suggest
 from resurge.files import atomic_write_bytes
 from resurge.model_json import FORMAT, read_model_json, write_model_json
-from resurge.weights.catalog import entries, fetch, names_with_parameters, pretrained_source
-from resurge.weights.layouts import torchvision_detect as detectors
-from resurge.weights.layouts import torchvision_segment as segmenters
+from resurge.weights.catalog import entries, names_with_parameters, pretrained_source
+from resurge.weights.download import fetch
+from resurge.weights.layouts import torchvision_tasks
 from resurge.weights.layouts.naming import OWN, Value, detect_layout, from_resurge, to_resurge
-from resurge.weights.reading import Checkpoint, read_checkpoint, unwrap
+from resurge.weights.reading import Checkpoint, read_checkpoint, some, unwrap
 
 WEIGHTS_FILE = "model.safetensors"
 CLASSIFIER = ("head.fc.weight", "head.fc.bias")
@@ -31,7 +30,8 @@ HEADS = ("head.", "fpn.", "auxiliary.")  # how the names begin of what stands on
 OFFSET = ".conv.offset."  # in the names of what bends a `DeformableConv2d`; zero at first
 NOT_LEARNED = ("running_mean", "running_var", "num_batches_tracked")
 
-Shapes = tuple[tuple[int, ...], tuple[int, ...]]
+Shapes = tuple[tuple[int, ...], tuple[int, ...]]  # in the source, in the model
+Source = str | os.PathLike[str] | Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,14 @@ class LoadReport:
         lines += [f"  {note}" for note in self.notes]
         lines += [f"  adapted: {name}, {how}" for name, how in self.adapted.items()]
         lines += [f"  skipped: {_shapes(name, both)}" for name, both in self.mismatched.items()]
-        if self.missing:
-            lines.append(f"  missing: {_some(self.missing)}")
-        if self.unexpected:
-            lines.append(f"  not used: {_some(self.unexpected)}")
+        lines += [f"  missing: {some(self.missing)}"] * bool(self.missing)
+        lines += [f"  not used: {some(self.unexpected)}"] * bool(self.unexpected)
         return "\n".join(lines)
 
 
 def load_weights(
     model: nn.Module,
-    source: str | os.PathLike[str] | Mapping[str, Any],
+    source: Source,
     layout: str = "auto",
     *,
     strict: bool = True,
@@ -97,68 +95,59 @@ def load_weights(
     Raises:
         UserError: the source cannot be had or read, or does not fit. The model is then unchanged.
     """
-    model = _uncompiled(model)
+    model = uncompiled(model)
     spec = backbone_of(model).spec
     name, checkpoint, source_layout = _read(source, spec, cache_dir)
     stated = checkpoint.metadata.get("spec")
-    if strict and stated and parse_spec(stated) not in (spec, _plain(spec)):
+    if strict and stated and get_spec(stated) not in (spec, _plain(spec)):
         raise UserError(f"{name} holds weights of {stated!r}, but the model is {str(spec)!r}: use --model {stated!r}.")
 
     tensors = _without_model(checkpoint.tensors)
-    if layout == "auto":
-        layout = source_layout if source_layout != "auto" else _layout_of(tensors, spec)
-    found = _named(tensors, spec, layout)
-    theirs = _named({key: key for key in tensors}, spec, layout)  # ours -> the name in the source
-    eps_free = detectors.add_eps(found, name)
-    if isinstance(model, Backbone):
-        found = {key.removeprefix("backbone."): value for key, value in found.items()}
-        theirs = {key.removeprefix("backbone."): value for key, value in theirs.items()}
+    if layout == "auto" and source_layout == "auto":
+        layout = "torchvision" if torchvision_tasks.is_of_task(tensors) else detect_layout(tensors, spec)
+    elif layout == "auto":
+        layout = source_layout
+    own = "backbone." if isinstance(model, Backbone) else ""
+    theirs = {ours.removeprefix(own): key for ours, key in _named({key: key for key in tensors}, spec, layout).items()}
+    found = {ours: tensors[key] for ours, key in theirs.items()}
+    eps_free = torchvision_tasks.add_eps(found, name)
 
     expected = model.state_dict()
     fitting: dict[str, Tensor] = {}
     mismatched: dict[str, Shapes] = {}
     adapted: dict[str, str] = {}
-    for key, value in found.items():
-        if key not in expected:
-            continue
-        shape, wanted = tuple(value.shape), tuple(expected[key].shape)
+    for key in (key for key in found if key in expected):
+        shape, wanted = tuple(found[key].shape), tuple(expected[key].shape)
         if shape == wanted:
-            fitting[key] = value
+            fitting[key] = found[key]
         elif adapt and _is_other_input(key, (shape, wanted)):
-            fitting[key] = adapt_input(value, wanted[1])
+            fitting[key] = adapt_input(found[key], wanted[1])
             adapted[key] = f"{shape[1]} input channels to {wanted[1]}"
         else:
             mismatched[key] = (shape, wanted)
     # Checkpoints older than PyTorch 0.4.1 and frozen norms do not count batches, and nothing here reads the count.
     counts = "num_batches_tracked"
     foreign = [key for key in found if key not in expected and not key.endswith(counts)]
-    unexpected = [theirs[key] for key in foreign]
     missing = [key for key in expected if key not in found and not key.endswith(counts)]
-
-    misshapen = {key: both for key, both in mismatched.items() if not _is_other_classes(key, both)}
-    absent = [key for key in missing if not _may_miss(model, key, found)]
-    surplus = [theirs[key] for key in foreign if not _may_leave(model, key)]
-    if strict and (absent or surplus or misshapen):
-        raise UserError(_does_not_fit(name, spec, tensors, absent, surplus, misshapen))
+    if strict:
+        problems = {
+            "missing": [key for key in missing if not _may_miss(model, key, found)],
+            "unexpected": [theirs[key] for key in foreign if not _may_leave(model, key)],
+            "of another shape": [_shapes(*item) for item in mismatched.items() if not _is_other_classes(*item)],
+        }
+        if any(problems.values()):
+            raise UserError(_does_not_fit(name, spec, tensors, problems))
     if not fitting:
         raise UserError(f"{name}: not one of its {len(tensors)} tensors fits the model {str(spec)!r}.")
     model.load_state_dict(fitting, strict=False)
     notes = [f"taken from {wrapper!r}" for wrapper in checkpoint.wrappers]
     if eps_free:
-        notes.append(f"{len(eps_free)} variances lowered by {detectors.EPS}: trained without an eps")
+        notes.append(f"{len(eps_free)} variances lowered by {torchvision_tasks.EPS}: trained without an eps")
     offsets = sum(OFFSET in key for key in missing)
     if offsets and not any(OFFSET in key for key in found):
         notes.append(f"{offsets} of the missing are offsets, missing by design: the source is not deformable")
-    return LoadReport(
-        source=name,
-        layout=layout,
-        loaded=tuple(fitting),
-        missing=tuple(missing),
-        unexpected=tuple(unexpected),
-        mismatched=mismatched,
-        adapted=adapted,
-        notes=tuple(notes),
-    )
+    unexpected = tuple(theirs[key] for key in foreign)
+    return LoadReport(name, layout, tuple(fitting), tuple(missing), unexpected, mismatched, adapted, tuple(notes))
 
 
 def export_weights(model: nn.Module, layout: str = "resurge") -> dict[str, Tensor]:
@@ -167,10 +156,9 @@ def export_weights(model: nn.Module, layout: str = "resurge") -> dict[str, Tenso
     Raises:
         UserError: the layout has no names for this network; see `resurge.weights.layouts.naming.from_resurge`.
     """
-    tensors, spec = _uncompiled(model).state_dict(), backbone_of(model).spec
-    if layout == "torchvision" and hasattr(_uncompiled(model), "head_name"):
-        pyramid = any(key.startswith("fpn.") for key in tensors)
-        return (detectors if pyramid else segmenters).from_resurge(tensors, spec)
+    tensors, spec = uncompiled(model).state_dict(), backbone_of(model).spec
+    if layout == "torchvision" and hasattr(uncompiled(model), "head_name"):
+        return torchvision_tasks.from_resurge(tensors, spec)
     return from_resurge(tensors, spec, layout)
 
 
@@ -188,7 +176,7 @@ def adapt_input(weight: Tensor, channels: int) -> Tensor:
     return repeated.float() * (have / channels)
 
 
-def save_model(directory: str | os.PathLike[str], model: nn.Module, meta: Mapping[str, Any]) -> None:
+def save_model(directory: str | os.PathLike[str], model: nn.Module, meta: Mapping[str, object]) -> None:
     """Write `model.safetensors` and `model.json` into `directory`; each file is replaced as a whole or not at all.
 
     `meta` goes into the JSON as it is; `format`, `spec`, `spec_json` and `parameters` are added from the model where
@@ -205,7 +193,7 @@ def save_model(directory: str | os.PathLike[str], model: nn.Module, meta: Mappin
         **meta,
     }
     # Channels-last weights are stored in the ordinary order, which is the only one the file format knows.
-    tensors = {key: value.detach().cpu().contiguous() for key, value in _uncompiled(model).state_dict().items()}
+    tensors = {key: value.detach().cpu().contiguous() for key, value in uncompiled(model).state_dict().items()}
     metadata = {"format": "pt", "resurge_format": str(FORMAT), "spec": str(described["spec"])}
     atomic_write_bytes(directory / WEIGHTS_FILE, safetensors.torch.save(tensors, metadata=metadata))
     write_model_json(directory, described)
@@ -216,15 +204,7 @@ def _plain(spec: Spec) -> Spec:
     return spec.but(transform=undeformed(spec.transform))
 
 
-def _uncompiled(model: nn.Module) -> nn.Module:
-    """The model that torch.compile wrapped: the wrapper puts `_orig_mod.` before every name."""
-    plain: nn.Module = getattr(model, "_orig_mod", model)
-    return plain
-
-
-def _read(
-    source: str | os.PathLike[str] | Mapping[str, Any], spec: Spec, cache_dir: str | os.PathLike[str] | None
-) -> tuple[str, Checkpoint, str]:
+def _read(source: Source, spec: Spec, cache_dir: str | os.PathLike[str] | None) -> tuple[str, Checkpoint, str]:
     """(what to call it, what it holds, its layout or "auto")"""
     if isinstance(source, Mapping):
         return "the state dict", unwrap(source, "the state dict"), "auto"
@@ -255,27 +235,19 @@ def _without_model(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     ours = ("backbone.stem.", "backbone.stages.")
     if not any(key.startswith("backbone.") for key in tensors) or any(key.startswith(ours) for key in tensors):
         return tensors
-    if detectors.is_detection(tensors) or segmenters.is_segmentation(tensors):
+    if torchvision_tasks.is_of_task(tensors):
         return tensors
     return {key.removeprefix("backbone.").replace("head.fc.", "fc."): value for key, value in tensors.items()}
 
 
 def _named(tensors: Mapping[str, Value], spec: Spec, layout: str) -> dict[str, Value]:
     """The tensors under the names of a whole model here."""
-    if layout == "torchvision" and detectors.is_detection(tensors):
-        return detectors.to_resurge(tensors, spec)
-    if layout == "torchvision" and segmenters.is_segmentation(tensors):
-        return segmenters.to_resurge(tensors, spec)
+    if layout == "torchvision" and torchvision_tasks.is_of_task(tensors):
+        return torchvision_tasks.to_resurge(tensors, spec)
     found = to_resurge(tensors, spec, layout)
     if any(key.startswith("backbone.") for key in found):
         return found
     return {f"backbone.{key}" if key.startswith(OWN[:2]) else key: value for key, value in found.items()}
-
-
-def _layout_of(tensors: Mapping[str, Tensor], spec: Spec) -> str:
-    if detectors.is_detection(tensors) or segmenters.is_segmentation(tensors):
-        return "torchvision"
-    return detect_layout(tensors, spec)
 
 
 def _may_miss(model: nn.Module, key: str, found: Mapping[str, Tensor]) -> bool:
@@ -306,31 +278,18 @@ def _is_other_input(key: str, shapes: Shapes) -> bool:
 
 def _is_other_classes(key: str, shapes: Shapes) -> bool:
     in_source, in_model = shapes
-    of_classes = key in CLASSIFIER or detectors.OF_CLASSES.fullmatch(key) is not None
+    of_classes = key in CLASSIFIER or torchvision_tasks.OF_CLASSES.fullmatch(key) is not None
     return of_classes and len(in_source) == len(in_model) and in_source[1:] == in_model[1:]
 
 
-def _does_not_fit(
-    name: str,
-    spec: Spec,
-    tensors: Mapping[str, Tensor],
-    missing: list[str],
-    unexpected: list[str],
-    misshapen: Mapping[str, Shapes],
-) -> str:
-    problems = []
-    if missing:
-        problems.append(f"{len(missing)} missing: {_some(missing)}")
-    if unexpected:
-        problems.append(f"{len(unexpected)} unexpected: {_some(unexpected)}")
-    if misshapen:
-        problems.append(f"{len(misshapen)} of another shape: {_some([_shapes(*item) for item in misshapen.items()])}")
+def _does_not_fit(name: str, spec: Spec, tensors: Mapping[str, Tensor], problems: Mapping[str, list[str]]) -> str:
+    listed = "; ".join(f"{len(names)} {what}: {some(names)}" for what, names in problems.items() if names)
     looks_like = [known for known in _models_of(tensors) if MODELS[known] != spec]
     if looks_like:
         advice = f" They look like {' or '.join(looks_like)}: use --model {looks_like[0]}."
     else:
         advice = " Use the model they were trained as, or load what fits with strict=False."
-    return f"{name} does not fit the model {str(spec)!r}: {'; '.join(problems)}.{advice}"
+    return f"{name} does not fit the model {str(spec)!r}: {listed}.{advice}"
 
 
 def _models_of(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -341,11 +300,8 @@ def _models_of(tensors: Mapping[str, Tensor]) -> list[str]:
     if len(matrices) != 1:
         return []
     rows, columns = matrices[0].shape
-    candidates = [
-        candidate
-        for classes in (1000, 10)
-        for candidate in names_with_parameters(total + (classes - rows) * (columns + 1), classes)
-    ]
+    sizes = {classes: total + (classes - rows) * (columns + 1) for classes in (1000, 10)}
+    candidates = [name for classes, size in sizes.items() for name in names_with_parameters(size, classes)]
     return [candidate for candidate in candidates if _has_all(tensors, MODELS[candidate])]
 
 
@@ -363,8 +319,3 @@ def _has_all(tensors: Mapping[str, Tensor], spec: Spec) -> bool:
 
 def _shapes(name: str, both: Shapes) -> str:
     return f"{name} is {both[0]} in the source and {both[1]} in the model"
-
-
-def _some(names: list[str] | tuple[str, ...], limit: int = 10) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more

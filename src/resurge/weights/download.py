@@ -1,4 +1,5 @@
-"""Getting a file of weights into the cache: checked, resumable, and clear about what to do without a network.
+"""What names a file of weights, and getting it into the cache: checked, resumable, and clear about what to do without
+a network.
 
 Imports no torch; `huggingface_hub` is imported when a hub repository is asked for.
 """
@@ -9,21 +10,81 @@ import errno
 import hashlib
 import http.client
 import os
+import re
 import sys
 import time
 import urllib.error
 import urllib.request
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import IO
+from urllib.parse import unquote, urlsplit
 
 from resurge.errors import UserError
 from resurge.files import sha256
-from resurge.weights.sources import HUB_FILE, Source, parse_source
 
 CHUNK = 1 << 20
 ATTEMPTS = 3
 TIMEOUT_SECONDS = 30.0
 STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}  # ours, not the network's
+
+HUB_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One file of trained weights, where it is, and what its numbers expect.
+
+    Attributes:
+        kind: "hub" (a repository of huggingface.co) or "url".
+        location: `owner/name` on the hub, or the whole address.
+        file: the file's name, on the hub and in the cache.
+        sha256: hexadecimal SHA-256 of the file or its first digits; empty when nobody published one.
+        revision: branch, tag or commit on the hub; empty means the newest.
+        label: which training the weights are from, in the words of those who published them.
+        licence: licence of the weights as published; "see repository" where none is stated for them.
+        layout: the names its state dict uses, one of `resurge.weights.layouts.naming.LAYOUTS`.
+        top1: published top-1 accuracy of exactly this file in per cent, if any.
+        size: side of the square crop, in pixels, that evaluation uses.
+        crop_pct: crop side divided by the short side of the resized image.
+        interpolation: "bilinear" or "bicubic".
+        mean, std: of the normalisation, RGB, for pixels in 0..1.
+    """
+
+    kind: str
+    location: str
+    file: str
+    sha256: str = ""
+    revision: str = ""
+    label: str = ""
+    licence: str = "see repository"
+    layout: str = "auto"
+    top1: float | None = None
+    size: int = 224
+    crop_pct: float = 0.875
+    interpolation: str = "bilinear"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def __str__(self) -> str:
+        return f"hub:{self.location}" if self.kind == "hub" else self.location
+
+
+def parse_source(text: str) -> Source:
+    """Read `hub:owner/name[@revision][:file]` or an `http(s)://` address; raises UserError if the text is neither."""
+    if text.startswith(("http://", "https://")):
+        name = PurePosixPath(unquote(urlsplit(text).path)).name
+        if not name:
+            raise UserError(f"expected the address of a file of weights, got {text!r}, which names no file.")
+        # File names of PyTorch's convention, NAME-PREFIX.pth, carry the first 8 digits of their SHA-256.
+        prefix = re.search(r"-([0-9a-f]{8,64})\.[a-z]+$", name)
+        return Source(kind="url", location=text, file=name, sha256=prefix.group(1) if prefix else "")
+    hub = re.fullmatch(r"hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?(?::([\w./-]+))?", text)
+    if hub is None:
+        raise UserError(
+            f"expected hub:owner/name (or hub:owner/name@revision:file) or an http(s) address, got {text!r}."
+        )
+    return Source(kind="hub", location=hub.group(1), revision=hub.group(2) or "", file=hub.group(3) or HUB_FILE)
 
 
 def default_cache() -> Path:
@@ -42,21 +103,13 @@ def cached_path(source: Source, cache_dir: str | os.PathLike[str] | None = None)
     return root / Path(source.file).name
 
 
-def fetch(
-    source: Source | str,
-    cache_dir: str | os.PathLike[str] | None = None,
-    *,
-    mirror: str | None = None,
-    progress: bool = True,
-) -> Path:
+def fetch(source: Source | str, cache_dir: str | os.PathLike[str] | None = None) -> Path:
     """Return the local path of a file of weights, downloading it when it is not there yet.
 
     Args:
-        source: a `Source`, `hub:owner/name`, or an http(s) address.
+        source: a `Source`, `hub:owner/name`, or an http(s) address. `$RESURGE_MIRROR` is the address of a folder that
+            has the files of plain addresses under their own names; the hub's mirror is `$HF_ENDPOINT`.
         cache_dir: folder to keep files in; `default_cache()` by default.
-        mirror: address of a folder that has the files of plain addresses under their own names; `$RESURGE_MIRROR`
-            by default. The hub's mirror is `$HF_ENDPOINT`.
-        progress: report on standard error.
 
     Raises:
         UserError: the file cannot be had, is not what was promised, or cannot be stored. The message says where a
@@ -72,7 +125,7 @@ def fetch(
         return path
     if source.kind == "hub":
         return _fetch_hub(source, path, cache_dir)
-    return _fetch_url(source, path, mirror or os.environ.get("RESURGE_MIRROR"), progress)
+    return _fetch_url(source, path)
 
 
 def looks_like_web_page(head: bytes) -> bool:
@@ -136,9 +189,10 @@ def _fetch_hub(source: Source, path: Path, cache_dir: str | os.PathLike[str] | N
     return local
 
 
-def _fetch_url(source: Source, path: Path, mirror: str | None, progress: bool) -> Path:
+def _fetch_url(source: Source, path: Path) -> Path:
     from filelock import FileLock
 
+    mirror = os.environ.get("RESURGE_MIRROR")
     address = f"{mirror.rstrip('/')}/{source.file}" if mirror else source.location
     if not address.startswith(("http://", "https://")):
         raise UserError(f"expected an http(s) address, got {address!r}. {_by_hand(path)}")
@@ -146,14 +200,13 @@ def _fetch_url(source: Source, path: Path, mirror: str | None, progress: bool) -
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(path.name + ".lock")):
-            if path.is_file():  # another process was faster
-                return path
-            _download(address, part, path, progress)
-            problem = _problem(part, source.sha256)
-            if problem:
-                part.unlink()
-                raise UserError(f"{address}: {problem}. {_by_hand(path)}")
-            part.replace(path)
+            if not path.is_file():  # another process may have been faster
+                _download(address, part, _by_hand(path))
+                problem = _problem(part, source.sha256)
+                if problem:
+                    part.unlink()
+                    raise UserError(f"{address}: {problem}. {_by_hand(path)}")
+                part.replace(path)
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(
@@ -162,54 +215,56 @@ def _fetch_url(source: Source, path: Path, mirror: str | None, progress: bool) -
     return path
 
 
-def _download(address: str, part: Path, path: Path, progress: bool) -> None:
+def _download(address: str, part: Path, advice: str) -> None:
     """Bring `part` to its full length, resuming what an earlier attempt left; raises UserError when that fails."""
     reason = ""
     for _ in range(ATTEMPTS):
-        before = part.stat().st_size if part.exists() else 0
+        before = _size(part)
         try:
-            have, expected = _transfer(address, part, before, progress)
+            expected = _transfer(address, part, before)
         except urllib.error.HTTPError as error:
             error.close()
             if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and before:
                 part.unlink()  # what lies there is not the beginning of this file
                 continue
-            raise UserError(f"cannot get {address}: HTTP {error.code} {error.reason}. {_by_hand(path)}") from error
+            raise UserError(f"cannot get {address}: HTTP {error.code} {error.reason}. {advice}") from error
         except (OSError, http.client.HTTPException) as error:  # URLError and TLS errors are OSErrors
             if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
                 raise
             reason = str(getattr(error, "reason", "") or error or type(error).__name__)
         else:
-            if expected is None or have == expected:
+            if expected in (None, _size(part)):
                 return
-            reason = f"the connection ended after {have} of {expected} bytes"
-        if (part.stat().st_size if part.exists() else 0) == before:
+            reason = f"the connection ended after {_size(part)} of {expected} bytes"
+        if _size(part) == before:
             break  # no progress: another attempt would only take more of the user's time
-    raise UserError(f"cannot get {address}: {reason}. Run it again to go on where it stopped. {_by_hand(path)}")
+    raise UserError(f"cannot get {address}: {reason}. Run it again to go on where it stopped. {advice}")
 
 
-def _transfer(address: str, part: Path, before: int, progress: bool) -> tuple[int, int | None]:
-    """One request. Returns the bytes in `part` afterwards and how many there should be (None: not announced)."""
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _transfer(address: str, part: Path, before: int) -> int | None:
+    """One request, from byte `before` on. Returns the length of the whole file, None where it is not announced."""
     headers = {"User-Agent": "resurge", "Accept-Encoding": "identity"}
     if before:
         headers["Range"] = f"bytes={before}-"
     request = urllib.request.Request(address, headers=headers)
     with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
-        resumed = response.status == http.client.PARTIAL_CONTENT and response.headers.get(
-            "Content-Range", ""
-        ).startswith(f"bytes {before}-")
-        start = before if resumed else 0
-        length = response.headers.get("Content-Length")
-        expected = start + int(length) if length and length.isdigit() else None
-        with part.open("ab" if resumed else "wb") as file:
-            have = _copy(response, file, start, expected, part.name.removesuffix(".part") if progress else "")
-    return have, expected
+        span = response.headers.get("Content-Range", "") if response.status == http.client.PARTIAL_CONTENT else ""
+        start = before if span.startswith(f"bytes {before}-") else 0
+        length = response.headers.get("Content-Length", "")
+        expected = start + int(length) if length.isdigit() else None
+        with part.open("ab" if start else "wb") as file:
+            _copy(response, file, start, expected, part.stem)
+    return expected
 
 
-def _copy(response: IO[bytes], file: IO[bytes], start: int, expected: int | None, name: str) -> int:
-    """Copy the body and return the total length; with a `name`, show progress on standard error."""
-    have, begun, shown = start, time.monotonic(), 0.0
-    live = bool(name) and sys.stderr.isatty()
+def _copy(response: IO[bytes], file: IO[bytes], have: int, expected: int | None, name: str) -> None:
+    """Copy the body and show progress on standard error."""
+    start, begun, shown = have, time.monotonic(), 0.0
+    live = sys.stderr.isatty()
     while chunk := response.read(CHUNK):
         file.write(chunk)
         have += len(chunk)
@@ -220,6 +275,4 @@ def _copy(response: IO[bytes], file: IO[bytes], start: int, expected: int | None
             share = f" of {expected / 2**20:.1f}" if expected else ""
             line = f"\r{name}: {have / 2**20:.1f}{share} MiB, {speed / 2**20:.1f} MiB/s "
             print(line, end="", file=sys.stderr, flush=True)
-    if name:
-        print(f"{chr(13) if live else ''}{name}: {have / 2**20:.1f} MiB downloaded", file=sys.stderr)
-    return have
+    print(f"{chr(13) if live else ''}{name}: {have / 2**20:.1f} MiB downloaded", file=sys.stderr)

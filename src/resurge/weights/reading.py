@@ -6,10 +6,9 @@ import argparse
 import os
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -82,7 +81,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
     return Checkpoint(found.tensors, found.wrappers, metadata)
 
 
-def _read_pickle(path: Path) -> Any:
+def _read_pickle(path: Path) -> object:
     try:
         # timm's training script keeps its command line, an argparse.Namespace, beside the weights; that class can
         # only hold attributes.
@@ -104,7 +103,7 @@ def _read_pickle(path: Path) -> Any:
         ) from error
 
 
-def unwrap(content: Any, where: str) -> Checkpoint:
+def unwrap(content: object, where: str) -> Checkpoint:
     """Take the tensors out of known wrappers and strip known prefixes from their names.
 
     `module.`, `model.` and the like are stripped when every name has them; `_orig_mod.` everywhere.
@@ -113,7 +112,7 @@ def unwrap(content: Any, where: str) -> Checkpoint:
         UserError: `content` is no dictionary of tensors, or one of them has values that are not finite.
     """
     wrappers: list[str] = []
-    while isinstance(content, Mapping) and not _has_tensors(content):
+    while isinstance(content, Mapping) and not any(isinstance(value, Tensor) for value in content.values()):
         inside = next((name for name in WRAPPERS if isinstance(content.get(name), Mapping) and content[name]), None)
         if inside is None:
             break
@@ -129,7 +128,7 @@ def unwrap(content: Any, where: str) -> Checkpoint:
     foreign = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
     if foreign:
         raise UserError(
-            f"{where}: expected tensors only, but {_some(foreign)} {'is' if len(foreign) == 1 else 'are'} none. "
+            f"{where}: expected tensors only, but {some(foreign)} {'is' if len(foreign) == 1 else 'are'} none. "
             f"The weights may lie under one of {', '.join(WRAPPERS)}; save that dictionary alone."
         )
     tensors = {str(name).replace("_orig_mod.", ""): value for name, value in content.items()}
@@ -138,16 +137,13 @@ def unwrap(content: Any, where: str) -> Checkpoint:
     broken = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
         raise UserError(
-            f"{where}: {_some(broken)} {'has' if len(broken) == 1 else 'have'} values that are not finite. "
+            f"{where}: {some(broken)} {'has' if len(broken) == 1 else 'have'} values that are not finite. "
             "The training diverged or the file is damaged; take an earlier checkpoint."
         )
     return Checkpoint(tensors, tuple(wrappers))
 
 
-def _has_tensors(content: Mapping[Any, Any]) -> bool:
-    return any(isinstance(value, Tensor) for value in content.values())
-
-
-def _some(names: list[str], limit: int = 10) -> str:
+def some(names: Sequence[str], limit: int = 10) -> str:
+    """The first names, and how many more there are."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more

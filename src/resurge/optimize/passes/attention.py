@@ -14,19 +14,17 @@ pools.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from resurge.arch.blocks import Residual
-from resurge.arch.layers import BranchAttention, ConvNormAct, global_pool
+from resurge.arch.layers import BranchAttention, global_pool
 from resurge.arch.slicing import conv_like
+from resurge.arch.surgery import replace_each
 from resurge.arch.transforms import PooledTransform, SelectiveKernelConv, SplitAttentionConv
 from resurge.optimize.kernels import mix_pair
-from resurge.optimize.passes.cutting import by_outputs, is_plain
-from resurge.optimize.passes.tidying import row
-from resurge.optimize.passes.walking import replace_each
+from resurge.optimize.passes.layers import by_outputs, is_plain, on_each, row
 
 # ------------------------------------------------------------------------------------------------ where maps come from
 
@@ -36,8 +34,7 @@ class Chunked(nn.Module):
 
     def __init__(self, layer: nn.Module, parts: int) -> None:
         super().__init__()
-        self.layer = layer
-        self.parts = parts
+        self.layer, self.parts = layer, parts
 
     def forward(self, x: Tensor) -> Sequence[Tensor]:
         return self.layer(x).chunk(self.parts, dim=1)
@@ -59,8 +56,7 @@ class Channels(nn.Module):
 
     def __init__(self, index: int, parts: int) -> None:
         super().__init__()
-        self.index = index
-        self.parts = parts
+        self.index, self.parts = index, parts
 
     def forward(self, x: Tensor) -> Tensor:
         width = x.shape[1] // self.parts
@@ -75,8 +71,7 @@ class PairWeights(nn.Module):
 
     def __init__(self, squeeze: nn.Module, difference: nn.Conv2d) -> None:
         super().__init__()
-        self.squeeze = squeeze
-        self.difference = difference
+        self.squeeze, self.difference = squeeze, difference
 
     def logits(self, pooled: Tensor) -> Tensor:
         z: Tensor = self.difference(self.squeeze(pooled))
@@ -91,9 +86,7 @@ class RunWeights(nn.Module):
 
     def __init__(self, squeeze: nn.Module, excite: nn.Conv2d, branches: int) -> None:
         super().__init__()
-        self.squeeze = squeeze
-        self.excite = excite
-        self.branches = branches
+        self.squeeze, self.excite, self.branches = squeeze, excite, branches
 
     def forward(self, pooled: Tensor) -> Sequence[Tensor]:
         z = self.excite(self.squeeze(pooled))
@@ -109,12 +102,11 @@ class Mixed(nn.Module):
     With `joint`, the weights are made from the pooled maps behind each other, (N, R C, 1, 1), instead of their sum.
     """
 
-    def __init__(self, source: Chunked | Parallel, weights: PairWeights | RunWeights, pool: nn.Module) -> None:
+    def __init__(
+        self, source: Chunked | Parallel, weights: PairWeights | RunWeights, pool: nn.Module, joint: bool = False
+    ) -> None:
         super().__init__()
-        self.source = source
-        self.weights = weights
-        self.pool = pool
-        self.joint = False
+        self.source, self.weights, self.pool, self.joint = source, weights, pool, joint
 
     def forward(self, x: Tensor) -> Tensor:
         maps: Sequence[Tensor]
@@ -133,16 +125,13 @@ class Mixed(nn.Module):
         """The weighted sum of maps (N, C, H, W), the weights from what was pooled."""
         weights = self.weights(pooled)
         if isinstance(self.weights, PairWeights):
-            return torch.lerp(maps[1], maps[0], weights) if _eager() else maps[1] + weights * (maps[0] - maps[1])
+            # one pass over memory; an exporter would write lerp out with a weight of its own
+            eager = not torch.compiler.is_compiling()
+            return torch.lerp(maps[1], maps[0], weights) if eager else maps[1] + weights * (maps[0] - maps[1])
         mixed = maps[0] * weights[0]
         for u, weight in zip(maps[1:], weights[1:], strict=True):
             mixed = mixed + u * weight
         return mixed
-
-
-def _eager() -> bool:
-    # one pass over memory; an exporter would write lerp out with a weight of its own
-    return not torch.compiler.is_compiling()
 
 
 def flat_attention(model: nn.Module) -> nn.Module:
@@ -151,19 +140,16 @@ def flat_attention(model: nn.Module) -> nn.Module:
 
 
 def _mixed(module: nn.Module) -> nn.Module:
+    assert isinstance(module, SplitAttentionConv | SelectiveKernelConv)
+    attention = module.attention
+    parts = attention.branches
     source: Chunked | Parallel
     if isinstance(module, SplitAttentionConv):
-        attention = module.attention
-        source = Chunked(module.split, attention.branches)
-    elif isinstance(module, SelectiveKernelConv):
-        attention = module.attention
-        parts = attention.branches
-        layers: list[nn.Module] = list(module.branches)
-        if module.split_input:
-            layers = [nn.Sequential(Channels(i, parts), layer) for i, layer in enumerate(layers)]
-        source = Parallel(layers)
+        source = Chunked(module.split, parts)
+    elif module.split_input:
+        source = Parallel([nn.Sequential(Channels(i, parts), layer) for i, layer in enumerate(module.branches)])
     else:
-        return module
+        source = Parallel(list(module.branches))
     return Mixed(source, _weights(attention), nn.Identity())
 
 
@@ -191,14 +177,9 @@ def _weights(attention: BranchAttention) -> PairWeights | RunWeights:
     return RunWeights(squeeze, conv_like(excite, weight, groups=1, bias=turned), r)
 
 
-def pool_before_mix(model: nn.Module) -> nn.Module:
+@on_each(PooledTransform)
+def pool_before_mix(module: PooledTransform) -> nn.Module:
     """An average pool behind a weighted sum moves before it; the attention still sees the maps as they were."""
-    return replace_each(model, PooledTransform, _pooled_first)
-
-
-def _pooled_first(module: nn.Module) -> nn.Module:
-    if not isinstance(module, PooledTransform):
-        return module
     inner = module.inner
     if isinstance(module.pool, nn.Identity):
         return inner
@@ -213,55 +194,44 @@ def separate_splits(model: nn.Module) -> nn.Module:
     return replace_each(model, Residual, _reduce_each)
 
 
-def _split_source(module: nn.Module) -> nn.Module:
-    if not isinstance(module, Mixed) or not isinstance(module.source, Chunked):
+def _split_source(module: Mixed) -> nn.Module:
+    if not isinstance(module.source, Chunked):
         return module
     layer, parts = module.source.layer, module.source.parts
-    if not isinstance(layer, ConvNormAct) or not is_plain(layer) or layer.conv.groups % parts:
+    if not is_plain(layer) or layer.conv.groups % parts:
         return module
     layers = [nn.Sequential(Channels(r, parts), conv) for r, conv in enumerate(by_outputs(layer, parts))]
     return Mixed(Parallel(layers), module.weights, module.pool)
 
 
-def _reduce_each(block: nn.Module) -> nn.Module:
+def _reduce_each(block: Residual) -> nn.Module:
     """The slices at the head of the parallel layers become reductions of their own."""
-    if not isinstance(block, Residual) or not isinstance(block.transform, Mixed):
+    source, reduce = getattr(block.transform, "source", None), block.reduce
+    if not isinstance(source, Parallel) or not is_plain(reduce):
         return block
-    source, reduce = block.transform.source, block.reduce
-    if not isinstance(source, Parallel) or not isinstance(reduce, ConvNormAct) or not is_plain(reduce):
-        return block
-    rows = list(source.layers)
-    if not all(isinstance(each, nn.Sequential) and isinstance(each[0], Channels) for each in rows):
-        return block
-    pieces = by_outputs(reduce, len(rows))
-    source.layers = nn.ModuleList(row([piece, *each[1:]]) for piece, each in zip(pieces, rows, strict=True))  # type: ignore[index]
-    block.reduce = nn.Identity()
+    rows = [each for each in source.layers if isinstance(each, nn.Sequential) and isinstance(each[0], Channels)]
+    if len(rows) == len(source.layers):
+        pieces = by_outputs(reduce, len(rows))
+        source.layers = nn.ModuleList(row([piece, *each[1:]]) for piece, each in zip(pieces, rows, strict=True))
+        block.reduce = nn.Identity()
     return block
 
 
 # ---------------------------------------------------------------------------------------------------- on joint branches
 
 
-def joint_pool(model: nn.Module) -> nn.Module:
+@on_each(Mixed)
+def joint_pool(module: Mixed) -> nn.Module:
     """Branches that come from one layer are pooled by one mean: fc1(sum_r pool(u_r)) = [fc1 ... fc1] pool(u)."""
-    return replace_each(model, Mixed, _joined)
-
-
-def _joined(module: nn.Module) -> nn.Module:
-    if not isinstance(module, Mixed) or not isinstance(module.source, Chunked) or module.joint:
+    squeeze = module.weights.squeeze
+    first, *rest = squeeze if isinstance(squeeze, nn.Sequential) else [squeeze]
+    if not isinstance(module.source, Chunked) or module.joint or type(first) is not nn.Conv2d:
         return module
-    first, rest = _first_conv(module.weights.squeeze)
-    if first is None or first.groups > 1:  # groups are runs of the channels of one branch
-        return module
-    wide = conv_like(first, torch.cat([first.weight] * module.source.parts, dim=1), groups=1, bias=first.bias)
-    module.weights.squeeze = row([wide, *rest])
-    module.joint = True
+    if first.groups == 1:  # groups are runs of the channels of one branch
+        wide = conv_like(first, torch.cat([first.weight] * module.source.parts, dim=1), groups=1, bias=first.bias)
+        module.weights.squeeze = row([wide, *rest])
+        module.joint = True
     return module
-
-
-def _first_conv(squeeze: nn.Module) -> tuple[nn.Conv2d | None, list[nn.Module]]:
-    layers = list(squeeze) if isinstance(squeeze, nn.Sequential) else [squeeze]
-    return (layers[0], layers[1:]) if type(layers[0]) is nn.Conv2d else (None, layers)
 
 
 class FusedMixed(Mixed):
@@ -272,17 +242,11 @@ class FusedMixed(Mixed):
         return mix_pair(maps[0], maps[1], self.weights.logits(pooled))
 
 
-def fused_mix(model: nn.Module) -> nn.Module:
+@on_each(Mixed)
+def fused_mix(module: Mixed) -> nn.Module:
     """The sigmoid and the weighted sum of two branches become one kernel; see `resurge.optimize.kernels`."""
-    return replace_each(model, Mixed, _fused)
-
-
-def _fused(module: nn.Module) -> nn.Module:
-    if not isinstance(module, Mixed) or not isinstance(module.weights, PairWeights):
-        return module
-    fused = FusedMixed(module.source, module.weights, module.pool)
-    fused.joint = module.joint
-    return fused
+    pair = isinstance(module.weights, PairWeights)
+    return FusedMixed(module.source, module.weights, module.pool, module.joint) if pair else module
 
 
 class Scaled(nn.Module):
@@ -295,10 +259,8 @@ class Scaled(nn.Module):
         super().__init__()
         half = weights.difference
         bias = None if half.bias is None else torch.cat([half.bias, -half.bias])
-        self.layer = layer
-        self.squeeze = weights.squeeze
+        self.layer, self.squeeze, self.pool = layer, weights.squeeze, pool
         self.excite = conv_like(half, torch.cat([half.weight, -half.weight]), groups=1, bias=bias)
-        self.pool = pool
 
     def forward(self, x: Tensor) -> Tensor:
         u = self.layer(x)
@@ -332,28 +294,22 @@ def absorb_mix(model: nn.Module, widest: int | None = None) -> nn.Module:
     products grow with the square of the width, the rest with the width; `widest` is up to how many channels of a branch
     it is done, None for all.
     """
-    return replace_each(model, Residual, partial(_absorbed, widest))
 
-
-def _absorbed(widest: int | None, block: nn.Module) -> nn.Module:
-    if not isinstance(block, Residual):
+    def absorbed(block: Residual) -> nn.Module:
+        pair, expand = _pair(block.transform), block.expand
+        if pair is None or not is_plain(expand):
+            return block
+        conv = expand.conv
+        if conv.groups == 1 and (widest is None or conv.in_channels <= widest):
+            block.transform = Scaled(*pair)
+            expand.conv = conv_like(conv, torch.cat([conv.weight, conv.weight], dim=1), groups=1, bias=conv.bias)
         return block
-    pair, expand = _pair(block.transform), block.expand
-    if pair is None or not isinstance(expand, ConvNormAct) or not is_plain(expand) or expand.conv.groups > 1:
-        return block
-    conv = expand.conv
-    if widest is not None and conv.in_channels > widest:
-        return block
-    block.transform = Scaled(*pair)
-    expand.conv = conv_like(conv, torch.cat([conv.weight, conv.weight], dim=1), groups=1, bias=conv.bias)
-    return block
+
+    return replace_each(model, Residual, absorbed)
 
 
-def one_product(model: nn.Module) -> nn.Module:
+@on_each(Mixed)
+def one_product(module: Mixed) -> nn.Module:
     """Both weights of two branches from one sigmoid, one product of both maps, and the sum of its halves."""
-    return replace_each(model, Mixed, _scaled_sum)
-
-
-def _scaled_sum(module: nn.Module) -> nn.Module:
     pair = _pair(module)
     return module if pair is None else ScaledSum(*pair)
