@@ -15,6 +15,7 @@ from resurge.bench.output import Row
 from resurge.bench.settings import Configuration
 from resurge.bench.subjects import Subject
 from resurge.errors import UserError
+from resurge.export.calibration import gather
 from resurge.optimize import timing
 
 
@@ -83,16 +84,16 @@ def agreement(
     Raises:
         UserError: there are no pictures, or the network cannot be run.
     """
-    if subject.run is None:
+    if subject.export is not None:
         raise UserError(f"{subject.name} is an export; its own certificate says how often it decides as the run did.")
     few = Configuration(configuration.runtime, configuration.precision, bench.settings.batches[-1])
     own = ours(subject, bench.workload(subject, few), bench.files)
     baseline = bench.baseline(subject)
     net = baseline.net if isinstance(baseline, Baseline) else subject.run.model
     other = _plain_eager(net, bench.workload(subject, few))
-    measured = subject.pictures(pictures)
+    measured = gather(subject.run, pictures).measured
     same = total = 0
-    for batch in measured.few(limit or len(measured)).batches(subject.preprocessing(), few.batch):
+    for batch in subject.batches(measured.few(limit or len(measured)), few.batch):
         images, missing = batch.images, few.batch - len(batch.images)
         if missing:  # what is of fixed shape takes full batches only
             images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.float32)])
@@ -116,7 +117,7 @@ def agreement(
 def _plain_eager(net: nn.Module, work: Workload) -> Candidate:
     """A network as most people run it: eager fp32 as it comes, whatever the precision of the workload."""
     configuration = Configuration("eager", "fp32", work.configuration.batch)
-    return in_torch("plain", net, dataclasses.replace(work, configuration=configuration), layout="contiguous")
+    return in_torch(net, dataclasses.replace(work, configuration=configuration), layout="contiguous")
 
 
 def fastest(rows: Sequence[Row]) -> Row:

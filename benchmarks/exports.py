@@ -32,7 +32,7 @@ from resurge.bench.output import Rows
 from resurge.errors import UserError
 from resurge.export.calibration import Pictures, gather
 from resurge.export.fidelity_objects import ObjectComparison
-from resurge.infer.folder import FORMATS, PRECISIONS
+from resurge.infer.formats import FORMATS, PRECISIONS
 from resurge.infer.predictor import Predictor
 from resurge.machine import described as machine
 from resurge.runs import load_run

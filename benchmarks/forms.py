@@ -56,7 +56,6 @@ def main() -> None:
 def measured(subject: Subject, cell: Configuration, files: Files, options: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for each form that differs from the plain one."""
     job = Workload(cell, subject.images(cell.batch, options.pictures), options.threads, torch.device("cpu"))
-    assert subject.run is not None
     runs = {}
     seen = set()
     for form in (PLAIN, *options.forms.split(",")):
@@ -65,7 +64,7 @@ def measured(subject: Subject, cell: Configuration, files: Files, options: argpa
         if layers in seen:
             continue
         seen.add(layers)
-        runs[form] = in_engine(form, files.ours(subject, cell.runtime, cell.precision, more), job).run
+        runs[form] = in_engine(files.ours(subject, cell.runtime, cell.precision, more), job).run
     raced = race(runs, options.rounds, slot=SLOT, pause=PAUSE)
     said = {"network": subject.name, "runtime": cell.runtime, "precision": cell.precision, "batch": cell.batch,
             "size": options.size, "threads": options.threads, "rounds": options.rounds}  # fmt: skip

@@ -222,7 +222,7 @@ def decisions(bench: Bench, rows: Rows, args: argparse.Namespace) -> None:
         else next((cell for cell in cells if cell.precision == "bf16"), cells[0])
     )
     found = {**agreement(bench, subject, cell, args.photos, args.photos_limit or None), "runtime": "decisions"}
-    found |= {"our_runtime": cell.runtime, "model": "resnest50" if not args.run else str(subject.spec)}
+    found |= {"our_runtime": cell.runtime, "model": "resnest50" if not args.run else str(subject.run.spec)}
     found["code"] = code_hash()
     rows.rows = [row for row in rows.rows if row["runtime"] != "decisions"]
     weights = "random weights: near ties are common" if found["random_weights"] else "trained weights"

@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from resurge.errors import UserError
-from resurge.serve.contract import Loaded
 from resurge.serve.limits import Limits
+from resurge.serve.loading import Loaded
 from resurge.serve.running import Server, bind
 from resurge.serve.service import Service
 from resurge.tasks.classify.predict import Classified
@@ -35,7 +35,10 @@ FAILS, UNUSABLE = (66, 66), (77, 77)  # sizes of images that the fake model fail
 def _objects(size: tuple[int, int]) -> Found:
     """Two objects in the left half of an image of this width and height, the second one unsure."""
     width, height = size
-    whole = {"size": [height, width], "counts": _counts([0, height * (width // 2), height * (width - width // 2)])}
+    whole = {
+        "size": [height, width],
+        "counts": _counts([0, height * (width // 2), height * (width - width // 2)]).encode(),
+    }
     boxes = np.array([[0.0, 0.0, width / 2, height]] * 2)
     return Found(boxes, np.array([0.9, 0.3]), np.array([0, 1]), [whole, whole])
 

@@ -133,7 +133,7 @@ def test_a_setting_that_answers_otherwise_is_not_timed(run, peers, monkeypatch):
                 yield name, make
             else:
                 made = make()
-                yield name, partial(Candidate, name, partial(doubled, made), made.run, 0.0, None)
+                yield name, partial(Candidate, partial(doubled, made), made.run, 0.0, None)
 
         def fails():
             raise ValueError("no such thing\nhere")
@@ -152,7 +152,7 @@ def test_ours_has_to_answer_as_it_should(run, peers, monkeypatch):
 
     def wrong(subject, job, files):
         made = ours(subject, job, files)
-        return Candidate(made.setting, lambda images: made.predict(images) * math.nan, made.run, 0.0, None)
+        return Candidate(lambda images: made.predict(images) * math.nan, made.run, 0.0, None)
 
     monkeypatch.setattr(measuring, "ours", wrong)
     with pytest.raises(UserError, match=r"answers otherwise .* Nothing was timed"):

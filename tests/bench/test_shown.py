@@ -8,8 +8,7 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-from resurge.bench.output import Rows, Table
-from resurge.bench.plot import plot
+from resurge.bench.output import Rows, Table, plot
 from resurge.errors import UserError
 from resurge.machine import described
 

@@ -7,10 +7,9 @@ from torch import nn
 
 import resurge
 from resurge.bench import measuring
-from resurge.bench.measuring import Bench
+from resurge.bench.measuring import Bench, bandwidth, traffic
 from resurge.bench.settings import Configuration, Settings
 from resurge.bench.subjects import open_subject
-from resurge.bench.traffic import bandwidth, traffic
 
 
 def test_two_layers():

@@ -22,16 +22,15 @@ from torch.export import ExportedProgram
 
 from resurge.cli import main
 from resurge.errors import UserError
-from resurge.export import detection as detection_export
 from resurge.export import exporting
-from resurge.export.calibration import Pictures
-from resurge.export.convert import trace, write_onnx, write_openvino, write_program
+from resurge.export.calibration import Material, Pictures
+from resurge.export.convert import onnx_to_openvino, trace, write_onnx, write_program
 from resurge.export.exporting import export
-from resurge.export.fidelity_objects import ObjectComparison, compare_objects, object_batches
-from resurge.export.quantize import Node, Trial, _Onnx, excluded_nodes, quantize_folder
+from resurge.export.fidelity_objects import ObjectComparison
+from resurge.export.quantize import Node, OnnxQuantizer, excluded_nodes, quantize_folder
+from resurge.export.reference import Reference
 from resurge.export.settings import ExportSettings
 from resurge.infer.engines import Engine, open_engine
-from resurge.infer.engines.live import Live
 from resurge.infer.folder import Export
 from resurge.infer.predictor import Predictor
 from resurge.optimize.rewrite import rewrite
@@ -131,10 +130,10 @@ def engines(
     (root / "retinanet").mkdir()
     retina = load_run(runs("retinanet")).model
     program = trace(ExportedDetector(rewrite(retina)), 3, sizes=True)
-    write_onnx(program, root / "retinanet", ("boxes", "scores", "labels"), sizes=True)
-    write_openvino(root / "retinanet" / "model.onnx", root / "retinanet", halve=False)
+    write_onnx(program, root / "retinanet", ("boxes", "scores", "labels"))
+    onnx_to_openvino(root / "retinanet" / "model.onnx", root / "retinanet")
     write_program(exported[1], root)
-    write_openvino(exported[0] / "model.onnx", root, halve=False)
+    onnx_to_openvino(exported[0] / "model.onnx", root)
     return {
         "retinanet-onnx": opened("detect", "onnx", root / "retinanet"),
         "retinanet-openvino": opened("detect", "openvino", root / "retinanet"),
@@ -251,26 +250,26 @@ def test_predicting_objects_imports_no_torch(exported: tuple[Path, ExportedProgr
 
 def test_a_wrong_detector_is_noticed(runs: Callable[[str], Path]) -> None:
     run = load_run(runs("faster_rcnn"))
-    batches = list(object_batches(Pictures(Listed(), (0, 1, 2, 3)), run.preprocessing, run.classes, False))
-    assert [len(batch.images) for batch in batches] == [3, 1]
+    reference = Reference(run, listed(4), None, {})
+    assert [len(batch.images) for batch, _ in reference.remembered] == [3, 1]
     wrong = rewrite(run.model)
     with torch.no_grad():
         wrong.get_parameter("head.box.predictors.0.bbox_pred.bias").add_(2.0)  # every box is moved by a fifth
 
-    def answering(model: torch.nn.Module) -> Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]:
-        def ask(images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
+    def answering(model: torch.nn.Module) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
+        def ask(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             with torch.no_grad():
-                found = ExportedDetector(model)(torch.from_numpy(images), torch.from_numpy(sizes))
+                found = ExportedDetector(model)(*map(torch.from_numpy, inputs.values()))
             return dict(zip(("boxes", "scores", "labels"), (values.numpy() for values in found), strict=True))
 
         return ask
 
-    told = [(batch, Live(run).run(batch.images, batch.sizes)) for batch in batches]
-    right = compare_objects(told, answering(rewrite(run.model)), run.classes)
+    right = reference.compare(answering(rewrite(run.model)))
+    assert isinstance(right, ObjectComparison)
     assert right.before > 0
     assert right.agreement == 1
     assert right.drop == 0
-    assert compare_objects(told, answering(wrong), run.classes).drop > 50
+    assert reference.compare(answering(wrong)).drop > 50
 
 
 INT8 = [("mask_rcnn", "openvino", False), ("faster_rcnn", "onnx", True), ("retinanet", "onnx", False)]
@@ -302,27 +301,23 @@ def test_layers_of_a_detector_that_hurt_are_kept(
     format: str, runs: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("nncf")
-    images, real, drops = write_files(tmp_path / "images", 3), detection_export.compare_objects, []
+    images, real, drops = write_files(tmp_path / "images", 3), ObjectComparison.drop.fget, []
 
-    def pessimistic(told: Any, after: Any, classes: tuple[str, ...]) -> Any:
-        found = real(told, after, classes)
-        if not drops:
-            found.kept = found.explained = 0
-        drops.append(found.drop)
-        return found
+    def pessimistic(found: ObjectComparison) -> float:
+        drops.append(real(found) if drops else 100.0)
+        return drops[-1]
 
-    monkeypatch.setattr(detection_export, "compare_objects", pessimistic)
+    monkeypatch.setattr(ObjectComparison, "drop", property(pessimistic))
     said: list[str] = []
     export(runs("retinanet"), tmp_path / "out", format, "int8", calibrate=str(images), max_drop=90, say=said.append)
-    assert drops[0] == 100
     assert any("layers to keep" in line for line in said)
     assert drops[-1] <= 90
 
 
 def test_int8_needs_pictures_that_can_be_read(runs: Callable[[str], Path], tmp_path: Path) -> None:
-    trial = Trial([], [], lambda ask, told: ObjectComparison(()), batch=3, finds=True)
+    reference = Reference(load_run(runs("faster_rcnn")), listed(0), None, {})
     with pytest.raises(UserError, match="none of the train images of x can be read"):
-        quantize_folder(tmp_path, ExportSettings("onnx", "int8"), trial, "train images of x", print)
+        quantize_folder(tmp_path, ExportSettings("onnx", "int8"), reference, print)
 
 
 def test_what_quantisation_leaves_alone(exported: tuple[Path, ExportedProgram]) -> None:
@@ -338,7 +333,8 @@ def test_what_quantisation_leaves_alone(exported: tuple[Path, ExportedProgram]) 
         Node("linear", "Gemm", [7]),
     ]
     assert [node.name for node in excluded_nodes(graph)] == ["sigmoid", "best", "boxes", "align", "linear"]
-    nodes = _Onnx(exported[0]).graph()
+    quantizer = OnnxQuantizer(exported[0])
+    nodes = quantizer.graph(quantizer.model)
     assert len({node.name for node in nodes}) == len(nodes)
     linear = [node for node in nodes if node.kind == "Gemm"]
     assert len(linear) == 4
@@ -348,6 +344,11 @@ def test_what_quantisation_leaves_alone(exported: tuple[Path, ExportedProgram]) 
 class Listed:
     def read(self, index: int) -> Image.Image:
         return pictures(4)[index]
+
+
+def listed(count: int) -> Material:
+    images = Pictures(Listed(), tuple(range(count)))
+    return Material(images, "train images of x", images, "train images of x", real=True)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ import resurge
 from resurge.cli import main
 from resurge.errors import UserError
 from resurge.export import exporting
-from resurge.export.convert import Deployed, output_names, trace, write_onnx
+from resurge.export.convert import Deployed, trace, write_onnx
 from resurge.export.exporting import export
 from resurge.export.forms import FORMS, rewritten_for
 from resurge.infer.predictor import Predictor
@@ -169,7 +169,7 @@ def test_resnest50_has_few_nodes(tmp_path: Path) -> None:
         pytest.importorskip(name)
     model = rewritten_for(resurge.create_model("resnest50"), "onnx", "fp32")
     program = trace(Deployed(model, torch.float32, decide=False), 3)
-    assert write_onnx(program, tmp_path, output_names(decide=False)) <= 250
+    assert write_onnx(program, tmp_path)["nodes"] <= 250
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, UserError("no")])

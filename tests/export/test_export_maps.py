@@ -23,7 +23,7 @@ from resurge.data.sources import open_data
 from resurge.errors import UserError
 from resurge.export import exporting
 from resurge.export.exporting import export
-from resurge.export.fidelity import Comparison, largest_difference
+from resurge.export.fidelity import LabelComparison, MapComparison, largest_difference
 from resurge.infer.engines.live import Live
 from resurge.infer.predictor import Predictor
 from resurge.runs import load_run, save_run_model
@@ -174,15 +174,13 @@ def test_pictures_are_in_memory_one_at_a_time(
 def test_layers_of_a_segmenter_that_hurt_are_kept(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("onnx", "onnxscript", "onnxruntime", "nncf"):
         pytest.importorskip(name)
-    from resurge.export import fidelity_maps as segment_measure
+    real, asked = MapComparison.drop.fget, []
 
-    real, asked = segment_measure.MapComparison.drop.fget, []
-
-    def pessimistic(found: segment_measure.MapComparison) -> float:
+    def pessimistic(found: MapComparison) -> float:
         asked.append(real(found))
         return 100.0 if len(asked) == 1 else asked[-1]
 
-    monkeypatch.setattr(segment_measure.MapComparison, "drop", property(pessimistic))
+    monkeypatch.setattr(MapComparison, "drop", property(pessimistic))
     said: list[str] = []
     certificate = export(run, tmp_path / "out", "onnx", "int8", max_drop=20, say=said.append)
     assert any("layers to keep" in line for line in said)
@@ -195,11 +193,10 @@ def test_differences_are_those_of_whole_arrays() -> None:
         ours, theirs = (noise.standard_normal(shape).astype(np.float32) for _ in range(2))
         assert largest_difference(ours, theirs) == np.abs(ours.astype(np.float64) - theirs).max()
     shares = torch.from_numpy(noise.standard_normal((2, 3, 4, 5)).astype(np.float32))
-    found = Comparison()
-    found.add(
+    found = LabelComparison()
+    found.decide(
         {"logits": shares.numpy()},
         {"classes": shares.argmax(1).numpy(), "confidence": shares.softmax(1).amax(1).numpy() + np.float32(0.25)},
-        None,
     )
     assert found.difference == pytest.approx(0.25, abs=1e-6)
     assert found.agreement == 1

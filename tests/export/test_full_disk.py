@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from resurge.errors import UserError
-from resurge.export.convert import Deployed, output_names, trace, write_onnx, write_openvino, write_program
-from resurge.infer.folder import FILES
+from resurge.export.convert import Deployed, onnx_to_openvino, trace, write_onnx, write_program
+from resurge.infer.formats import FORMATS
 
 FULL = Path("/dev/full")
 pytestmark = pytest.mark.skipif(not FULL.exists(), reason="needs a device that is always full")
@@ -24,7 +24,7 @@ def program():
 
 
 def full(folder: Path, format: str) -> Path:
-    for name in FILES[format]:
+    for name in FORMATS[format].files:
         (folder / name).symlink_to(FULL)
     return folder
 
@@ -38,20 +38,20 @@ def test_torch(program, tmp_path):
 def test_what_torch_writes_is_read_back(program, tmp_path):
     write_program(program, tmp_path)
     images = torch.rand(3, 3, 20, 30)
-    found = torch.export.load(tmp_path / FILES["torch"][0]).module()(images)
+    found = torch.export.load(tmp_path / FORMATS["torch"].file).module()(images)
     torch.testing.assert_close(found, program.module()(images))
 
 
 def test_onnx(program, tmp_path):
     pytest.importorskip("onnxscript")
     with pytest.raises(OSError, match="No space"):
-        write_onnx(program, full(tmp_path, "onnx"), output_names(False))
+        write_onnx(program, full(tmp_path, "onnx"))
 
 
 def test_openvino(program, tmp_path):
     pytest.importorskip("onnxscript")
     pytest.importorskip("openvino")
-    write_onnx(program, tmp_path, output_names(False))
+    write_onnx(program, tmp_path)
     (tmp_path / "full").mkdir()
     with pytest.raises(UserError, match="free some space"):
-        write_openvino(tmp_path / FILES["onnx"][0], full(tmp_path / "full", "openvino"), halve=False)
+        onnx_to_openvino(tmp_path / FORMATS["onnx"].file, full(tmp_path / "full", "openvino"))

@@ -7,7 +7,6 @@ import logging
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +14,14 @@ from tiny_exports import pictures, write_classifier, write_files
 
 from resurge.errors import UserError
 from resurge.export.exporting import export
+from resurge.export.fidelity import LabelComparison
 from resurge.infer.predictor import Predictor
 
 for name in ("onnx", "onnxscript", "onnxruntime", "openvino", "nncf"):
     pytest.importorskip(name)
 pytestmark = pytest.mark.filterwarnings("ignore")  # the exporters and runtimes warn of themselves
+
+SMALL = "resnet20_cifar depths=(1,1) planes=(8,16) stem=conv3x3(8)"
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def test_int8(format: str, run: Path, images: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="alternative signal stacks as Linux has them")
-def test_ctrl_c_after_quantising_reaches_its_handler(run: Path, images: Path, tmp_path: Path) -> None:
+def test_ctrl_c_after_quantising_reaches_its_handler(images: Path, tmp_path: Path) -> None:
     """OpenVINO and NNCF left a signal stack behind that was no longer there: the process ended with a fault."""
     program = """
 import os, signal, sys, time
@@ -59,29 +61,25 @@ signal.signal(signal.SIGINT, lambda *_: sys.exit(7))
 os.kill(os.getpid(), signal.SIGINT)
 time.sleep(60)
 """
+    run = write_classifier(tmp_path / "run", SMALL)
     done = subprocess.run(
         [sys.executable, "-c", program, str(run), str(tmp_path / "out"), str(images)], capture_output=True, timeout=200
     )
     assert done.returncode == 7, done.stderr.decode()
 
 
-def test_layers_that_hurt_are_kept(run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_that_hurt_are_kept(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A first quantisation that is no good: the accuracy control takes over and meets the bound."""
-    from resurge.export import quantize
+    real, drops = LabelComparison.drop.fget, []
 
-    real, drops = quantize.compare, []
+    def pessimistic(found: LabelComparison) -> float:
+        drops.append(real(found) if drops else 100.0)
+        return drops[-1]
 
-    def pessimistic(told: Any, after: Any) -> quantize.Comparison:
-        found = real(told, after)
-        if not drops:
-            found.agreed = 0
-        drops.append(found.drop)
-        return found
-
-    monkeypatch.setattr(quantize, "compare", pessimistic)
+    monkeypatch.setattr(LabelComparison, "drop", property(pessimistic))
     said: list[str] = []
+    run = write_classifier(tmp_path / "run", SMALL)
     certificate = export(run, tmp_path / "out", "openvino", "int8", calibrate=str(images), max_drop=5, say=said.append)
-    assert drops[0] == 100
     assert any("layers to keep" in line for line in said)
     assert certificate["agreement"] >= 0.95
 

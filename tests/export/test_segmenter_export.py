@@ -11,8 +11,7 @@ from alive import assert_alive, structured_images
 from scene_runs import write_run
 from torch.nn import functional as F
 
-from resurge.export.convert import Deployed, trace, write_onnx, write_openvino, write_program
-from resurge.export.grid_means import grid_means
+from resurge.export.convert import Deployed, grid_means, onnx_to_openvino, trace, write_onnx, write_program
 from resurge.infer.engines import Engine, open_engine
 from resurge.infer.folder import Export
 from resurge.optimize.rewrite import rewrite
@@ -35,8 +34,8 @@ def test_every_format(head: str, tmp_path: Path) -> None:
     run = load_run(write_run(tmp_path / "run", "segment", head=head))
     program = trace(Deployed(rewrite(run.model)), 3)
     write_program(program, tmp_path)
-    write_onnx(program, tmp_path, ("logits",))
-    write_openvino(tmp_path / "model.onnx", tmp_path, halve=False)
+    write_onnx(program, tmp_path)
+    onnx_to_openvino(tmp_path / "model.onnx", tmp_path)
     for format in ("torch", "onnx", "openvino"):
         told = {"format": format, "precision": "fp32", "outputs": ["logits"]}
         engine: Engine = open_engine(

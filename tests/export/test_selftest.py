@@ -94,15 +94,17 @@ def test_a_process_that_says_something_else_is_noticed(
 ) -> None:
     run, real, asked = write_run(tmp_path / "run", "segment"), exporting.run_apart, []
 
-    def lying(folder: Path, questions: Any, sizes: Any, check: Any) -> Any:
-        def passed_on(question: str, outputs: Outputs) -> None:
-            asked.append((question, set(outputs)))
-            check(question, outputs | {name: outputs[name][:, ::-1] if name == "confidence" else outputs[name] ^ 1})
+    def lying(folder: Path, questions: Any, check: Any) -> Any:
+        def passed_on(images: np.ndarray, sizes: np.ndarray, outputs: Outputs) -> None:
+            asked.append(set(outputs))
+            check(
+                images, sizes, outputs | {name: outputs[name][:, ::-1] if name == "confidence" else outputs[name] ^ 1}
+            )
 
-        return real(folder, questions, sizes, passed_on)
+        return real(folder, questions, passed_on)
 
     monkeypatch.setattr(exporting, "run_apart", lying)
     with pytest.raises(UserError, match="answers otherwise when run on its own"):
         export(run, tmp_path / "out", "torch", decide=True)
-    assert asked[0][1] == {"classes", "confidence"}
+    assert asked[0] == {"classes", "confidence"}
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

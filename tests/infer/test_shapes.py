@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from resurge.infer.engines import shapes as module
-from resurge.infer.engines.shapes import CompiledShapes
+from resurge.infer.engines import openvino as module
+from resurge.infer.engines.openvino import CompiledShapes
 
 openvino = pytest.importorskip("openvino")
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from serving import SMALL, FakePredictor, picture, received, serving, until
 
-from resurge.serve.contract import Loaded
+from resurge.serve.loading import Loaded
 
 
 def test_not_ready_while_the_model_is_loaded_and_failed_when_it_cannot_be() -> None:

@@ -22,7 +22,7 @@ import sys, time
 from serving import FakePredictor
 from resurge.cli import main
 from resurge.serve import loading
-from resurge.serve.contract import Loaded
+from resurge.serve.loading import Loaded
 from resurge.serve.service import WARM_UP
 def sleep(what):
     if what == sys.argv[2]:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 from torch import nn
 
-from resurge.bench.candidates import Candidate, Predict, Run, Workload, difference, in_torch, outputs, ready
+from resurge.bench.candidates import Candidate, Load, Predict, Run, Workload, difference, in_torch, outputs, ready
 from resurge.bench.files import Files
 from resurge.bench.subjects import Subject
 from resurge.errors import UserError, first_line
 from resurge.infer.engines.engine import INPUT, need
+from resurge.infer.engines.onnx import onnx_session
 from resurge.infer.engines.openvino import openvino_core, openvino_settings
 from resurge.tasks.table import get_task
 from resurge.weights.checkpoint import export_weights
 
-INSTALL = {"timm": "pip install 'resurge[bench]'", "torchvision": "pip install torchvision"}
+INSTALL = "pip install 'resurge[bench]', or measure alone with --against none."
 SAME = 1e-4
 """Of two networks in torch, both in fp32, the largest difference of the outputs as a share of the largest output."""
 
@@ -40,27 +39,12 @@ class Baseline:
 
     def checked(self, subject: Subject, images: np.ndarray) -> Baseline | str:
         """The same, if its outputs for some images are those of the subject in torch and fp32; or why it is not."""
-        if subject.run is None:
+        if not self.same_weights:
             return self
         apart = difference(outputs(self.net, images), outputs(subject.run.model, images))
         if apart <= SAME:
             return self
         return f"{self} answers otherwise ({apart:.1e} of the peak apart): it is another network"
-
-
-def require(package: str) -> ModuleType:
-    """A package to compare with.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise UserError(
-            f"{package} is needed to compare with and cannot be imported ({error}): {INSTALL[package]}, or measure "
-            "alone with --against none."
-        ) from None
 
 
 def baseline_of(subject: Subject, package: str) -> Baseline | str:
@@ -69,26 +53,26 @@ def baseline_of(subject: Subject, package: str) -> Baseline | str:
     Raises:
         UserError: the package is not installed.
     """
-    module, entry = require(package), subject.entry
-    if entry is None or not get_task(subject.task).in_catalog:
+    module, entry, classes = need(package, INSTALL), subject.entry, len(subject.run.classes)
+    if entry is None or not get_task(subject.run.task).in_catalog:
         return f"{package} has no network like {subject.name}"
     made: nn.Module | None = None
     if package == "timm":
         name = entry.alias or entry.name
         if module.is_model(name):
-            made = module.create_model(name, pretrained=False, num_classes=subject.classes, in_chans=subject.channels)
+            made = module.create_model(name, pretrained=False, num_classes=classes, in_chans=subject.channels)
     else:
         name = entry.name
         if subject.channels == 3 and name in module.models.list_models(module.models):
-            made = module.models.get_model(name, weights=None, num_classes=subject.classes)
+            made = module.models.get_model(name, weights=None, num_classes=classes)
     if made is None:
         return f"{package} has no {name}"
-    if subject.run is not None:
+    if subject.export is None:
         try:
             made.load_state_dict(export_weights(subject.run.model, package), strict=True)
         except (UserError, RuntimeError) as error:
             return f"{package}'s {name} does not take these weights ({first_line(error)})"
-    return Baseline(package, name, made.eval().requires_grad_(False), subject.run is not None)
+    return Baseline(package, name, made.eval().requires_grad_(False), subject.export is None)
 
 
 def settings_of(
@@ -96,51 +80,46 @@ def settings_of(
 ) -> Iterator[tuple[str, Callable[[], Candidate]]]:
     """The settings of a baseline in the runtime and precision of a workload, and what makes each ready."""
     runtime, precision = work.configuration.runtime, work.configuration.precision
-    torches = partial(in_torch, net=baseline.net, work=work)
+    torches = partial(in_torch, baseline.net, work)
     if runtime == "eager":
         for layout in ("contiguous", "channels-last"):
-            yield layout, partial(torches, layout, layout=layout)
+            yield layout, partial(torches, layout=layout)
         if precision == "bf16":
-            yield "autocast", partial(torches, "autocast", autocast=True)
+            yield "autocast", partial(torches, autocast=True)
     elif runtime == "compile":
-        yield "plain", partial(torches, "plain", compiled={})
-        yield "frozen", partial(torches, "frozen", compiled={"freezing": True})
+        yield "plain", partial(torches, compiled={})
+        yield "frozen", partial(torches, compiled={"freezing": True})
     else:
         load = _in_onnxruntime if runtime == "onnx" else _in_openvino
         yield (
             "fixed shape",
-            lambda: ready("fixed shape", work, load(files.theirs(subject, baseline.net, runtime, precision), work), []),
+            lambda: ready(work, load(files.theirs(subject, baseline.net, runtime, precision), work)),
         )
 
 
-def _in_onnxruntime(path: Path, work: Workload) -> Callable[[], tuple[Predict, Run]]:
+def _in_onnxruntime(path: Path, work: Workload) -> Load:
     """A file in ONNX Runtime, its batch fixed to that of the workload when it is loaded."""
-    runtime, onnx = need("onnxruntime"), need("onnx")
-    options = runtime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = work.threads
-    sides = onnx.load(path, load_external_data=False).graph.input[0].type.tensor_type.shape.dim
-    if sides[0].dim_param:
-        options.add_free_dimension_override_by_name(sides[0].dim_param, len(work.images))
+    batch = need("onnx").load(path, load_external_data=False).graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    fixed = {batch: len(work.images)} if batch else {}
 
-    def load() -> tuple[Predict, Run]:
-        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        return lambda images: session.run(None, {INPUT: images})[0], lambda: session.run(None, {INPUT: work.images})
+    def load() -> tuple[Predict, Run, tuple[str, ...]]:
+        run = partial(onnx_session(path, work.threads, fixed).run, None)
+        return lambda images: run({INPUT: images})[0], partial(run, {INPUT: work.images}), ()
 
     return load
 
 
-def _in_openvino(path: Path, work: Workload) -> Callable[[], tuple[Predict, Run]]:
+def _in_openvino(path: Path, work: Workload) -> Load:
     """A file in OpenVINO, reshaped to the images of the workload, told its arithmetic as ours is; inputs and outputs
     are not copied."""
     core = openvino_core()
     settings = openvino_settings(work.configuration.precision, work.threads)
 
-    def load() -> tuple[Predict, Run]:
+    def load() -> tuple[Predict, Run, tuple[str, ...]]:
         model = core.read_model(path)
         model.reshape(list(work.images.shape))
         infer = partial(core.compile_model(model, "CPU", settings).create_infer_request().infer,
                         share_inputs=True, share_outputs=True)  # fmt: skip
-        return lambda images: np.array(infer([images])[0]), lambda: infer([work.images])
+        return lambda images: np.array(infer([images])[0]), partial(infer, [work.images]), ()
 
     return load

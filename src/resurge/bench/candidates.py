@@ -35,6 +35,8 @@ Predict = Callable[[np.ndarray], np.ndarray]
 """float32 (N, C, H, W) -> the first output, float32."""
 Run = Callable[[], object]
 """One pass over the images of the workload."""
+Load = Callable[[], tuple[Predict, Run, tuple[str, ...]]]
+"""Loads a network; gives notes in sentences, too."""
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 LAYOUTS = {"channels-last": torch.channels_last, "contiguous": torch.contiguous_format}
@@ -61,7 +63,6 @@ class Candidate:
     """A network that is ready.
 
     Attributes:
-        setting: how it is run, in a word or two.
         predict: its outputs for some images.
         run: what is timed.
         load_s: seconds from the file, or from the network in memory, to the first output.
@@ -72,7 +73,6 @@ class Candidate:
         agreement: share of the decisions that are as expected.
     """
 
-    setting: str
     predict: Predict
     run: Run
     load_s: float
@@ -95,12 +95,11 @@ class Candidate:
 
     def costs(self) -> dict[str, float | None]:
         """What loading took, for a row."""
-        memory = None if self.memory_mb is None else round(self.memory_mb, 1)
-        return {"load_s": round(self.load_s, 3), "memory_mb": memory}
+        return {"load_s": self.load_s, "memory_mb": self.memory_mb}
 
-    def fidelity(self) -> dict[str, float | None]:
-        """How far its outputs are from those expected, for a row."""
-        return {"difference": self.difference, "agreement": self.agreement}
+    def to_json(self) -> dict[str, float | None]:
+        """What loading took, and how far the outputs are from those expected."""
+        return {**self.costs(), "difference": self.difference, "agreement": self.agreement}
 
 
 def difference(found: np.ndarray, expected: np.ndarray) -> float:
@@ -116,34 +115,33 @@ def outputs(net: nn.Module, images: np.ndarray) -> np.ndarray:
     return found
 
 
-def ready(setting: str, work: Workload, load: Callable[[], tuple[Predict, Run]], notes: list[str]) -> Candidate:
-    """Load something and run it once, measuring time and memory. notes: filled by `load`."""
-    before = occupied(work.device)
+def ready(work: Workload, load: Load) -> Candidate:
+    """Load something and run it once, measuring time and memory."""
+    before = _occupied(work.device)
     begin = time.perf_counter()
-    predict, run = load()
+    predict, run, notes = load()
     run()
     load_s = time.perf_counter() - begin
-    after = occupied(work.device)
-    memory = None if before is None or after is None else max(after - before, 0) / 1e6
-    return Candidate(setting, predict, run, load_s, memory, tuple(notes))
+    after = _occupied(work.device)
+    memory = None if before is None or after is None else round(max(after - before, 0) / 1e6, 1)
+    return Candidate(predict, run, round(load_s, 3), memory, notes)
 
 
-def occupied(device: torch.device) -> int | None:
+def _occupied(device: torch.device) -> int | None:
     """Bytes that this process occupies, or that torch holds on a GPU; None where the system does not say."""
     gc.collect()
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
-    if sys.platform.startswith("linux"):
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back, so that it does not hide what comes
-        with contextlib.suppress(OSError):
-            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-            return pages * os.sysconf("SC_PAGE_SIZE")
-    return None
+    if not sys.platform.startswith("linux"):
+        return None
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back, so that it does not hide what comes
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def in_torch(
-    setting: str, net: nn.Module, work: Workload, *, layout: str = "channels-last", autocast: bool = False,
+    net: nn.Module, work: Workload, *, layout: str = "channels-last", autocast: bool = False,
     compiled: Mapping[str, bool] | None = None,
 ) -> Candidate:  # fmt: skip
     """A network in torch, in the precision of the workload.
@@ -155,7 +153,7 @@ def in_torch(
     kind = torch.float32 if autocast else TYPES[work.configuration.precision]
     order = LAYOUTS[layout]
 
-    def load() -> tuple[Predict, Run]:
+    def load() -> tuple[Predict, Run, tuple[str, ...]]:
         own: Callable[[Tensor], Tensor] = copy.deepcopy(net).to(work.device, kind).to(memory_format=order)
         if compiled is not None:
             own = torch.compile(own, options=dict(compiled) or None)
@@ -164,28 +162,27 @@ def in_torch(
             return torch.from_numpy(images).to(work.device, kind).contiguous(memory_format=order)
 
         def step(images: Tensor) -> Tensor:
-            casting = torch.autocast(work.device.type, torch.bfloat16) if autocast else contextlib.nullcontext()
-            with torch.inference_mode(), casting:
+            with torch.inference_mode(), torch.autocast(work.device.type, torch.bfloat16, enabled=autocast):
                 found = own(images)
                 if images.is_cuda:
                     torch.cuda.synchronize(images.device)
                 return found
 
-        return lambda images: step(given(images)).float().cpu().numpy(), partial(step, given(work.images))
+        return lambda images: step(given(images)).float().cpu().numpy(), partial(step, given(work.images)), ()
 
-    return ready(setting, work, load, [])
+    return ready(work, load)
 
 
-def in_engine(setting: str, export: Export, work: Workload) -> Candidate:
+def in_engine(export: Export, work: Workload) -> Candidate:
     """An export, through the engine that `resurge predict` and `resurge serve` run it with."""
-    notes: list[str] = []
 
-    def load() -> tuple[Predict, Run]:
+    def load() -> tuple[Predict, Run, tuple[str, ...]]:
         engine = open_engine(export, "cpu", work.threads)
-        notes.extend(engine.notes)
-        return lambda images: next(iter(engine.run(images).values())), partial(engine.run, work.images)
+        return (
+            lambda images: next(iter(engine.run(images).values())), partial(engine.run, work.images), engine.notes,
+        )  # fmt: skip
 
-    return ready(setting, work, load, notes)
+    return ready(work, load)
 
 
 def ours(subject: Subject, work: Workload, files: Files) -> Candidate:
@@ -194,19 +191,17 @@ def ours(subject: Subject, work: Workload, files: Files) -> Candidate:
     Raises:
         UserError: it cannot be exported, or a package is missing.
     """
-    runtime, precision = work.configuration.runtime, work.configuration.precision
+    runtime, precision, model = work.configuration.runtime, work.configuration.precision, subject.run.model
     if subject.export is not None:
-        return in_engine("export", subject.export, work)
-    assert subject.run is not None
-    model = subject.run.model
+        return in_engine(subject.export, work)
     if runtime == "eager":
         example = torch.from_numpy(work.images).to(work.device, TYPES[precision])
-        return in_torch("optimized", optimize(model, example, device=work.device).model, work)
+        return in_torch(optimize(model, example, device=work.device).model, work)
     if runtime == "compile":
         try:
-            return in_torch("rewritten, frozen", rewrite(model), work, compiled={"freezing": True})
+            return in_torch(rewrite(model), work, compiled={"freezing": True})
         except RuntimeError as error:
             raise UserError(
                 f"torch.compile does not work here ({first_line(error)}). Leave compile out of --runtimes."
             ) from error
-    return in_engine("export", files.ours(subject, runtime, precision), work)
+    return in_engine(files.ours(subject, runtime, precision), work)

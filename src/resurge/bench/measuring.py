@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-from resurge.bench.baselines import Baseline, baseline_of, require, settings_of
-from resurge.bench.candidates import Candidate, Workload, ours, outputs
+from resurge.bench.baselines import INSTALL, Baseline, baseline_of, settings_of
+from resurge.bench.candidates import Candidate, Run, Workload, ours, outputs
 from resurge.bench.files import Files, Say
 from resurge.bench.output import Row
 from resurge.bench.settings import AGAINST, PRECISIONS, RUNTIMES, Configuration, Settings, possible
 from resurge.bench.subjects import Subject, open_subject
-from resurge.bench.traffic import bandwidth, traffic
 from resurge.errors import UserError, first_line, suggest
 from resurge.infer.engines.engine import need
+from resurge.infer.formats import FORMATS
 from resurge.optimize import timing
 from resurge.tasks.running import pick_device
 from resurge.tasks.table import get_task
 
-NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
 YARDSTICK = "the yardstick"
+COPIED = 2**28
+"""Bytes of each side of a copy that bandwidth is measured with: more than any cache."""
 
 
 class Bench:
@@ -45,25 +49,26 @@ class Bench:
         _check(settings)
         self.device = pick_device(settings.device)
         self.threads = settings.threads or torch.get_num_threads()
-        self._baselines: dict[str, Baseline | str] = {}
+        self._baselines: dict[Subject, Baseline | str] = {}
+        self._images: dict[Subject, np.ndarray] = {}
         self._yardsticks: dict[int, Subject] = {}
-        self._images: dict[tuple[str, int], np.ndarray] = {}
         self._bandwidth: float | None = None
 
     def __enter__(self) -> Bench:
-        self._before = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
-        torch.set_num_threads(self.threads)
-        torch.backends.cudnn.allow_tf32 = False  # fp32 is to be fp32 on a GPU too
-        self._folder = tempfile.TemporaryDirectory(prefix="resurge-bench-")
-        self.files = Files(Path(self._folder.name), self.settings.pictures, self.settings.calibration, self.say)
+        with ExitStack() as stack:
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(self.threads)
+            stack.callback(setattr, torch.backends.cudnn, "allow_tf32", torch.backends.cudnn.allow_tf32)
+            torch.backends.cudnn.allow_tf32 = False  # fp32 is to be fp32 on a GPU too
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="resurge-bench-"))
+            self._ending = stack.pop_all()
+        self.files = Files(Path(folder), self.settings.pictures, self.settings.calibration, self.say)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        threads, torch.backends.cudnn.allow_tf32 = self._before
-        torch.set_num_threads(threads)
-        self._folder.cleanup()
+        self._ending.close()
 
     def rows(self, word: str) -> Iterator[Row]:
         """Every row of a network, as they are measured.
@@ -89,8 +94,8 @@ class Bench:
 
     def forget(self, subject: Subject) -> None:
         """Remove the files of a network, unless it is the yardstick."""
-        self._baselines.pop(subject.name, None)
-        self._images.pop((subject.name, subject.size), None)
+        self._baselines.pop(subject, None)
+        self._images.pop(subject, None)
         if subject.name != self.settings.yardstick:
             self.files.forget(subject)
 
@@ -99,19 +104,18 @@ class Bench:
         there is none; None where none is asked for."""
         if self.settings.against == "none":
             return None
-        if subject.name not in self._baselines:
+        if subject not in self._baselines:
             found = baseline_of(subject, self.settings.against)
             if isinstance(found, Baseline):
                 found = found.checked(subject, self.workload(subject, Configuration("eager", "fp32", 1)).images)
-            self._baselines[subject.name] = found
-        return self._baselines[subject.name]
+            self._baselines[subject] = found
+        return self._baselines[subject]
 
     def workload(self, subject: Subject, configuration: Configuration) -> Workload:
         """A configuration with the images of a network."""
-        key = (subject.name, subject.size)
-        if key not in self._images:
-            self._images[key] = subject.images(max(self.settings.batches), self.settings.pictures)
-        return Workload(configuration, self._images[key][: configuration.batch], self.threads, self.device)
+        if subject not in self._images:
+            self._images[subject] = subject.images(max(self.settings.batches), self.settings.pictures)
+        return Workload(configuration, self._images[subject][: configuration.batch], self.threads, self.device)
 
     def row(self, subject: Subject, configuration: Configuration) -> Row:
         """Make every candidate ready, compare the outputs, measure.
@@ -122,7 +126,7 @@ class Bench:
         self.say(f"{subject.name}: {configuration}")
         work = self.workload(subject, configuration)
         own = ours(subject, work, self.files)
-        expected = outputs(subject.run.model, work.images) if subject.run is not None else None
+        expected = None if subject.export is not None else outputs(subject.run.model, work.images)
         own = own.compared(work.images, expected)
         if not own.fits(configuration.precision):
             raise UserError(
@@ -135,27 +139,27 @@ class Bench:
         if yardstick is not None and yardstick is not subject:
             runs[YARDSTICK] = ours(yardstick, self.workload(yardstick, configuration), self.files).run
         raced = timing.race(runs, self.settings.rounds, slot=timing.SLOT, pause=timing.PAUSE)
-        best = raced.fastest(list(others)) if others else None
-        row: Row = {
+        row = {
             **self.described(subject, work),
-            "peer": str(self.baseline(subject)) if best else None,
-            "peer_setting": best,
-            **(raced.ratio(best, "ours").to_json() if best else {"ratio": None, "quartiles": None}),
+            **dict.fromkeys(("peer", "peer_setting", "ratio", "quartiles", "images_per_s", "peer_images_per_s")),
             "images_per_s": speed(raced, "ours", configuration),
-            "peer_images_per_s": speed(raced, best, configuration) if best else None,
             "efficiency": _efficiency(raced, subject, yardstick),
-            **own.costs(),
-            **{f"peer_{key}": value for key, value in (others[best].costs() if best else {}).items()},
-            **own.fidelity(),
+            **own.to_json(),
             "settings": {
-                name: {"images_per_s": speed(raced, name, configuration), **each.costs(), **each.fidelity()}
+                name: {"images_per_s": speed(raced, name, configuration), **each.to_json()}
                 for name, each in others.items()
             },
             "notes": [*own.notes, *notes],
         }
+        names = {"": "ours"}
+        if others:
+            best = names["peer_"] = raced.fastest(list(others))
+            row |= {"peer": str(self.baseline(subject)), "peer_setting": best, **raced.ratio(best, "ours").to_json()}
+            row["peer_images_per_s"] = speed(raced, best, configuration)
+            row |= {f"peer_{key}": value for key, value in others[best].costs().items()}
         if configuration.batch == 1:
-            row |= self._latencies(raced, {"": ("ours", own), **({"peer_": (best, others[best])} if best else {})})
-        if self.device.type != "cpu" and subject.run is not None:
+            row |= self._latencies(raced, runs, names)
+        if self.device.type != "cpu" and subject.export is None:
             row |= self._floor(subject, configuration, raced.seconds("ours"))
         if configuration.runtime == "compile":
             torch._dynamo.reset()  # it compiles a function anew a few times only, then gives up without a word
@@ -163,12 +167,9 @@ class Bench:
 
     def described(self, subject: Subject, work: Workload) -> Row:
         """What a row is of."""
-        configuration = work.configuration
         return {
             "model": subject.name,
-            "runtime": configuration.runtime,
-            "precision": configuration.precision,
-            "batch": configuration.batch,
+            **vars(work.configuration),
             "size": subject.size,
             "threads": work.threads,
             "device": work.device.type,
@@ -180,7 +181,6 @@ class Bench:
 
     def _floor(self, subject: Subject, configuration: Configuration, seconds: float) -> Row:
         """The bytes of layer-by-layer traffic, and the share of the time in which the device could have moved them."""
-        assert subject.run is not None
         if self._bandwidth is None:
             self._bandwidth = bandwidth(self.device)
         images = (configuration.batch, subject.channels, subject.size, subject.size)
@@ -218,7 +218,7 @@ class Bench:
     def _yardstick_of(self, subject: Subject, configuration: Configuration) -> Subject | None:
         """The network that efficiency is counted against, on images of the same size; the subject where that is it."""
         name = self.settings.yardstick
-        if name is None or not get_task(subject.task).in_catalog:
+        if name is None or not get_task(subject.run.task).in_catalog:
             return None
         if not possible(configuration.runtime, configuration.precision):
             return None
@@ -228,21 +228,58 @@ class Bench:
             self._yardsticks[subject.size] = open_subject(name, subject.size)
         return self._yardsticks[subject.size]
 
-    def _latencies(self, raced: timing.Race, of: Mapping[str, tuple[str, Candidate]]) -> Row:
+    def _latencies(self, raced: timing.Race, runs: Mapping[str, Run], names: Mapping[str, str]) -> Row:
         """Percentiles of single runs; where the rounds had too few, more are run in turn."""
-        more = self.settings.latencies - min(len(raced.single(name)) for name, _ in of.values())
-        further = timing.race({name: each.run for name, each in of.values()}, more) if more > 0 else None
+        more = self.settings.latencies - min(len(raced.single(name)) for name in names.values())
+        further = timing.race({name: runs[name] for name in names.values()}, max(more, 0), warm_up=int(more > 0))
         return {
-            f"{prefix}latency_ms": timing.latencies(
-                [*raced.single(name), *(further.single(name) if further is not None else ())]
-            )
-            for prefix, (name, _) in of.items()
+            f"{prefix}latency_ms": timing.latencies([*raced.single(name), *further.single(name)])
+            for prefix, name in names.items()
         }
 
 
 def speed(raced: timing.Race, name: str, configuration: Configuration) -> float:
     """Images per second."""
     return round(configuration.batch / raced.seconds(name), 2)
+
+
+def traffic(model: nn.Module, images: tuple[int, int, int, int], value_bytes: int) -> int:
+    """Bytes that one pass moves if each convolution and linear layer reads its input and weights once and writes its
+    output once, and all else is done on the way: the floor under its time on a GPU, as long as maps are larger than
+    the caches. Deformable convolutions are not counted.
+
+    The network runs on torch's meta device, which computes shapes only.
+
+    Args:
+        images: shape (N, C, H, W). value_bytes: of a number, 2 in bf16.
+    """
+    values = 0
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal values
+        values += inputs[0].numel() + output.numel() + sum(each.numel() for each in layer.parameters())
+
+    shapes = copy.deepcopy(model).to("meta").eval()
+    for layer in shapes.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            layer.register_forward_hook(note)
+    with torch.no_grad():
+        shapes(torch.empty(images, device="meta"))
+    return values * value_bytes
+
+
+def bandwidth(device: torch.device, rounds: int = 9) -> float:
+    """Bytes a second, read and written, of a large copy on the device; the fastest of a few."""
+    source = torch.zeros(COPIED, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+
+    def step() -> None:
+        target.copy_(source)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    step()
+    return 2 * COPIED / min(timing.seconds(step) for _ in range(rounds))
 
 
 def _efficiency(raced: timing.Race, subject: Subject, yardstick: Subject | None) -> float | None:
@@ -266,12 +303,12 @@ def _check(settings: Settings) -> None:
     kind = settings.device.partition(":")[0]
     if kind not in ("cpu", "cuda"):  # of others it is not known when they are done
         raise UserError(f"bench measures on cpu or cuda; got --device {settings.device}.")
-    if kind != "cpu" and set(settings.runtimes) & set(NEEDED):
+    if kind != "cpu" and set(settings.runtimes) & set(FORMATS):
         raise UserError("onnx and openvino run on the processor here; with a GPU take --runtimes eager,compile.")
-    for runtime in settings.runtimes:
-        for name in NEEDED.get(runtime, ()):
+    for format in (FORMATS[runtime] for runtime in settings.runtimes if runtime in FORMATS):
+        for name in (*format.packages, *format.helpers):
             need(name)
     if "int8" in settings.precisions:
         need("nncf")
     if settings.against != "none":
-        require(settings.against)
+        need(settings.against, INSTALL)

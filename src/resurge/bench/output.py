@@ -1,13 +1,23 @@
-"""The rows: as lines of a table, and in a file that grows row by row."""
+"""The rows: as lines of a table, in a file that grows row by row, and as charts by matplotlib."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from resurge.files import Json, atomic_write_text
+import numpy as np
+
+from resurge.errors import UserError
+from resurge.files import Json, atomic_write_bytes, atomic_write_text
+from resurge.text_tables import fixed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Row = Json
 """One measurement, as it stands in the JSON file; docs/performance.md says what its fields mean."""
@@ -16,6 +26,10 @@ _COLUMNS = (
     ("runtime", 10, "<"), ("precision", 9, "<"), ("batch", 5, ">"), ("ratio", 7, ">"), ("quartiles", 12, ">"),
     ("images/s", 8, ">"), ("peer's", 8, ">"), ("its setting", 13, "<"), ("efficiency", 10, ">"), ("MB", 6, ">"),
     ("peer's", 6, ">"), ("load s", 6, ">"), ("peer's", 6, ">"), ("p50 ms", 7, ">"), ("p90", 7, ">"), ("p99", 7, ">"),
+)  # fmt: skip
+_NUMBERS = (
+    ("images_per_s", 1), ("peer_images_per_s", 1), ("efficiency", 2), ("memory_mb", 0), ("peer_memory_mb", 0),
+    ("load_s", 2), ("peer_load_s", 2),
 )  # fmt: skip
 
 
@@ -31,32 +45,18 @@ class Table:
 
     def line(self, row: Row) -> str:
         """A row; what it does not have is left blank."""
-        low_high, latency = row.get("quartiles"), row.get("latency_ms") or {}
-        values = [
-            row["runtime"],
-            row["precision"],
-            f"{row['batch']}",
-            _fixed(row.get("ratio"), 2, "x"),
-            "" if low_high is None else f"{low_high[0]:.2f} - {low_high[1]:.2f}",
-            _fixed(row["images_per_s"], 1),
-            _fixed(row.get("peer_images_per_s"), 1),
-            row.get("peer_setting") or "",
-            _fixed(row.get("efficiency"), 2),
-            _fixed(row.get("memory_mb"), 0),
-            _fixed(row.get("peer_memory_mb"), 0),
-            _fixed(row.get("load_s"), 2),
-            _fixed(row.get("peer_load_s"), 2),
-            *(_fixed(latency.get(name), 1) for name in ("p50", "p90", "p99")),
-        ]
+        quartiles, latency = row.get("quartiles") or (), row.get("latency_ms") or {}
+        ratio = fixed(row.get("ratio"), 2)
+        ours, theirs, *rest = (fixed(row.get(name), digits) for name, digits in _NUMBERS)
+        spread = " - ".join(fixed(value, 2) for value in quartiles)
+        values = [row["runtime"], row["precision"], f"{row['batch']}", ratio and f"{ratio}x", spread, ours, theirs]
+        values += [row.get("peer_setting") or "", *rest]
+        values += [fixed(latency.get(name), 1) for name in ("p50", "p90", "p99")]
         return self._cells(row["model"], values)
 
     def _cells(self, model: str, values: Sequence[str]) -> str:
         cells = [f"{value:{side}{width}}" for value, (_, width, side) in zip(values, _COLUMNS, strict=True)]
         return "  ".join([f"{model:<{self.width}}", *cells]).rstrip()
-
-
-def _fixed(value: float | None, digits: int, unit: str = "") -> str:
-    return "" if value is None else f"{value:.{digits}f}{unit}"
 
 
 @dataclass
@@ -82,3 +82,78 @@ class Rows:
         if self.path is not None:
             content = {"machine": self.machine, **self.said, "rows": self.rows}
             atomic_write_text(self.path, json.dumps(content, indent=2) + "\n")
+
+
+def check_plot(path: str | Path) -> None:
+    """Raises UserError for a file that `plot` would not write, and where matplotlib is not installed."""
+    if Path(path).suffix.lower() not in (".svg", ".png"):
+        raise UserError(f"a plot is written as .svg or .png, got {Path(path).name!r}. Give a name with one of these.")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError("matplotlib is needed to draw and is not installed: pip install 'resurge[bench]'")
+
+
+def plot(rows: Sequence[Row], path: str | Path) -> Path:
+    """Draw the rows into an .svg or .png; of several batch sizes the largest.
+
+    Ours are filled, the best setting of the baseline is hollow, joined by a line. On the left the dashed curve is the
+    speed that the yardstick's multiply-adds stand for: a network above it is faster than its multiply-adds say.
+
+    Raises:
+        UserError: there is nothing to draw, another suffix, matplotlib is not installed, or the file cannot be written.
+    """
+    check_plot(path)
+    if not rows:
+        raise UserError("there is no row to draw.")
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    batch = max(row["batch"] for row in rows)
+    rows = [row for row in rows if row["batch"] == batch]
+    marks = {name: str(index) for index, name in enumerate(dict.fromkeys(row["model"] for row in rows), 1)}
+    known = [row for row in rows if row.get("top1") is not None]
+    figure = Figure(figsize=(12 if known else 6.5, 5), layout="constrained")
+    speed, *accuracy = figure.subplots(1, 2 if known else 1, squeeze=False)[0]
+    _points(speed, rows, marks, lambda row, value: (row["gmacs"], value))
+    speed.set(xlabel="billions of multiply-adds per image", ylabel=f"images/s at batch {batch}")
+    low, high = speed.get_xlim()
+    for row in {_series(row): row for row in rows if row.get("efficiency")}.values():
+        gmacs = np.linspace(max(low, 1e-9), high, 50)
+        worth = row["images_per_s"] * row["gmacs"] / row["efficiency"] / gmacs
+        speed.plot(gmacs, worth, linestyle="--", linewidth=0.8, scalex=False, scaley=False)
+    speed.set_ylim(bottom=0)
+    for axes in accuracy:
+        _points(axes, known, marks, lambda row, value: (value, row["top1"]))
+        axes.set(xlabel=f"images/s at batch {batch}", ylabel="published top-1, %")
+        axes.set_xlim(left=0)
+    legend = [f"{mark} {name}" for name, mark in marks.items()]
+    if any(row.get("peer_images_per_s") for row in rows):
+        legend.append("filled: ours, hollow: the best setting of the peer")
+    figure.supxlabel("   ".join(legend), fontsize="small")
+    speed.legend()
+    content = BytesIO()
+    with rc_context({"svg.fonttype": "none"}):  # text stays text
+        figure.savefig(content, format=Path(path).suffix.lower()[1:])
+    atomic_write_bytes(path, content.getvalue())
+    return Path(path)
+
+
+def _series(row: Row) -> str:
+    return f"{row['runtime']} {row['precision']}"
+
+
+def _points(
+    axes: Axes, rows: Sequence[Row], marks: dict[str, str],
+    place: Callable[[Row, float], tuple[float, float]],
+) -> None:  # fmt: skip
+    for number, name in enumerate(dict.fromkeys(map(_series, rows))):
+        colour = f"C{number}"
+        for row in (row for row in rows if _series(row) == name):
+            own, theirs = place(row, row["images_per_s"]), row.get("peer_images_per_s")
+            if theirs:
+                other = place(row, theirs)
+                axes.plot(*zip(own, other, strict=True), color=colour, linewidth=0.8, zorder=1)
+                axes.scatter(*other, facecolors="white", edgecolors=colour, zorder=2)
+            axes.scatter(*own, color=colour, label=name, zorder=2)
+            axes.annotate(marks[row["model"]], own, xytext=(5, 5), textcoords="offset points", fontsize="small")
+            name = "_nolegend_"
+    axes.grid(alpha=0.3)

@@ -2,116 +2,82 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
-from torch import nn
 
 from resurge.arch.spec import Spec
 from resurge.arch.zoo import canonical_name, get_spec
-from resurge.data.preprocessing import Preprocessing, Values
+from resurge.data.preprocessing import Preprocessing
 from resurge.errors import UserError
 from resurge.explain.cost import cost
-from resurge.export.calibration import Material, Pictures, gather
+from resurge.explain.equalities import calibrate
+from resurge.export.calibration import Batch, Pictures, gather
 from resurge.infer.folder import Export, is_export, read_export
 from resurge.model_json import folder_of
 from resurge.runs import Run, bare_run, load_run
-from resurge.tasks.table import TASKS, build_task_model, get_task
+from resurge.tasks.table import DEFAULT, build_task_model, get_task
 from resurge.weights.catalog import Entry, entries
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subject:
     """A network to be measured.
 
     Attributes:
         name: as the user called it.
-        spec: of its backbone.
-        run: the network itself; None for an export.
-        export: None for anything else.
+        run: the network with its preprocessing; of an export one without weights.
         size: side of the images, pixels.
-        channels, classes: of the images and the outputs.
-        gmacs: billions of multiply-adds per image, of the network as it was before it was rewritten.
-        entry: the published figures, if it has a name.
+        export: None for anything else.
     """
 
     name: str
-    spec: Spec
-    run: Run | None
-    export: Export | None
+    run: Run
     size: int
-    channels: int
-    classes: int
-    gmacs: float
-    entry: Entry | None
+    export: Export | None = None
+
+    @property
+    def channels(self) -> int:
+        return int(self.run.meta["in_channels"])
 
     @property
     def trained(self) -> bool:
         """Whether its weights are other than random."""
-        return self.run is None or not self.run.meta.get("random_weights")
+        return not self.run.meta.get("random_weights")
+
+    @cached_property
+    def gmacs(self) -> float:
+        """Billions of multiply-adds per image, of the network as it was before it was rewritten."""
+        return cost(self.run.model, (self.size, self.size)).total.macs / 1e9
 
     @property
-    def task(self) -> str:
-        """The name of its task."""
-        if self.run is not None:
-            return self.run.task
-        assert self.export is not None
-        return str(self.export.meta["task"])
+    def entry(self) -> Entry | None:
+        """The published figures, if its spec has a name."""
+        return _entry(self.run.spec)
 
     @property
     def top1(self) -> float | None:
         """Published accuracy, per cent; of the named networks only, since a run has weights of its own."""
         return self.entry.top1 if self.entry is not None and not self.trained else None
 
-    def images(self, count: int, pictures: str | None = None) -> np.ndarray:
-        """float32 (count, C, size, size): pictures, as `material` takes them; each again where there are too few.
+    def images(self, count: int, source: str | None = None) -> np.ndarray:
+        """float32 (count, C, size, size): pictures, as `gather` takes them; each again where there are too few.
 
         Noise would do for the speed, and not for the answers: int8 has the ranges of pictures.
         """
-        batches = [each.images for each in self._gathered(pictures).measured.few(count).batches(self.preprocessing())]
         shape = (self.channels, self.size, self.size)
-        found = np.concatenate([each for each in batches if each.shape[1:] == shape] or [np.zeros((0, *shape))])
-        if not len(found):  # a segmenter's pictures keep their own sizes
-            found = np.random.default_rng(0).standard_normal((count, *shape))
-        return np.ascontiguousarray(np.resize(found, (count, *shape)), dtype=np.float32)
+        batches = self.batches(gather(self.run, source).measured.few(count), 8)
+        found = [batch.images for batch in batches if batch.images.shape[1:] == shape]
+        if not found:  # a segmenter's pictures keep their own sizes
+            found = [np.random.default_rng(0).standard_normal((count, *shape))]
+        return np.ascontiguousarray(np.resize(np.concatenate(found), (count, *shape)), dtype=np.float32)
 
-    def preprocessing(self) -> Values:
-        """What makes images of this size of a picture."""
-        if self.run is not None:
-            seen = self.run.preprocessing
-        else:
-            assert self.export is not None
-            seen = get_task(self.task).read_preprocessing(self.export.meta["preprocessing"])
-        return dataclasses.replace(seen, size=self.size) if isinstance(seen, Preprocessing) else seen
-
-    def material(self, pictures: str | None, limit: int) -> Material:
-        """At most `limit` pictures to calibrate int8 on; see `resurge.export.calibration.gather`.
-
-        Raises:
-            UserError: there are no pictures where they should be.
-        """
-        found = self._gathered(pictures)
-        return dataclasses.replace(found, calibration=found.calibration.few(limit))
-
-    def pictures(self, source: str) -> Pictures:
-        """The pictures of a folder that are kept for measuring.
-
-        Raises:
-            UserError: there are none.
-        """
-        return self._gathered(source).measured
-
-    def _gathered(self, source: str | None) -> Material:
-        run = self.run
-        if run is None:  # pictures are asked for by what an export says as well
-            assert self.export is not None
-            meta = self.export.meta
-            names = tuple(str(name) for name in meta["classes"])
-            run = Run(self.export.folder, self.task, nn.Module(), self.spec, names, None, meta, None)
-        return gather(dataclasses.replace(run, preprocessing=self.preprocessing()), source)
+    def batches(self, pictures: Pictures, size: int) -> Iterator[Batch]:
+        """Pictures as the network is given them, `size` at a time."""
+        return pictures.batches(get_task(self.run.task), self.run.preprocessing, size)
 
 
 def check_word(word: str) -> None:
@@ -131,57 +97,64 @@ def open_subject(word: str, size: int | None = None) -> Subject:
     Raises:
         UserError: there is no such network or folder, the folder is damaged, or it is of a detector.
     """
-    folder = folder_of(word)
+    folder, export = folder_of(word), None
     if folder is None:
-        return _of_name(word, size)
-    if is_export(folder):
-        return _of_export(word, read_export(folder), size)
-    return _of_run(word, load_run(folder), size)
-
-
-def _of_export(word: str, export: Export, size: int | None) -> Subject:
-    meta = export.meta
-    task, spec = _measurable(word, meta), get_spec(meta["spec"])
-    channels, classes = int(meta["in_channels"]), len(meta["classes"])
-    side = size or _side(meta["preprocessing"].get("size"), spec)
-    export = Export(export.folder, {**meta, "preprocessing": {**meta["preprocessing"], "size": side}})
-    with torch.device("meta"):
-        network = build_task_model(task, spec, classes, channels, meta.get("head")).eval()
-    return Subject(word, spec, None, export, side, channels, classes, _gmacs(network, side), _entry(spec))
-
-
-def _of_run(word: str, run: Run, size: int | None) -> Subject:
-    _measurable(word, run.meta)
+        run = _of_name(word, size)
+    elif is_export(folder):
+        export = read_export(folder)
+        run = _of_export(export)
+    else:
+        run = load_run(folder)
+    if get_task(run.task).takes_sizes:
+        raise UserError(
+            f"{word} is of the task {run.task}. Classifiers and segmenters are measured here: how long a detector "
+            "takes depends on what it finds."
+        )
     side = size or _side(getattr(run.preprocessing, "size", None), run.spec)
-    channels, classes = int(run.meta["in_channels"]), len(run.classes)
-    return Subject(word, run.spec, run, None, side, channels, classes, _gmacs(run.model, side), _entry(run.spec))
+    if isinstance(run.preprocessing, Preprocessing):
+        run = replace(run, preprocessing=replace(run.preprocessing, size=side))
+    if export is not None:
+        export = replace(export, meta={**run.meta, "preprocessing": {**run.meta["preprocessing"], "size": side}})
+    return Subject(word, run, side, export)
 
 
-def _of_name(word: str, size: int | None) -> Subject:
+def _of_export(export: Export) -> Run:
+    """An export as a run, for what is asked of one beside its weights."""
+    meta, spec = export.meta, get_spec(export.meta["spec"])
+    task, classes = str(meta["task"]), tuple(str(name) for name in meta["classes"])
+    with torch.device("meta"):
+        network = build_task_model(task, spec, len(classes), int(meta["in_channels"]), meta.get("head")).eval()
+    seen = get_task(task).read_preprocessing(meta["preprocessing"])
+    return Run(export.folder, task, network, spec, classes, seen, meta, None)
+
+
+def _of_name(word: str, size: int | None) -> Run:
+    """A network with random weights, and running statistics measured on waves and noise.
+
+    With the initial statistics of BatchNorm a deep network with random weights has nearly the same outputs for every
+    image: a comparison of two such networks would pass whatever they compute, and int8 would have no ranges.
+    """
     spec = get_spec(word)
     entry = _entry(spec)
     side = size or _side(entry.cost_size if entry else None, spec)
     classes = entry.classes if entry else 1000
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        model = _calibrated(build_task_model(next(iter(TASKS)), spec, classes), side)
-    run = bare_run(word, spec, model, Preprocessing(side), classes, random_weights=True)
-    return Subject(word, spec, run, None, side, 3, classes, _gmacs(model, side), entry)
+        model = build_task_model(DEFAULT, spec, classes)
+        calibrate(model, _waves(min(side, 128)))
+    return bare_run(word, spec, model, Preprocessing(side), classes, random_weights=True)
 
 
-def _measurable(word: str, meta: Mapping[str, object]) -> str:
-    """The task of a run or an export.
+def _waves(side: int, count: int = 32) -> torch.Tensor:
+    """Images (count, 3, side, side).
 
-    Raises:
-        UserError: it is not measured here.
+    Attention sees one number per image and channel: the statistics of few images would be those of chance, and would
+    amplify an image that differs from them, rounding errors included.
     """
-    task = str(meta.get("task", next(iter(TASKS))))
-    if get_task(task).takes_sizes:
-        raise UserError(
-            f"{word} is of the task {task}. Classifiers and segmenters are measured here: how long a detector takes "
-            "depends on what it finds."
-        )
-    return task
+    y, x = torch.linspace(-3, 3, side)[:, None], torch.linspace(-3, 3, side)
+    slopes = torch.randn(count, 3, 2, 1, 1) * torch.rand(count, 1, 1, 1, 1) * 4
+    images = torch.sin(slopes[:, :, 0] * x + slopes[:, :, 1] * y) * torch.rand(count, 1, 1, 1) * 2
+    return images + torch.randn(count, 3, 1, 1) + torch.randn(count, 3, side, side) * torch.rand(count, 1, 1, 1)
 
 
 def _entry(spec: Spec) -> Entry | None:
@@ -190,33 +163,3 @@ def _entry(spec: Spec) -> Entry | None:
 
 def _side(stated: object, spec: Spec) -> int:
     return stated if isinstance(stated, int) and stated > 0 else 32 if spec.stem.stride == 1 else 224
-
-
-def _gmacs(model: nn.Module, side: int) -> float:
-    return cost(model, (side, side)).total.macs / 1e9
-
-
-@torch.no_grad()
-def _calibrated(model: nn.Module, side: int) -> nn.Module:
-    """Random scales and shifts, and running statistics measured on waves and noise.
-
-    With the initial statistics of BatchNorm a deep network with random weights has nearly the same outputs for every
-    image: a comparison of two such networks would pass whatever they compute, and int8 would have no ranges.
-    """
-    norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.weight.uniform_(0.7, 1.3)
-        norm.bias.normal_(std=0.3)
-        norm.momentum = None  # a plain average
-    # Attention sees one number per image and channel: the statistics of few images would be those of chance, and would
-    # amplify an image that differs from them, rounding errors included.
-    side, count = min(side, 128), 32
-    y, x = torch.linspace(-3, 3, side)[:, None], torch.linspace(-3, 3, side)
-    slopes = torch.randn(count, 3, 2, 1, 1) * torch.rand(count, 1, 1, 1, 1) * 4
-    images = torch.sin(slopes[:, :, 0] * x + slopes[:, :, 1] * y) * torch.rand(count, 1, 1, 1) * 2
-    images = images + torch.randn(count, 3, 1, 1) + torch.randn(count, 3, side, side) * torch.rand(count, 1, 1, 1)
-    model.train()(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    return model.eval()

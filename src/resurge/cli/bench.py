@@ -69,12 +69,11 @@ def run(options: argparse.Namespace) -> int:
         if path is not None and path.is_dir():
             raise UserError(f"{path} is a folder; expected the name of a file.")
     if options.plot is not None:
-        from resurge.bench.plot import check_plot
+        from resurge.bench.output import check_plot
 
         check_plot(options.plot)
     from resurge.bench.measuring import Bench
-    from resurge.bench.output import Rows, Table
-    from resurge.bench.plot import plot
+    from resurge.bench.output import Rows, Table, plot
     from resurge.bench.subjects import check_word
     from resurge.machine import described
 

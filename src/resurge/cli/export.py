@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from resurge.cli import options as opt
 from resurge.errors import UserError
-from resurge.infer.folder import FORMATS, PRECISIONS
+from resurge.infer.formats import FORMATS, PRECISIONS
 from resurge.model_json import folder_of
 from resurge.tasks.classify.task import Classify
 

@@ -55,7 +55,7 @@ def equalities(spec: Spec) -> list[Equality]:
                 assert isinstance(block, Residual)
                 width = next(layer.in_channels for layer in block.modules() if isinstance(layer, nn.Conv2d))
                 x = torch.randn(4, width, SIDE, SIDE, dtype=torch.float64).relu()
-                _calibrate(block, x)
+                calibrate(block, x)
                 for name, inputs, one, other in _forms(block, x):
                     if name not in found:
                         place = f"stage {number}, block {index}"
@@ -63,15 +63,18 @@ def equalities(spec: Spec) -> list[Equality]:
     return list(found.values())
 
 
-def _calibrate(block: Residual, x: Tensor) -> None:
-    """Random scales and shifts, then running statistics measured on `x`; zero-initialised norms would hide a fault."""
-    norms = [layer for layer in block.modules() if isinstance(layer, nn.BatchNorm2d)]
+def calibrate(model: nn.Module, x: Tensor) -> None:
+    """Random scales and shifts of all BatchNorms, then running statistics measured on `x`, in evaluation mode after it:
+    zero-initialised norms would hide a fault."""
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
         nn.init.uniform_(norm.weight, 0.7, 1.3)
         nn.init.normal_(norm.bias, std=0.3)
         norm.momentum = None  # a plain average
-    block.train()(x)
-    block.eval()
+    model.train()(x)
+    for norm in norms:
+        norm.momentum = 0.1
+    model.eval()
 
 
 def _apart(one: Layer, other: Layer, x: Tensor) -> float:

@@ -1,39 +1,70 @@
-"""Pictures an export is calibrated with and measured on: the run's own data, the user's, or, failing both, patterns."""
+"""Images an export is calibrated with and measured on: the run's own data, the user's, or, failing both, patterns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
 
-from resurge.data.images import open_image
 from resurge.data.paths import find_images
 from resurge.data.preprocessing import Values
 from resurge.data.sources import open_data
-from resurge.data.splits import DataBundle
+from resurge.data.splits import FileImages
 from resurge.errors import UserError
-from resurge.export.fidelity import Batch
 from resurge.files import Json
 from resurge.runs import Run
+from resurge.tasks.result import Size
 from resurge.tasks.table import DATA_WORDS, get_task
+from resurge.tasks.task import Task
 
-BATCH = 8
-_GENERATED = "generated patterns"
+
+class Readable(Protocol):
+    """Images by number, as a split of a data set has them."""
+
+    def read(self, index: int) -> Image.Image: ...
+
+
+class Annotated(Readable, Protocol):
+    """Images with classes, objects or label maps."""
+
+    labels: Sequence[int]
+
+    def target(self, index: int) -> Any: ...
+
+
+Truth = Callable[[int, Size], object]
+"""The number of an image and its (height, width) -> its annotation."""
+
+
+class Batch(NamedTuple):
+    """Images that go through a network together.
+
+    indices: their numbers. originals: their own (height, width). images: float32 (N, C, H, W). sizes: int64 (N, 2),
+    height and width without padding. truth: the annotation of each, where it is known.
+    """
+
+    indices: tuple[int, ...]
+    originals: tuple[Size, ...]
+    images: np.ndarray
+    sizes: np.ndarray
+    truth: tuple[Any, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """A number of pictures, read when they are asked for. labels: class indices of the run, or None. classes: what the
-    labels of objects and label maps in the split mean; none where it has neither."""
+    """Images that are read when they are asked for.
 
-    split: Any  # has read(index) -> Image
+    classes: int64, for each class of the split's annotations that of the run; None where they are of other classes, or
+    where there are none.
+    """
+
+    split: Readable
     indices: tuple[int, ...]
-    labels: tuple[int, ...] | None = None
-    classes: tuple[str, ...] = ()
+    classes: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -42,34 +73,36 @@ class Pictures:
         """At most `count` of them, evenly spread."""
         if len(self) <= count:
             return self
-        rows = [round(i * (len(self) - 1) / max(count - 1, 1)) for i in range(count)]
-        labels = None if self.labels is None else tuple(self.labels[row] for row in rows)
-        return replace(self, indices=tuple(self.indices[row] for row in rows), labels=labels)
+        chosen = [round(i * (len(self) - 1) / max(count - 1, 1)) for i in range(count)]
+        return replace(self, indices=tuple(self.indices[row] for row in chosen))
 
-    def batches(self, preprocessing: Values, size: int = BATCH) -> Iterator[Batch]:
-        """What the network is given of them; images that cannot be read are passed over."""
-        arrays: list[np.ndarray] = []
-        truth: list[int] = []
-        for row, index in enumerate(self.indices):
+    def batches(self, task: Task, preprocessing: Values, size: int, truth: Truth | None = None) -> Iterator[Batch]:
+        """What the network is given of them, `size` images at most; those that cannot be read are passed over."""
+        read: list[tuple[int, Size, np.ndarray, object]] = []
+        for index in self.indices:
             try:
-                array = preprocessing.array(self.split.read(index))
+                image = self.split.read(index)
+                own = (image.height, image.width)
+                read.append((index, own, preprocessing.array(image), truth and truth(index, own)))
             except UserError:
                 continue
-            if arrays and (len(arrays) == size or arrays[0].shape != array.shape):
-                yield self._batch(arrays, truth)
-                arrays, truth = [], []
-            arrays.append(array)
-            truth.append(-1 if self.labels is None else self.labels[row])
-        if arrays:
-            yield self._batch(arrays, truth)
+            if len(read) == size:
+                yield from _batches(read, task, truth is not None)
+                read = []
+        if read:
+            yield from _batches(read, task, truth is not None)
 
-    def _batch(self, arrays: list[np.ndarray], truth: list[int]) -> Batch:
-        return Batch(np.stack(arrays), None if self.labels is None else np.asarray(truth))
+
+def _batches(read: list[tuple[int, Size, np.ndarray, object]], task: Task, known: bool) -> Iterator[Batch]:
+    indices, originals, arrays, truth = zip(*read, strict=True)
+    for inputs in task.batches(arrays):
+        own = [tuple(values[row] for row in inputs.rows) for values in (indices, originals, truth)]
+        yield Batch(own[0], own[1], inputs.images, inputs.sizes, own[2] if known else None)
 
 
 @dataclass(frozen=True)
 class Material:
-    """calibration: to set the ranges of int8 by. measured: others where there are any, to see what was lost. Both are
+    """calibration: to set the ranges of int8. measured: others where there are any, to see what was lost. Both are
     named in words; real: they are photographs and the like, not patterns."""
 
     calibration: Pictures
@@ -80,12 +113,12 @@ class Material:
 
 
 def unreadable(pictures: str) -> UserError:
-    """What to raise when none of these pictures, named in words, can be read."""
+    """What to raise when none of these images, named in words, can be read."""
     return UserError(f"none of the {pictures} can be read. Name others with --calibrate DIR.")
 
 
 def gather(run: Run, source: str | None) -> Material:
-    """Pictures for an export of a run.
+    """Images for an export of a run.
 
     Args:
         source: a folder of images, or whatever `open_data` opens; None for the data the run was trained on, if they
@@ -94,73 +127,56 @@ def gather(run: Run, source: str | None) -> Material:
     Raises:
         UserError: the source cannot be opened, or has no images.
     """
-    if source is None:
-        own = dict(run.meta.get("data") or {}).get("source")
-        try:
-            if own:
-                return _opened(run, str(own))
-        except UserError:
-            pass  # moved or removed since; patterns do
-        patterns = Pictures(_Patterns(run), tuple(range(16)))
-        return Material(patterns, _GENERATED, patterns, _GENERATED, real=False)
-    return _opened(run, source)
+    if source is not None:
+        return _opened(run, source)
+    own = dict(run.meta.get("data") or {}).get("source")
+    try:
+        if own:
+            return _opened(run, str(own))
+    except UserError:
+        pass  # moved or removed since; patterns do
+    patterns = Pictures(_Patterns(run), tuple(range(16)))
+    return Material(patterns, "generated patterns", patterns, "generated patterns", real=False)
 
 
 def _opened(run: Run, source: str) -> Material:
     folder = Path(source)
     try:
         annotation = get_task(run.task).annotation
-        bundle = open_data(source, annotation=annotation, words=DATA_WORDS, **_taken_apart(run, source))
+        bundle = open_data(source, annotation=annotation, words=DATA_WORDS, **_split_by(run, source))
     except UserError:
         images, _ = find_images(folder, "") if folder.is_dir() else ([], [])
         if not images:
             raise
-        files = Pictures(_Files(tuple(folder / name for name in images)), tuple(range(len(images))))
+        files = Pictures(FileImages(folder, tuple(images)), tuple(range(len(images))))
         name = f"images of {folder.name}"
         return Material(files, name, files, name, real=True)
-    measured, name = next(
-        (split, name) for split, name in ((bundle.test, "test"), (bundle.val, "val"), (bundle.train, "train")) if split
-    )
+    classes = None
+    if bundle.classes and set(bundle.classes) <= set(run.classes):
+        classes = np.array([run.classes.index(name) for name in bundle.classes], dtype=np.int64)
+    parts = {"test": bundle.test, "val": bundle.val, "train": bundle.train}
+    measured = next(name for name, split in parts.items() if split)
+    calibration = "train" if bundle.train else measured
     return Material(
-        Pictures(bundle.train or measured, tuple(range(len(bundle.train or measured)))),
-        f"{'train' if bundle.train else name} images of {folder.name}",
-        _annotated(run, bundle, measured),
-        f"{name} images of {folder.name}",
+        Pictures(parts[calibration], tuple(range(len(parts[calibration])))),
+        f"{calibration} images of {folder.name}",
+        Pictures(parts[measured], tuple(range(len(parts[measured]))), classes),
+        f"{measured} images of {folder.name}",
         real=True,
     )
 
 
-def _taken_apart(run: Run, source: str) -> Json:
-    """How the training took this data apart, so that what is measured on was not trained on."""
+def _split_by(run: Run, source: str) -> Json:
+    """How the training split this data, so that what is measured on was not trained on."""
     recipe = run.recipe
     if recipe is None or Path(recipe.data).absolute() != Path(source).absolute():
         return {"seed": int(dict(run.meta.get("data") or {}).get("seed") or 0)}
     return {"seed": recipe.seed, "val": recipe.val, "val_fraction": recipe.val_fraction}
 
 
-def _annotated(run: Run, bundle: DataBundle, split: Any) -> Pictures:
-    """The pictures of a split with what is known of them: the labels as indices of the run's classes, if the data's
-    classes are the run's; or the classes that its label maps or objects mean."""
-    indices = tuple(range(len(split)))
-    if get_task(run.task).annotation != "labels":
-        return Pictures(split, indices, classes=tuple(bundle.classes))
-    if not set(bundle.classes) <= set(run.classes):
-        return Pictures(split, indices)
-    ours = [run.classes.index(name) for name in bundle.classes]
-    return Pictures(split, indices, tuple(ours[label] for label in split.labels))
-
-
-@dataclass(frozen=True)
-class _Files:
-    paths: Sequence[Path]
-
-    def read(self, index: int) -> Image.Image:
-        return open_image(self.paths[index])
-
-
 @dataclass(frozen=True)
 class _Patterns:
-    """Pictures with gradients, waves and edges, each another one."""
+    """Images with gradients, waves and edges, each another one."""
 
     run: Run
 

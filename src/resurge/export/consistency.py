@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
-from resurge.export.fidelity import largest_difference
+from resurge.export.fidelity import Outputs, largest_difference
 from resurge.export.fidelity_objects import ObjectComparison
 from resurge.files import Json
 from resurge.tasks.detect.predict import Found, Suppression, found_in
@@ -18,8 +16,6 @@ APART = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 2e-2, "int8": 5e-2}
 SAME_PIXELS = {"fp32": 0.999, "bf16": 0.95, "fp16": 0.98, "int8": 0.95}
 SAME_OBJECTS = 0.9
 SAME_MASK = 0.9
-
-Outputs = Mapping[str, np.ndarray]
 
 
 def differing(here: Outputs, alone: Outputs, precision: str, said: Json, sizes: np.ndarray | None = None) -> str | None:
@@ -54,7 +50,7 @@ def _objects(here: Outputs, alone: Outputs, limit: float, said: Json, sizes: np.
     rest = Suppression.of(said)
     if rest is not None:
         here, alone = rest(here), rest(alone)
-    found = ObjectComparison((), sure=0.0)
+    found = ObjectComparison(sure=0.0)
     for row, (height, width) in enumerate(sizes.tolist()):
         size = (height, width)
         ours, theirs = (_with_area(found_in(outputs, row, size, size)) for outputs in (here, alone))

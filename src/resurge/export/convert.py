@@ -8,22 +8,21 @@ from __future__ import annotations
 import logging
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from resurge.errors import UserError, kind_and_line
-from resurge.export.grid_means import TraceablePyramidPooling
 from resurge.export.onnx_graph import ceil_pools, join_slices
 from resurge.files import Json
 from resurge.infer.engines.engine import INPUT, SIDES, SIZES, need
-from resurge.infer.folder import FILES
+from resurge.infer.formats import FORMATS
 from resurge.tasks.detect.ops import onnx_table
 from resurge.tasks.segment.heads.pspnet import PyramidPoolingHead
 
@@ -37,6 +36,7 @@ EXAMPLE = (2, 192, 256)
 OPSET = 20
 DIMENSIONS = ("batch", *SIDES)
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+LOGITS = ("logits",)
 
 
 class Deployed(nn.Module):
@@ -52,7 +52,7 @@ class Deployed(nn.Module):
         super().__init__()
         head = getattr(model, "head", None)
         if isinstance(head, PyramidPoolingHead):
-            model.head = TraceablePyramidPooling(head)
+            head.pool = grid_means
         self.model = model.to(kind)
         self.kind = kind
         self.decide = decide
@@ -68,9 +68,25 @@ class Deployed(nn.Module):
         return label.to(torch.uint8), 1 / (logits - highest[:, None]).exp().sum(dim=1)
 
 
-def output_names(decide: bool) -> tuple[str, ...]:
-    """What `Deployed` puts out, in order."""
-    return ("classes", "confidence") if decide else ("logits",)
+def grid_means(x: Tensor, bins: int) -> Tensor:
+    """(N, C, h, w) -> (N, C, bins, bins): the means of the cells of a grid, as `adaptive_avg_pool2d` cuts it.
+
+    There the sides of a cell depend on the size of the map, which no tracer leaves open. A mean over cells is linear
+    along each side, so that it is two products with matrices that the size alone determines.
+    """
+    if bins == 1:
+        return x.mean((2, 3), keepdim=True)
+    down, across = (_shares(bins, x.shape[axis], x) for axis in (-2, -1))
+    return down @ x @ across.T
+
+
+def _shares(bins: int, length: int, like: Tensor) -> Tensor:
+    """(bins, length): what each of `length` places is of the mean of each cell; cells may overlap by one place."""
+    cell = torch.arange(bins, device=like.device)[:, None]
+    first, behind = cell * length // bins, ((cell + 1) * length + bins - 1) // bins
+    place = torch.arange(length, device=like.device)
+    inside = (place >= first) & (place < behind)
+    return inside.to(like.dtype) / (behind - first).to(like.dtype)
 
 
 def trace(model: nn.Module, channels: int, sizes: bool = False) -> ExportedProgram:
@@ -85,7 +101,7 @@ def trace(model: nn.Module, channels: int, sizes: bool = False) -> ExportedProgr
     open_ = torch.export.Dim.DYNAMIC
     batch, height, width = EXAMPLE
     example: tuple[Tensor, ...] = (torch.zeros(batch, channels, height, width),)
-    dynamic: tuple[dict[int, Any], ...] = ({0: open_, 2: open_, 3: open_},)
+    dynamic: tuple[dict[int, object], ...] = ({0: open_, 2: open_, 3: open_},)
     if sizes:
         example, dynamic = (*example, torch.tensor([[height, width]] * batch)), (*dynamic, {0: open_})
     try:
@@ -93,7 +109,10 @@ def trace(model: nn.Module, channels: int, sizes: bool = False) -> ExportedProgr
             program = torch.export.export(model.eval(), example, dynamic_shapes=dynamic)
     except Exception as error:  # torch raises many kinds, none of them documented
         raise UserError(f"torch.export cannot trace this network: {kind_and_line(error)}") from error
-    fixed = [name for name, at in zip(DIMENSIONS, (0, 2, 3), strict=True) if isinstance(_shape(program)[at], int)]
+    names = set(program.graph_signature.user_inputs)
+    images = next(node for node in program.graph.nodes if node.op == "placeholder" and node.name in names)
+    shape = images.meta["val"].shape
+    fixed = [name for name, at in zip(DIMENSIONS, (0, 2, 3), strict=True) if isinstance(shape[at], int)]
     if fixed:
         raise UserError(
             f"torch.export fixed the {' and '.join(fixed)} of the images in this network; it stays open here."
@@ -103,33 +122,43 @@ def trace(model: nn.Module, channels: int, sizes: bool = False) -> ExportedProgr
     return program
 
 
-def _shape(program: ExportedProgram) -> tuple[int | None, ...]:
-    names = set(program.graph_signature.user_inputs)
-    node = next(node for node in program.graph.nodes if node.op == "placeholder" and node.name in names)
-    return tuple(side if isinstance(side, int) else None for side in node.meta["val"].shape)
+class Writer(Protocol):
+    """What writes a format.
+
+    Args:
+        program: of `trace`.
+        outputs: their names.
+        halve: store weights in fp16 where the program has them in fp32.
+
+    Returns:
+        What model.json is to state.
+    """
+
+    def __call__(
+        self, program: ExportedProgram, folder: Path, outputs: Sequence[str] = LOGITS, halve: bool = False
+    ) -> Json: ...
 
 
-def write_program(program: ExportedProgram, folder: Path) -> None:
-    """Write the program of torch.export."""
+def write_program(program: ExportedProgram, folder: Path, outputs: Sequence[str] = LOGITS, halve: bool = False) -> Json:
+    """Write the program of torch.export, whose outputs have no names and which is in its precision already."""
     content = BytesIO()
     with quiet():
         torch.export.save(program, content)
     # Not by torch itself: where the disk is full, its writer ends the process.
-    (folder / FILES["torch"][0]).write_bytes(content.getbuffer())
+    (folder / FORMATS["torch"].file).write_bytes(content.getbuffer())
+    return {}
 
 
-def write_onnx(program: ExportedProgram, folder: Path, outputs: tuple[str, ...], sizes: bool = False) -> int:
-    """Write the ONNX file, checked by ONNX's own checker; returns its number of nodes.
-
-    Args:
-        sizes: as in `trace`.
+def write_onnx(program: ExportedProgram, folder: Path, outputs: Sequence[str] = LOGITS, halve: bool = False) -> Json:
+    """Write the ONNX file, checked by ONNX's own checker; returns its number of `nodes`.
 
     Raises:
         UserError: onnx or onnxscript is not installed, or the network has an operator that ONNX does not know.
     """
     onnx = need("onnx")
     need("onnxscript")
-    path = folder / FILES["onnx"][0]
+    path = folder / FORMATS["onnx"].file
+    sizes = len(program.graph_signature.user_inputs) > 1
     try:
         with quiet():
             found = torch.onnx.export(
@@ -155,7 +184,7 @@ def write_onnx(program: ExportedProgram, folder: Path, outputs: tuple[str, ...],
     _clean(model)
     onnx.save(model, path)
     onnx.checker.check_model(str(path), full_check=True)
-    return len(model.graph.node)
+    return {"nodes": len(model.graph.node)}
 
 
 def _name_dimensions(graph: onnx.GraphProto) -> None:
@@ -176,13 +205,21 @@ def _clean(model: onnx.ModelProto) -> None:
         thing.ClearField("doc_string")
 
 
-def write_openvino(onnx_file: Path, folder: Path, *, halve: bool) -> openvino.Model:
-    """Write OpenVINO's two files of an ONNX file; with `halve` the weights are stored in fp16. Returns the model."""
-    openvino = need("openvino")
+def write_openvino(
+    program: ExportedProgram, folder: Path, outputs: Sequence[str] = LOGITS, halve: bool = False
+) -> Json:
+    """Write OpenVINO's two files."""
+    said = write_onnx(program, folder, outputs)
+    onnx_file = folder / FORMATS["onnx"].file
+    onnx_to_openvino(onnx_file, folder, halve)
+    onnx_file.unlink()
+    return said
+
+
+def onnx_to_openvino(onnx_file: Path, folder: Path, halve: bool = False) -> None:
+    """Write OpenVINO's two files of an ONNX file."""
     with quiet():
-        model = openvino.convert_model(onnx_file)
-        save_openvino(model, folder, halve=halve)
-    return model
+        save_openvino(need("openvino").convert_model(onnx_file), folder, halve=halve)
 
 
 def save_openvino(model: openvino.Model, folder: Path, *, halve: bool) -> None:
@@ -191,10 +228,9 @@ def save_openvino(model: openvino.Model, folder: Path, *, halve: bool) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    for key in ("conversion_parameters",):  # they hold the path it was converted from
-        if model.has_rt_info([key]):
-            model.set_rt_info("", [key])
-    path = folder / FILES["openvino"][0]
+    if model.has_rt_info(["conversion_parameters"]):  # they hold the path it was converted from
+        model.set_rt_info("", ["conversion_parameters"])
+    path = folder / FORMATS["openvino"].file
     try:
         need("openvino").save_model(model, path, compress_to_fp16=halve)
     except RuntimeError as error:  # of a full disk OpenVINO says "iostream error"
@@ -205,39 +241,14 @@ def save_openvino(model: openvino.Model, folder: Path, *, halve: bool) -> None:
         ) from error
 
 
-def _as_onnx(program: ExportedProgram, folder: Path, outputs: tuple[str, ...], sizes: bool, halve: bool) -> Json:
-    return {"nodes": write_onnx(program, folder, outputs, sizes)}
-
-
-def _as_openvino(program: ExportedProgram, folder: Path, outputs: tuple[str, ...], sizes: bool, halve: bool) -> Json:
-    nodes = write_onnx(program, folder, outputs, sizes)
-    onnx_file = folder / FILES["onnx"][0]
-    write_openvino(onnx_file, folder, halve=halve)
-    onnx_file.unlink()
-    return {"nodes": nodes}
-
-
-def _as_torch(program: ExportedProgram, folder: Path, outputs: tuple[str, ...], sizes: bool, halve: bool) -> Json:
-    write_program(program, folder)
-    return {}
-
-
-WRITERS = {"onnx": _as_onnx, "openvino": _as_openvino, "torch": _as_torch}
-"""What writes each format, given a program of `trace`, a folder, the names of the outputs, whether the program takes
-sizes, and whether weights are stored in fp16 where the program has them in fp32. Returns what model.json states."""
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the warnings and log lines of exporters, which are about themselves; what fails still raises."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch.fx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
+    """Without warnings and log lines: those of exporters are about themselves. What fails still raises."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(before)

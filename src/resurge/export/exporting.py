@@ -8,44 +8,34 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 
 import numpy as np
 import torch
 
 from resurge.errors import UserError
-from resurge.export import detection as finders
-from resurge.export.calibration import Material, gather, unreadable
+from resurge.export.calibration import Material, gather
 from resurge.export.consistency import differing
-from resurge.export.convert import TYPES, WRITERS, Deployed, output_names, trace
-from resurge.export.fidelity import Comparison, compare
-from resurge.export.fidelity import Run as Predict
-from resurge.export.fidelity_maps import Scenes, compare_maps, maps_trial
-from resurge.export.fidelity_objects import ObjectComparison
-from resurge.export.fidelity_objects import Told as ObjectsTold
+from resurge.export.convert import LOGITS, TYPES, Deployed, Writer, trace
+from resurge.export.fidelity import Comparison, Outputs
 from resurge.export.forms import form_of, rewritten_for
-from resurge.export.quantize import Trial, classes_trial, quantize_folder
-from resurge.export.selftest import run_apart
+from resurge.export.quantize import quantize_folder
+from resurge.export.reference import Reference
+from resurge.export.selftest import Questions, run_apart
 from resurge.export.settings import MAX_DROP, ExportSettings
 from resurge.files import Json, atomic_folder, atomic_write_text
 from resurge.infer.engines import Engine, open_engine
-from resurge.infer.engines.live import Live
-from resurge.infer.folder import CERTIFICATE, FILES, described, read_export, require_free
+from resurge.infer.folder import CERTIFICATE, described, read_export, require_free
+from resurge.infer.formats import FORMATS
 from resurge.machine import processor, versions
 from resurge.model_json import write_model_json
 from resurge.runs import Run, load_run
+from resurge.tasks.detect.model import DetectionModel, ExportedDetector
 from resurge.tasks.table import get_task
-from resurge.tasks.task import Annotation
 from resurge.tasks.tta import TTA
-
-IMAGES = 500
-
-Compared = tuple[Comparison | ObjectComparison, Engine, dict[str, np.ndarray], dict[str, np.ndarray] | None]
-"""The comparison, the engine it was made with, and images and sizes that it runs on in another process too."""
-Reference = tuple[int, Callable[[], Trial], Callable[[Predict], Comparison]]
-"""How many images there are, and how int8 and an exported network are compared on them."""
 
 
 def export(
@@ -82,9 +72,18 @@ def export(
 
 
 def _require_possible(run: Run, settings: ExportSettings) -> None:
-    finders.require_possible(run, settings.raw)
-    if settings.decide and not get_task(run.task).label_maps:
+    task = get_task(run.task)
+    if settings.decide and not task.label_maps:
         raise UserError(f"{run.folder} is of the task {run.task}; only a segmenter puts out a class for every pixel.")
+    if settings.raw and not task.takes_sizes:
+        raise UserError(
+            f"{run.folder} is of the task {run.task}; only a detector has candidates to put out raw. Leave out --raw."
+        )
+    if settings.raw and task.masks:
+        raise UserError(
+            f"{run.folder} is of the task instances: its masks are made for the objects that are kept, so that there "
+            "are none before that. Leave out --raw."
+        )
 
 
 def _made(run: Run, settings: ExportSettings, folder: Path, force: bool, say: Callable[[str], None]) -> Json:
@@ -96,105 +95,47 @@ def _made(run: Run, settings: ExportSettings, folder: Path, force: bool, say: Ca
         )
     say(f"tracing {run.spec}")
     made = _convert(run, settings, folder)
-    notes = _notes(run)
     _write_json(folder, run, settings, made)
-    compare_export = COMPARISONS[get_task(run.task).annotation]
-    comparison, engine, inputs, sizes = compare_export(run, settings, material, made, folder, say)
+    reference = Reference(run, material, settings.images, made)
+    if settings.precision == "int8":
+        say(f"calibrating on {material.calibrated_on}")
+        made |= quantize_folder(folder, settings, reference, say)
+        _write_json(folder, run, settings, made)
+    say(f"comparing on {len(reference.pictures)} of the {material.measured_on}")
+    engine = open_engine(read_export(folder), "cpu")
+    comparison = reference.compare(lambda inputs: engine.run(*inputs.values()))
     _judge(comparison, settings, force)
     say("running it on its own")
-    alone = _checked_apart(folder, engine, settings, made, inputs, sizes)
-    certificate = _certificate(folder, comparison, material, alone, made, (*notes, *engine.notes))
+    alone = run_apart(folder, _questions(reference), partial(_require_same, engine, settings.precision, made))
+    certificate = _certificate(folder, comparison, material, alone, made, (*_notes(run), *engine.notes))
     atomic_write_text(folder / CERTIFICATE, json.dumps(certificate, indent=2, ensure_ascii=False) + "\n")
     return certificate
 
 
-def _compared(
-    reference_of: Callable[[Run, Live, Material, ExportSettings], Reference], run: Run, settings: ExportSettings,
-    material: Material, made: Json, folder: Path, say: Callable[[str], None],
-) -> Compared:  # fmt: skip
-    """A classifier or segmenter: quantised where that is settings, and compared with the run."""
-    count, trial, compare_to = reference_of(run, Live(run), material, settings)
-    if settings.precision == "int8":
-        _quantize(run, settings, material, trial(), made, folder, say)
-    say(f"comparing on {count} of the {material.measured_on}")
-    engine = open_engine(read_export(folder), "cpu")
-    comparison = compare_to(engine.run)
-    if not comparison.images:
-        raise unreadable(material.measured_on)
-    return comparison, engine, _inputs(run), None
-
-
-def _decisions(run: Run, original: Live, material: Material, settings: ExportSettings) -> Reference:
-    """The reference of a classifier: its images are small, and all in memory."""
-    batches = list(material.measured.few(settings.images or IMAGES).batches(run.preprocessing))
-    if not batches:
-        raise unreadable(material.measured_on)
-    told = [(batch, original.run(batch.images)) for batch in batches]
-    return (
-        sum(len(batch.images) for batch in batches),
-        lambda: classes_trial(material, run.preprocessing, told),
-        lambda predict: compare(told, predict),
-    )
-
-
-def _maps(run: Run, original: Live, material: Material, settings: ExportSettings) -> Reference:
-    """The reference of a segmenter: image by image, since they may be large."""
-    scenes = Scenes(material.measured.few(settings.images or IMAGES), run.preprocessing, run.classes)
-    return (
-        len(scenes.pictures),
-        lambda: maps_trial(scenes, original.run, material),
-        lambda predict: compare_maps(scenes, original.run, predict),
-    )
-
-
-def _compared_objects(
-    run: Run, settings: ExportSettings, material: Material, made: Json, folder: Path, say: Callable[[str], None]
-) -> Compared:
-    """The same for a detector."""
-    count = settings.images or finders.IMAGES
-    told: Iterable[ObjectsTold] = finders.told_of(run, Live(run), material, count)
-    if settings.precision == "int8":
-        told = list(told)
-        _quantize(run, settings, material, finders.trial(run, material, told, made), made, folder, say)
-    say(f"comparing on {min(count, len(material.measured))} of the {material.measured_on}")
-    engine = open_engine(read_export(folder), "cpu")
-    comparison, batch = finders.compared(run, told, engine, made)
-    return comparison, engine, *finders.questions(batch)
-
-
-COMPARISONS: Mapping[Annotation, Callable[..., Compared]] = {
-    "labels": partial(_compared, _decisions),
-    "maps": partial(_compared, _maps),
-    "boxes": _compared_objects,
-    "masks": _compared_objects,
-}
-"""How the export of a network is compared with the run, by what the run was trained on."""
-
-
-def _quantize(
-    run: Run, settings: ExportSettings, material: Material, trial: Trial, made: Json, folder: Path,
-    say: Callable[[str], None],
-) -> None:  # fmt: skip
-    say(f"calibrating on {material.calibrated_on}")
-    made |= quantize_folder(folder, settings, trial, material.calibrated_on, say)
-    _write_json(folder, run, settings, made)
-
-
 def _convert(run: Run, settings: ExportSettings, folder: Path) -> Json:
     """Write the network's files; int8 begins as fp32. Returns the part `export` of model.json."""
-    # OpenVINO takes its arithmetic when a model is loaded; the other two have it in their files.
-    stored = settings.precision if settings.format != "openvino" else "fp32"
-    kind = TYPES.get(stored, torch.float32)
-    network: torch.nn.Module
+    format, task = FORMATS[settings.format], get_task(run.task)
+    kind = TYPES.get(settings.precision if format.stores_arithmetic else "fp32", torch.float32)
     model = rewritten_for(run.model, settings.format, settings.precision, settings.form)
-    finds = get_task(run.task).takes_sizes
-    if finds:
-        network, said = finders.deployed(run, model, kind, settings.raw)
+    network: torch.nn.Module
+    said: Json = {}
+    if isinstance(model, DetectionModel):
+        network = ExportedDetector(model, kind, settings.raw)
+        said["outputs"] = ["boxes", "scores", "labels", *(["masks"] if task.masks else [])]
+        if settings.raw:
+            numbers = model.settings
+            said["suppression"] = {
+                "score": numbers.score_threshold,
+                "overlap": numbers.nms_threshold,
+                "most": numbers.max_detections,
+                "smallest": model.head.smallest,
+            }
     else:
-        network, said = Deployed(model, kind, settings.decide), {"outputs": output_names(settings.decide)}
-    program = trace(network, int(run.meta["in_channels"]), finds)
-    write = WRITERS[settings.format]
-    return said | write(program, folder, tuple(said["outputs"]), finds, settings.precision == "fp16")
+        network = Deployed(model, kind, settings.decide)
+        said["outputs"] = ["classes", "confidence"] if settings.decide else list(LOGITS)
+    program = trace(network, int(run.meta["in_channels"]), task.takes_sizes)
+    write: Writer = resolve_name(format.writer)
+    return said | write(program, folder, said["outputs"], settings.precision == "fp16")
 
 
 def _notes(run: Run) -> tuple[str, ...]:
@@ -212,7 +153,7 @@ def _write_json(folder: Path, run: Run, settings: ExportSettings, made: Json) ->
         "precision": settings.precision,
         "form": list(form_of(settings.format, settings.precision, settings.form)),
         **made,
-        "files": {name: described(folder / name) for name in FILES[settings.format]},
+        "files": {name: described(folder / name) for name in FORMATS[settings.format].files},
         "made_with": versions(*settings.packages, absent="unknown"),
     }
     # the folder of the data on the machine of the training is of no use elsewhere, and private
@@ -220,59 +161,58 @@ def _write_json(folder: Path, run: Run, settings: ExportSettings, made: Json) ->
     write_model_json(folder, {**run.meta, "data": data, "export": about})
 
 
-def _judge(found: Comparison | ObjectComparison, settings: ExportSettings, force: bool) -> None:
+def _judge(found: Comparison, settings: ExportSettings, force: bool) -> None:
     """Raises UserError when too much is lost."""
-    if found.drop > settings.max_drop and not force:
-        before_after = found.to_json().get("accuracy")
-        measure = (before_after or {}).get("of", "accuracy")
-        told = (
-            f"{measure} falls from {100 * before_after['before']:.2f} % to {100 * before_after['after']:.2f} %"
-            if before_after
-            else f"only {100 * found.agreement:.2f} % of the decisions stay as they were"
-        )
-        advice = "Calibrate on more pictures"
-        if settings.decide:
-            advice = "Leave out --classes-out (logits are enlarged more exactly than classes)"
-        raise UserError(
-            f"the {settings.precision} export loses {found.drop:.2f} points, more than --max-drop "
-            f"{settings.max_drop:g}: {told}, on {found.images} images. {advice}, take another precision, or --force it."
-        )
+    if found.drop <= settings.max_drop or force:
+        return
+    told = f"only {100 * found.agreement:.2f} % of the decisions stay as they were"
+    if found.labelled:
+        before, after = (100 * score for score in found.accuracy())
+        told = f"{found.measure or 'accuracy'} falls from {before:.2f} % to {after:.2f} %"
+    advice = "Calibrate on more pictures"
+    if settings.decide:
+        advice = "Leave out --classes-out (logits are enlarged more exactly than classes)"
+    raise UserError(
+        f"the {settings.precision} export loses {found.drop:.2f} points, more than --max-drop {settings.max_drop:g}: "
+        f"{told}, on {found.images} images. {advice}, take another precision, or --force it."
+    )
 
 
-def _inputs(run: Run) -> dict[str, np.ndarray]:
-    """One image, eight, and three of another size."""
+def _questions(reference: Reference) -> Questions:
+    """Images, and their sizes without padding, for the self-test: one, several, and some of another size."""
+    run = reference.run
+    if reference.task.takes_sizes:
+        batch = next(reference.batches(reference.pictures))
+        images, sizes = batch.images, batch.sizes
+        few = {1: images[:1], len(images): images}
+        uneven = np.pad(images[:1], ((0, 0), (0, 0), (0, 37), (0, 10)))  # no multiple of anything
+        asked = {**{f"speed_{count}": values for count, values in few.items()}, "other": uneven}
+        return {name: (values, sizes[: len(values)]) for name, values in asked.items()}
     seen, channels = run.preprocessing, int(run.meta["in_channels"])
     side = getattr(seen, "size", None) or min(getattr(seen, "short_side", None) or 256, 512)
     noise = np.random.default_rng(0)
     shapes = {"speed_1": (1, side, side), "speed_8": (8, side, side), "other": (3, side + 37, side + 10)}
     return {
-        name: noise.standard_normal((count, channels, high, wide)).astype(np.float32)
-        for name, (count, high, wide) in shapes.items()
+        name: (noise.standard_normal((count, channels, *size)).astype(np.float32), np.array([size] * count))
+        for name, (count, *size) in shapes.items()
     }
 
 
-def _checked_apart(
-    folder: Path, engine: Engine, settings: ExportSettings, made: Json, inputs: dict[str, np.ndarray],
-    sizes: dict[str, np.ndarray] | None,
-) -> Json:  # fmt: skip
+def _require_same(
+    engine: Engine, precision: str, made: Json, images: np.ndarray, sizes: np.ndarray, apart: Outputs
+) -> None:
     """The consistency check: another process gives the same outputs as this one, which was compared with the run."""
-
-    def check(name: str, answer: dict[str, np.ndarray]) -> None:
-        given = None if sizes is None else sizes[name]
-        wrong = differing(engine.run(inputs[name], given), answer, settings.precision, made, given)
-        if wrong is not None:
-            raise UserError(
-                f"the exported network answers otherwise when run on its own: {wrong}. The runtime may be faulty; "
-                "update it: pip install -U 'resurge[export]'"
-            )
-
-    return run_apart(folder, inputs, sizes, check)
+    wrong = differing(engine.run(images, sizes), apart, precision, made, sizes)
+    if wrong is not None:
+        raise UserError(
+            f"the exported network answers otherwise when run on its own: {wrong}. The runtime may be faulty; "
+            "update it: pip install -U 'resurge[export]'"
+        )
 
 
 def _certificate(
-    folder: Path, found: Comparison | ObjectComparison, material: Material, alone: Json, made: Json,
-    notes: tuple[str, ...],
-) -> Json:  # fmt: skip
+    folder: Path, found: Comparison, material: Material, alone: Json, made: Json, notes: tuple[str, ...]
+) -> Json:
     return {
         **found.to_json(),
         "drop_points": found.drop,

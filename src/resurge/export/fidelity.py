@@ -1,47 +1,122 @@
-"""How far an exported network is from the one it was made of, on pictures."""
+"""How far an exported classifier or segmenter is from its run, on images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
+from resurge.data.splits import IGNORE
 from resurge.errors import UserError
+from resurge.export.calibration import Annotated, Batch
 from resurge.files import Json
+from resurge.tasks.result import Size
+from resurge.tasks.segment.metrics import confusion_matrix, map_scores
+from resurge.tasks.segment.predict import LabelMap
 
-Run = Callable[[np.ndarray], dict[str, np.ndarray]]
-"""float32 (N, C, H, W) -> outputs by name, as an `Engine` runs."""
+Outputs = Mapping[str, np.ndarray]
 
 
 @dataclass
-class Comparison:
-    """Sums over images: of the largest difference, of decisions that agree, of right answers.
+class Comparison(ABC):
+    """Sums over images of what a run and its export put out.
+
+    classes: of the run. labelled: decisions or objects whose right answer is known.
+
+    Class attributes: `measure`, what accuracy is called; `batch`, images that go through the network together;
+    `most`, images to compare on and `calibration`, images to set the ranges of int8, unless another number is given.
+    """
+
+    measure: ClassVar[str | None] = None
+    batch: ClassVar[int] = 8
+    most: ClassVar[int] = 500
+    calibration: ClassVar[int] = 300  # NNCF's own default
+
+    classes: tuple[str, ...] = ()
+    images: int = 0
+    labelled: int = 0
+
+    @staticmethod
+    @abstractmethod
+    def truth(split: Annotated, classes: np.ndarray, index: int, size: Size) -> object:
+        """The annotation of an image of a split, in the classes of the run; see `Pictures`.
+
+        Raises:
+            UserError: it cannot be read, or does not fit the image.
+        """
+
+    @abstractmethod
+    def take(self, batch: Batch, before: Outputs, after: Outputs) -> None:
+        """Take in the outputs of the run and of its export for a batch."""
+
+    @property
+    @abstractmethod
+    def agreement(self) -> float:
+        """Share of the decisions, or of the objects, that are the same."""
+
+    @abstractmethod
+    def accuracy(self) -> tuple[float, float]:
+        """The score (0..1) before and after, where right answers are known."""
+
+    @abstractmethod
+    def differences(self) -> tuple[float | None, float | None]:
+        """The largest difference, and as a share of the largest output; None where it is not known."""
+
+    @property
+    def drop(self) -> float:
+        """What is lost, in points: of accuracy where the right answers are known, else of agreement."""
+        before, after = self.accuracy() if self.labelled else (1.0, self.agreement)
+        return round(100 * (before - after), 9)
+
+    @property
+    def quality(self) -> float:
+        """What is to be kept up: accuracy where the right answers are known, else agreement."""
+        return self.accuracy()[1] if self.labelled else self.agreement
+
+    def to_json(self) -> Json:
+        """As certificate.json states it."""
+        difference, relative = self.differences()
+        said: Json = {
+            "images": self.images, "difference": difference, "relative": relative, "agreement": self.agreement,
+        }  # fmt: skip
+        if self.labelled:
+            before, after = self.accuracy()
+            name = {} if self.measure is None else {"of": self.measure}
+            said["accuracy"] = {**name, "labelled": self.labelled, "before": before, "after": after}
+        return said
+
+
+@dataclass
+class LabelComparison(Comparison):
+    """Of a classifier.
 
     difference: of a logit, or, where classes are put out in place of logits, of the probability of the class; None
     where neither is known. peak: the largest logit, or probability, before.
-    decided, agreed: decisions (an image's class, a pixel's) and those that are the same before and after.
-    labelled, right_before, right_after: decisions whose right answer is known, and how many were right.
+    decided, agreed: decisions (the class of an image or pixel) and those that are the same before and after.
     """
 
-    images: int = 0
     difference: float | None = None
     peak: float = 0.0
     decided: int = 0
     agreed: int = 0
-    labelled: int = 0
-    right_before: int = 0
-    right_after: int = 0
+    right: np.ndarray = field(default_factory=lambda: np.zeros(2, dtype=np.int64))
 
-    def add(self, before: dict[str, np.ndarray], after: dict[str, np.ndarray], truth: np.ndarray | None) -> None:
-        """Take in the outputs for some images. Without `before["logits"]` no difference is measured. truth: the right
-        classes, of the shape of the decisions; -1 is not counted."""
-        for name, values in after.items():
-            if not np.isfinite(values).all():
-                raise UserError(
-                    f"the exported network puts out {name} that are not finite numbers. Use another --precision: fp16 "
-                    "overflows beyond 65504."
-                )
+    @staticmethod
+    def truth(split: Annotated, classes: np.ndarray, index: int, size: Size) -> object:
+        return classes[split.labels[index]]
+
+    def take(self, batch: Batch, before: Outputs, after: Outputs) -> None:
+        old, new = self.decide(before, after)
+        if batch.truth is not None:
+            self.labelled += len(old)
+            self.right += [(told == np.array(batch.truth)).sum() for told in (old, new)]
+
+    def decide(self, before: Outputs, after: Outputs) -> tuple[np.ndarray, np.ndarray]:
+        """Take in the outputs for some images; returns both decisions. Without `before["logits"]` no difference is
+        measured."""
         old, new = decisions(before), decisions(after)
         self.images += len(new)
         if "logits" in before:
@@ -52,52 +127,65 @@ class Comparison:
             self.difference = max(self.difference or 0.0, largest_difference(ours, theirs))
         self.decided += old.size
         self.agreed += int((old == new).sum())
-        if truth is not None:
-            known = truth >= 0
-            self.labelled += int(known.sum())
-            self.right_before += int(((old == truth) & known).sum())
-            self.right_after += int(((new == truth) & known).sum())
+        return old, new
 
     @property
     def agreement(self) -> float:
-        """Share of decisions that are the same."""
         return self.agreed / max(self.decided, 1)
 
-    @property
-    def drop(self) -> float:
-        """What is lost, in points: of accuracy where the right answers are known, else of agreement."""
-        if not self.labelled:
-            return 100 * (1 - self.agreement)
-        return 100 * (self.right_before - self.right_after) / self.labelled
+    def accuracy(self) -> tuple[float, float]:
+        before, after = (self.right / self.labelled).tolist()
+        return before, after
 
-    @property
-    def quality(self) -> float:
-        """What is to be kept up: the share of right answers, or, where they are unknown, of those that stay."""
-        return self.right_after / self.labelled if self.labelled else self.agreement
-
-    def to_json(self) -> Json:
-        """As certificate.json states it."""
-        said: Json = {
-            "images": self.images,
-            "difference": self.difference,
-            "relative": None if self.difference is None else self.difference / max(self.peak, 1e-30),
-            "agreement": self.agreement,
-        }
-        if self.labelled:
-            said["accuracy"] = {
-                "labelled": self.labelled,
-                "before": self.right_before / self.labelled,
-                "after": self.right_after / self.labelled,
-            }
-        return said
+    def differences(self) -> tuple[float | None, float | None]:
+        return self.difference, None if self.difference is None else self.difference / max(self.peak, 1e-30)
 
 
-def points_lost(known: tuple[float, float] | None, agreement: float) -> float:
-    """Of a score (0..1) before and after, in points; where it is not known, of the agreement."""
-    return 100 * (1 - agreement) if known is None else 100 * (known[0] - known[1])
+@dataclass
+class MapComparison(LabelComparison):
+    """Of a segmenter, image by image: its images keep their size. A decision is the class of a pixel as the network saw
+    the image; right and wrong are counted at the image's own size, as `resurge eval` counts them."""
+
+    measure = "mIoU"
+    batch = 1
+
+    confusion: list[np.ndarray] = field(default_factory=list, repr=False)
+
+    @staticmethod
+    def truth(split: Annotated, classes: np.ndarray, index: int, size: Size) -> np.ndarray:
+        """uint8 (H, W): classes of the run, and IGNORE."""
+        told = split.target(index)
+        if told.shape != size:
+            raise UserError(f"an image of {size} has a label map of {told.shape}; `resurge check-data` lists them.")
+        ours = np.full(256, IGNORE, dtype=np.uint8)
+        ours[: len(classes)] = classes
+        return ours[told]
+
+    def take(self, batch: Batch, before: Outputs, after: Outputs) -> None:
+        self.decide(before, after)
+        if batch.truth is not None:
+            both = [self.confused(batch, outputs) for outputs in (before, after)]
+            sums = self.confusion or [np.zeros_like(each) for each in both]
+            self.confusion = [total + each for total, each in zip(sums, both, strict=True)]
+            self.labelled += int(both[1].sum())
+
+    def confused(self, batch: Batch, outputs: Outputs) -> np.ndarray:
+        """int64 (K, K): pixels of an image by [true class][class told], enlarged as a `Predictor` does."""
+        assert batch.truth is not None
+        if "confusion" in outputs:
+            return outputs["confusion"]
+        if "logits" in outputs:
+            told = LabelMap.of(outputs["logits"][0], batch.originals[0])
+        else:
+            told = LabelMap.of_decided(outputs["classes"][0], outputs["confidence"][0], batch.originals[0])
+        return confusion_matrix(told.classes, batch.truth[0], len(self.classes), IGNORE)
+
+    def accuracy(self) -> tuple[float, float]:
+        before, after = (map_scores(matrix, ())["miou"] or 0.0 for matrix in self.confusion)
+        return before, after
 
 
-def decisions(outputs: dict[str, np.ndarray]) -> np.ndarray:
+def decisions(outputs: Outputs) -> np.ndarray:
     """The classes: (N,) or (N, H, W)."""
     found: np.ndarray = outputs["classes"] if "classes" in outputs else outputs["logits"].argmax(1)
     return found
@@ -116,23 +204,3 @@ def _highest_share(logits: np.ndarray) -> np.ndarray:
     for number in range(logits.shape[1]):
         total += np.exp(logits[:, number] - highest)
     return 1 / total
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Images float32 (N, C, H, W) of one size, and the right classes (N,) where they are known, else None."""
-
-    images: np.ndarray
-    truth: np.ndarray | None = field(default=None)
-
-
-Told = tuple[Batch, dict[str, np.ndarray]]
-"""Pictures, and what the run says of them."""
-
-
-def compare(told: Iterable[Told], after: Run) -> Comparison:
-    """What the run says of pictures, and what another network does."""
-    found = Comparison()
-    for batch, before in told:
-        found.add(before, after(batch.images), batch.truth)
-    return found

@@ -11,34 +11,28 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
-import logging
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from resurge.data.preprocessing import Values
-from resurge.export.calibration import BATCH, Material, unreadable
+from resurge.export.calibration import unreadable
 from resurge.export.convert import quiet, save_openvino
-from resurge.export.fidelity import Comparison, Told, compare
-from resurge.export.settings import ExportSettings
+from resurge.export.reference import Ask, Reference
 from resurge.files import Json
-from resurge.infer.engines.engine import INPUT, need
-from resurge.infer.engines.openvino import openvino_core
-from resurge.infer.engines.shapes import CompiledShapes
-from resurge.infer.folder import FILES
+from resurge.infer.engines.engine import need
+from resurge.infer.engines.onnx import onnx_session
+from resurge.infer.engines.openvino import CompiledShapes, openvino_core
+from resurge.infer.formats import FORMATS
 
 if TYPE_CHECKING:
-    from resurge.export.fidelity_objects import ObjectComparison
     from resurge.export.settings import ExportSettings
 
-CALIBRATION = 300  # images, NNCF's own default
 _RANKED = 100  # images that layers are ranked by
 # Operators that only move numbers: their output is quantised if their input is.
 _MOVES = (
@@ -50,52 +44,35 @@ _WEIGHTED = (
 )  # fmt: skip
 # Behind these operators there are boxes, whose number depends on the image.
 _CHOOSES = ("TopK", "NonMaxSuppression", "NonZero", "RoiAlign", "ROIAlign")
-
-Ask = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
-"""Inputs by name -> outputs by name."""
+_QUANTIZED = ("FakeQuantize", "DequantizeLinear")
 
 
-@dataclass(frozen=True)
-class Trial:
-    """How int8 is calibrated and validated.
+Network = Any  # of OpenVINO or ONNX, or compiled by NNCF; none has types
 
-    Attributes:
-        inputs: of the calibration, by name, one image each.
-        references: images with the outputs of the run, `batch` in each item.
-        compare: a network's outputs for some of the references, compared with those of the run.
-        finds: it is a detector, whose boxes are not quantised.
+
+class Quantizer(Protocol):
+    """Networks of a format, as NNCF and this package use them. Made of the folder of an export in fp32.
+
+    model: the network in fp32.
     """
 
-    inputs: Sequence[dict[str, np.ndarray]]
-    references: Sequence[Any]
-    compare: Callable[[Ask, Iterable[Any]], Comparison | ObjectComparison]
-    batch: int
-    finds: bool = False
+    model: Network
+
+    def graph(self, model: Network) -> list[Node]:
+        """The operators of a network, in order."""
+        ...
+
+    def runner(self, model: Network) -> Ask:
+        """What runs a network, one compiled by NNCF too."""
+        ...
+
+    def save(self, model: Network) -> None:
+        """Put a network into the place of the one in the folder."""
+        ...
 
 
-def classes_trial(material: Material, preprocessing: Values, told: Sequence[Told]) -> Trial:
-    """For a classifier or a segmenter.
-
-    Args:
-        material: with the images of the calibration.
-        told: images on which accuracy is measured, with the outputs of the run.
-    """
-    pictures = material.calibration.few(CALIBRATION)
-    questions = [{INPUT: batch.images} for batch in pictures.batches(preprocessing, 1)]
-
-    def compared(ask: Ask, some: Iterable[Told]) -> Comparison:
-        return compare(some, lambda images: ask({INPUT: images}))
-
-    return Trial(questions, told, compared, BATCH)
-
-
-def quantize_folder(
-    folder: Path, settings: ExportSettings, trial: Trial, source: str, say: Callable[[str], None]
-) -> Json:
+def quantize_folder(folder: Path, settings: ExportSettings, reference: Reference, say: Callable[[str], None]) -> Json:
     """Put an int8 network in the place of the fp32 one in `folder`.
-
-    Args:
-        source: what the images of the calibration are, in words.
 
     Returns:
         {"int8": {"calibrated_on", "source", "layers", "aside", "kept"}}: the number of images; where they are from; the
@@ -104,54 +81,57 @@ def quantize_folder(
     Raises:
         UserError: there are no images.
     """
-    if not trial.inputs:
+    inputs, source = reference.calibration, reference.material.calibrated_on
+    if not inputs:
         raise unreadable(source)
     nncf = need("nncf")
-    kind = _Onnx(folder) if settings.format == "onnx" else _OpenVino(folder)
-    excluded = excluded_nodes(kind.graph()) if trial.finds else []
-    calibration = nncf.Dataset(trial.inputs)
+    kind: Quantizer = resolve_name(FORMATS[settings.format].quantizer)(folder)
+    excluded = excluded_nodes(kind.graph(kind.model)) if reference.task.takes_sizes else []
+    calibration = nncf.Dataset(inputs, reference.calibrating)
     options = {
         "target_device": nncf.TargetDevice.CPU,
-        "subset_size": len(trial.inputs),
+        "subset_size": len(inputs),
         "ignored_scope": nncf.IgnoredScope(names=[node.name for node in excluded], validate=False),
     }
-    with _silent(), quiet(), _signal_stack_kept():
+
+    def lost(model: Network) -> float:
+        return reference.compare(kind.runner(model), reference.remembered).drop
+
+    # NNCF's log and progress bars go to standard output
+    with contextlib.redirect_stdout(io.StringIO()), quiet(), _signal_stack_kept():
         quantized = nncf.quantize(kind.model, calibration, **options)
-        drop = trial.compare(kind.runner(quantized), trial.references).drop
-        if drop > settings.max_drop:
+        if settings.max_drop < 100 and (drop := lost(quantized)) > settings.max_drop:
             # what is lost in this runtime's own arithmetic anyway, which NNCF, computing in fp32, does not see
-            rest = trial.compare(kind.runner(kind.model), trial.references).drop
-            if rest < settings.max_drop:
+            left = settings.max_drop - lost(kind.model)
+            if left > 0:
                 say(f"all in int8 it loses {drop:.2f} points: looking for the layers to keep")
-                quantized = _restored(nncf, kind, calibration, options, trial, settings.max_drop - rest)
-        layers, kept = kind.layers(quantized)
-        left = [node.name for node in excluded if node.kind in _WEIGHTED]
-        if not set(left) <= set(kept):
-            raise AssertionError(f"NNCF quantised excluded layers: {sorted(set(left) - set(kept))}")
+                quantized = _restored(kind, calibration, options, reference, left)
+        layers, kept = layers_of(kind.graph(quantized))
+        aside = [node.name for node in excluded if node.kind in _WEIGHTED]
+        if not set(aside) <= set(kept):
+            raise AssertionError(f"NNCF quantised excluded layers: {sorted(set(aside) - set(kept))}")
         kind.save(quantized)
-    about = {"calibrated_on": len(trial.inputs), "source": source, "layers": layers}
-    return {"int8": {**about, "aside": left, "kept": [name for name in kept if name not in left]}}
+    about = {"calibrated_on": len(inputs), "source": source, "layers": layers}
+    return {"int8": {**about, "aside": aside, "kept": [name for name in kept if name not in aside]}}
 
 
-def _restored(
-    nncf: Any, kind: _Onnx | _OpenVino, calibration: Any, options: Json, trial: Trial, max_drop: float
-) -> Any:
+def _restored(kind: Quantizer, calibration: object, options: Json, reference: Reference, max_drop: float) -> Network:
     """Quantised, with layers put back until no more than `max_drop` points are lost."""
+    nncf, told = need("nncf"), reference.remembered
+    ranked = min(max(1, _RANKED // reference.kind.batch), len(told))
     return nncf.quantize_with_accuracy_control(
         kind.model,
         calibration_dataset=calibration,
-        validation_dataset=nncf.Dataset(trial.references),
-        validation_fn=lambda model, items: trial.compare(kind.runner(model), items).quality,
+        validation_dataset=nncf.Dataset(told),
+        validation_fn=lambda model, some: reference.compare(kind.runner(model), some).quality,
         max_drop=max_drop / 100,
-        advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
-            ranking_subset_size=min(max(1, _RANKED // trial.batch), len(trial.references))
-        ),
+        advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(ranking_subset_size=ranked),
         **options,
     )
 
 
 class Node(NamedTuple):
-    """An operator of a network. name: as NNCF knows it; reads: where in the list of nodes its inputs come from."""
+    """An operator or input of a network. name: as NNCF knows it; reads: where in the list of nodes its inputs are."""
 
     name: str
     kind: str
@@ -180,97 +160,70 @@ def _reached(begin: Iterable[int], leads_to: Sequence[Iterable[int]]) -> set[int
     return found
 
 
-class _OpenVino:
-    """OpenVINO models, as NNCF and this package use them."""
+def layers_of(graph: Sequence[Node]) -> tuple[int, list[str]]:
+    """The number of layers with weights, and the names of those whose input is not in int8."""
+
+    def source(node: Node) -> str:
+        before = graph[node.reads[0]] if node.reads else node
+        return source(before) if before.kind in _MOVES else before.kind
+
+    layers = [node for node in graph if node.kind in _WEIGHTED]
+    return len(layers), [node.name for node in layers if source(node) not in _QUANTIZED]
+
+
+class OpenVinoQuantizer:
+    """OpenVINO models."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.core = openvino_core()
-        self.model = self.core.read_model(folder / FILES["openvino"][0])
+        self.model: Network = self.core.read_model(folder / FORMATS["openvino"].file)
 
-    def graph(self) -> list[Node]:
-        ops = self.model.get_ordered_ops()
+    def graph(self, model: Network) -> list[Node]:
+        ops = model.get_ordered_ops()
         number = {op.get_name(): place for place, op in enumerate(ops)}  # friendly names need not differ
-        return [
-            Node(
-                op.get_friendly_name(), op.get_type_name(),
-                [number[value.get_node().get_name()] for value in op.input_values()],
-            )
-            for op in ops
-        ]  # fmt: skip
+        reads = [[number[value.get_node().get_name()] for value in op.input_values()] for op in ops]
+        return [Node(op.get_friendly_name(), op.get_type_name(), each) for op, each in zip(ops, reads, strict=True)]
 
-    def runner(self, model: Any) -> Ask:
+    def runner(self, model: Network) -> Ask:
         if hasattr(model, "create_infer_request"):  # NNCF's accuracy control compiles for itself
             names = [output.get_any_name() for output in model.outputs]
             return lambda inputs: dict(zip(names, map(np.array, model(inputs).values()), strict=True))
         return CompiledShapes(model, lambda each: self.core.compile_model(each, "CPU"), always_fixed=True)
 
-    def layers(self, model: Any) -> tuple[int, list[str]]:
-        def before(op: Any) -> Any:
-            found = op.input_value(0).get_node()
-            return before(found) if found.get_type_name() in _MOVES else found
-
-        ops = [op for op in model.get_ops() if op.get_type_name() in _WEIGHTED]
-        return len(ops), [op.get_friendly_name() for op in ops if before(op).get_type_name() != "FakeQuantize"]
-
-    def save(self, model: Any) -> None:
+    def save(self, model: Network) -> None:
         # The model that was read still looks into its file, which therefore may be replaced but not overwritten.
         with tempfile.TemporaryDirectory(dir=self.folder) as place:
             save_openvino(model, Path(place), halve=False)
-            for name in FILES["openvino"]:
+            for name in FORMATS["openvino"].files:
                 os.replace(Path(place, name), self.folder / name)
 
 
-class _Onnx:
-    """ONNX models, as NNCF and this package use them."""
+class OnnxQuantizer:
+    """ONNX models."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / FILES["onnx"][0]
-        self.onnx, self.runtime = need("onnx"), need("onnxruntime")
-        self.model = self.onnx.load(self.path)
+        self.path = folder / FORMATS["onnx"].file
+        self.onnx = need("onnx")
+        self.model: Network = self.onnx.load(self.path)
 
-    def graph(self) -> list[Node]:
-        nodes = self.model.graph.node
-        number = {name: place for place, node in enumerate(nodes) for name in node.output}
+    def graph(self, model: Network) -> list[Node]:
+        values: list[tuple[Iterable[str], str, str, Iterable[str]]]
+        values = [((), each.name, "Input", [each.name]) for each in model.graph.input]
+        values += [(each.input, each.name, each.op_type, each.output) for each in model.graph.node]
+        number = {name: place for place, (*_, outputs) in enumerate(values) for name in outputs}
         return [
-            Node(node.name, node.op_type, [number[name] for name in node.input if name in number]) for node in nodes
+            Node(name, kind, [number[each] for each in inputs if each in number]) for inputs, name, kind, _ in values
         ]
 
-    def runner(self, model: Any) -> Ask:
-        options = self.runtime.SessionOptions()
-        options.log_severity_level = 3
-        session = self.runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    def runner(self, model: Network) -> Ask:
+        session = onnx_session(model.SerializeToString())
         names = [output.name for output in session.get_outputs()]
         return lambda inputs: dict(zip(names, session.run(None, inputs), strict=True))
 
-    def layers(self, model: Any) -> tuple[int, list[str]]:
-        by_output = {name: node for node in model.graph.node for name in node.output}
-
-        def before(node: Any) -> str | None:
-            found = by_output.get(node.input[0])
-            if found is None:
-                return None
-            return before(found) if found.op_type in _MOVES else str(found.op_type)
-
-        nodes = [node for node in model.graph.node if node.op_type in _WEIGHTED]
-        return len(nodes), [node.name for node in nodes if before(node) != "DequantizeLinear"]
-
-    def save(self, model: Any) -> None:
+    def save(self, model: Network) -> None:
         self.onnx.save(model, self.path)
         self.onnx.checker.check_model(str(self.path), full_check=True)
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Without NNCF's log and progress bars, which go to standard output."""
-    logger = logging.getLogger("nncf")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # `nncf.set_log_level` changes the handlers of everybody's log
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 class _SignalStack(ctypes.Structure):
@@ -279,7 +232,7 @@ class _SignalStack(ctypes.Structure):
     _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
 
 
-@contextmanager
+@contextlib.contextmanager
 def _signal_stack_kept() -> Iterator[None]:
     """Leave this thread the alternative signal stack that it came with.
 

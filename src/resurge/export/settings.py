@@ -2,44 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from resurge.errors import UserError, suggest
 from resurge.export.forms import form_of
 from resurge.infer.engines.engine import need
-from resurge.infer.folder import FORMATS, PRECISIONS
+from resurge.infer.formats import FORMATS, PRECISIONS
 
 MAX_DROP = 0.5
-
-
-@dataclass(frozen=True)
-class Format:
-    """What a format needs and does not have.
-
-    packages: those it is written and run with, whose versions model.json states. helpers: further packages that write
-    it. impossible: precisions that it does not have, and why.
-    """
-
-    packages: tuple[str, ...]
-    helpers: tuple[str, ...] = ()
-    impossible: Mapping[str, str] = field(default_factory=dict)
-
-
-FORMAT_NEEDS = {
-    "onnx": Format(
-        ("onnx", "onnxruntime"),
-        ("onnxscript",),
-        {
-            "bf16": "ONNX Runtime has no bf16 convolution on a processor. Use --format openvino or torch for bf16, or "
-            "--precision fp16 or int8 for onnx."
-        },
-    ),
-    "openvino": Format(("onnx", "openvino"), ("onnxscript",)),
-    "torch": Format(
-        ("torch",), (), {"int8": "a torch program is not quantised here. Use --format openvino or onnx for int8."}
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -75,15 +45,20 @@ class ExportSettings:
         for word, known, what in ((self.format, FORMATS, "format"), (self.precision, PRECISIONS, "precision")):
             if word not in known:
                 raise UserError(f"unknown {what} {word!r}; it is one of {', '.join(known)}.{suggest(word, known)}")
-        needs = FORMAT_NEEDS[self.format]
-        if self.precision in needs.impossible:
-            raise UserError(f"{self.format} with {self.precision} cannot be made: {needs.impossible[self.precision]}")
+        format = FORMATS[self.format]
+        if self.precision in format.impossible:
+            raise UserError(f"{self.format} with {self.precision} cannot be made: {format.impossible[self.precision]}")
+        if self.precision == "int8" and not format.quantizer:
+            raise UserError(f"{self.format} with int8 cannot be made. Use --format openvino or onnx for int8.")
         form_of(self.format, self.precision, self.form)
-        for name in (*needs.packages, *needs.helpers, *(["nncf"] if self.precision == "int8" else [])):
+        for name in (*format.packages, *format.helpers, *self._quantizing):
             need(name)
 
     @property
     def packages(self) -> tuple[str, ...]:
         """Packages whose versions model.json states."""
-        quantizer = ("nncf",) if self.precision == "int8" else ()
-        return tuple(dict.fromkeys(("resurge", "torch", *FORMAT_NEEDS[self.format].packages, *quantizer)))
+        return tuple(dict.fromkeys(("resurge", "torch", *FORMATS[self.format].packages, *self._quantizing)))
+
+    @property
+    def _quantizing(self) -> tuple[str, ...]:
+        return ("nncf",) if self.precision == "int8" else ()

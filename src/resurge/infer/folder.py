@@ -15,13 +15,10 @@ from typing import Any
 
 from resurge.errors import UserError, suggest
 from resurge.files import sha256
+from resurge.infer.formats import FORMATS, PRECISIONS
 from resurge.model_json import JSON_FILE, read_model_json
 
 CERTIFICATE = "certificate.json"
-FILES = {"onnx": ("model.onnx",), "openvino": ("model.xml", "model.bin"), "torch": ("model.pt2",)}
-"""The files of each format; the first is the one to open."""
-FORMATS = tuple(FILES)
-PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Export:
     @property
     def file(self) -> Path:
         """The file to open."""
-        return self.folder / FILES[self.format][0]
+        return self.folder / FORMATS[self.format].file
 
 
 def is_export(folder: str | os.PathLike[str]) -> bool:
@@ -89,7 +86,7 @@ def read_export(folder: str | os.PathLike[str]) -> Export:
     wrong = [name for name, kind in fields.items() if not isinstance(meta.get(name), kind)]
     if wrong or not isinstance(told.get("files"), dict):
         raise UserError(f"{path} is damaged: {(wrong or ['export.files'])[0]} is not what it should be. Export again.")
-    for name in FILES[format]:
+    for name in FORMATS[format].files:
         _check_file(root / name, told["files"].get(name))
     return Export(root, meta)
 

@@ -54,12 +54,11 @@ class Predictor:
         Raises:
             UserError: it is neither, it is damaged, its runtime is not installed, or the device is not there.
         """
-        root = Path(folder)
-        if root.is_dir() and is_export(root):
-            export = read_export(root)
+        if Path(folder).is_dir() and is_export(folder):
+            export = read_export(folder)
             self._set(export.folder, export.meta, open_engine(export, device, threads), _preprocessing(export))
         else:
-            self._set_run(_load(root, device, threads))
+            self._set_run(_load(folder, device, threads))
 
     @classmethod
     def of_run(cls, run: Run) -> Predictor:
@@ -115,7 +114,7 @@ class Predictor:
         return [task.decode(outputs, row, seen[row], size, self.classes, score) for row, size in enumerate(sizes)]
 
 
-def _load(root: Path, device: str, threads: int | None) -> Run:
+def _load(folder: str | os.PathLike[str], device: str, threads: int | None) -> Run:
     import torch
 
     from resurge.runs import load_run
@@ -123,7 +122,7 @@ def _load(root: Path, device: str, threads: int | None) -> Run:
 
     if threads is not None:
         torch.set_num_threads(threads)
-    return load_run(root, pick_device(device))
+    return load_run(folder, pick_device(device))
 
 
 def _preprocessing(export: Export) -> Seen:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import yaml
@@ -12,27 +12,18 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from resurge import __version__
-from resurge.serve.errors import ServeError
 from resurge.serve.metrics import CONTENT_TYPE
 from resurge.serve.middleware import Guard
-from resurge.serve.requests import Upload, read_body, share, split_body
-from resurge.serve.results import Options, require_known, response
+from resurge.serve.requests import Upload, body_of, split_body
+from resurge.serve.responses import Options, ServeError, require_known, response
 from resurge.serve.service import Service
 
 PAGE = Path(__file__).parent / "page"
-FILES = {
-    "style.css": "text/css; charset=utf-8",
-    "page.js": "text/javascript; charset=utf-8",
-    "drawing.js": "text/javascript; charset=utf-8",
-    "docs.js": "text/javascript; charset=utf-8",
-    "icon.svg": "image/svg+xml",
-}
-"""The files of the page. A list, so that no path of a request becomes a path of this machine."""
-
 _SHORT = 1 << 16  # bodies up to so many bytes are taken apart in the event loop
 _ESSENTIAL = ("task", "spec", "preprocessing", "scores", "versions", "resurge")
 _LIMITS = ("max_bytes", "max_pixels", "max_side", "max_images", "timeout")
@@ -65,11 +56,12 @@ def create_app(service: Service, *, token: str | None = None, hosts: frozenset[s
 
     async def explain(request: Request) -> Response:
         require_known(request.query_params, ())
-        if service.loaded.explain is None:
+        draw = service.loaded.explain
+        if draw is None:
             message = "this model is an export; only a run of a training can be explained."
             raise ServeError(404, "no-explanation", message)
         async with _uploads(service, request, most=1) as (upload,):
-            return Response(await service.explain(upload), media_type="image/png")
+            return Response(await service.explain(upload, draw), media_type="image/png")
 
     async def healthz(_: Request) -> Response:
         return _json({"status": "alive"})
@@ -87,32 +79,23 @@ def create_app(service: Service, *, token: str | None = None, hosts: frozenset[s
     async def openapi(_: Request) -> Response:
         return _json(schema)
 
-    async def page(_: Request) -> Response:
-        return FileResponse(PAGE / "index.html", media_type="text/html; charset=utf-8")
-
-    async def docs(_: Request) -> Response:
-        return FileResponse(PAGE / "docs.html", media_type="text/html; charset=utf-8")
-
-    async def page_file(request: Request) -> Response:
-        name = request.path_params["name"]
-        if name not in FILES:
-            raise HTTPException(404)
-        return FileResponse(PAGE / name, media_type=FILES[name])
+    async def page(request: Request) -> Response:
+        return FileResponse(PAGE / ("docs.html" if request.url.path == "/docs" else "index.html"))
 
     routes = [
         Route("/predict", predict, methods=["POST"]),
         Route("/explain", explain, methods=["POST"]),
-        *(Route(f"/{route.__name__}", route) for route in (healthz, readyz, metrics, info, docs)),
+        *(Route(f"/{route.__name__}", route) for route in (healthz, readyz, metrics, info)),
         Route("/openapi.json", openapi),
-        Route("/", page),
-        Route("/page/{name}", page_file),
+        *(Route(path, page) for path in ("/", "/docs")),
+        Mount("/page", StaticFiles(directory=PAGE)),
     ]
     app = Starlette(
         routes=routes,
         lifespan=lifespan,
         exception_handlers={ServeError: _error, HTTPException: _http_error, ClientDisconnect: _client_left},
     )
-    counted = frozenset(route.path for route in routes)
+    counted = frozenset(route.path for route in routes if isinstance(route, Route))
     return Guard(app, metrics=service.metrics, routes=counted, token=token, hosts=hosts)
 
 
@@ -135,10 +118,10 @@ def _client_left(_: Request, error: Exception) -> Response:
 @asynccontextmanager
 async def _uploads(service: Service, request: Request, most: int | None = None) -> AsyncIterator[list[Upload]]:
     """The files of a request, with a place in the queue for each of them while the block lasts."""
-    with ExitStack() as stack:
+    async with AsyncExitStack() as stack:
         try:
             service.require_open()
-            body = await read_body(request, service.limits, stack.enter_context(share(service.buffered)))
+            body = await stack.enter_async_context(body_of(request, service.limits, service.buffered))
             kind = request.headers.get("content-type", "")
             if len(body) <= _SHORT:
                 uploads = split_body(body, kind, service.limits)

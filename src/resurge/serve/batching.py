@@ -1,4 +1,4 @@
-"""Images of many requests go through the model together."""
+"""Images of many requests go through the model together, in the one thread in which it works."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 from PIL import Image
 
@@ -17,7 +17,43 @@ from resurge.tasks.result import Result
 
 log = logging.getLogger("resurge.serve")
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Predict = Callable[[Sequence[Image.Image], float], Sequence[Result]]
+
+
+class Engine(ThreadPoolExecutor):
+    """An executor of one thread that knows how long its current call has taken. A thread cannot be stopped, so every
+    call of the model goes through here, and a call that hangs is noticed."""
+
+    def __init__(self) -> None:
+        super().__init__(1, "resurge-engine")
+        self._began: float | None = None
+        self._unfinished: set[object] = set()
+
+    @property
+    def busy_for(self) -> float:
+        """Seconds since the current call began; 0 without one."""
+        began = self._began
+        return 0.0 if began is None else time.monotonic() - began
+
+    @property
+    def working(self) -> bool:
+        """Whether a call is neither finished nor cancelled."""
+        return bool(self._unfinished)
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        def timed() -> T:
+            self._began = time.monotonic()
+            try:
+                return fn(*args, **kwargs)
+            finally:
+                self._began = None
+
+        future = super().submit(timed)
+        self._unfinished.add(future)
+        future.add_done_callback(self._unfinished.discard)
+        return future
 
 
 @dataclass(eq=False)
@@ -56,7 +92,7 @@ class Batcher:
         self._predict, self._executor = predict, executor
         self._max_batch, self._max_delay = max_batch, max_delay
         self._on_their_way, self._observe = on_their_way, observe
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: list[_Waiting] = []
         self._came = asyncio.Event()
 
     def __len__(self) -> int:
@@ -87,12 +123,9 @@ class Batcher:
         while True:
             batch = await self._collect()
             began = time.monotonic()
-            outcomes = await asyncio.get_running_loop().run_in_executor(
-                self._executor,
-                self._outcomes,
-                [entry.image for entry in batch],
-                min(entry.score for entry in batch),
-            )
+            images, score = [entry.image for entry in batch], min(entry.score for entry in batch)
+            run = asyncio.get_running_loop().run_in_executor
+            outcomes = await run(self._executor, self._outcomes, images, score)
             self._observe(len(batch), time.monotonic() - began)
             for entry, outcome in zip(batch, outcomes, strict=True):
                 if entry.result.done():  # nobody waits for it any more
@@ -105,23 +138,17 @@ class Batcher:
     async def _collect(self) -> list[_Waiting]:
         loop = asyncio.get_running_loop()
         while True:
-            while self._waiting and self._waiting[0].result.done():
-                self._waiting.popleft()
-            left = self._waiting[0].since + self._max_delay - loop.time() if self._waiting else None
-            enough = len(self._waiting) >= self._max_batch
+            waiting = self._waiting = [entry for entry in self._waiting if not entry.result.done()]
+            left = waiting[0].since + self._max_delay - loop.time() if waiting else None
+            enough = len(waiting) >= self._max_batch
             if left is not None and (enough or left <= 0 or not self._on_their_way()):
-                break
+                self._waiting = waiting[self._max_batch :]
+                return waiting[: self._max_batch]
             self._came.clear()
             try:
                 await asyncio.wait_for(self._came.wait(), left)
             except asyncio.TimeoutError:
                 continue
-        batch: list[_Waiting] = []
-        while self._waiting and len(batch) < self._max_batch:
-            entry = self._waiting.popleft()
-            if not entry.result.done():
-                batch.append(entry)
-        return batch
 
     def _outcomes(self, images: list[Image.Image], score: float) -> list[Result | Exception]:
         """For each image a result or an exception. Runs in the executor."""

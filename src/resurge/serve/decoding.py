@@ -7,7 +7,6 @@ orientation is applied, transparency laid over white. SVG and every other format
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
@@ -15,9 +14,9 @@ from io import BytesIO
 
 from PIL import Image
 
-from resurge.data.images import UnreadableImage, decode, pillow_settings, read_header
-from resurge.serve.errors import ServeError
+from resurge.data.images import decode, pillow_settings, read_header
 from resurge.serve.limits import ASPECT, WHILE_DECODED, Limits
+from resurge.serve.responses import ServeError
 
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "AVIF")
 """Pillow's readers for uploads: fewer than for a user's own files. Many phones write MPO."""
@@ -31,26 +30,18 @@ def check(data: bytes, name: str, limits: Limits) -> int:
     """The number of pixels of an image, by its header.
 
     Raises:
+        UnreadableImage: it is empty or damaged.
         ServeError: its format is not read, or it is larger than the limits.
     """
-    try:
-        format, (width, height) = _header(data, name, limits)
-    except UnreadableImage as error:
-        raise ServeError.of(error) from error
+    format, (width, height) = _header(data, name, limits)
+    size = f"{width} x {height}"
     if width * height > limits.max_pixels:
-        raise ServeError(
-            413,
-            "too-large",
-            f"announces {width} x {height} = {width * height:,} pixels; this server takes {limits.max_pixels:,}.",
-        )
+        message = f"announces {size} = {width * height:,} pixels; this server takes {limits.max_pixels:,}."
+        raise ServeError(413, "too-large", message)
     if max(width, height) > limits.max_side:
-        raise ServeError(
-            413, "too-large", f"has {width} x {height} pixels; this server takes {limits.max_side:,} on a side."
-        )
+        raise ServeError(413, "too-large", f"has {size} pixels; this server takes {limits.max_side:,} on a side.")
     if max(width, height) > ASPECT * min(width, height):
-        raise ServeError(
-            422, "too-narrow", f"has {width} x {height} pixels; one side is more than {ASPECT} times the other."
-        )
+        raise ServeError(422, "too-narrow", f"has {size} pixels; one side is more than {ASPECT} times the other.")
     if format in ("JPEG", "MPO") and data.count(b"\xff\xda") > _SCANS:
         raise ServeError(422, "corrupt", f"is a JPEG of more than {_SCANS} scans. Save it anew.")
     return width * height
@@ -69,15 +60,8 @@ def _header(data: bytes, name: str, limits: Limits) -> tuple[str, tuple[int, int
 
 
 def read(data: bytes, name: str, limits: Limits) -> Image.Image:
-    """The image, upright, in mode L or RGB.
-
-    Raises:
-        ServeError: it is truncated, damaged or does not fit into memory.
-    """
-    try:
-        _, image = decode(data, name, limits.max_pixels)
-    except UnreadableImage as error:
-        raise ServeError.of(error) from error
+    """The image, upright, in mode L or RGB. Raises UnreadableImage when it is damaged or does not fit into memory."""
+    _, image = decode(data, name, limits.max_pixels)
     # Pillow's readers of these formats keep their input for as long as the image exists.
     return image.copy() if image.format in ("WEBP", "AVIF") else image
 
@@ -88,44 +72,28 @@ class MemoryBudget:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held = 0
-        self._line: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._turn = asyncio.Lock()
+        self._returned = asyncio.Event()
 
     def try_take(self, count: int) -> bool:
         """Take room if there is some and nobody waits for it."""
-        if self._line or self.held + count > self.limit:
+        if self._turn.locked() or self.held + count > self.limit:
             return False
         self.held += count
         return True
 
     async def take(self, count: int) -> None:
         """Wait for room for `count` bytes, at most `limit`."""
-        if self.try_take(count):
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._line.append((count, turn))
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.give_back(count)  # it was admitted at the moment it was cancelled
-            else:
-                self._admit()  # those behind it may fit now
-            raise
+        async with self._turn:
+            while self.held + count > self.limit:
+                self._returned.clear()
+                await self._returned.wait()
+            self.held += count
 
     def give_back(self, count: int) -> None:
         """Return bytes that were taken."""
         self.held -= count
-        self._admit()
-
-    def _admit(self) -> None:
-        while self._line:
-            count, turn = self._line[0]
-            if not turn.done():
-                if self.held + count > self.limit:
-                    return
-                self.held += count
-                turn.set_result(None)
-            self._line.popleft()
+        self._returned.set()
 
 
 class Decoder:
@@ -144,7 +112,7 @@ class Decoder:
         """The image, whose memory counts as held for the block.
 
         Raises:
-            ServeError: as `check` and `read`.
+            UnreadableImage, ServeError: as `check` and `read`.
         """
         submit = asyncio.get_running_loop().run_in_executor
         held = WHILE_DECODED * await submit(self._executor, check, data, name, self._limits)

@@ -5,18 +5,31 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from resurge.serve.contract import Loaded
 from resurge.tasks.table import get_task
 
 if TYPE_CHECKING:
+    from resurge.infer.predictor import Predictor
     from resurge.runs import Run
 
 log = logging.getLogger("resurge.serve")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model that can be served.
+
+    explain: the image with a heat map over it, as PNG; None where the model cannot show where it looked. It and
+    `predictor.predict` are called from one thread.
+    """
+
+    predictor: Predictor
+    explain: Callable[[Image.Image], bytes] | None = None
 
 
 def loader(folder: str, device: str = "auto", threads: int | None = None) -> Callable[[], Loaded]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -14,30 +16,22 @@ class Metrics:
     """The counts of one server; another one in the same process has its own."""
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        self.requests = Counter(
-            "resurge_requests", "requests by route and status; 499: the client left", ["route", "status"],
-            registry=registry,
-        )  # fmt: skip
-        self.seconds = Histogram(
-            "resurge_request_seconds", "from the header of a request to its answer", ["route"], buckets=_SECONDS,
-            registry=registry,
-        )  # fmt: skip
-        self.images = Counter(
-            "resurge_images", "images by outcome: ok, or why there is no answer", ["outcome"], registry=registry
-        )
-        self.rejected = Counter(
-            "resurge_rejected", "requests refused before their images were looked at", ["reason"], registry=registry
-        )
-        self.batch_images = Histogram("resurge_batch_images", "images in a batch", buckets=_BATCHES, registry=registry)
-        self.batch_seconds = Histogram(
-            "resurge_batch_seconds", "seconds the model worked on a batch", buckets=_SECONDS, registry=registry
-        )
-        self.queue = Gauge("resurge_queue_images", "images accepted and not answered yet", registry=registry)
-        self.waiting = Gauge("resurge_waiting_images", "decoded images that wait for the model", registry=registry)
-        self.queue_limit = Gauge("resurge_queue_limit_images", "images that may be accepted", registry=registry)
-        self.ready = Gauge("resurge_ready", "1 when /readyz says so", registry=registry)
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        own: Any = {"namespace": "resurge", "registry": self.registry}
+        served = "requests by route and status; 499: the client left"
+        self.requests = Counter("requests", served, ["route", "status"], **own)
+        spent = "from the header of a request to its answer"
+        self.seconds = Histogram("request_seconds", spent, ["route"], buckets=_SECONDS, **own)
+        self.images = Counter("images", "images by outcome: ok, or why there is no answer", ["outcome"], **own)
+        self.rejected = Counter("rejected", "requests refused before their images were looked at", ["reason"], **own)
+        self.batch_images = Histogram("batch_images", "images in a batch", buckets=_BATCHES, **own)
+        worked = "seconds the model worked on a batch"
+        self.batch_seconds = Histogram("batch_seconds", worked, buckets=_SECONDS, **own)
+        self.queue = Gauge("queue_images", "images accepted and not answered yet", **own)
+        self.waiting = Gauge("waiting_images", "decoded images that wait for the model", **own)
+        self.queue_limit = Gauge("queue_limit_images", "images that may be accepted", **own)
+        self.ready = Gauge("ready", "1 when /readyz says so", **own)
 
     def batch(self, images: int, seconds: float) -> None:
         """Count one batch."""

@@ -10,9 +10,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from resurge.serve.errors import ServeError
 from resurge.serve.limits import LINGER
 from resurge.serve.metrics import Metrics
+from resurge.serve.responses import ServeError
 
 OPEN = ("/", "/docs", "/openapi.json", "/healthz", "/readyz")
 """The routes without a token, beside the files of the page: these tell nothing of the model, and health is for

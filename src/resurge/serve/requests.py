@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import anyio
@@ -15,8 +15,8 @@ from python_multipart.multipart import Field, File, FormParser, parse_options_he
 from starlette.requests import Request
 
 from resurge.serve.decoding import MemoryBudget
-from resurge.serve.errors import ServeError
 from resurge.serve.limits import Limits
+from resurge.serve.responses import ServeError
 
 KINDS = "image/*, application/octet-stream, multipart/form-data or application/json"
 _FIELDS = (b"image", b"images", b"file", b"files")
@@ -31,59 +31,37 @@ class Upload:
     problem: ServeError | None = None
 
 
-@contextmanager
-def share(budget: MemoryBudget) -> Iterator[Callable[[int], None]]:
-    """A function that takes so many bytes of the budget, all of them given back after the block.
-
-    Raises:
-        ServeError: 503, the budget is used up.
-    """
-    taken = 0
-
-    def take(count: int) -> None:
-        nonlocal taken
-        if not budget.try_take(count):
-            message = "the server holds as many uploads as it can. Try again in a second."
-            raise ServeError(503, "busy", message, {"Retry-After": "1"})
-        taken += count
-
-    try:
-        yield take
-    finally:
-        budget.give_back(taken)
-
-
-async def read_body(request: Request, limits: Limits, take: Callable[[int], None]) -> bytes:
-    """The body of a request.
-
-    Args:
-        take: called with the length of each chunk before it is kept; see `share`.
+@asynccontextmanager
+async def body_of(request: Request, limits: Limits, budget: MemoryBudget) -> AsyncIterator[bytes]:
+    """The body of a request, which counts as held for the block.
 
     Raises:
         ServeError: 413 for more than `max_bytes`, by Content-Length or as the body comes; 408 when it does not come in
-            time; 415 when it is compressed.
+            time; 415 when it is compressed; 503 when the budget is used up.
         ClientDisconnect: the connection ended before the body did.
     """
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise ServeError(415, "compressed", "the body is compressed. Send it as it is, without Content-Encoding.")
-    too_large = ServeError(
-        413, "too-large", f"the body has more than {limits.max_bytes:,} bytes, the limit of this server."
-    )
+    message = f"the body has more than {limits.max_bytes:,} bytes, the limit of this server."
+    too_large = ServeError(413, "too-large", message)
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limits.max_bytes:
         raise too_large
     body = bytearray()
     try:
-        with anyio.fail_after(limits.read_timeout):
+        with anyio.move_on_after(limits.read_timeout) as within:
             async for chunk in request.stream():
                 if len(body) + len(chunk) > limits.max_bytes:
                     raise too_large
-                take(len(chunk))
+                if not budget.try_take(len(chunk)):
+                    message = "the server holds as many uploads as it can. Try again in a second."
+                    raise ServeError(503, "busy", message, {"Retry-After": "1"})
                 body += chunk
-    except TimeoutError:
-        message = f"the request did not come within {limits.read_timeout:g} seconds."
-        raise ServeError(408, "too-slow", message) from None
-    return bytes(body)
+        if within.cancelled_caught:
+            raise ServeError(408, "too-slow", f"the request did not come within {limits.read_timeout:g} seconds.")
+        yield bytes(body)
+    finally:
+        budget.give_back(len(body))
 
 
 def split_body(body: bytes, content_type: str, limits: Limits) -> list[Upload]:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
 
 import uvicorn
@@ -82,10 +79,14 @@ class Server(uvicorn.Server):
         Raises:
             Exception: what the loading of the model raised.
         """
-        with _quiet_signals():
-            asyncio.run(self.serve(sockets=[listener]))
+        asyncio.run(self.serve(sockets=[listener]))
         if self.service.failure is not None:
             raise self.service.failure
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """As uvicorn's, which also raises the signal once more at the end, for whoever handled it before: nobody."""
+        self.force_exit |= self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
 
     async def on_tick(self, counter: int) -> bool:
         if self.service.failure is not None:
@@ -102,21 +103,3 @@ class Server(uvicorn.Server):
             self.config.timeout_graceful_shutdown = 0  # uvicorn's own waiting comes after this one
         self.gave_up = late or self.force_exit
         return self.gave_up
-
-
-@contextmanager
-def _quiet_signals() -> Iterator[None]:
-    """uvicorn raises the signal that ended it once more, for whoever handled it before; here that is nobody."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def nothing(number: int, frame: FrameType | None) -> None:
-        pass
-
-    before = {number: signal.signal(number, nothing) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

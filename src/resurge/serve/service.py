@@ -14,17 +14,15 @@ from typing import ParamSpec, TypeVar
 
 from PIL import Image
 
+from resurge.data.images import UnreadableImage
 from resurge.errors import UserError
-from resurge.serve.batching import Batcher
-from resurge.serve.contract import Loaded
+from resurge.serve.batching import Batcher, Engine
 from resurge.serve.decoding import Decoder, MemoryBudget
-from resurge.serve.engine import Engine
-from resurge.serve.errors import ServeError
 from resurge.serve.limits import Limits
+from resurge.serve.loading import Loaded
 from resurge.serve.metrics import Metrics
 from resurge.serve.requests import Upload
-from resurge.serve.results import Entry, Options, entry
-from resurge.tasks.result import Result
+from resurge.serve.responses import Entry, Options, ServeError, entry
 from resurge.tasks.table import get_task
 
 log = logging.getLogger("resurge.serve")
@@ -60,7 +58,7 @@ class Service:
         self._threads = ThreadPoolExecutor(limits.decoders, "resurge-decoder")
         self._decoder = Decoder(limits, self._threads)
         self._batcher = Batcher(
-            self._predict,
+            lambda images, score: self.loaded.predictor.predict(images, score=score),
             self._engine,
             max_batch=limits.max_batch,
             max_delay=limits.max_delay,
@@ -148,11 +146,8 @@ class Service:
     # ------------------------------------------------------------------------------------------------- work
 
     def require_open(self) -> None:
-        """Raise the error of a request whose body would be read for nothing.
-
-        Raises:
-            ServeError: 503, the server is starting or draining, the model hangs, or the queue is full.
-        """
+        """Raise the ServeError (503) of a request whose body would be read for nothing: the server is starting or
+        draining, the model hangs, or the queue is full."""
         if self.state == "draining":
             message = "the server is shutting down. Ask another one, or try again later."
             raise ServeError(503, "draining", message, {"Retry-After": "5"})
@@ -162,11 +157,7 @@ class Service:
     @contextlib.contextmanager
     def admit(self, images: int) -> Iterator[None]:
         """Places in the queue for the images of a complete request, kept for the block: a client that is still sending
-        keeps nobody out. A request that began before the server was draining is accepted.
-
-        Raises:
-            ServeError: 503, the queue is full or the model hangs.
-        """
+        keeps nobody out. Raises ServeError (503) when the queue is full or the model hangs."""
         self._require_room(images)
         self.accepted += images
         try:
@@ -190,7 +181,7 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *arguments, **options))
 
     async def predict(self, uploads: Sequence[Upload], options: Options) -> list[Entry | ServeError]:
-        """For each upload, in order, its entry of the response or its error; within `limits.timeout`."""
+        """The entry or the error of each upload, in order; within `limits.timeout`."""
         tasks = [asyncio.create_task(self._entry(index, upload, options)) for index, upload in enumerate(uploads)]
         try:
             await asyncio.wait(tasks, timeout=self.limits.timeout)
@@ -219,24 +210,22 @@ class Service:
         except ServeError as error:
             return error
 
-    async def explain(self, upload: Upload) -> bytes:
+    async def explain(self, upload: Upload, explain: Callable[[Image.Image], bytes]) -> bytes:
         """The image with a heat map over it, as PNG; within `limits.timeout`.
 
         Raises:
             ServeError: the image cannot be used, or there was no result in time.
         """
+
+        async def explained() -> bytes:
+            with _known_errors("explained"):
+                async with self._open(upload) as image:
+                    return await asyncio.get_running_loop().run_in_executor(self._engine, explain, image)
+
         try:
-            return await asyncio.wait_for(self._explain(upload), self.limits.timeout)
+            return await asyncio.wait_for(explained(), self.limits.timeout)
         except asyncio.TimeoutError:
             raise self._late() from None
-
-    async def _explain(self, upload: Upload) -> bytes:
-        explain = self.loaded.explain
-        if explain is None:
-            raise RuntimeError("this model cannot be explained")
-        with _known_errors("explained"):
-            async with self._open(upload) as image:
-                return await asyncio.get_running_loop().run_in_executor(self._engine, explain, image)
 
     def _open(self, upload: Upload) -> AbstractAsyncContextManager[Image.Image]:
         if upload.problem is not None:
@@ -245,9 +234,6 @@ class Service:
 
     def _late(self) -> ServeError:
         return ServeError(504, "timeout", f"there was no answer within {self.limits.timeout:g} seconds.")
-
-    def _predict(self, images: Sequence[Image.Image], score: float) -> Sequence[Result]:
-        return self.loaded.predictor.predict(images, score=score)
 
     def _observe(self, images: int, seconds: float) -> None:
         self._pace += 0.1 * (seconds / images - self._pace) if self._pace else seconds / images
@@ -261,6 +247,8 @@ def _known_errors(what: str) -> Iterator[None]:
         yield
     except ServeError:
         raise
+    except UnreadableImage as error:
+        raise ServeError.of(error) from error
     except UserError as error:
         raise ServeError(422, "unusable", str(error)) from error
     except Exception as error:

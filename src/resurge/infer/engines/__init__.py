@@ -1,4 +1,4 @@
-"""What runs an exported network: one file per format, listed in `ENGINES`. Only the format that is asked for imports its runtime.
+"""What runs an exported network: one file per format, of which only the one that is asked for imports its runtime.
 
 What each makes of a precision:
 
@@ -17,13 +17,11 @@ looks into a file, and one that has to be read again is checked again.
 
 from __future__ import annotations
 
-from importlib import import_module
+from pkgutil import resolve_name
 
 from resurge.infer.engines.engine import Engine
 from resurge.infer.folder import Export
-
-ENGINES = {"onnx": "onnx:OnnxEngine", "openvino": "openvino:OpenVinoEngine", "torch": "torch:ProgramEngine"}
-"""Where the class of each format is, which takes an `Export`, a device and a number of threads."""
+from resurge.infer.formats import FORMATS
 
 
 def open_engine(export: Export, device: str = "auto", threads: int | None = None) -> Engine:
@@ -36,9 +34,8 @@ def open_engine(export: Export, device: str = "auto", threads: int | None = None
     Raises:
         UserError: the runtime is not installed, does not have the device, or cannot read the file.
     """
-    module, _, name = ENGINES[export.format].partition(":")
-    engine: Engine = getattr(import_module(f"{__name__}.{module}"), name)(export, device, threads)
+    engine: Engine = resolve_name(FORMATS[export.format].engine)(export, device, threads)
     return engine
 
 
-__all__ = ["ENGINES", "Engine", "open_engine"]
+__all__ = ["Engine", "open_engine"]

@@ -16,95 +16,18 @@ import math
 import os
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from resurge.errors import UserError
+from resurge.files import Json
 
-OPERATORS = (
-    "_operator.add",
-    "_operator.floordiv",
-    "_operator.ge",
-    "_operator.mul",
-    "_operator.sub",
-    "torch.ops.aten.__and__.Tensor",
-    "torch.ops.aten._assert_scalar.default",
-    "torch.ops.aten._assert_tensor_metadata.default",
-    "torch.ops.aten.add.Tensor",
-    "torch.ops.aten.add_.Tensor",
-    "torch.ops.aten.amax.default",
-    "torch.ops.aten.arange.default",
-    "torch.ops.aten.avg_pool2d.default",
-    "torch.ops.aten.cat.default",
-    "torch.ops.aten.chunk.default",
-    "torch.ops.aten.clamp.default",
-    "torch.ops.aten.conv2d.default",
-    "torch.ops.aten.conv_transpose2d.input",
-    "torch.ops.aten.detach_.default",
-    "torch.ops.aten.div.Tensor",
-    "torch.ops.aten.eq.Tensor",
-    "torch.ops.aten.exp.default",
-    "torch.ops.aten.expand.default",
-    "torch.ops.aten.expand_as.default",
-    "torch.ops.aten.flatten.using_ints",
-    "torch.ops.aten.flip.default",
-    "torch.ops.aten.floor.default",
-    "torch.ops.aten.floor_divide.default",
-    "torch.ops.aten.gather.default",
-    "torch.ops.aten.ge.Scalar",
-    "torch.ops.aten.ge.Tensor",
-    "torch.ops.aten.group_norm.default",
-    "torch.ops.aten.gt.Scalar",
-    "torch.ops.aten.index.Tensor",
-    "torch.ops.aten.index_put.default",
-    "torch.ops.aten.lift_fresh_copy.default",
-    "torch.ops.aten.linear.default",
-    "torch.ops.aten.log2.default",
-    "torch.ops.aten.lt.Tensor",
-    "torch.ops.aten.matmul.default",
-    "torch.ops.aten.max.dim",
-    "torch.ops.aten.max_pool2d.default",
-    "torch.ops.aten.mean.dim",
-    "torch.ops.aten.minimum.default",
-    "torch.ops.aten.mul.Tensor",
-    "torch.ops.aten.new_zeros.default",
-    "torch.ops.aten.nonzero.default",
-    "torch.ops.aten.numpy_T.default",
-    "torch.ops.aten.pad.default",
-    "torch.ops.aten.permute.default",
-    "torch.ops.aten.reciprocal.default",
-    "torch.ops.aten.relu.default",
-    "torch.ops.aten.relu_.default",
-    "torch.ops.aten.remainder.Scalar",
-    "torch.ops.aten.repeat.default",
-    "torch.ops.aten.repeat_interleave.self_int",
-    "torch.ops.aten.reshape.default",
-    "torch.ops.aten.select.int",
-    "torch.ops.aten.sigmoid.default",
-    "torch.ops.aten.slice.Tensor",
-    "torch.ops.aten.softmax.int",
-    "torch.ops.aten.split.Tensor",
-    "torch.ops.aten.sqrt.default",
-    "torch.ops.aten.stack.default",
-    "torch.ops.aten.sub.Tensor",
-    "torch.ops.aten.sum.dim_IntList",
-    "torch.ops.aten.sym_size.int",
-    "torch.ops.aten.to.dtype",
-    "torch.ops.aten.topk.default",
-    "torch.ops.aten.unflatten.int",
-    "torch.ops.aten.unsqueeze.default",
-    "torch.ops.aten.upsample_bilinear2d.vec",
-    "torch.ops.aten.upsample_nearest2d.vec",
-    "torch.ops.aten.view.default",
-    "torch.ops.aten.where.ScalarOther",
-    "torch.ops.resurge.pooled.default",
-    "torch.ops.resurge.suppress.default",
-    "torch.ops.torchvision.deform_conv2d.default",
-    "torch.sym_min",
-)
-"""Every operator that exports contain, sorted. tests/infer/test_operators.py exports networks that contain all of them
-(with --slow the whole grammar, every head, form and precision) and names those to add here or to take away.
+OPERATORS = frozenset(Path(__file__).with_name("operators.txt").read_text(encoding="ascii").split())
+"""Every operator that exports contain. tests/infer/test_operators.py exports networks that contain all of them (with
+--slow the whole grammar, every head, form and precision) and names those to add to the file or to take away.
 """
 
 STRINGS = frozenset({("torch.ops.aten.pad.default", "mode", mode) for mode in ("constant", "replicate")})
@@ -136,103 +59,76 @@ class _ForeignError(ValueError):
     """Something that no export contains; the text says what."""
 
 
-# ------------------------------------------------------------------------------------------- readers of plain values
-# Each takes a value of the JSON file and returns it rebuilt, or raises `_ForeignError`.
-
-Reader = Callable[[Any], Any]
+# ------------------------------------------------------------------------------------------- what plain values may be
 
 
-def _of(kind: type) -> Reader:
-    def read(value: Any) -> Any:
-        if type(value) is not kind:  # a bool is no int here
-            raise _ForeignError(f"{_short(value)} where a value of type {kind.__name__} stands")
+class _OneOf(dict[str, object]):
+    """A dictionary with exactly one of these keys, which says what kind of value it is."""
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A dictionary with any number of such keys and values."""
+
+    key: object
+    value: object
+
+
+def _rebuilt(schema: object, value: object) -> Any:
+    """A value of the JSON file, made anew of what the schema lists; anything else raises `_ForeignError`.
+
+    A schema is a type: a value of exactly this type. A tuple: one of these values. A pattern: text that matches as a
+    whole. A list: a list of such values. A dictionary: one with these keys; any other is left out, and one that is
+    absent is for torch to miss. A function rebuilds the value itself.
+    """
+    if isinstance(schema, type):
+        if type(value) is not schema:  # a bool is no int here
+            raise _ForeignError(f"{_short(value)} where a value of type {schema.__name__} stands")
         return value
-
-    return read
-
-
-def _just(*allowed: Any) -> Reader:
-    def read(value: Any) -> Any:
-        if not any(type(value) is type(each) and value == each for each in allowed):
+    if isinstance(schema, tuple):
+        if not any(type(value) is type(each) and value == each for each in schema):
             raise _ForeignError(f"the value {_short(value)}")
         return value
-
-    return read
-
-
-def _text(pattern: str, what: str) -> Reader:
-    compiled = re.compile(pattern, re.ASCII)
-
-    def read(value: Any) -> Any:
-        if not isinstance(value, str) or not compiled.fullmatch(value):
-            raise _ForeignError(f"the {what} {_short(value)}")
+    if isinstance(schema, re.Pattern):
+        if not isinstance(value, str) or not schema.fullmatch(value):
+            raise _ForeignError(f"the text {_short(value)}")
         return value
-
-    return read
-
-
-def _or_none(reader: Reader) -> Reader:
-    return lambda value: None if value is None else reader(value)
-
-
-def _each(reader: Reader) -> Reader:
-    def read(value: Any) -> Any:
-        return [reader(each) for each in _of(list)(value)]
-
-    return read
+    if isinstance(schema, list):
+        return [_rebuilt(schema[0], each) for each in _rebuilt(list, value)]
+    if callable(schema):
+        return schema(value)
+    given = _rebuilt(dict, value)
+    if isinstance(schema, _Table):
+        return {_rebuilt(schema.key, name): _rebuilt(schema.value, each) for name, each in given.items()}
+    assert isinstance(schema, dict)
+    if isinstance(schema, _OneOf) and (len(given) != 1 or not given.keys() <= schema.keys()):
+        raise _ForeignError(f"the value {_short(value)}")
+    return {name: _rebuilt(each, given[name]) for name, each in schema.items() if name in given}
 
 
-def _table(key: Reader, reader: Reader) -> Reader:
-    def read(value: Any) -> Any:
-        return {key(name): reader(each) for name, each in _of(dict)(value).items()}
-
-    return read
-
-
-def _record(**readers: Reader) -> Reader:
-    """A dictionary with these keys; any other is left out, and one that is absent is for torch to miss."""
-
-    def read(value: Any) -> Any:
-        _of(dict)(value)
-        return {name: reader(value[name]) for name, reader in readers.items() if name in value}
-
-    return read
-
-
-def _one_of(**readers: Reader) -> Reader:
-    """A dictionary with exactly one key, which says what kind of value it is."""
-
-    def read(value: Any) -> Any:
-        if len(_of(dict)(value)) != 1:
-            raise _ForeignError(f"{_short(value)} where one value stands")
-        ((kind, content),) = value.items()
-        if kind not in readers:
-            raise _ForeignError(f"a value of the kind {_short(kind)}")
-        return {kind: readers[kind](content)}
-
-    return read
-
-
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     return repr(value)[:80]
 
 
 # --------------------------------------------------------------------------------------------- the fields of a program
 
-_whole, _truth = _of(int), _of(bool)
-_name = _text(r"[A-Za-z_]\w*", "name")  # becomes the name of a variable in Python source
+_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)  # becomes the name of a variable in Python source
 # Becomes an attribute of a module. Those of a network are in `model`; constants are beside it.
-_tensor_name = _text(r"model(\.(?!__)\w+)+|lifted_tensor_\d+", "tensor")
-_device = _record(type=_just("cpu"), index=_just(None))
-_strided = _just(7)
-_tensor = _record(name=_name)
+_TENSOR_NAME = re.compile(r"model(\.(?!__)\w+)+|lifted_tensor_\d+", re.ASCII)
+_DEVICE = {"type": ("cpu",), "index": (None,)}
+_STRIDED = (7,)
+_ANY_TENSOR = {"name": _NAME}
 
 
-def _real(value: Any) -> Any:
-    return value if type(value) is float else _just("Infinity", "-Infinity", "NaN")(value)
+def _real(value: object) -> object:
+    return value if type(value) is float else _rebuilt(("Infinity", "-Infinity", "NaN"), value)
 
 
-def _expression(text: Any) -> Any:
+def _or_none(schema: object, value: object) -> object:
+    return None if value is None else _rebuilt(schema, value)
+
+
+def _expression(text: object) -> object:
     """Numbers and symbols of sizes, and functions of them, which sympy may evaluate."""
     try:
         if not isinstance(text, str) or len(text) > MOST_EXPRESSION:
@@ -264,111 +160,104 @@ def _constant(node: ast.expr) -> object:
     return node.value if isinstance(node, ast.Constant) else None
 
 
-_number = _one_of(as_int=_whole)
-_size = _one_of(as_int=_whole, as_expr=_record(expr_str=_expression, hint=_or_none(_number)))
+_NUMBER = _OneOf(as_int=int)
+_SIZE = _OneOf(as_int=int, as_expr={"expr_str": _expression, "hint": partial(_or_none, _NUMBER)})
 
 
-def _description(size: Reader) -> Reader:
-    return _record(
-        dtype=_whole,
-        sizes=_each(size),
-        requires_grad=_truth,
-        device=_device,
-        strides=_each(size),
-        storage_offset=size,
-        layout=_strided,
-    )
+def _description(size: _OneOf) -> dict[str, object]:
+    return {
+        "dtype": int,
+        "sizes": [size],
+        "requires_grad": bool,
+        "device": _DEVICE,
+        "strides": [size],
+        "storage_offset": size,
+        "layout": _STRIDED,
+    }
 
 
-_size_argument = _one_of(as_name=_name, as_int=_whole)
-_argument = _one_of(
-    as_none=_just(True),
-    as_tensor=_tensor,
-    as_tensors=_each(_tensor),
-    as_int=_whole,
-    as_ints=_each(_whole),
+_SIZE_ARGUMENT = _OneOf(as_name=_NAME, as_int=int)
+_ARGUMENT = _OneOf(
+    as_none=(True,),
+    as_tensor=_ANY_TENSOR,
+    as_tensors=[_ANY_TENSOR],
+    as_int=int,
+    as_ints=[int],
     as_float=_real,
-    as_floats=_each(_real),
-    as_bool=_truth,
-    as_sym_bool=_one_of(as_name=_name),
-    as_sym_int=_size_argument,
-    as_sym_ints=_each(_size_argument),
-    as_scalar_type=_whole,
-    as_layout=_strided,
-    as_device=_device,
+    as_floats=[_real],
+    as_bool=bool,
+    as_sym_bool=_OneOf(as_name=_NAME),
+    as_sym_int=_SIZE_ARGUMENT,
+    as_sym_ints=[_SIZE_ARGUMENT],
+    as_scalar_type=int,
+    as_layout=_STRIDED,
+    as_device=_DEVICE,
 )
-_result = _one_of(
-    as_tensor=_tensor, as_tensors=_each(_tensor), as_sym_int=_one_of(as_name=_name), as_sym_bool=_one_of(as_name=_name)
-)
-_values = _each(_one_of(as_tensor=_tensor))
-_value = _record(arg=_one_of(as_tensor=_tensor))
+_NAMED = _OneOf(as_name=_NAME)
+_RESULT = _OneOf(as_tensor=_ANY_TENSOR, as_tensors=[_ANY_TENSOR], as_sym_int=_NAMED, as_sym_bool=_NAMED)
+_TENSOR_VALUE = _OneOf(as_tensor=_ANY_TENSOR)
 
 
-def _node(value: Any) -> Any:
-    target = _of(dict)(value)["target"]
+def _node(value: object) -> Json:
+    node = _rebuilt(dict, value)
+    target = _rebuilt(str, node["target"])
     if target not in OPERATORS:
         raise _ForeignError(f"a call of {_short(target)}")
 
-    def argument(given: Any) -> Any:
-        named = _record(name=_name, kind=_just(1, 2))(given)
-        text = _of(dict)(given["arg"]).get("as_string")
+    def argument(value: object) -> Json:
+        given = _rebuilt(dict, value)
+        named: Json = _rebuilt({"name": _NAME, "kind": (1, 2)}, given)
+        text = _rebuilt(dict, given["arg"]).get("as_string")
         if text is None:
-            return named | {"arg": _argument(given["arg"])}
+            return named | {"arg": _rebuilt(_ARGUMENT, given["arg"])}
         if (target, named["name"]) == ASSERTION:
             text = "a number of objects is below zero"
         elif (target, named["name"], text) not in STRINGS:
             raise _ForeignError(f"the text {_short(text)} for {target}")
         return named | {"arg": {"as_string": text}}
 
-    rebuilt = _record(name=_name, outputs=_each(_result))(value)
-    return rebuilt | {"target": target, "inputs": _each(argument)(value["inputs"]), "metadata": {}}
+    inputs = _rebuilt([argument], node["inputs"])
+    rebuilt: Json = _rebuilt({"name": _NAME, "outputs": [_RESULT]}, node)
+    return rebuilt | {"target": target, "inputs": inputs, "metadata": {}}
 
 
-_graph = _record(
-    inputs=_values,
-    outputs=_values,
-    nodes=_each(_node),
-    tensor_values=_table(_name, _description(_size)),
-    sym_int_values=_table(_name, _size),
-    sym_bool_values=_table(_name, _one_of(as_expr=_record(expr_str=_expression))),
-    sym_float_values=_just({}),
-    custom_obj_values=_just({}),
-    is_single_tensor_return=_just(False),
+_GRAPH_FIELDS = {
+    "inputs": [_TENSOR_VALUE],
+    "outputs": [_TENSOR_VALUE],
+    "nodes": [_node],
+    "tensor_values": _Table(_NAME, _description(_SIZE)),
+    "sym_int_values": _Table(_NAME, _SIZE),
+    "sym_bool_values": _Table(_NAME, _OneOf(as_expr={"expr_str": _expression})),
+    "sym_float_values": ({},),
+    "custom_obj_values": ({},),
+    "is_single_tensor_return": (False,),
+}
+_INPUT = _OneOf(
+    parameter={"arg": _ANY_TENSOR, "parameter_name": _TENSOR_NAME},
+    buffer={"arg": _ANY_TENSOR, "buffer_name": _TENSOR_NAME, "persistent": bool},
+    tensor_constant={"arg": _ANY_TENSOR, "tensor_constant_name": _TENSOR_NAME},
+    user_input={"arg": _TENSOR_VALUE},
 )
-_signature = _record(
-    input_specs=_each(
-        _one_of(
-            parameter=_record(arg=_tensor, parameter_name=_tensor_name),
-            buffer=_record(arg=_tensor, buffer_name=_tensor_name, persistent=_truth),
-            tensor_constant=_record(arg=_tensor, tensor_constant_name=_tensor_name),
-            user_input=_value,
-        )
-    ),
-    output_specs=_each(_one_of(user_output=_value)),
-)
-_settings = _record(
-    opset_version=_table(_text(r"\w+", "name"), _whole),
-    range_constraints=_table(_text(_SYMBOL, "symbol"), _record(min_val=_or_none(_whole), max_val=_or_none(_whole))),
-    schema_version=_record(major=_whole, minor=_whole),
-    torch_version=_text(r"[\w.+-]{1,64}", "version"),
-)
-_payloads = _record(
-    config=_table(
-        _tensor_name,
-        _record(
-            path_name=_text(r"(weight|tensor)_\d+", "file"),
-            is_param=_truth,
-            use_pickle=_just(False),
-            tensor_meta=_description(_number),
-        ),
-    )
-)
+_SIGNATURE = {"input_specs": [_INPUT], "output_specs": [_OneOf(user_output={"arg": _TENSOR_VALUE})]}
+_WHOLE_OR_NONE = partial(_or_none, int)
+_SETTINGS = {
+    "opset_version": _Table(re.compile(r"\w+", re.ASCII), int),
+    "range_constraints": _Table(re.compile(_SYMBOL, re.ASCII), {"min_val": _WHOLE_OR_NONE, "max_val": _WHOLE_OR_NONE}),
+    "schema_version": {"major": int, "minor": int},
+    "torch_version": re.compile(r"[\w.+-]{1,64}", re.ASCII),
+}
+_PAYLOAD = {
+    "path_name": re.compile(r"(weight|tensor)_\d+", re.ASCII),
+    "is_param": bool,
+    "use_pickle": (False,),
+    "tensor_meta": _description(_NUMBER),
+}
 
 
-def _program(value: Any) -> Any:
+def _program(value: object) -> Json:
     """The program without its guards (the operators check what they check) and without notes for developers."""
-    module = value["graph_module"]
-    signature = _signature(module["signature"])
+    module = _rebuilt(dict, value)["graph_module"]
+    signature = _rebuilt(_SIGNATURE, module["signature"])
     given = sum("user_input" in each for each in signature["input_specs"])
     found = len(signature["output_specs"])
     (call,) = (each["signature"] for each in module["module_call_graph"] if each["fqn"] == "")
@@ -377,25 +266,26 @@ def _program(value: Any) -> Any:
         "outputs": [],
         "in_spec": _structure(call["in_spec"], _tuple(_tuple(*given * [_LEAF]), _NO_KEYWORDS)),
         "out_spec": _structure(call["out_spec"], _LEAF, _tuple(*found * [_LEAF])),
-        "forward_arg_names": _each(_name)(call["forward_arg_names"]),
+        "forward_arg_names": _rebuilt([_NAME], call["forward_arg_names"]),
     }
     rebuilt = {
-        "graph": _graph(module["graph"]),
+        "graph": _rebuilt(_GRAPH_FIELDS, module["graph"]),
         "signature": signature,
         "module_call_graph": [{"fqn": "", "signature": spec}],
     }
-    return _settings(value) | {"graph_module": rebuilt, "verifiers": ["TRAINING"], "guards_code": []}
+    settings: Json = _rebuilt(_SETTINGS, value)
+    return settings | {"graph_module": rebuilt, "verifiers": ["TRAINING"], "guards_code": []}
 
 
-def _tuple(*children: Any) -> Any:
+def _tuple(*children: Json) -> Json:
     return {"type": "builtins.tuple", "context": "null", "children_spec": list(children)}
 
 
-_LEAF: Any = {"type": None, "context": None, "children_spec": []}
-_NO_KEYWORDS: Any = {"type": "builtins.dict", "context": "[]", "children_spec": []}
+_LEAF: Json = {"type": None, "context": None, "children_spec": []}
+_NO_KEYWORDS: Json = {"type": "builtins.dict", "context": "[]", "children_spec": []}
 
 
-def _structure(text: Any, *allowed: Any) -> str:
+def _structure(text: str, *allowed: Json) -> str:
     """How inputs or outputs are nested. Of other types than these it may name modules, which torch imports."""
     for each in allowed:
         if json.loads(text) == [1, each]:
@@ -467,7 +357,7 @@ def _content(archive: zipfile.ZipFile, name: str, entries: Mapping[str, zipfile.
     plain = json.loads(content)
     if name == _GRAPH:
         return json.dumps(_program(plain)).encode()
-    table = _payloads(plain)
+    table = _rebuilt({"config": _Table(_TENSOR_NAME, _PAYLOAD)}, plain)
     for each in table["config"].values():
         # no tensor has more numbers than its file has bytes; where that is empty torch would make it up
         count = math.prod(side["as_int"] for side in each["tensor_meta"]["sizes"])

@@ -3,64 +3,71 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
 from resurge.errors import UserError
 from resurge.files import sha256
-from resurge.infer.engines.engine import SIDES, expected_shape, fed, input_names, need, refused, unreadable
+from resurge.infer.engines.engine import INPUT, SIDES, Arrays, ExportEngine, expected_shape, need
 from resurge.infer.folder import Export
+from resurge.tasks.result import Size
+
+Session = Any  # onnxruntime.InferenceSession, which has no types
+
+Provider = str | tuple[str, dict[str, int]]
 
 
-class OnnxEngine:
+def onnx_session(
+    model: Path | bytes, threads: int | None = None, fixed: Mapping[str, int] | None = None,
+    provider: Provider = "CPUExecutionProvider",
+) -> Session:  # fmt: skip
+    """ONNX Runtime's session of a file or of its content. fixed: values of open sides, by their names."""
+    runtime = need("onnxruntime")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3  # its warnings are about graphs, which are no affair of who predicts
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    for name, value in (fixed or {}).items():
+        options.add_free_dimension_override_by_name(name, value)
+    source = str(model) if isinstance(model, Path) else model
+    return runtime.InferenceSession(source, options, providers=[provider])
+
+
+class OnnxEngine(ExportEngine):
     """ONNX Runtime, on the processor or a CUDA device."""
 
     format = "onnx"
-    notes: tuple[str, ...] = ()
+    errors = (Exception,)
 
-    def __init__(self, export: Export, device: str, threads: int | None) -> None:
-        runtime = need("onnxruntime")
+    def load(self, export: Export, device: str, threads: int | None) -> None:
+        provider = self._provider(need("onnxruntime"), device)
         _require_alone(export.file)
-        self.precision = export.precision
-        provider = self._provider(runtime, device)
         if self.precision == "fp16" and provider == "CPUExecutionProvider":
             self.notes = ("ONNX Runtime computes fp16 convolutions in fp32 on a processor; the weights are fp16.",)
         self._lock = threading.Lock()
-        self._sessions: dict[tuple[int, int] | None, Any] = {}  # by height and width; None: they are open
+        self._sessions: dict[Size | None, Session] = {}  # by height and width; None: they are open
 
-        def load(side: tuple[int, int] | None) -> Any:
-            options = runtime.SessionOptions()
-            options.log_severity_level = 3  # its warnings are about graphs, which are no affair of who predicts
-            if threads is not None:
-                options.intra_op_num_threads = threads
-            for name, value in zip(SIDES, side or (), strict=False):
-                options.add_free_dimension_override_by_name(name, value)
+        def session(side: Size | None) -> Session:
             if self._sessions:  # in the meantime the file may have been overwritten
                 _require_unchanged(export)
-            return runtime.InferenceSession(str(export.file), options, providers=[provider])
+            return onnx_session(export.file, threads, dict(zip(SIDES, side or (), strict=False)), provider)
 
-        self._load = load
+        self._session = session
         expected = expected_shape(export)
         self._side = None if expected is None else expected[1:]
-        try:
-            self._names = [output.name for output in self._for(self._side).get_outputs()]
-        except Exception as error:  # its exceptions have no common base but this one
-            raise unreadable(export.file, error) from error
-        self._inputs = input_names(export)
+        self._names = [output.name for output in self._for(self._side).get_outputs()]
 
-    def _for(self, side: tuple[int, int] | None) -> Any:
+    def _for(self, side: Size | None) -> Session:
         """The session for images of the side that is expected, which runs faster with it fixed, or of any (None)."""
         with self._lock:
             if side not in self._sessions:
-                self._sessions[side] = self._load(side)
+                self._sessions[side] = self._session(side)
             return self._sessions[side]
 
     @staticmethod
-    def _provider(runtime: ModuleType, device: str) -> Any:
+    def _provider(runtime: ModuleType, device: str) -> Provider:
         kind, _, number = device.partition(":")
         if kind in ("auto", "cpu"):
             return "CPUExecutionProvider"
@@ -68,15 +75,9 @@ class OnnxEngine:
             return ("CUDAExecutionProvider", {"device_id": int(number or 0)})
         raise UserError(f"the installed ONNX Runtime has no {device!r} device. Use --device cpu.")
 
-    def run(self, images: np.ndarray, sizes: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        try:
-            session = self._for(self._side if images.shape[2:] == self._side else None)
-            found = session.run(None, fed(self._inputs, images, sizes))
-        except UserError:
-            raise
-        except Exception as error:
-            raise refused(images, error) from error
-        return dict(zip(self._names, found, strict=True))
+    def outputs(self, inputs: Arrays) -> Arrays:
+        session = self._for(self._side if inputs[INPUT].shape[2:] == self._side else None)
+        return dict(zip(self._names, session.run(None, inputs), strict=True))
 
 
 def _require_unchanged(export: Export) -> None:
@@ -92,10 +93,7 @@ def _require_unchanged(export: Export) -> None:
 def _require_alone(path: Path) -> None:
     """Raises UserError if an ONNX file takes tensors from other files, which may be anywhere and are not checked."""
     onnx = need("onnx")
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except Exception as error:  # protobuf's own, or an OSError
-        raise unreadable(path, error) from error
+    model = onnx.load(path, load_external_data=False)
     if any(isinstance(part, onnx.TensorProto) and part.external_data for part in _parts(model)):
         raise UserError(
             f"{path} takes weights from another file, which no export of resurge does and which could read any file of "

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import warnings
 
-import numpy as np
 import torch
 
-from resurge.errors import UserError
 from resurge.infer.engines.archive import vetted
-from resurge.infer.engines.engine import fed, input_names, refused, unreadable
+from resurge.infer.engines.engine import Arrays, ExportEngine
 from resurge.infer.folder import Export
 from resurge.tasks.detect import ops as detection_ops  # noqa: F401  registers the operators of a detector
 from resurge.tasks.running import pick_device
 
 
-class ProgramEngine:
+class ProgramEngine(ExportEngine):
     """A program of torch.export, in torch."""
 
     format = "torch"
-    notes: tuple[str, ...] = ()
+    errors = (RuntimeError, AssertionError, ValueError)
 
-    def __init__(self, export: Export, device: str, threads: int | None) -> None:
-        self.precision = export.precision
+    def load(self, export: Export, device: str, threads: int | None) -> None:
         self._device = pick_device(device)
         if self._device.type == "cpu" and not _has_arithmetic(self.precision):
             self.notes = (
@@ -30,30 +27,21 @@ class ProgramEngine:
             )
         if threads is not None:
             torch.set_num_threads(threads)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                program = torch.export.load(vetted(export.file))
-                if self._device.type != "cpu":
-                    from torch.export.passes import move_to_device_pass
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.load(vetted(export.file))
+            if self._device.type != "cpu":
+                from torch.export.passes import move_to_device_pass
 
-                    program = move_to_device_pass(program, str(self._device))
-                self._module = program.module()
-        except UserError:
-            raise
-        except Exception as error:  # version errors and others, all of different kinds
-            raise unreadable(export.file, error) from error
+                program = move_to_device_pass(program, str(self._device))
+            self._module = program.module()
         self._names = list(export.meta["export"]["outputs"])
-        self._inputs = input_names(export)
 
-    def run(self, images: np.ndarray, sizes: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        given = [torch.from_numpy(array).to(self._device) for array in fed(self._inputs, images, sizes).values()]
+    def outputs(self, inputs: Arrays) -> Arrays:
+        given = [torch.from_numpy(array).to(self._device) for array in inputs.values()]
         given[0] = given[0].to(memory_format=torch.channels_last)
-        try:
-            with torch.inference_mode():
-                found = self._module(*given)
-        except (RuntimeError, AssertionError, ValueError) as error:
-            raise refused(images, error) from error
+        with torch.inference_mode():
+            found = self._module(*given)
         values = found if isinstance(found, (tuple, list)) else (found,)
         return {name: value.cpu().numpy() for name, value in zip(self._names, values, strict=True)}
 

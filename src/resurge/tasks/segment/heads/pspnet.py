@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,13 +33,14 @@ class PyramidPoolingHead(nn.Module):
         self.conv = ConvNormAct(cin + hidden * len(BINS), hidden, 3)
         self.drop = nn.Dropout(dropout)
         self.predict = nn.Conv2d(hidden, num_classes, 1)
+        self.pool: Callable[[Tensor, int], Tensor] = F.adaptive_avg_pool2d  # an export has one that can be traced
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         x = features[-1]
         size = (x.shape[-2], x.shape[-1])
         maps = [x]
         for bins, level in zip(BINS, self.levels, strict=True):
-            maps.append(enlarge(level(F.adaptive_avg_pool2d(x, bins)), size))
+            maps.append(enlarge(level(self.pool(x, bins)), size).to(x.dtype))
         logits: Tensor = self.predict(self.drop(self.conv(torch.cat(maps, dim=1))))
         return logits
 

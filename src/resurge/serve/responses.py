@@ -1,4 +1,4 @@
-"""Results as a response holds them, and the options of a request that say which."""
+"""Results and errors as a response holds them, and the options of a request that say which."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from PIL import Image
 
+from resurge.data.images import UnreadableImage
 from resurge.errors import suggest
-from resurge.serve.errors import ServeError
 from resurge.tasks.result import Result
 
 MOST = 100_000
@@ -19,6 +19,25 @@ MOST = 100_000
 
 Entry = dict[str, object]
 T = TypeVar("T")
+
+_STATUS_OF_KIND = {"too-large": 413, "not-an-image": 415}  # everything else about an image is 422
+
+
+class ServeError(Exception):
+    """A request, or one image of it, gets an error in place of a result: an HTTP status, one word for programs, and a
+    message that says what was expected, what came and what to do."""
+
+    def __init__(self, status: int, kind: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.kind, self.message, self.headers = status, kind, message, headers or {}
+
+    def to_json(self) -> dict[str, str]:
+        return {"kind": self.kind, "message": self.message}
+
+    @staticmethod
+    def of(error: UnreadableImage) -> ServeError:
+        """The error of an image that `resurge.data.images` could not read, without the name, which the client knows."""
+        return ServeError(_STATUS_OF_KIND.get(error.kind, 422), error.kind, str(error)[len(error.name) + 2 :])
 
 
 @dataclass(frozen=True)
