@@ -115,6 +115,8 @@ def load_run(folder: str | os.PathLike[str], device: str | torch.device = "cpu")
         preprocessing = TASKS[task].read_preprocessing(meta["preprocessing"])
         settings = TASKS[task].read_settings(meta.get("head_settings"))
         model = build_task_model(task, spec, len(classes), int(meta["in_channels"]), meta.get("head"), settings)
+    except UserError as error:  # it may be of a plugin that is not installed here, or of another version
+        raise UserError(f"{root / 'model.json'}: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{root / 'model.json'} is damaged or was cut short ({error!r}). Train or export it again."

@@ -128,7 +128,7 @@ def _load(folder: str | os.PathLike[str], device: str, threads: int | None) -> R
 def _preprocessing(export: Export) -> Seen:
     try:
         return get_task(export.meta["task"]).read_preprocessing(export.meta["preprocessing"])
-    except (TypeError, ValueError) as error:
+    except (UserError, TypeError, ValueError) as error:
         raise UserError(f"{export.folder}/model.json is damaged: preprocessing ({error}). Export again.") from None
 
 
