@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from pkgutil import resolve_name
 from typing import Generic, TypeVar, cast
 
 from resurge.errors import UserError, kind_and_line
@@ -66,15 +67,22 @@ class Table(Mapping[str, T], Generic[T]):
     def __contains__(self, name: object) -> bool:
         return name in self._own or name in installed().get(self.kind, {})
 
+    def clash(self, name: str) -> str | None:
+        """What is wrong when several packages add a part of this name, or the project has its own, which stays."""
+        givers = ["resurge"] * (name in self._own) + [package(p) for p in installed().get(self.kind, {}).get(name, ())]
+        several = len(givers) > 1
+        return (
+            f"{' and '.join(givers)} all have {self.kind}.{name}. Uninstall all but one of them." if several else None
+        )
+
     def _load(self, name: str) -> T:
-        points = installed().get(self.kind, {}).get(name, ())
-        givers = ["resurge"] * (name in self._own) + [package(point) for point in points]
-        if len(givers) > 1:
-            raise UserError(f"{' and '.join(givers)} all have {self.kind}.{name}. Uninstall all but one of them.")
-        if not points:
+        if name in self._own:
             own = self._own[name]
-            return cast(T, EntryPoint(name, own, GROUP).load() if isinstance(own, str) else own)
-        about = f"the plugin {self.kind}.{name} of the package {givers[0]}"
+            return cast(T, resolve_name(own) if isinstance(own, str) else own)
+        points = installed().get(self.kind, {})[name]
+        if problem := self.clash(name):
+            raise UserError(problem)
+        about = f"the plugin {self.kind}.{name} of the package {package(points[0])}"
         try:
             part = points[0].load()
         except Exception as error:

@@ -81,6 +81,9 @@ class Optimization(Section):
     )
     freeze: int = option(0, "leading parts that are not trained: 1 the stem, 2 also the first stage, ...", low=0)
     layer_decay: float = option(1.0, "learning rate of a block relative to the block after it", above=0, high=1)
+    select_by: str | None = option(
+        None, "metric of the validation that picks the weights that are kept; null: the task's first"
+    )
     early_stop: int = option(0, "stop after this many evaluations without a better score; 0: off", low=0)
 
 
@@ -168,6 +171,7 @@ class Recipe(Section):
     def __post_init__(self) -> None:
         super().__post_init__()
         pick_head(self.task, self.head)
+        _check_metric(self)
         _check_effective(self)
         _check_together(self)
 
@@ -244,6 +248,12 @@ def _check_together(recipe: Recipe) -> None:
     weights = recipe.regularization.class_weights
     if isinstance(weights, str) and weights not in ("none", "auto"):
         raise UserError(f"class_weights takes none, auto or a list of numbers, not {weights!r}.")
+
+
+def _check_metric(recipe: Recipe) -> None:
+    name, known = recipe.optimization.select_by, get_task(recipe.task).all_metrics
+    if name is not None and name not in known:
+        raise UserError(f"select_by takes {', '.join(known)}, not {name!r}.{suggest(name, known)}")
 
 
 def _check_effective(recipe: Recipe) -> None:

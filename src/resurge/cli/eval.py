@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from resurge.cli import options as opt
 from resurge.errors import UserError, suggest
+from resurge.tasks.report import plugin_lines
 from resurge.tasks.table import DATA_WORDS, DEFAULT, TASKS, get_task, pick_head
 from resurge.tasks.tta import TTA
 
@@ -92,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
         opt.print_json(scores)
     else:
         about = f"{scores['count']:,} images in {len(classes)} classes: {which}"
-        print("\n".join([name, about, "", *task.report.lines(scores, classes)]))
+        print("\n".join([name, about, "", *task.report.lines(scores, classes), *plugin_lines(scores)]))
     return 0
 
 

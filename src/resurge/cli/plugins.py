@@ -8,16 +8,17 @@ import importlib
 from resurge.cli.options import Parser, add_json, print_json
 from resurge.errors import UserError, suggest
 from resurge.plugins import GROUP, TABLES, installed, package
+from resurge.tasks.table import TASKS
 from resurge.text_tables import table
 
 # Where the tables are; importing a module enters its tables in TABLES.
 MODULES = (
     "resurge.arch.text",
-    "resurge.tasks.table",
     "resurge.tasks.segment.heads",
     "resurge.tasks.detect.heads",
     "resurge.data.formats",
     "resurge.weights.layouts.naming",
+    "resurge.infer.formats",
 )
 
 
@@ -29,6 +30,9 @@ def add_options(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     for module in MODULES:
         importlib.import_module(module)
+    for name in TASKS:
+        if _problem("task", name) is None:
+            len(TASKS[name].plugin_metrics)  # makes its table
     parts = [
         {"plugin": f"{kind}.{name}", "package": package(point), "object": point.value, "problem": _problem(kind, name)}
         for kind, names in sorted(installed().items())
@@ -40,9 +44,8 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(f"kinds: {', '.join(sorted(TABLES))}")
         rows = [[cell or "works" for cell in part.values()] for part in parts]
-        print(
-            "\n" + table(rows, ("plugin", "package", "object", "state"), "<<<<") if rows else "no plugin is installed"
-        )
+        head = ("plugin", "package", "object", "state")
+        print("\n" + table(rows, head, "<<<<") if rows else "no plugin is installed")
     return 1 if any(part["problem"] for part in parts) else 0
 
 
@@ -51,6 +54,8 @@ def _problem(kind: str, name: str) -> str | None:
     if kind not in TABLES:
         return f"there is no kind {kind!r}.{suggest(kind, TABLES)}"
     try:
+        if problem := TABLES[kind].clash(name):
+            return problem
         TABLES[kind].get(name)
     except UserError as error:
         return str(error)

@@ -86,7 +86,7 @@ def read_export(folder: str | os.PathLike[str]) -> Export:
     wrong = [name for name, kind in fields.items() if not isinstance(meta.get(name), kind)]
     if wrong or not isinstance(told.get("files"), dict):
         raise UserError(f"{path} is damaged: {(wrong or ['export.files'])[0]} is not what it should be. Export again.")
-    for name in FORMATS[format].files:
+    for name in FORMATS[str(format)].files:
         _check_file(root / name, told["files"].get(name))
     return Export(root, meta)
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from resurge.errors import UserError
+from resurge.plugins import Table
+
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
 
@@ -37,7 +40,7 @@ class Format:
         return self.files[0]
 
 
-FORMATS: dict[str, Format] = {
+_OWN = {
     "onnx": Format(
         files=("model.onnx",),
         engine="resurge.infer.engines.onnx:OnnxEngine",
@@ -67,3 +70,14 @@ FORMATS: dict[str, Format] = {
         impossible={"int8": "a torch program is not quantised here. Use --format openvino or onnx for int8."},
     ),
 }
+
+
+def _plugin_format(name: str, part: object) -> Format:
+    """Raises UserError when the object of a plugin is no format."""
+    if not isinstance(part, Format):
+        raise UserError(f"is {part!r}; expected a resurge.infer.formats.Format.")
+    return part
+
+
+FORMATS: Mapping[str, Format] = Table("export", _OWN, _plugin_format)
+"""By name."""

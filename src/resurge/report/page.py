@@ -17,6 +17,7 @@ from resurge.quantities import percent
 from resurge.report.charts import precision_recall_chart, reliability_chart
 from resurge.report.sections import COMMON, headline, training
 from resurge.run_files import RunFiles, read_run, section
+from resurge.tasks.report import plugin_tiles
 from resurge.tasks.table import DEFAULT, TASKS
 from resurge.tasks.task import Task
 
@@ -54,7 +55,7 @@ def _render(run: RunFiles) -> str:
         name=run.folder.resolve().name or "run",
         spec=run.model.get("spec"),
         facts=[fact for fact in facts if fact],
-        tiles=[*report.tiles(run), *headline(run)],
+        tiles=[*report.tiles(run), *plugin_tiles(run), *headline(run)],
         sections=bodies,
         version=section(run.model, "versions").get("resurge"),
     )

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from resurge.data.loading import SomeSplit
 from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
-from resurge.errors import UserError
+from resurge.errors import UserError, kind_and_line
 from resurge.files import Json, atomic_write_text
 from resurge.tasks.running import autocast, evaluating, pick_device
 from resurge.tasks.tta import TTA
@@ -91,6 +91,22 @@ class Scores(ABC, Generic[BatchT, SplitT]):
     @abstractmethod
     def compute(self) -> Json:
         """All scores."""
+
+    def plugin_scores(self, *results: object) -> dict[str, float]:
+        """The metrics of plugins, computed from results of all images.
+
+        Raises:
+            UserError: one of them fails.
+        """
+        scores = {}
+        for name, metric in self.task.plugin_metrics.items():
+            try:
+                scores[name] = float(metric(*results))
+            except Exception as error:
+                raise UserError(
+                    f"the plugin {self.task.name}.metric.{name} fails: {kind_and_line(error)}. Mend or uninstall it."
+                ) from error
+        return scores
 
     @abstractmethod
     def validated(self, reduce: Reduce, gather: Gather) -> dict[str, float]:

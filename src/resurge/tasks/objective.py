@@ -30,6 +30,7 @@ class Objective(ABC):
     Attributes:
         preprocessing: (of the training, of the evaluation).
         scores: what a validation collects.
+        metrics: names of the metrics of a validation; the first one picks the weights that are kept.
     """
 
     def __init__(
@@ -39,6 +40,8 @@ class Objective(ABC):
         self.task, self.recipe, self.preprocessing = task, recipe, preprocessing
         self.classes = task.classes or bundle.classes
         self.scores = task.scores(self.classes, examples=0)
+        first = recipe.optimization.select_by or task.metrics[0]
+        self.metrics = tuple(dict.fromkeys((first, *task.all_metrics)))
 
     @abstractmethod
     def training_data(self, split: SomeSplit) -> Dataset[object]:

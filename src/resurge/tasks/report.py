@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from resurge.files import Json
 from resurge.quantities import percent
 from resurge.run_files import RunFiles, items, number, section
+from resurge.text_tables import fixed, table
 from resurge.text_tables import percent as plain_percent
-from resurge.text_tables import table
 
 MANY_CLASSES = 30
 """With more classes there is no confusion matrix, and a table of classes shows the weakest only."""
@@ -126,6 +126,17 @@ def score_tiles(
         Tile(name, percent(value, digits if i else 2), (note,) if math.isfinite(images) and not i else (), main=not i)
         for i, (name, value) in enumerate(known)
     ]
+
+
+def plugin_tiles(run: RunFiles) -> list[Tile]:
+    """A tile per metric of a plugin; what its numbers mean is not known here."""
+    scores = section(run.evaluation or {}, "plugin_metrics")
+    return [Tile(name, fixed(number(scores, name), 4)) for name in scores if math.isfinite(number(scores, name))]
+
+
+def plugin_lines(scores: Json) -> list[str]:
+    """The same as lines of text."""
+    return [f"{name:<17}  {fixed(value, 4)}" for name, value in scores.get("plugin_metrics", {}).items()]
 
 
 def class_table(

@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from resurge.config import Section, replaced
 from resurge.data.annotations import Annotation
 from resurge.errors import UserError
 from resurge.files import Json
+from resurge.plugins import Table
 from resurge.tasks.report import Report
 from resurge.tasks.tta import TTA
 
@@ -94,6 +96,16 @@ class Task(ABC):
     def label_maps(self) -> bool:
         """Whether results are label maps."""
         return self.annotation == "maps"
+
+    @cached_property
+    def plugin_metrics(self) -> Mapping[str, Callable[..., float]]:
+        """Functions of plugins, by name, from what `Scores` collects to one more score, higher is better."""
+        return Table(f"{self.name}.metric", {}, plugin_metric)
+
+    @property
+    def all_metrics(self) -> tuple[str, ...]:
+        """Names of the metrics of a validation, those of plugins last."""
+        return (*self.metrics, *self.plugin_metrics)
 
     @property
     @abstractmethod
@@ -245,7 +257,7 @@ class Task(ABC):
 
     def summary(self, result: Json) -> dict[str, float | None]:
         """The scores that stand for an evaluation, from all that `Scores.compute` gives."""
-        return {name: result[name] for name in self.metrics}
+        return {name: result[name] for name in self.metrics} | result.get("plugin_metrics", {})
 
     @abstractmethod
     def write_pictures(
@@ -261,3 +273,10 @@ class Task(ABC):
     @abstractmethod
     def objective(self, recipe: Recipe, bundle: DataBundle[Any]) -> Objective:
         """What a training needs. Raises UserError when a field of the recipe does not fit the data."""
+
+
+def plugin_metric(name: str, part: object) -> Callable[..., float]:
+    """Raises UserError when the object of a plugin is no function."""
+    if not callable(part):
+        raise UserError(f"is {part!r}; expected a function from results to a number, as docs/plugins.md describes.")
+    return part

@@ -222,7 +222,7 @@ class Training:
 
     def _improved(self) -> bool:
         """Whether the latest validation is the best. Equal metrics are common on small sets; then the loss decides."""
-        first = self.objective.task.metrics[0]
+        first = self.objective.metrics[0]
         score, best = ((found.get(first, -1.0), -found.get("loss", 0.0)) for found in (self.evaluation, self.best))
         return not self.best or score > best
 

@@ -93,7 +93,7 @@ class Recorder:
             "step": position.step,
             "lr": training.optimizer.param_groups[-1]["lr"],
             **{f"train_{name}": value for name, value in training.train_means.items()},
-            **{f"val_{name}": training.evaluation.get(name) for name in ("loss", *objective.task.metrics)},
+            **{f"val_{name}": training.evaluation.get(name) for name in ("loss", *objective.metrics)},
             "images_per_s": images / trained if trained else None,
             "seconds": self._earlier + time.perf_counter() - self._started,
         }
@@ -106,8 +106,8 @@ class Recorder:
             self._board.flush()
         epoch = f"epoch {row['epoch']}/{training.job.span.epochs}"
         parts = [f"{epoch}  {_metrics_text(row, objective.task.train_metrics, 'train_')}"]
-        if row[f"val_{objective.task.metrics[0]}"] is not None:
-            parts.append(_metrics_text(row, objective.task.metrics, "val_", "val "))
+        if row[f"val_{objective.metrics[0]}"] is not None:
+            parts.append(_metrics_text(row, objective.metrics, "val_", "val "))
         if row["images_per_s"]:
             parts.append(f"{row['images_per_s']:.0f} images/s")
         parts.append(f"{clock(row['seconds'] or 0)}, left {self._left(training)}")

@@ -308,7 +308,7 @@ def _finish(job: Job, finished: Finished | None) -> Json:
         workers=pick_workers(recipe.machine.workers), tta=TTA.of_recipe(recipe),
     )  # fmt: skip
     result["scores"] = objective.task.summary(result)
-    scores = {f"val_{key}": best.get(key) for key in (objective.task.metrics[0], "loss") if key in best}
+    scores = {f"val_{key}": best.get(key) for key in (objective.metrics[0], "loss") if key in best}
     scores |= {"epoch": best["epoch"]} | result["scores"] | {"split": name}
     save_run_model(
         job.folder,

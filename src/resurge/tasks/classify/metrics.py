@@ -50,6 +50,7 @@ class ClassifierScores(Scores[LabelBatch, Split]):
         self._sums = torch.zeros(4, dtype=torch.float64, device=device)
         self._surest: list[tuple[float, int, int, int]] = []  # confidence, -index, predicted, true class
         self._sure: list[Tensor] = []  # per batch (2, N): confidence, and whether it was right
+        self._told: list[tuple[Tensor, Tensor]] = []  # per batch probabilities and labels, for metrics of plugins
         self._split: Split | None = None
         count = len(self.classes)
         alone: Json = {"sync_on_compute": False}  # one process evaluates, also when several have trained
@@ -76,6 +77,8 @@ class ClassifierScores(Scores[LabelBatch, Split]):
         loss = F.cross_entropy(logits, labels, reduction="sum")
         count = torch.tensor(len(labels), device=logits.device)
         self._sums += torch.stack([loss, top[:, 0].sum(), top.any(1).sum(), count]).double()
+        if self.task.plugin_metrics:
+            self._told.append((logits.softmax(1).cpu(), labels.cpu()))
         if self._metrics is None:
             return
         self._split = split
@@ -91,7 +94,14 @@ class ClassifierScores(Scores[LabelBatch, Split]):
 
     def validated(self, reduce: Reduce, gather: Gather) -> dict[str, float]:
         loss, top1, top5, count = reduce(self._sums.clone()).tolist()
-        return {"loss": loss / count, "top1": top1 / count, "top5": top5 / count, "count": count} if count else {}
+        told = [part for parts in gather(self._told) for part in parts] if self.task.plugin_metrics else []
+        if not count:
+            return {}
+        scores = {"loss": loss / count, "top1": top1 / count, "top5": top5 / count, "count": count}
+        return scores | self._plugin_scores(told)
+
+    def _plugin_scores(self, told: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
+        return self.plugin_scores(*(torch.cat(values) for values in zip(*told, strict=True))) if told else {}
 
     def compute(self) -> Json:
         """The scores:
@@ -125,6 +135,7 @@ class ClassifierScores(Scores[LabelBatch, Split]):
             ],
             "confusion": scores["confusion"].tolist(),
             "reliability": _reliability(torch.cat(self._sure, dim=1)),
+            **({"plugin_metrics": plugins} if (plugins := self._plugin_scores(self._told)) else {}),
             "mistakes": [self._mistake(self._split, *entry) for entry in self._surest],
         }
 

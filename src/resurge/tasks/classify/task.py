@@ -105,7 +105,7 @@ class Classify(Task):
         return ClassifierScores(self, classes, examples)
 
     def summary(self, result: Json) -> dict[str, float | None]:
-        return {name: result[name] for name in ("top1", "top5", "nll", "ece")}
+        return super().summary(result) | {name: result[name] for name in ("nll", "ece")}
 
     def write_pictures(
         self, network: Network, folder: Path, evaluation: Json, split: SomeSplit, tta: TTA = TTA()

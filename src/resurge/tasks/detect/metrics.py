@@ -257,11 +257,12 @@ class ObjectScores(SceneScores[ObjectSplit]):
         if isinstance(split, ObjectSplit) and len(set(split.image_ids)) < len(split):
             raise UserError("the image numbers of the data must differ, but one occurs twice.")
 
-    def metrics(self) -> Json:
+    def metrics(self) -> tuple[Json, list[Kept]]:
         precision = AveragePrecision(self.classes, self._kinds)
         precision.images = {image["number"]: image["kept"] for image in self.images.values()}
         found = precision.compute()
-        return found | {"objects": sum(row["n"] for row in found["box"]["per_class"])}
+        objects = sum(row["n"] for row in found["box"]["per_class"])
+        return found | {"objects": objects}, list(precision.images.values())
 
     def rank(self, image: Json) -> tuple[object, ...]:
         scores = image["kept"].found["scores"].tolist()

@@ -56,11 +56,14 @@ class SceneScores(Scores[SceneBatch, SplitT]):
         return whole
 
     def compute(self) -> Json:
-        return {"task": self.task.name, "count": len(self.images)} | self.metrics() | {"examples": self._named()}
+        scores, results = self.metrics()
+        plugins = self.plugin_scores(results)
+        about = {"task": self.task.name, "count": len(self.images)} | scores | {"examples": self._named()}
+        return about | ({"plugin_metrics": plugins} if plugins else {})
 
     @abstractmethod
-    def metrics(self) -> Json:
-        """The scores over all images."""
+    def metrics(self) -> tuple[Json, object]:
+        """The scores over all images, and what metrics of plugins take."""
 
     @abstractmethod
     def rank(self, image: Json) -> tuple[object, ...]:

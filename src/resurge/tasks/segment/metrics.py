@@ -72,12 +72,13 @@ class MapScores(SceneScores[MaskSplit]):
 
     needs = (MaskSplit, "label maps")
 
-    def metrics(self) -> Json:
+    def metrics(self) -> tuple[Json, np.ndarray]:
         total = np.zeros(len(self.classes) ** 2, dtype=np.int64)
         for image in self.images.values():
             places, counts = image["confusion"]
             total[places] += counts
-        return map_scores(total.reshape(len(self.classes), -1), self.classes)
+        confusion = total.reshape(len(self.classes), -1)
+        return map_scores(confusion, self.classes), confusion
 
     def rank(self, image: Json) -> tuple[object, ...]:
         places, counts = image["confusion"]
