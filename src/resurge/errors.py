@@ -25,6 +25,13 @@ def suggest(word: str, options: Iterable[str]) -> str:
     return f" Did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
+def require_one_of(what: str, word: object, options: Iterable[str]) -> None:
+    """Raises UserError for a word that is none of `options`: "unknown norm 'bach'; use one of batch, sync. ..."."""
+    known = tuple(options)
+    if word not in known:
+        raise UserError(f"unknown {what} {word!r}; use one of {', '.join(known)}.{suggest(str(word), known)}")
+
+
 def first_line(error: BaseException) -> str:
     """The first line of another package's error, at most 300 characters of it; its type where it says nothing."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -16,8 +16,9 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from resurge.errors import OtherProcessFailed, TrainingInterrupted, UserError
@@ -210,6 +211,20 @@ def _lost_connection(error: Exception) -> bool:
     )
 
 
+@contextlib.contextmanager
+def handling(numbers: Sequence[int], handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Handle signals inside the block. Only the main thread may; elsewhere nothing is handled."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
 class StopSignal:
     """Remembers Ctrl-C and SIGTERM until the training reaches a whole step; a second one stops at once."""
 
@@ -221,16 +236,6 @@ class StopSignal:
             raise KeyboardInterrupt
         self.received = number
 
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Handle the signals inside the block; only the main thread may, elsewhere nothing is handled."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        numbers = (signal.SIGTERM,) if is_child() else (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def listening(self) -> contextlib.AbstractContextManager[None]:
+        """Handle the signals inside the block."""
+        return handling((signal.SIGTERM,) if is_child() else (signal.SIGINT, signal.SIGTERM), self)

@@ -1,8 +1,9 @@
-"""Numbers as people read them, with a narrow space before the unit."""
+"""Numbers as people read them, with a narrow space before the unit, and tables in plain text."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 
 def percent(fraction: float, digits: int = 1) -> str:
@@ -37,3 +38,23 @@ def duration(seconds: float) -> str:
     if total < 3600:
         return f"{total // 60}\u202fmin {total % 60:02d}\u202fs"
     return f"{total // 3600}\u202fh {total % 3600 // 60:02d}\u202fmin"
+
+
+def table(rows: Sequence[Sequence[str]], head: Sequence[str], align: str) -> str:
+    """Columns two spaces apart; `align` has one `<` or `>` a column."""
+    lines = [list(head), *map(list, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(line, align, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def plain_percent(share: float | None) -> str:
+    """0.98765 -> `98.77 %`. Nothing for None."""
+    return "" if share is None else f"{100 * share:.2f} %"
+
+
+def fixed(value: float | None, digits: int) -> str:
+    """A number with so many decimals. Nothing for None."""
+    return "" if value is None else f"{value:.{digits}f}"

@@ -218,10 +218,10 @@ class Recipe(Section):
         batch = batch_size or self.optimization.batch_size
         return batch * self.optimization.accumulate * self.machine.devices * self.machine.nodes
 
-    def peak_lr(self, batch_size: int | None = None) -> float:
+    def peak_lr(self) -> float:
         """The learning rate after warm-up, scaled linearly to the batch (Goyal et al. 2017)."""
         setting = self.optimization
-        return setting.lr * (self.images_per_step(batch_size) / setting.lr_per if setting.lr_per else 1.0)
+        return setting.lr * (self.images_per_step() / setting.lr_per if setting.lr_per else 1.0)
 
 
 def _check_together(recipe: Recipe) -> None:

@@ -1,4 +1,5 @@
-"""The files of a run directory as data, checked when they are read. Imports no torch.
+"""The files of a run directory as data, checked when they are read, and `model.json`, which an export has as well.
+Imports no torch.
 
 `resurge.runs` gives the network itself; what describes or reports a run needs only this.
 """
@@ -6,15 +7,72 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from resurge.errors import UserError
-from resurge.files import read_json
+from resurge.files import Json, atomic_write_text, read_json
 
+FORMAT = 1
+JSON_FILE = "model.json"
+# Fields that are read later; they may be missing. `spec` and `format` may not.
+FIELDS = {
+    "preprocessing": dict,
+    "classes": list,
+    "in_channels": int,
+    "task": str,
+    "head_settings": dict,
+    "scores": dict,
+}
+LONGEST_PATH = 256  # longer is the text of a spec, and an error of the system when it is taken for a path
 MEND = "Restore it, or train or evaluate again."
+
+
+def folder_of(word: str) -> Path | None:
+    """The folder of a run or an export that a word names, or None when it is the name or the text of a network.
+
+    A path of several parts to a folder is taken for one, so that the message names what is missing in it.
+    """
+    place = Path(word)
+    if len(word) < LONGEST_PATH and ((place / JSON_FILE).is_file() or (len(place.parts) > 1 and place.is_dir())):
+        return place
+    return None
+
+
+def read_model_json(directory: str | os.PathLike[str]) -> Json:
+    """Read the `model.json` of a run directory or an export.
+
+    Raises:
+        UserError: it is missing, damaged, or written by a newer version.
+    """
+    path = Path(directory) / JSON_FILE
+    if not path.exists():
+        raise UserError(f"expected a run directory with {JSON_FILE}, but {path} does not exist.")
+    described = read_json(path, "Train or export it again.")
+    if not isinstance(described.get("spec"), str):
+        raise UserError(f"{path} does not describe a model: it must be an object with a 'spec'.")
+    if described.get("format") != FORMAT:
+        raise UserError(
+            f"{path} is of format {described.get('format')!r}; this version of resurge reads {FORMAT}. Update resurge."
+        )
+    for name, kind in FIELDS.items():
+        if name in described and not isinstance(described[name], kind):
+            raise UserError(f"{path} is damaged: {name} is {described[name]!r}. Train or export it again.")
+    return described
+
+
+def write_model_json(directory: str | os.PathLike[str], content: Mapping[str, object]) -> None:
+    """Write `model.json`, as a whole or not at all.
+
+    Raises:
+        UserError: the directory cannot be written, or the disk is full.
+    """
+    text = json.dumps({"format": FORMAT, **content}, indent=2, ensure_ascii=False) + "\n"
+    atomic_write_text(Path(directory) / JSON_FILE, text)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,8 +32,8 @@ from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
 from resurge.errors import UserError, suggest
 from resurge.files import writing
 from resurge.machine import versions
-from resurge.model_json import FORMAT, read_model_json
 from resurge.recipe import Machine, Recipe
+from resurge.run_files import FORMAT, read_model_json
 from resurge.tasks.table import TASKS, build_task_model
 from resurge.weights.checkpoint import load_weights, save_model
 

@@ -15,9 +15,9 @@ from two_classes import write_images
 import resurge
 from resurge.arch.zoo import ALIASES, MODELS
 from resurge.cli import main
+from resurge.quantities import plain_percent, table
 from resurge.tasks.segment.settings import Segmenter
 from resurge.tasks.table import TASKS
-from resurge.text_tables import percent, table
 from resurge.weights import catalog
 
 
@@ -250,5 +250,5 @@ def test_convert_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_cells() -> None:
-    assert percent(0.98765) == "98.77 %"
+    assert plain_percent(0.98765) == "98.77 %"
     assert table([("a", "1"), ("bb", "22")], ("x", "n"), "<>") == "x    n\na    1\nbb  22"

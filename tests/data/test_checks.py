@@ -13,7 +13,7 @@ from scene_files import healthy_coco, kinds, write_yolo
 from resurge.data.augmentation import Augmentation
 from resurge.data.checks import SEVERITIES, check_data
 from resurge.data.loading import EpochSampler, IndexedDataset, make_loader, verify
-from resurge.data.preprocessing import default_preprocessing
+from resurge.data.preprocessing import Preprocessing
 from resurge.data.sources import open_data
 from resurge.data.transforms import TrainTransform
 from resurge.errors import UserError
@@ -126,7 +126,7 @@ def test_the_broken_folder_trains(broken):
     bundle = open_data(broken)
     named = {path for finding in check_labels(broken).findings if finding.severity == "error"
              for path in finding.paths}  # fmt: skip
-    pre = default_preprocessing(bundle, 16)
+    pre = Preprocessing(16)
     transform = TrainTransform(pre, Augmentation(auto_augment="trivialaugment", random_erasing=0.2))
     good, problems = verify(bundle.train)
     assert {Path(problem.name).relative_to(broken).as_posix() for problem in problems} <= named

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from resurge.data.augmentation import Augmentation
-from resurge.data.preprocessing import ScenePreprocessing, default_scene_preprocessing
-from resurge.data.splits import ArrayImages, DataBundle, Split
+from resurge.data.preprocessing import ScenePreprocessing
 from resurge.data.transforms import SceneTransform
 from resurge.errors import UserError
 
@@ -73,20 +72,6 @@ def test_preprocessing_survives_json(short):
     for wrong in (stored | {"sort_side": 3}, {**stored, "kind": "other"}, {"kind": "scene", "max_size": 4}):
         with pytest.raises(UserError):
             ScenePreprocessing.from_json(wrong)
-
-
-def test_defaults_follow_the_data():
-    def bundle(channels):
-        pixels = np.full((4, 20, 30) if channels == 1 else (4, 20, 30, 3), 51, np.uint8)
-        split = Split(tuple("abcd"), ArrayImages(pixels), (0,) * 4)
-        return DataBundle("b", ("x",), split, split, None, channels, 480, "", 0)
-
-    assert default_scene_preprocessing(bundle(3)) == ScenePreprocessing(480, 800)
-    assert default_scene_preprocessing(bundle(3), 800) == ScenePreprocessing(800, 1333)
-    assert default_scene_preprocessing(bundle(3), 0, 500) == ScenePreprocessing(None, 500)
-    assert default_scene_preprocessing(bundle(3), 800, 600) == ScenePreprocessing(600, 600)
-    grey = default_scene_preprocessing(bundle(1))
-    assert (grey.channels, grey.mean, grey.std) == (1, (0.2,), (0.01,))
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,7 @@ from PIL import Image
 from torchvision.transforms import RandomResizedCrop, functional, v2
 
 from resurge.data.augmentation import Augmentation
-from resurge.data.preprocessing import Preprocessing, default_preprocessing
-from resurge.data.sources import open_data
+from resurge.data.preprocessing import Preprocessing
 from resurge.data.transforms import PaddingCrop, ResizedCrop, TrainTransform
 from resurge.errors import UserError
 
@@ -189,12 +188,3 @@ def test_flip_has_its_probability():
     flip = TrainTransform(Preprocessing(2, 1, (0.5,), (0.5,), 1), Augmentation(crop_scale=None, hflip=0.3))
     share = np.mean([flip(image)[0, 0, 0].item() > 0 for _ in range(2000)])
     assert 0.26 < share < 0.34
-
-
-def test_defaults_for_the_digits():
-    bundle = open_data("digits")
-    pre = default_preprocessing(bundle)
-    assert (pre.size, pre.channels, pre.squash, pre.crop_pct) == (16, 1, True, 1.0)
-    values = torch.stack([pre(bundle.train.read(i)) for i in range(300)])
-    assert abs(values.mean()) < 0.1
-    assert 0.7 < values.std() < 1.1

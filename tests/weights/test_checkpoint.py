@@ -20,7 +20,7 @@ from torch import nn
 from resurge.arch.backbone import Backbone
 from resurge.arch.zoo import get_spec
 from resurge.errors import UserError
-from resurge.model_json import read_model_json
+from resurge.run_files import read_model_json
 from resurge.tasks.classify.model import ClassificationModel
 from resurge.weights.checkpoint import adapt_input, export_weights, load_weights, save_model
 from resurge.weights.reading import read_checkpoint

@@ -11,7 +11,7 @@ from resurge.arch.shortcuts import Projection
 from resurge.arch.stems import Conv7x7
 from resurge.arch.text import format_value, plain_value
 from resurge.arch.transforms import Conv3x3
-from resurge.errors import UserError, suggest
+from resurge.errors import UserError, require_one_of
 
 # Far beyond any published network: bounds, so that a typing error raises instead of exhausting memory.
 MAX_BLOCKS = 4096
@@ -72,10 +72,7 @@ class Spec:
         """
         names = [field.name for field in fields(self)]
         for name in changes:
-            if name not in names:
-                raise UserError(
-                    f"a Spec has no field {name!r}; its fields are {', '.join(names)}.{suggest(name, names)}"
-                )
+            require_one_of("spec field", name, names)
         return replace(self, **changes)  # type: ignore[arg-type]  # __post_init__ checks every value
 
     def width(self, stage: int) -> int:

@@ -18,7 +18,7 @@ from torchvision.ops import DropBlock2d, FrozenBatchNorm2d, StochasticDepth
 from resurge.arch.backbone import Backbone
 from resurge.arch.blocks import Residual
 from resurge.arch.layers import BatchNorm2d, ConvNormAct
-from resurge.errors import UserError, suggest
+from resurge.errors import UserError, require_one_of
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -154,8 +154,7 @@ def convert_norm(model: nn.Module, kind: str) -> nn.Module:
     Raises:
         UserError: `kind` is none of the four.
     """
-    if kind not in NORMS:
-        raise UserError(f"norm must be one of {', '.join(NORMS)}; got {kind!r}.{suggest(kind, NORMS)}")
+    require_one_of("norm", kind, NORMS)
     kinds = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d, nn.GroupNorm)
     return replace_each(model, kinds, partial(_converted, kind))
 

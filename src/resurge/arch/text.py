@@ -18,7 +18,7 @@ from typing import get_type_hints
 
 from resurge.arch import blocks, deformable, gates, shortcuts, stems, transforms
 from resurge.arch.contracts import AXES
-from resurge.errors import UserError, suggest
+from resurge.errors import UserError, require_one_of, suggest
 from resurge.plugins import Table
 
 # A line or a file from a stranger must not exhaust the stack or fill the screen.
@@ -148,8 +148,7 @@ def _split_fields(text: str) -> list[str]:
 
 
 def _read_field(name: str, value: str) -> object:
-    if name not in FIELDS:
-        raise UserError(f"a Spec has no field {name!r}; its fields are {', '.join(FIELDS)}.{suggest(name, FIELDS)}")
+    require_one_of("spec field", name, FIELDS)
     try:
         node = ast.parse(value, mode="eval").body
     except (SyntaxError, ValueError):  # an empty value, a stray sign, a null byte

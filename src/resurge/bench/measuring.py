@@ -19,7 +19,7 @@ from resurge.bench.files import Files, Say
 from resurge.bench.output import Row
 from resurge.bench.settings import AGAINST, PRECISIONS, RUNTIMES, Configuration, Settings, possible
 from resurge.bench.subjects import Subject, open_subject
-from resurge.errors import UserError, first_line, suggest
+from resurge.errors import UserError, first_line, require_one_of
 from resurge.infer.engines.engine import need
 from resurge.infer.formats import FORMATS
 from resurge.optimize import timing
@@ -296,8 +296,7 @@ def _check(settings: Settings) -> None:
     words += [(word, PRECISIONS, "precision") for word in settings.precisions]
     words.append((settings.against, AGAINST, "package to compare with"))
     for word, known, what in words:
-        if word not in known:
-            raise UserError(f"unknown {what} {word!r}; it is one of {', '.join(known)}.{suggest(word, known)}")
+        require_one_of(what, word, known)
     if not list(settings.configurations()):
         raise UserError(f"nothing is left to measure: {' '.join(settings.left_out())}")
     kind = settings.device.partition(":")[0]

@@ -14,7 +14,7 @@ import numpy as np
 
 from resurge.errors import UserError
 from resurge.files import Json, atomic_write_bytes, atomic_write_text
-from resurge.text_tables import fixed
+from resurge.quantities import fixed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

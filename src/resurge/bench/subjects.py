@@ -17,7 +17,7 @@ from resurge.explain.cost import cost
 from resurge.explain.equalities import calibrate
 from resurge.export.calibration import Batch, Pictures, gather
 from resurge.infer.folder import Export, is_export, read_export
-from resurge.model_json import folder_of
+from resurge.run_files import folder_of
 from resurge.runs import Run, bare_run, load_run
 from resurge.tasks.table import DEFAULT, build_task_model, get_task
 from resurge.weights.catalog import Entry, entries

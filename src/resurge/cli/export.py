@@ -6,14 +6,14 @@ import argparse
 import contextlib
 import dataclasses
 import signal
-import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from resurge.cli import options as opt
 from resurge.errors import UserError
 from resurge.infer.formats import FORMATS, PRECISIONS
-from resurge.model_json import folder_of
+from resurge.processes import handling
+from resurge.run_files import folder_of
 from resurge.tasks.classify.task import Classify
 
 if TYPE_CHECKING:
@@ -89,8 +89,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-@contextlib.contextmanager
-def _ended_in_order() -> Iterator[None]:
+def _ended_in_order() -> contextlib.AbstractContextManager[None]:
     """SIGTERM ends the block as Ctrl-C does, so that what was begun is removed; the exit code is 143, as of shells."""
 
     def end(number: int, frame: object) -> None:
@@ -98,14 +97,7 @@ def _ended_in_order() -> Iterator[None]:
         opt.say("ended by SIGTERM; nothing was written.")
         raise SystemExit(128 + number)
 
-    if threading.current_thread() is not threading.main_thread():  # only there may signals be handled
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return handling((signal.SIGTERM,), end)
 
 
 def _bare(options: argparse.Namespace) -> Run:

@@ -8,7 +8,7 @@ import fnmatch
 
 from resurge.cli.options import Parser, add, add_json, print_json
 from resurge.errors import UserError, suggest
-from resurge.text_tables import fixed, table
+from resurge.quantities import fixed, table
 from resurge.weights.catalog import Entry, entries
 
 

@@ -8,8 +8,8 @@ import importlib
 from resurge.cli.options import Parser, add_json, print_json
 from resurge.errors import UserError, suggest
 from resurge.plugins import GROUP, TABLES, installed, package
+from resurge.quantities import table
 from resurge.tasks.table import TASKS
-from resurge.text_tables import table
 
 # Where the tables are; importing a module enters its tables in TABLES.
 MODULES = (

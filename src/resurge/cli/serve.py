@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from resurge import config
 from resurge.cli.options import COUNT, Parser, add, add_device, given, say, value, whole_number
 from resurge.errors import UserError
-from resurge.model_json import read_model_json
+from resurge.run_files import read_model_json
 from resurge.tasks.table import DEFAULT, get_task
 from resurge.tasks.task import Task
 

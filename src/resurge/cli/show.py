@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from resurge.cli.options import COUNT, Parser, add, add_json, print_json
-from resurge.model_json import folder_of, read_model_json
-from resurge.text_tables import table
+from resurge.quantities import table
+from resurge.run_files import folder_of, read_model_json
 
 
 def add_options(parser: Parser) -> None:

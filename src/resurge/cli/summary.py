@@ -16,10 +16,10 @@ from resurge.arch.zoo import ALIASES, canonical_name, get_spec
 from resurge.explain.cost import CostReport, cost
 from resurge.explain.diagram import Diagrams
 from resurge.files import Json
-from resurge.model_json import folder_of, read_model_json
+from resurge.quantities import table
+from resurge.run_files import folder_of, read_model_json
 from resurge.tasks.table import DEFAULT, build_task_model, get_task, pick_head
 from resurge.tasks.task import Task
-from resurge.text_tables import table
 from resurge.weights.catalog import Entry, Source, entries
 
 SHOWN_CLASSES = 10

@@ -80,7 +80,7 @@ class _Samples(Dataset[T], ABC):
         labels = self.split.labels
         for same in (True, False):
             for other in ((index + step) % len(labels) for step in range(1, len(labels))):
-                if (labels[other] == labels[index]) is same:
+                if (labels[other] == labels[index]) == same:
                     yield other
 
     @abstractmethod

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from resurge.config import Section, option, to_plain
-from resurge.errors import UserError, suggest
+from resurge.errors import UserError, require_one_of
 
 if TYPE_CHECKING:
     import torch
@@ -75,8 +75,8 @@ class Values(Section, ABC):
             got = values.get("kind")
             raise UserError(f"expected the preprocessing of a detector or segmenter (kind {cls.kind!r}), got {got!r}.")
         known = {field.name: field for field in dataclasses.fields(cls)}
-        for key in plain.keys() - known.keys():
-            raise UserError(f"unknown preprocessing field {key!r}.{suggest(key, known)}")
+        for key in plain:
+            require_one_of("preprocessing field", key, known)
         for name, field in known.items():
             if field.default is MISSING and name not in plain:
                 raise UserError(f"the preprocessing lacks its {name}.")
@@ -202,43 +202,11 @@ def resized(width: int, height: int, factor: float) -> tuple[int, int]:
     return max(int(height * factor + 0.5), 1), max(int(width * factor + 0.5), 1)
 
 
-def default_preprocessing(
-    bundle: DataBundle[AnySplit], size: int | None = None, *, crop_pct: float | None = None,
-    interpolation: str = "bilinear",
-) -> Preprocessing:  # fmt: skip
-    """Sensible preprocessing for a data set: ImageNet's mean and deviation for RGB, measured ones for grey images.
-
-    Data sets of tiny images (up to 64 pixels) are resized whole to the square; for others crop_pct is 0.875 unless
-    given.
-    """
-    size = bundle.default_size if size is None else size
-    tiny = bundle.default_size <= 64
-    crop = (1.0 if tiny else 0.875) if crop_pct is None else crop_pct
-    return Preprocessing(size, crop, *_statistics(bundle), bundle.in_channels, interpolation, squash=tiny and crop == 1)
-
-
-def default_scene_preprocessing(
-    bundle: DataBundle[AnySplit], short_side: int | None = None, max_size: int | None = None, *,
-    interpolation: str = "bilinear",
-) -> ScenePreprocessing:  # fmt: skip
-    """Sensible preprocessing for a data set: ImageNet's mean and deviation for RGB, measured ones for grey images.
-
-    short_side: pixels, the data set's usual size unless given; 0 keeps the size of the images. max_size: 5/3 of the
-    shorter side unless given (COCO's 800 and 1333).
-    """
-    short = bundle.default_size if short_side is None else short_side
-    if max_size is None:
-        max_size = max(round((short or bundle.default_size) * 5 / 3), 1)
-    return ScenePreprocessing(
-        min(short, max_size) if short else None, max_size, *_statistics(bundle), bundle.in_channels, interpolation
-    )
-
-
-def _statistics(bundle: DataBundle[AnySplit], limit: int = 500) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(mean, std) of each channel: ImageNet's for RGB; of grey values over at most `limit` training images, evenly
-    spread, in 0..1 and rounded to four places. Unreadable images are passed over."""
+def usual_values(bundle: DataBundle[AnySplit], limit: int = 500) -> tuple[tuple[float, ...], tuple[float, ...], int]:
+    """(mean, std, channels) for a data set: ImageNet's for RGB; of grey images measured over at most `limit` training
+    images, evenly spread, in 0..1 and rounded to four places. Unreadable images are passed over."""
     if bundle.in_channels == 3:
-        return IMAGENET_MEAN, IMAGENET_STD
+        return IMAGENET_MEAN, IMAGENET_STD, 3
     split = bundle.train
     total = squares = pixels = 0.0
     for index in sorted({round(i * (len(split) - 1) / max(limit - 1, 1)) for i in range(min(limit, len(split)))}):
@@ -249,7 +217,7 @@ def _statistics(bundle: DataBundle[AnySplit], limit: int = 500) -> tuple[tuple[f
         # Every image counts the same, whatever its size.
         total, squares, pixels = total + values.mean(), squares + (values**2).mean(), pixels + 1
     if not pixels:
-        return (0.5,), (0.5,)
+        return (0.5,), (0.5,), 1
     mean = total / pixels
     std = max(squares / pixels - mean**2, 0.0) ** 0.5
-    return (round(mean, 4),), (round(max(std, 0.01), 4),)
+    return (round(mean, 4),), (round(max(std, 0.01), 4),), 1

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from resurge.data.annotations import WORDS, Annotation, Words, require_annotation
+from resurge.data.annotations import ANNOTATIONS, WORDS, Annotation, Words
 from resurge.data.findings import number_of
 from resurge.data.formats import FORMATS
 from resurge.data.formats.digits import read_digits
@@ -14,7 +14,7 @@ from resurge.data.formats.format import AnySource, Format
 from resurge.data.paths import Place, require_folder, subfolders, user_path
 from resurge.data.records import AnnotatedSplit, LabelSource, MaskSource, MemorySource, ObjectSource
 from resurge.data.splits import DataBundle, ObjectSplit, Split, hold_out, peek, require_fraction
-from resurge.errors import UserError, suggest
+from resurge.errors import UserError, require_one_of
 
 
 def open_data(
@@ -79,9 +79,7 @@ def open_split(
     Raises:
         UserError: as `open_data`; or the source has a class that `classes` lacks, or not the wanted split.
     """
-    options = ("auto", "train", "val", "test", "all")
-    if split not in options:
-        raise UserError(f"unknown split {split!r}; use one of {', '.join(options)}.{suggest(split, options)}")
+    require_one_of("split", split, ("auto", "train", "val", "test", "all"))
     found = read_source(source, annotation, words)
     found.require_sound()
     whole = "" in found.sizes
@@ -111,7 +109,7 @@ def read_source(source: Place, annotation: Annotation | None, words: Words = WOR
     """The records of a data set that has this kind of annotation; of any kind but labels when None. Raises UserError
     when it is missing, in no known format, cannot be read, or has no such annotations."""
     if annotation is not None:
-        require_annotation(annotation)
+        require_one_of("annotation", annotation, ANNOTATIONS)
     if is_digits(source):
         return read_digits(annotation or "labels")
     path = user_path(source)

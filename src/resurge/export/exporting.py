@@ -31,7 +31,7 @@ from resurge.infer.engines import Engine, open_engine
 from resurge.infer.folder import CERTIFICATE, described, read_export, require_free
 from resurge.infer.formats import FORMATS
 from resurge.machine import processor, versions
-from resurge.model_json import write_model_json
+from resurge.run_files import write_model_json
 from resurge.runs import Run, load_run
 from resurge.tasks.detect.model import DetectionModel, ExportedDetector
 from resurge.tasks.table import get_task

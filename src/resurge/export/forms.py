@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from resurge.errors import UserError, suggest
+from resurge.errors import require_one_of
 from resurge.optimize.rewrite import ALWAYS, PASSES, rewrite
 
 # Dense convolutions of their own need no reordering of channels and no copies of slices.
@@ -48,10 +48,7 @@ def form_of(format: str, precision: str, asked: Sequence[str] | None = None) -> 
     if asked is None:
         return FORMS.get((format, precision), ())
     for name in asked:
-        if name not in EXPORTED:
-            raise UserError(
-                f"unknown form {name!r} of an export; expected {', '.join(EXPORTED)}.{suggest(name, EXPORTED)}"
-            )
+        require_one_of("form", name, EXPORTED)
     return tuple(asked)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from resurge.errors import UserError, suggest
+from resurge.errors import UserError, require_one_of
 from resurge.export.forms import form_of
 from resurge.infer.engines.engine import need
 from resurge.infer.formats import FORMATS, PRECISIONS
@@ -43,8 +43,7 @@ class ExportSettings:
             UserError: one of them is unknown, they do not go together, or a package is not installed.
         """
         for word, known, what in ((self.format, FORMATS, "format"), (self.precision, PRECISIONS, "precision")):
-            if word not in known:
-                raise UserError(f"unknown {what} {word!r}; it is one of {', '.join(known)}.{suggest(word, known)}")
+            require_one_of(what, word, known)
         format = FORMATS[self.format]
         if self.precision in format.impossible:
             raise UserError(f"{self.format} with {self.precision} cannot be made: {format.impossible[self.precision]}")

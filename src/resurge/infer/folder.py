@@ -16,7 +16,7 @@ from typing import Any
 from resurge.errors import UserError, suggest
 from resurge.files import sha256
 from resurge.infer.formats import FORMATS, PRECISIONS
-from resurge.model_json import JSON_FILE, read_model_json
+from resurge.run_files import JSON_FILE, read_model_json
 
 CERTIFICATE = "certificate.json"
 

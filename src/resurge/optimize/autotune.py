@@ -252,7 +252,8 @@ class _Memory:
                 self.found = {str(key): dict(value) for key, value in plain.items() if isinstance(value, dict)}
 
     def get(self, key: str) -> str | None:
-        return self.found.get(self.machine, {}).get(key)
+        form = self.found.get(self.machine, {}).get(key)
+        return form if isinstance(form, str) else None
 
     def put(self, key: str, form: str) -> None:
         self.found.setdefault(self.machine, {})[key] = form

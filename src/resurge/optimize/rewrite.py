@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from resurge.arch.backbone import uncompiled
-from resurge.errors import UserError, suggest
+from resurge.errors import UserError, require_one_of
 from resurge.optimize.passes import attention
 from resurge.optimize.passes.blocks import early_squeeze, fuse_convolutions, separate_pieces
 from resurge.optimize.passes.layers import fold_norms, groups_of, tidy
@@ -78,8 +78,7 @@ def rewrite(model: nn.Module, passes: Sequence[str] | None = None) -> nn.Module:
     """
     names = ALWAYS if passes is None else tuple(passes)
     for name in names:
-        if name not in PASSES:
-            raise UserError(f"unknown pass {name!r}; there are {', '.join(PASSES)}.{suggest(name, PASSES)}")
+        require_one_of("pass", name, PASSES)
     new = copy.deepcopy(uncompiled(model)).eval().requires_grad_(False)
     with torch.no_grad():
         for name, each in PASSES.items():

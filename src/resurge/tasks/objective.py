@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from resurge.data.loading import SceneBatch, SceneDataset, SomeSplit
-from resurge.data.preprocessing import ScenePreprocessing, default_scene_preprocessing
+from resurge.data.preprocessing import ScenePreprocessing, usual_values
 from resurge.data.splits import AnySplit, DataBundle, Split
 from resurge.errors import UserError
 from resurge.tasks.evaluation import Batch, Gather, Reduce, Seen
@@ -100,13 +99,19 @@ class SceneObjective(Objective):
 
 
 def scene_preprocessings(recipe: Recipe, bundle: DataBundle[AnySplit]) -> tuple[ScenePreprocessing, ScenePreprocessing]:
-    """(Of the training, of the evaluation): the same but for the size."""
-    images = recipe.images
-    size = bundle.default_size if images.size is None else images.size
-    training = default_scene_preprocessing(bundle, size, max_size=images.max_size, interpolation=images.interpolation)
-    if images.mean is not None and images.std is not None:
-        training = replace(training, channels=len(images.mean), mean=images.mean, std=images.std)
-    if images.eval_size is None:
-        return training, training
-    evaluation = default_scene_preprocessing(bundle, images.eval_size, max_size=images.max_size)
-    return training, replace(training, short_side=evaluation.short_side, max_size=evaluation.max_size)
+    """(Of the training, of the evaluation): the same but for the size, in which 0 keeps that of the images. The longer
+    side is at most 5/3 of the shorter unless the recipe says another bound (COCO's 800 and 1333)."""
+    images, values = recipe.images, pixel_values(recipe, bundle)
+
+    def resized_to(short: int) -> ScenePreprocessing:
+        longest = images.max_size or max(round((short or bundle.default_size) * 5 / 3), 1)
+        return ScenePreprocessing(min(short, longest) if short else None, longest, *values, images.interpolation)
+
+    training = resized_to(bundle.default_size if images.size is None else images.size)
+    return training, training if images.eval_size is None else resized_to(images.eval_size)
+
+
+def pixel_values(recipe: Recipe, bundle: DataBundle[AnySplit]) -> tuple[tuple[float, ...], tuple[float, ...], int]:
+    """(mean, std, channels) of the recipe, or the data's usual ones."""
+    mean, std = recipe.images.mean, recipe.images.std
+    return usual_values(bundle) if mean is None or std is None else (mean, std, len(mean))

@@ -12,10 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from resurge.files import Json
-from resurge.quantities import percent
+from resurge.quantities import fixed, percent, plain_percent, table
 from resurge.run_files import RunFiles, items, number, section
-from resurge.text_tables import fixed, table
-from resurge.text_tables import percent as plain_percent
 
 MANY_CLASSES = 30
 """With more classes there is no confusion matrix, and a table of classes shows the weakest only."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from resurge.data.annotations import Annotation
-from resurge.errors import UserError, suggest
+from resurge.errors import UserError, require_one_of, suggest
 from resurge.plugins import Table
 from resurge.tasks.classify.task import Classify
 from resurge.tasks.detect.task import Detect, Instances
@@ -41,8 +41,7 @@ DATA_WORDS: dict[Annotation, str] = {task.annotation: f"--task {task.name}" for 
 
 def get_task(name: str) -> Task:
     """The task of a name. Raises UserError when there is none; the nearest is suggested."""
-    if name not in TASKS:
-        raise UserError(f"expected a task, one of {', '.join(TASKS)}; got {name!r}.{suggest(name, TASKS)}")
+    require_one_of("task", name, TASKS)
     return TASKS[name]
 
 

@@ -17,7 +17,7 @@ from resurge.arch.spec import Spec
 from resurge.arch.zoo import MODELS, canonical_name, get_spec
 from resurge.errors import UserError, suggest
 from resurge.files import atomic_write_bytes
-from resurge.model_json import FORMAT, read_model_json, write_model_json
+from resurge.run_files import FORMAT, read_model_json, write_model_json
 from resurge.weights.catalog import entries, names_with_parameters, pretrained_source
 from resurge.weights.download import fetch
 from resurge.weights.layouts import torchvision_tasks

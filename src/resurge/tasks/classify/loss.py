@@ -12,10 +12,10 @@ from torch.utils.data import Dataset, default_collate
 from torchvision.transforms import v2
 
 from resurge.data.loading import IndexedDataset, SomeSplit, class_weights
-from resurge.data.preprocessing import Preprocessing, default_preprocessing
+from resurge.data.preprocessing import Preprocessing
 from resurge.data.splits import DataBundle, Split
 from resurge.data.transforms import TrainTransform
-from resurge.tasks.objective import Objective, Sums
+from resurge.tasks.objective import Objective, Sums, pixel_values
 
 if TYPE_CHECKING:
     from resurge.recipe import Recipe
@@ -62,15 +62,14 @@ class Classification(Objective):
 
 
 def preprocessings(recipe: Recipe, bundle: DataBundle[Split]) -> tuple[Preprocessing, Preprocessing]:
-    """(Of the training, of the evaluation): the same but for the size."""
-    images = recipe.images
-    training = default_preprocessing(bundle, images.size, crop_pct=images.crop_pct, interpolation=images.interpolation)
-    if images.mean is not None and images.std is not None:
-        channels = len(images.mean)
-        training = replace(training, channels=channels, mean=images.mean, std=images.std)
-    if images.eval_size is None:
-        return training, training
-    return training, replace(training, size=images.eval_size)
+    """(Of the training, of the evaluation): the same but for the size. Data sets of tiny images (up to 64 pixels) are
+    resized whole to the square; of others 0.875 of the side is cut out unless the recipe says another share."""
+    images, tiny = recipe.images, bundle.default_size <= 64
+    size = bundle.default_size if images.size is None else images.size
+    crop = (1.0 if tiny else 0.875) if images.crop_pct is None else images.crop_pct
+    values = pixel_values(recipe, bundle)
+    training = Preprocessing(size, crop, *values, images.interpolation, squash=tiny and crop == 1)
+    return training, training if images.eval_size is None else replace(training, size=images.eval_size)
 
 
 def _batch_mixing(recipe: Recipe, classes: int) -> nn.Module | None:

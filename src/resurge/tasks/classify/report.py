@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from resurge.files import Json
-from resurge.quantities import percent
+from resurge.quantities import fixed, percent, table
 from resurge.run_files import RunFiles, number, section
 from resurge.tasks import report as page
-from resurge.text_tables import fixed, table
 
 SHOWN_IMAGES = 24
 

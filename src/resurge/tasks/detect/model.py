@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from resurge.arch.backbone import Backbone
 from resurge.arch.spec import Spec
-from resurge.errors import UserError, suggest
+from resurge.errors import UserError, require_one_of
 from resurge.tasks.detect.heads import BOX_HEADS, MASK_HEADS
 from resurge.tasks.detect.pyramid import Features, diagonal_boxes, image_sizes, pad
 from resurge.tasks.detect.settings import Detector
@@ -35,9 +35,7 @@ class DetectionModel(nn.Module):
         super().__init__()
         if type(num_classes) is not int or num_classes < 1:
             raise UserError(f"num_classes must be a positive whole number; got {num_classes!r}.")
-        names = (*BOX_HEADS, *MASK_HEADS)
-        if head not in names:
-            raise UserError(f"a detector has one of the heads {', '.join(names)}, not {head!r}.{suggest(head, names)}")
+        require_one_of("head", head, (*BOX_HEADS, *MASK_HEADS))
         self.head_name = head
         self.has_masks = head in MASK_HEADS
         self.num_classes = num_classes

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from resurge.files import Json
+from resurge.quantities import table
 from resurge.run_files import RunFiles, number, section
 from resurge.tasks.report import (
     Context,
@@ -18,7 +19,6 @@ from resurge.tasks.report import (
     score_tiles,
     share,
 )
-from resurge.text_tables import table
 
 KINDS = ("mask", "box")
 FIGURES = (

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from resurge.arch.backbone import Backbone, initialize
 from resurge.arch.spec import Spec
 from resurge.data.splits import IGNORE
-from resurge.errors import UserError, suggest
+from resurge.errors import UserError, require_one_of
 from resurge.tasks.segment.heads import HEADS
 from resurge.tasks.segment.heads.fcn import FCNHead
 from resurge.tasks.segment.layers import enlarge
@@ -44,9 +44,7 @@ class SegmentationModel(nn.Module):
                 f"num_classes must be a whole number from 1 to {IGNORE}, because the label {IGNORE} marks ignored "
                 f"pixels; got {num_classes!r}."
             )
-        if head not in HEADS:
-            known = ", ".join(HEADS)
-            raise UserError(f"the task segment has the heads {known}, not {head!r}.{suggest(head, HEADS)}")
+        require_one_of("head", head, HEADS)
         self.head_name = head
         self.num_classes = num_classes
         self.settings = settings

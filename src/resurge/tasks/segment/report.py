@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from resurge.files import Json
+from resurge.quantities import table
 from resurge.run_files import RunFiles, number, section
 from resurge.tasks import report as page
-from resurge.text_tables import table
 
 
 def _lines(scores: Json, classes: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TypeVar
 from resurge.arch import blocks, transforms
 from resurge.arch.deformable import Deform
 from resurge.arch.spec import Spec
-from resurge.errors import UserError, suggest
+from resurge.errors import UserError, require_one_of
 from resurge.plugins import Table
 from resurge.weights.layouts import cifar, official, timm, torchvision
 from resurge.weights.layouts.tables import PLAIN, Layout, Pairs
@@ -102,8 +102,7 @@ def detect_layout(state_dict: Iterable[str], spec: Spec) -> str:
 
 
 def _layout(name: str) -> Layout:
-    if name not in _LAYOUTS:
-        raise UserError(f"expected a layout of {', '.join(LAYOUTS)}; got {name!r}.{suggest(name, LAYOUTS)}")
+    require_one_of("layout", name, LAYOUTS)
     return _LAYOUTS[name]
 
 
