@@ -33,7 +33,7 @@ __all__ = [
 
 
 def create_backbone(model: str | Spec, in_channels: int = 3, output_stride: int = 32) -> Backbone:
-    """A network without a head: (N, in_channels, H, W) -> one feature map a stage.
+    """A network without a head: (N, in_channels, H, W) -> one feature map per stage.
 
     Its `.channels` and `.strides` say what the maps are. With `output_stride` 16 or 8 the last stages are dilated
     instead of strided; the weights are the same.
@@ -59,7 +59,7 @@ def create_model(
     """A network with a head, in training mode.
 
     A classifier maps (N, in_channels, H, W) to (N, num_classes) logits, a segmenter to (N, num_classes, H, W). A
-    detector gives one dict of boxes, scores, labels (and masks) an image in evaluation mode. All but the classifier
+    detector gives one dict of boxes, scores, labels (and masks) per image in evaluation mode. All but the classifier
     have `losses(...)`; see `resurge.tasks`.
 
     Args:

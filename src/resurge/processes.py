@@ -73,7 +73,7 @@ def check_started(devices: int, nodes: int) -> None:
     started = f"{world or 'several'} processes" + (f", {local} on this machine" if local else "")
     raise UserError(
         f"a launcher started {started} (environment variables RANK, WORLD_SIZE, LOCAL_RANK), but the recipe has "
-        f"devices={devices} and nodes={nodes}. Give --devices as many as start on a machine, and --nodes."
+        f"devices={devices} and nodes={nodes}. Give --devices as many as start on each machine, and --nodes."
     )
 
 

@@ -41,7 +41,7 @@ def duration(seconds: float) -> str:
 
 
 def table(rows: Sequence[Sequence[str]], head: Sequence[str], align: str) -> str:
-    """Columns two spaces apart; `align` has one `<` or `>` a column."""
+    """Columns two spaces apart; `align` has one `<` or `>` per column."""
     lines = [list(head), *map(list, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     return "\n".join(

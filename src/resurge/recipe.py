@@ -59,7 +59,7 @@ class Optimization(Section):
     optimizer: str = option("sgd", "which optimizer", choices=("sgd", "adamw"))
     lr: float = option(0.1, "peak learning rate", above=0)
     lr_per: int = option(
-        256, "batch that lr refers to: it is multiplied by (images a step / lr_per); 0: lr is used as it is", low=0
+        256, "batch that lr refers to: it is multiplied by (images per step / lr_per); 0: lr is used as it is", low=0
     )
     momentum: float = option(0.9, "SGD's momentum", low=0, below=1)
     nesterov: bool = option(False, "SGD: Nesterov momentum")
@@ -72,12 +72,12 @@ class Optimization(Section):
         (), "step schedule: when lr drops, in epochs (in steps when steps is set)", low=0
     )
     gamma: float = option(0.1, "step schedule: what lr is multiplied by at a milestone", above=0, high=1)
-    batch_size: int = option(128, "images a device and a batch", low=1)
+    batch_size: int = option(128, "images per device and batch", low=1)
     accumulate: int = option(1, "batches summed up before an optimizer step", low=1)
     balanced_sampling: bool = option(False, "draw every class equally often")
     clip_norm: float = option(0.0, "largest norm of the gradient; 0: off", low=0)
     ema: float = option(
-        0.0, "decay a step of the moving average of the weights that is evaluated and kept; 0: off", low=0, below=1
+        0.0, "decay per step of the moving average of the weights that is evaluated and kept; 0: off", low=0, below=1
     )
     freeze: int = option(0, "leading parts that are not trained: 1 the stem, 2 also the first stage, ...", low=0)
     layer_decay: float = option(1.0, "learning rate of a block relative to the block after it", above=0, high=1)
@@ -93,13 +93,15 @@ class Regularization(Section):
 
     label_smoothing: float = option(0.0, "share of the target given to all classes", low=0, below=1)
     mixup: float = option(0.0, "alpha of mixup (Zhang et al. 2018); 0: off", low=0)
-    cutmix: float = option(0.0, "alpha of CutMix (Yun et al. 2019); 0: off; with mixup, one of the two a batch", low=0)
+    cutmix: float = option(
+        0.0, "alpha of CutMix (Yun et al. 2019); 0: off; with mixup, one of the two per batch", low=0
+    )
     dropout: float = option(0.0, "dropout before the classifier", low=0, below=1)
     drop_path: float = option(0.0, "stochastic depth of the last block; rises linearly over the blocks", low=0, below=1)
     drop_block: float = option(0.0, "DropBlock in the last two stages (Ghiasi et al. 2018)", low=0, below=1)
     zero_init_last: bool = option(True, "the last gamma of every block starts at 0")
     class_weights: tuple[float, ...] | str = option(
-        "none", "classify, segment: none, auto (by frequency) or one number a class, in their order", low=0
+        "none", "classify, segment: none, auto (by frequency) or one number per class, in their order", low=0
     )
 
 
@@ -127,7 +129,7 @@ class Machine(Section):
         choices=("batch", "sync", "frozen", "group"),
     )
     device: str = option("auto", "auto, cpu, cuda or mps", choices=("auto", "cpu", "cuda", "mps"))
-    devices: int = option(1, "devices a node", low=1)
+    devices: int = option(1, "devices per node", low=1)
     nodes: int = option(1, "machines", low=1)
     workers: int | None = option(None, "processes that read images; null: chosen from the machine", low=0)
     threads: int | None = option(None, "CPU threads of the computation; null: torch's choice", low=1)
@@ -236,7 +238,7 @@ def _check_together(recipe: Recipe) -> None:
     if (images.mean is None) != (images.std is None):
         raise UserError("mean and std are given together or not at all.")
     if images.mean is not None and images.std is not None and len(images.mean) != len(images.std):
-        raise UserError(f"mean and std need one number a channel each, not {len(images.mean)} and {len(images.std)}.")
+        raise UserError(f"mean and std need one number per channel each, not {len(images.mean)} and {len(images.std)}.")
     if setting.schedule == "step" and not setting.milestones:
         raise UserError(
             "schedule=step needs milestones, the times at which lr drops (for example milestones=[30,60,80])."

@@ -73,8 +73,9 @@ def bare_run(
     Its classes are called by their numbers.
     """
     names = tuple(str(index) for index in range(classes))
-    told = {"format": FORMAT, "spec": str(spec), **_described("classify", preprocessing.channels, names, preprocessing)}
-    return Run(Path(name), "classify", model, spec, names, preprocessing, told | meta, None)
+    written = _described("classify", preprocessing.channels, names, preprocessing)
+    full = {"format": FORMAT, "spec": str(spec), **written, **meta}
+    return Run(Path(name), "classify", model, spec, names, preprocessing, full, None)
 
 
 def _described(

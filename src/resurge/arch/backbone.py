@@ -1,4 +1,4 @@
-"""A `Spec` built: images in, one feature map a stage out."""
+"""A `Spec` built: images in, one feature map per stage out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from resurge.errors import UserError
 
 
 class Backbone(nn.Module):
-    """(N, in_channels, H, W) -> one (N, channels[i], ~H/strides[i], ~W/strides[i]) a stage, sizes rounded up.
+    """(N, in_channels, H, W) -> one (N, channels[i], ~H/strides[i], ~W/strides[i]) per stage, sizes rounded up.
 
     Args:
         spec: the network.

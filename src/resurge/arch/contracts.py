@@ -1,4 +1,4 @@
-"""What the parts of a network know of each other: one frozen `Site`, and one small protocol an axis.
+"""What the parts of a network know of each other: one frozen `Site`, and one small protocol per axis.
 
 Legend used in all of `arch`: N batch, C channels, H and W height and width, R radix or number of branches,
 K cardinality (`groups`), G = K * R.
@@ -69,7 +69,7 @@ class Gate(Protocol):
 
 @runtime_checkable
 class Shortcut(Protocol):
-    """The other summand; asked only where the block changes shape, an identity elsewhere."""
+    """The other summand; built only where the block changes shape, an identity elsewhere."""
 
     def build(self, site: Site) -> nn.Module: ...
 

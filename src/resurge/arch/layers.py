@@ -31,7 +31,7 @@ class ConvNormAct(nn.Module):
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation that survives a single value a channel in training.
+    """Batch normalisation that survives a single value per channel in training.
 
     One value has no variance. It comes up where attention sees globally pooled (1, C, 1, 1) maps, and where a small
     image shrinks to one pixel. Such a batch is normalised by the running statistics, as in evaluation, and leaves

@@ -127,7 +127,7 @@ class SyncBatchNorm(nn.SyncBatchNorm):
 
 
 def _group(channels: int, eps: float, pooled: bool) -> nn.Module:
-    # A pooled map has one value a channel: a group must hold all of them, or it would normalise them to nothing.
+    # A pooled map has one value per channel: a group must hold all of them, or it would normalise them to nothing.
     # Elsewhere up to 32 groups (arXiv:1803.08494, section 4.1) of at least two channels.
     groups = 1 if pooled else math.gcd(32, channels)
     if groups == channels and channels > 1:

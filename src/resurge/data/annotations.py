@@ -1,4 +1,4 @@
-"""The kinds of annotation. Data sets are asked for by the kind that is needed, not by what will be trained on them."""
+"""The kinds of annotation. A data set is opened by the kind that is needed, not by the task."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Literal, get_args
 
 Annotation = Literal["labels", "maps", "boxes", "masks"]
-"""What the data say of an image: one class; a class per pixel; objects with boxes; objects with boxes and masks."""
+"""What is annotated per image: one class; a class per pixel; objects with boxes; objects with boxes and masks."""
 
 ANNOTATIONS: tuple[Annotation, ...] = get_args(Annotation)
 

@@ -32,7 +32,7 @@ class Augmentation(Section):
     auto_policy: str = option(
         "imagenet", "AutoAugment: the data its policy was found on", choices=("imagenet", "cifar10")
     )
-    auto_operations: int = option(2, "RandAugment: operations an image", low=1)
+    auto_operations: int = option(2, "RandAugment: operations per image", low=1)
     auto_magnitude: int = option(9, "RandAugment: strength, 0 to 30", low=0, high=30)
     color_jitter: float = option(0.0, "strength of random brightness, contrast and saturation", low=0, high=1)
     random_erasing: float = option(0.0, "probability of erasing a rectangle (Zhong et al. 2020)", low=0, high=1)

@@ -15,7 +15,7 @@ import numpy as np
 from resurge.data.annotations import WORDS, Annotation, Words
 from resurge.data.findings import KINDS, SHOWN, Finding, finding, number_of
 from resurge.data.images import EXTENSIONS, UnreadableImage, ending
-from resurge.data.mending import Facts, Look, examine_file, examine_mask
+from resurge.data.mending import Examined, Facts, examine_file, examine_mask
 from resurge.data.paths import Place, user_path
 from resurge.data.records import (
     LabelRecord,
@@ -86,7 +86,7 @@ class CheckReport:
         return [*lines, ", ".join(parts) or "nothing wrong found"]
 
     def _content(self) -> list[str]:
-        """What the images hold: objects and the sizes of their boxes, or pixels a class."""
+        """What the images hold: objects and the sizes of their boxes, or pixels per class."""
         stats, lines = self.stats, []
         if "objects" in stats:
             crowds = f", {stats['crowds']:,} of them crowds" if stats["crowds"] else ""
@@ -134,7 +134,7 @@ def _most(counts: dict[str, int], total: int, share: bool) -> str:
 
 def check_data(
     source: Place, *, annotation: Annotation | None = None, words: Words = WORDS, val: Place | None = None
-) -> tuple[CheckReport, Look | None]:
+) -> tuple[CheckReport, Examined | None]:
     """Read everything of a data set and report what would disturb training or falsify its figures.
 
     Without an `annotation` the folder decides. `source`, `val` and `words` are those of `sources.open_data`. Nothing is
@@ -171,12 +171,12 @@ def check_data(
         "images": sum(found.sizes.values()), "num_classes": len(found.classes),
         "splits": {part or "all": count for part, count in found.sizes.items()}, "format": found.format,
     }  # fmt: skip
-    look = Look(found, facts, masks)
+    data = Examined(found, facts, masks)
     if isinstance(found, MaskSource):
-        stats |= _mask_report(look, found, findings)
+        stats |= _mask_report(data, found, findings)
     else:
-        stats |= _object_report(look, found, findings, words)
-    return _report(str(source), findings, stats | _image_stats(facts.values())), look
+        stats |= _object_report(data, found, findings, words)
+    return _report(str(source), findings, stats | _image_stats(facts.values())), data
 
 
 def _unreadable(errors: Iterable[tuple[str, UnreadableImage | None]]) -> list[Finding]:
@@ -313,7 +313,7 @@ def _image_stats(facts: Collection[Facts]) -> Json:
     return stats
 
 
-def _object_report(look: Look, source: ObjectSource, findings: list[Finding], words: Words) -> Json:
+def _object_report(data: Examined, source: ObjectSource, findings: list[Finding], words: Words) -> Json:
     sides: list[float] = []
     counts: dict[str, Counter[str]] = {}
     empty: dict[str, list[str]] = {}
@@ -321,12 +321,12 @@ def _object_report(look: Look, source: ObjectSource, findings: list[Finding], wo
     for part, records in source.parts.items():
         counted, lacking = counts.setdefault(part or "all", Counter()), empty.setdefault(part or "all", [])
         for record in records:
-            real, said = look.size(record.name), record.size
-            if real is not None and said is not None and real != said:
-                message = (f"{record.name}: the annotations say {said[0]} x {said[1]} pixels, the image has {real[0]} "
-                           f"x {real[1]}")  # fmt: skip
+            real, stated = data.size(record.name), record.size
+            if real is not None and stated is not None and real != stated:
+                sizes = f"{stated[0]} x {stated[1]} pixels, the image has {real[0]} x {real[1]}"
+                message = f"{record.name}: the annotations say {sizes}"
                 findings.append(finding("wrong-size", (record.name,), message))
-            good = _check_objects(record, real or said, source, findings, words)
+            good = _check_objects(record, real or stated, source, findings, words)
             counted.update(label for label, _, _ in good)
             crowds += sum(crowd for _, _, crowd in good)
             sides += [side for _, side, _ in good]
@@ -413,24 +413,24 @@ def _class_findings(counts: dict[str, Counter[str]], classes: tuple[str, ...], w
     return findings
 
 
-def _mask_report(look: Look, source: MaskSource, findings: list[Finding]) -> Json:
+def _mask_report(data: Examined, source: MaskSource, findings: list[Finding]) -> Json:
     pixels: dict[str, Counter[str]] = {}
     ignored: dict[str, int] = {}
     for part, records in source.parts.items():
-        total = sum((_check_mask(look, source, record, findings) for record in records), np.zeros(256, dtype=np.int64))
+        total = sum((_check_mask(data, source, record, findings) for record in records), np.zeros(256, dtype=np.int64))
         pixels[part or "all"] = Counter({name: int(total[index]) for index, name in enumerate(source.classes)})
         ignored[part or "all"] = int(total[IGNORE])
     findings += _class_findings(pixels, source.classes, "pixels")
     return {"pixels": {part: dict(counter) for part, counter in pixels.items()}, "ignored": ignored}
 
 
-def _check_mask(look: Look, source: MaskSource, record: MaskRecord, findings: list[Finding]) -> np.ndarray:
+def _check_mask(data: Examined, source: MaskSource, record: MaskRecord, findings: list[Finding]) -> np.ndarray:
     """Pixels by class, int64 (256,), IGNORE among them; zeros when the mask cannot be used."""
     total = np.zeros(256, dtype=np.int64)
     if record.mask is None:
         findings.append(finding("missing-mask", (record.name,), f"{record.name}: there is no mask for this image"))
         return total
-    facts = look.masks[record.mask]
+    facts = data.masks[record.mask]
     if isinstance(facts, UnreadableImage):
         findings += _unreadable([(record.mask, facts)])
         return total
@@ -438,7 +438,7 @@ def _check_mask(look: Look, source: MaskSource, record: MaskRecord, findings: li
     def add(kind: str, what: str, remedy: str = "") -> None:
         findings.append(finding(kind, (str(record.mask),), f"{record.mask}: {what}", remedy=remedy))
 
-    real = look.size(record.name)
+    real = data.size(record.name)
     if real is not None and facts.size != real:
         sizes = f"{facts.size[0]} x {facts.size[1]} pixels, its image {record.name} {real[0]} x {real[1]}"
         add("mask-size", f"the mask has {sizes}", remedy="make the mask again at the image's size; --fix leaves it out")

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from resurge.data.formats import FORMATS
-from resurge.data.mending import Look, Mending
+from resurge.data.mending import Examined, Mending
 from resurge.data.paths import Place
 from resurge.errors import UserError
 from resurge.files import atomic_folder
@@ -18,8 +18,8 @@ _COPIED = ("classes.txt", "labels.txt", "obj.names", "objectInfo150.txt", "scene
            "data.yml", "dataset.yaml", "dataset.yml")  # fmt: skip
 
 
-def mend(look: Look, out: Place) -> list[str]:
-    """Write a mended copy of the annotations of `look` into the new or empty folder `out`: what was changed, a line
+def mend(data: Examined, out: Place) -> list[str]:
+    """Write a mended copy of the annotations of `data` into the new or empty folder `out`: what was changed, a line
     per file, and last what to do with the copy.
 
     Boxes are cut to their images; objects without area, outside, of unknown categories or with masks that do not fit
@@ -29,7 +29,7 @@ def mend(look: Look, out: Place) -> list[str]:
     Raises:
         UserError: `out` has something in it, or cannot be written.
     """
-    target, source = Path(out).expanduser(), look.source
+    target, source = Path(out).expanduser(), data.source
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise UserError(f"{target} is there already and not empty. Name a new folder for the mended annotations.")
     format = FORMATS[source.format]
@@ -38,7 +38,7 @@ def mend(look: Look, out: Place) -> list[str]:
     hint = "Free some space or choose another place."
     try:
         with atomic_folder(target, hint=hint) as place:
-            mending = Mending(look, place)
+            mending = Mending(data, place)
             format.write(mending)
             for name in _COPIED:
                 if (source.root / name).is_file() and not (place / name).exists():

@@ -85,7 +85,7 @@ class _PillowSettings:
     """Pillow's process-wide switches and warnings, set for the time that any thread is inside, then put back.
 
     Pillow warns and raises at its own pixel limit; the limit here is the caller's, checked by us. Another library may
-    have told Pillow to accept truncated files; here they are errors.
+    have set Pillow to accept truncated files; here they are errors.
     """
 
     def __init__(self) -> None:
@@ -147,7 +147,7 @@ def open_image(source: str | os.PathLike[str] | bytes, draft_size: int | None = 
 def decode(
     data: bytes, name: str, max_pixels: int = MAX_PIXELS, draft_size: int | None = None
 ) -> tuple[ImageHeader, Image.Image]:
-    """What the file said about itself, and the picture as `open_image` gives it, which see for errors."""
+    """The header of the file, and the image as `open_image` returns it; raises what `open_image` does."""
     with _decoding(name):
         image = _open(data, name, max_pixels)
         format, mode, size = str(image.format), image.mode, image.size

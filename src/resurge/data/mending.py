@@ -60,7 +60,7 @@ def examine_mask(file: Path) -> MaskFacts | UnreadableImage:
 
 
 @dataclass(frozen=True)
-class Look:
+class Examined:
     """A data set with what reading all its images (and masks) gave, by name."""
 
     source: ObjectSource | MaskSource
@@ -76,16 +76,16 @@ class Look:
 class Mending:
     """One mended copy: what is kept, what is written into `place`, and `changes`, counted by file."""
 
-    def __init__(self, look: Look, place: Path) -> None:
-        self.look, self.root, self.place = look, look.source.root, place
+    def __init__(self, data: Examined, place: Path) -> None:
+        self.data, self.root, self.place = data, data.source.root, place
         self.changes: dict[str, Counter[str]] = defaultdict(Counter)
-        parts = look.source.parts
-        self._held = {look.images[record.name].digest for part in ("val", "test") for record in parts.get(part, ())}
+        parts = data.source.parts
+        self._held = {data.images[record.name].digest for part in ("val", "test") for record in parts.get(part, ())}
         self._held -= {b""}
 
     def objects(self) -> Iterator[tuple[str, Record, Path]]:
         """(part, record, annotation file) of the images that have such a file."""
-        for part, records in self.look.source.parts.items():
+        for part, records in self.data.source.parts.items():
             for record in records:
                 if isinstance(record, Record) and record.source is not None:
                     yield part, record, record.source
@@ -93,7 +93,7 @@ class Mending:
     def keeps(self, record: Record | MaskRecord, part: str, counted: Counter[str], listed: bool) -> bool:
         """Whether an image stays; counts why it does not. With `listed`, lists or one file per part say what is in it,
         and training images that validation or test has too are removed."""
-        facts = self.look.images[record.name]
+        facts = self.data.images[record.name]
         if facts.error is not None:
             missing = facts.error.kind == "missing"
             counted["missing image(s) removed" if missing else "unreadable image(s) removed"] += 1
@@ -113,7 +113,7 @@ class Mending:
 
     def left_out(self, kind: str, what: str) -> None:
         """Count the annotation files of the findings of a kind."""
-        for finding in self.look.source.findings:
+        for finding in self.data.source.findings:
             for name in finding.paths if finding.kind == kind else ():
                 self.changes[name][what] += 1
 

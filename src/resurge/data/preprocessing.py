@@ -84,7 +84,7 @@ class Values(Section, ABC):
 
     @property
     def mean_colour(self) -> tuple[int, ...]:
-        """What becomes zero after normalising, as 0..255 a channel: the neutral filling for pixels from outside."""
+        """What becomes zero after normalising, as 0..255 per channel: the neutral filling for pixels from outside."""
         return tuple(round(255 * value) for value in self.mean)
 
     def convert(self, image: Image.Image) -> Image.Image:
@@ -111,15 +111,15 @@ class Preprocessing(Values):
     """What evaluation, prediction and export do to an image, exactly, and nothing else does.
 
     The shorter side is resized to round(size / crop_pct) (the longer side in proportion, rounded down); the middle
-    size x size is cut out; values become v / 255, then (v - mean) / std, a channel at a time. An image longer than 16
+    size x size is cut out; values become v / 255, then (v - mean) / std, per channel. An image longer than 16
     times its width is first cut to that aspect about its middle, so that a 20000 x 10 strip does not grow without
     bound.
     """
 
     size: int = option(MISSING, "side of the result in pixels", low=1)
     crop_pct: float = option(0.875, "share of the resized shorter side that is cut out", above=0, high=1)
-    mean: tuple[float, ...] = option(IMAGENET_MEAN, "one number a channel, in units of 0..1")
-    std: tuple[float, ...] = option(IMAGENET_STD, "one number a channel, in units of 0..1")
+    mean: tuple[float, ...] = option(IMAGENET_MEAN, "one number per channel, in units of 0..1")
+    std: tuple[float, ...] = option(IMAGENET_STD, "one number per channel, in units of 0..1")
     channels: int = option(3, "1 or 3")
     interpolation: str = option("bilinear", "Pillow's antialiased filter", choices=tuple(INTERPOLATION))
     squash: bool = option(False, "resize to the square whatever the aspect (crop_pct 1), as suits tiny images")
@@ -157,16 +157,15 @@ class ScenePreprocessing(Values):
     """What evaluation, prediction and export do to an image of a detector or segmenter, exactly.
 
     The image is resized, with its aspect kept, until its shorter side is `short_side`, or less where its longer side
-    would exceed `max_size`, which also bounds memory; values become v / 255, then (v - mean) / std, a channel at a
-    time.
+    would exceed `max_size`, which also bounds memory; values become v / 255, then (v - mean) / std, per channel.
     """
 
     kind: ClassVar[str | None] = "scene"
 
     short_side: int | None = option(MISSING, "pixels; null keeps the size of the image", low=1)
     max_size: int | None = option(MISSING, "bound of the longer side; null for none", low=1)
-    mean: tuple[float, ...] = option(IMAGENET_MEAN, "one number a channel, in units of 0..1")
-    std: tuple[float, ...] = option(IMAGENET_STD, "one number a channel, in units of 0..1")
+    mean: tuple[float, ...] = option(IMAGENET_MEAN, "one number per channel, in units of 0..1")
+    std: tuple[float, ...] = option(IMAGENET_STD, "one number per channel, in units of 0..1")
     channels: int = option(3, "1 or 3")
     interpolation: str = option("bilinear", "Pillow's antialiased filter", choices=tuple(INTERPOLATION))
 

@@ -154,7 +154,7 @@ def _require_served(found: AnySource, annotation: Annotation, words: Words) -> N
         use = f"{words[kind]}, or give masks: {FORMATS['pairs'].expected}"
     elif isinstance(found, ObjectSource) and annotation == "masks" and not found.has_masks:
         has = "boxes but no masks"
-        use = f"{words['boxes']}, or give COCO with polygons, YOLO with outlines, or one mask file an object"
+        use = f"{words['boxes']}, or give COCO with polygons, YOLO with outlines, or one mask file per object"
     else:
         return
     raise UserError(f"{found.name} ({found.format}) has {has}, which {words[annotation]} needs. Use {use}.")
@@ -190,7 +190,7 @@ def make_bundle(
     """The splits of a data set, with validation images held out where it has none; `held` is what `val` names."""
     _require_training(found)
     classes = found.classes if classes is None else classes
-    said = [
+    notes = [
         f"the {part} part of {found.name} lists no images and is left out"
         for part, count in found.sizes.items() if part in ("val", "test") and not count
     ]  # fmt: skip
@@ -199,7 +199,7 @@ def make_bundle(
     for part, each in sources.items():
         split, left_out = each.part(part, classes, annotation)
         parts[part] = cast(Split, split)  # all of one kind, whatever it is
-        said += left_out
+        notes += left_out
     train, test, how = parts["train" if "train" in parts else ""], parts.get("test"), found.how
     if val is not None and str(val) == "test" and test is not None:
         validation, test, how = test, None, f"{how}; validating on the test part"
@@ -213,12 +213,12 @@ def make_bundle(
         means = f"{share:g} of each class) held out" if annotation == "labels" else f"{share:g}) held out by image"
         how = f"{how}; {len(validation)} images ({means} with seed {seed}"
     used = None if val is None else Path(str(val)).name
-    said += _other_files(found, used) + _class_notes(found.name, train, validation, classes)
-    said += [f"{found.name} {hint}"] if hint else []
+    notes += _other_files(found, used) + _class_notes(found.name, train, validation, classes)
+    notes += [f"{found.name} {hint}"] if hint else []
     grey, side = peek(train.images)
     size = found.default_size(side)
     return DataBundle(found.name, classes, train, validation, test, 1 if grey else 3, size, how, seed,
-                      tuple(said), annotation)  # fmt: skip
+                      tuple(notes), annotation)  # fmt: skip
 
 
 def _require_training(found: AnySource) -> None:

@@ -29,11 +29,11 @@ def first_nonfinite_module(model: nn.Module, run: Callable[[], object]) -> str |
     found: list[str] = []
 
     def hook(name: str) -> Callable[[nn.Module, object, object], None]:
-        def look(module: nn.Module, inputs: object, output: object) -> None:
+        def check(module: nn.Module, inputs: object, output: object) -> None:
             if not found and not _finite(output):
                 found.append(name)
 
-        return look
+        return check
 
     with ExitStack() as handles, torch.no_grad():
         for name, module in model.named_modules():

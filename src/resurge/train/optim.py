@@ -89,7 +89,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 class Length:
     """The extent of a training, counted in optimizer steps.
 
-    `batches` a device in an epoch; the last step of an epoch may have fewer than `accumulate` batches.
+    `batches` per device and epoch; the last step of an epoch may have fewer than `accumulate` batches.
     """
 
     batches: int

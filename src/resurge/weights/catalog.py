@@ -1,6 +1,6 @@
 """What is published about every named model: size, cost, score, and where trained weights are. Imports no torch.
 
-The facts lie in two tables beside this file: `catalog.csv`, one row a model, and `sources.csv`, one row a file of
+The facts lie in two tables beside this file: `catalog.csv`, one row per model, and `sources.csv`, one row per file of
 weights. Multiply-adds count convolutions and linear layers, one operation each, on one image of `cost_size` pixels.
 """
 

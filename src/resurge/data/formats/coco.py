@@ -71,7 +71,7 @@ class Coco(Format):
                 if not mending.keeps(record, part, counted, listed=True):
                     continue
                 entry = cast("dict[str, object]", document["images"][record.key])
-                size = mending.look.size(record.name)
+                size = mending.data.size(record.name)
                 if size is not None and record.size != size:
                     counted["image size(s) corrected"] += 1
                     entry = entry | {"width": size[0], "height": size[1]}

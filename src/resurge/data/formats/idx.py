@@ -75,7 +75,7 @@ class Idx(Format):
         return path.is_dir() and bool(find_idx(path))
 
     def read(self, path: Path) -> MemorySource:
-        """Fashion-MNIST is told from MNIST by its first test labels."""
+        """Fashion-MNIST is recognised by its first test labels."""
         files = find_idx(path)
         arrays = {part: read_idx(file, _PARTS[part]) for part, file in files.items()}
         for split in ("train", "t10k"):

@@ -259,14 +259,14 @@ def class_lines(root: Path) -> tuple[str, ...]:
     names = tuple(read_lines(file)) if file.is_file() else ()
     if len(names) > 255 or len(set(names)) < len(names):
         what = f"{len(names)} lines, at most 255 can be" if len(names) > 255 else "a name twice"
-        raise UserError(f"{file} has {what}. Expected one class a line, in the order of their indices.")
+        raise UserError(f"{file} has {what}. Expected one class per line, in the order of their indices.")
     return names
 
 
 def _counted_classes(root: Path, parts: Parts) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Classes and their meaning by the values that occur in the masks."""
 
-    def look(name: str) -> set[int]:
+    def values_of(name: str) -> set[int]:
         try:
             return set(np.flatnonzero(np.bincount(read_indices(root / name).reshape(-1))).tolist())
         except UnreadableImage:
@@ -274,7 +274,7 @@ def _counted_classes(root: Path, parts: Parts) -> tuple[tuple[str, ...], tuple[i
 
     with ThreadPoolExecutor(2) as pool:
         masks = [record.mask for records in parts.values() for record in records if record.mask]
-        values = sorted(set().union(*pool.map(look, masks)))
+        values = sorted(set().union(*pool.map(values_of, masks)))
     if values in ([0, 255], [0, 1], [0, 1, 255]):
         one, meaning = 255 if values == [0, 255] else 1, plain_meaning(2)
         return ("background", "foreground"), tuple(1 if value == one else meaning[value] for value in range(256))
@@ -292,7 +292,7 @@ def _counted_classes(root: Path, parts: Parts) -> tuple[tuple[str, ...], tuple[i
 def write_maps(mending: Mending, listed: bool = False) -> dict[str, list[MaskRecord]]:
     """Write the masks again that can be used, with unknown values ignored; which images are left, by part. With
     `listed`, lists say what is in a part."""
-    look, source = mending.look, mending.look.source
+    data, source = mending.data, mending.data.source
     if not isinstance(source, MaskSource):
         raise TypeError("these are no label maps")
     ignored = source.meaning.index(IGNORE) if IGNORE in source.meaning else IGNORE
@@ -302,11 +302,11 @@ def write_maps(mending: Mending, listed: bool = False) -> dict[str, list[MaskRec
             counted = mending.changes[record.mask or record.name]
             if not mending.keeps(record, part, counted, listed) or record.mask is None:
                 continue
-            facts = look.masks[record.mask]
+            facts = data.masks[record.mask]
             if isinstance(facts, UnreadableImage):
                 counted["missing or unreadable mask left out"] += 1
                 continue
-            if facts.size != look.size(record.name):
+            if facts.size != data.size(record.name):
                 counted["mask of another size than its image left out"] += 1
                 continue
             kept[part].append(record)

@@ -1,4 +1,4 @@
-"""One mask file an object: <id>/images/<id>.png with <id>/masks/*.png, the layout of the 2018 Data Science Bowl."""
+"""One mask file per object: <id>/images/<id>.png with <id>/masks/*.png, the layout of the 2018 Data Science Bowl."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Nuclei(Format):
 
     name = "nuclei"
     annotations = ("boxes", "masks")
-    expected = "one mask file an object: <id>/images/<id>.png with <id>/masks/*.png"
+    expected = "one mask file per object: <id>/images/<id>.png with <id>/masks/*.png"
     searched = True
 
     def recognise(self, path: Path) -> bool:
@@ -46,7 +46,7 @@ class Nuclei(Format):
             if mending.keeps(record, part, counted, listed=False):
                 (mending.place / name).mkdir(parents=True, exist_ok=True)
                 for thing in record.objects:
-                    if mending.box(thing, mending.look.size(record.name), counted) is not None:
+                    if mending.box(thing, mending.data.size(record.name), counted) is not None:
                         mask = Path(thing.where).name
                         shutil.copyfile(folder / mask, mending.file(f"{name}/{mask}"))
 

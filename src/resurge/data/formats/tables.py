@@ -58,7 +58,7 @@ def _rows(file: Path) -> Iterator[tuple[str, LabelRecord]]:
     # A file's name need not be text; whatever else is not is complained of below.
     text = read_file(file).decode("utf-8-sig", "surrogateescape")
     if not text.strip():
-        raise UserError(f"{file} is empty. Expected a header line such as path,label and one line an image.")
+        raise UserError(f"{file} is empty. Expected a header line such as path,label and one line per image.")
     # Old Macintoshes ended lines in a carriage return alone; elsewhere one may be part of a quoted name.
     rows_of = StringIO(text if "\n" in text else text.replace("\r", "\n"), newline="")
     separator = max(",;\t", key=rows_of.readline().count)

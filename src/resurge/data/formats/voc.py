@@ -60,7 +60,7 @@ class Voc(Format):
 
     def write(self, mending: Mending) -> None:
         """Copy the XML files, corrected, and the lists without the images that are gone."""
-        look, root = mending.look, mending.root
+        data, root = mending.data, mending.root
         lists = sorted((root / LISTS).glob("*.txt"))
         mending.left_out("broken-annotations", "file that cannot be read left out")
         written: set[str] = set()
@@ -78,7 +78,7 @@ class Voc(Format):
             lines = read_lines(file)
             keep = []
             for line in dict.fromkeys(lines):
-                stem = line if part in look.source.parts else line.split()[0]  # a list of one class has a mark as well
+                stem = line if part in data.source.parts else line.split()[0]  # a list of one class has a mark as well
                 if f"{part}/{stem}" not in removed and f"{ANNOTATIONS}/{stem}.xml" in written:
                     keep.append(line)
             mending.write_lines(f"{LISTS}/{file.name}", keep, lines)
@@ -138,8 +138,8 @@ def _record(
     except UserError as error:
         findings.append(broken_annotations(name, error))
         return None
-    said = (document.findtext("filename") or "").strip()
-    image = Path(images) / files.get(stem, said if said in files.values() else f"{stem}.jpg")
+    named = (document.findtext("filename") or "").strip()
+    image = Path(images) / files.get(stem, named if named in files.values() else f"{stem}.jpg")
     size = _size(document) or upright_size(root / image)
     objects = tuple(_object(item, key) for key, item in enumerate(document.findall("object")))
     return Record(image.as_posix(), objects, size, None, file)
@@ -188,7 +188,7 @@ def _object(item: ElementTree.Element, key: int) -> RawObject:
 def _mended(mending: Mending, record: Record, file: Path, counted: Counter[str]) -> bytes:
     before = counted.total()
     document = load_voc(file)
-    size = mending.look.size(record.name)
+    size = mending.data.size(record.name)
     if size is not None and record.size != size:
         counted["image size corrected"] += 1
         for side, pixels in zip(("width", "height"), size, strict=True):

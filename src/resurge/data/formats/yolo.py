@@ -76,14 +76,14 @@ class Yolo(Format):
 
     def write(self, mending: Mending) -> None:
         """Write the text files again without what cannot be used, and the lists without the images that are gone."""
-        look, root = mending.look, mending.root
+        data, root = mending.data, mending.root
         done: set[Path] = set()
         for part, record, file in mending.objects():
             if file in done:
                 continue
             done.add(file)
             name = mending.inside(file)
-            counted, size = mending.changes[name], look.size(record.name)
+            counted, size = mending.changes[name], data.size(record.name)
             if mending.keeps(record, part, counted, listed=False) and size is not None:
                 lines = _mended(mending, record, file.read_bytes(), size, counted)
                 mending.file(name).write_bytes("".join(lines).encode("utf-8"))
@@ -92,7 +92,7 @@ class Yolo(Format):
         places = () if description is None else _places(_load(description), root)
         for file in (place for _, _, place in places if place.is_file()):
             listed = read_lines(file)
-            found = [look.images.get(_listed(file, line, root)) for line in listed]
+            found = [data.images.get(_listed(file, line, root)) for line in listed]
             keep = [line for line, facts in zip(listed, found, strict=True) if facts is None or facts.error is None]
             mending.write_lines(mending.inside(file), keep, listed)
 
