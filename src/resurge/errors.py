@@ -14,15 +14,21 @@ class UserError(Exception):
     """
 
 
-def suggest(word: str, options: Iterable[str]) -> str:
-    """`" Did you mean 'resnet50'?"` for the nearest of `options`, or an empty string when nothing is near.
+def nearest(word: str, options: Iterable[str]) -> str | None:
+    """The nearest of `options`, whatever their case, or None when nothing is near.
 
-    An option that begins with `word` is nearer than one that only looks like it.
+    Nearer than an option that only looks like `word` is one that begins with it, and nearest the word itself.
     """
     by_lower = {option.lower(): option for option in options}
     begun = [option for option in by_lower if word and option.startswith(word.lower())]
-    near = begun or difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
-    return f" Did you mean {by_lower[near[0]]!r}?" if near else ""
+    near = sorted(begun, key=word.lower().__ne__) or difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[near[0]] if near else None
+
+
+def suggest(word: str, options: Iterable[str]) -> str:
+    """`" Did you mean 'resnet50'?"` for the nearest of `options`, or an empty string when nothing is near."""
+    near = nearest(word, options)
+    return f" Did you mean {near!r}?" if near else ""
 
 
 def require_one_of(what: str, word: object, options: Iterable[str]) -> None:

@@ -29,12 +29,12 @@ from resurge.arch.surgery import convert_norm
 from resurge.arch.zoo import get_spec
 from resurge.config import Section, to_plain
 from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
-from resurge.errors import UserError, suggest
+from resurge.errors import UserError
 from resurge.files import writing
 from resurge.machine import versions
 from resurge.recipe import Machine, Recipe
 from resurge.run_files import FORMAT, read_model_json
-from resurge.tasks.table import TASKS, build_task_model
+from resurge.tasks.table import build_task_model, get_task
 from resurge.weights.checkpoint import load_weights, save_model
 
 LAST = Path("checkpoints", "last.ckpt")
@@ -105,17 +105,15 @@ def load_run(folder: str | os.PathLike[str], device: str | torch.device = "cpu")
     meta = read_model_json(root)
     if "export" in meta:
         raise UserError(
-            f"{root} is an export, which can only answer: resurge predict, resurge serve. Give the run it was made of."
+            f"{root} is an export, which is for resurge predict and resurge serve only. Give the run it was made of."
         )
-    task = str(meta.get("task", "classify"))
-    if task not in TASKS:
-        raise UserError(f"{root / 'model.json'} is of the task {task!r}, which is unknown here.{suggest(task, TASKS)}")
     try:
+        task = get_task(str(meta.get("task", "classify")))
         spec = get_spec(meta["spec"])
         classes = tuple(str(name) for name in meta["classes"])
-        preprocessing = TASKS[task].read_preprocessing(meta["preprocessing"])
-        settings = TASKS[task].read_settings(meta.get("head_settings"))
-        model = build_task_model(task, spec, len(classes), int(meta["in_channels"]), meta.get("head"), settings)
+        preprocessing = task.read_preprocessing(meta["preprocessing"])
+        settings = task.read_settings(meta.get("head_settings"))
+        model = build_task_model(task.name, spec, len(classes), int(meta["in_channels"]), meta.get("head"), settings)
     except UserError as error:  # it may be of a plugin that is not installed here, or of another version
         raise UserError(f"{root / 'model.json'}: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
@@ -132,7 +130,7 @@ def load_run(folder: str | os.PathLike[str], device: str | torch.device = "cpu")
             f"{len(lost)} tensors in all. Train or export it again."
         )
     recipe = read_recipe(root) if (root / "recipe.yaml").is_file() else None
-    return Run(root, task, model.eval().to(device), spec, classes, preprocessing, meta, recipe)
+    return Run(root, task.name, model.eval().to(device), spec, classes, preprocessing, meta, recipe)
 
 
 def read_recipe(root: Path) -> Recipe:

@@ -218,7 +218,7 @@ def test_a_folder_that_is_taken(run: Path, exported: Callable[[str], Path], tmp_
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="is a file"):
         export(run, tmp_path / "file", "torch")
-    with pytest.raises(UserError, match="which can only answer"):
+    with pytest.raises(UserError, match="is for resurge predict and resurge serve only"):
         export(folder, tmp_path / "again", "torch")
     before = (folder / "model.json").stat().st_mtime_ns
     export(run, folder, "torch", overwrite=True)

@@ -12,7 +12,7 @@ from resurge.data.formats import FORMATS
 from resurge.data.mending import Examined, Mending
 from resurge.data.paths import Place
 from resurge.errors import UserError
-from resurge.files import atomic_folder
+from resurge.files import atomic_folder, writing
 
 _COPIED = ("classes.txt", "labels.txt", "obj.names", "objectInfo150.txt", "sceneCategories.txt", "data.yaml",
            "data.yml", "dataset.yaml", "dataset.yml")  # fmt: skip
@@ -36,15 +36,12 @@ def mend(data: Examined, out: Place) -> list[str]:
     if target.resolve().is_relative_to(source.root.resolve()) and format.searched:
         raise UserError(f"{target} lies inside {source.root} and would become part of the data. Name another folder.")
     hint = "Free some space or choose another place."
-    try:
-        with atomic_folder(target, hint=hint) as place:
-            mending = Mending(data, place)
-            format.write(mending)
-            for name in _COPIED:
-                if (source.root / name).is_file() and not (place / name).exists():
-                    shutil.copyfile(source.root / name, place / name)
-    except OSError as error:
-        raise UserError(f"cannot write {target}: {error.strerror or error}. {hint}") from error
+    with writing(target, hint), atomic_folder(target, hint=hint) as place:
+        mending = Mending(data, place)
+        format.write(mending)
+        for name in _COPIED:
+            if (source.root / name).is_file() and not (place / name).exists():
+                shutil.copyfile(source.root / name, place / name)
     lines = [f"{name}: {', '.join(f'{count} {what}' for what, count in counted.items())}"
              for name, counted in sorted(mending.changes.items()) if counted]  # fmt: skip
     if not lines:

@@ -15,7 +15,7 @@ from resurge.arch.backbone import Backbone, backbone_of, uncompiled
 from resurge.arch.deformable import undeformed
 from resurge.arch.spec import Spec
 from resurge.arch.zoo import MODELS, canonical_name, get_spec
-from resurge.errors import UserError, suggest
+from resurge.errors import UserError, nearest
 from resurge.files import atomic_write_bytes
 from resurge.run_files import FORMAT, read_model_json, write_model_json
 from resurge.weights.catalog import entries, names_with_parameters, pretrained_source
@@ -224,8 +224,7 @@ def _read(source: Source, spec: Spec, cache_dir: str | os.PathLike[str] | None) 
         described = read_model_json(path)
         checkpoint = read_checkpoint(path / WEIGHTS_FILE)
         return text, Checkpoint(checkpoint.tensors, (), {"spec": described["spec"]}), "auto"
-    if not path.exists() and (text in MODELS or suggest(text, entries())):
-        near = text if text in entries() else suggest(text, entries()).split("'")[1]
+    if not path.exists() and (near := nearest(text, entries())):
         raise UserError(f"{text} is no file. For the published weights of a model, say catalog:{near}.")
     return text, read_checkpoint(path), "auto"
 
