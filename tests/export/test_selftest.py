@@ -14,6 +14,7 @@ from resurge.errors import UserError
 from resurge.export import exporting
 from resurge.export.consistency import differing
 from resurge.export.exporting import export
+from resurge.export.settings import ExportSettings
 
 Outputs = dict[str, np.ndarray]
 SIZES = np.array([[60, 80]])
@@ -105,6 +106,6 @@ def test_a_process_that_says_something_else_is_noticed(
 
     monkeypatch.setattr(exporting, "run_apart", lying)
     with pytest.raises(UserError, match="answers otherwise when run on its own"):
-        export(run, tmp_path / "out", "torch", decide=True)
+        export(run, tmp_path / "out", ExportSettings("torch", decide=True))
     assert asked[0] == {"classes", "confidence"}
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -120,12 +120,12 @@ def open_subject(word: str, size: int | None = None) -> Subject:
 
 def _of_export(export: Export) -> Run:
     """An export as a run, for what is asked of one beside its weights."""
-    meta, spec = export.meta, get_spec(export.meta["spec"])
-    task, classes = str(meta["task"]), tuple(str(name) for name in meta["classes"])
+    meta, spec, task = export.meta, get_spec(export.meta["spec"]), get_task(export.meta["task"])
+    classes, settings = tuple(map(str, meta["classes"])), task.read_settings(meta.get("head_settings"))
     with torch.device("meta"):
-        network = build_task_model(task, spec, len(classes), int(meta["in_channels"]), meta.get("head")).eval()
-    seen = get_task(task).read_preprocessing(meta["preprocessing"])
-    return Run(export.folder, task, network, spec, classes, seen, meta, None)
+        network = task.build(spec, len(classes), int(meta["in_channels"]), meta.get("head"), settings).eval()
+    seen = task.read_preprocessing(meta["preprocessing"])
+    return Run(export.folder, task.name, network, spec, classes, seen, meta, None)
 
 
 def _of_name(word: str, size: int | None) -> Run:

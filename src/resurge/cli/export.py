@@ -64,23 +64,16 @@ def run(options: argparse.Namespace) -> int:
     form = None
     if options.form is not None:
         form = () if options.form == "none" else tuple(options.form.split(","))
-    ExportSettings(options.format, options.precision, form=form).check()
+    settings = ExportSettings(
+        options.format, options.precision, options.decide, options.raw, options.calibrate, options.images,
+        options.max_drop, form,
+    )  # fmt: skip
+    settings.check()  # before weights are downloaded
     with _ended_in_order():
         certificate = export(
-            options.run if is_run else _bare(options),
-            options.out,
-            options.format,
-            options.precision,
-            calibrate=options.calibrate,
-            max_drop=options.max_drop,
-            images=options.images,
-            decide=options.decide,
-            raw=options.raw,
-            form=form,
-            force=options.force,
-            overwrite=options.overwrite,
-            say=lambda line: opt.say(f"{line} …"),
-        )
+            options.run if is_run else _bare(options), options.out, settings,
+            force=options.force, overwrite=options.overwrite, log=lambda line: opt.say(f"{line} …"),
+        )  # fmt: skip
     if options.json:
         opt.print_json(certificate)
     else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
@@ -21,11 +21,10 @@ from resurge.export.calibration import Material, gather
 from resurge.export.consistency import differing
 from resurge.export.convert import LOGITS, TYPES, Deployed, Writer, trace
 from resurge.export.fidelity import Comparison, Outputs
-from resurge.export.forms import form_of, rewritten_for
 from resurge.export.quantize import quantize_folder
 from resurge.export.reference import Reference
 from resurge.export.selftest import Questions, run_apart
-from resurge.export.settings import MAX_DROP, ExportSettings
+from resurge.export.settings import ExportSettings, form_of, rewritten_for
 from resurge.files import Json, atomic_folder, atomic_write_text
 from resurge.infer.engines import Engine, open_engine
 from resurge.infer.folder import CERTIFICATE, described, read_export, require_free
@@ -39,28 +38,23 @@ from resurge.tasks.tta import TTA
 
 
 def export(
-    source: Run | str | os.PathLike[str], out: str | os.PathLike[str], format: str = "onnx", precision: str = "fp32",
-    *, calibrate: str | None = None, max_drop: float = MAX_DROP, images: int | None = None, decide: bool = False,
-    raw: bool = False, form: Sequence[str] | None = None, force: bool = False, overwrite: bool = False,
-    say: Callable[[str], None] = lambda line: None,
+    source: Run | str | os.PathLike[str], out: str | os.PathLike[str], settings: ExportSettings = ExportSettings(), *,
+    force: bool = False, overwrite: bool = False, log: Callable[[str], None] = lambda line: None,
 ) -> Json:  # fmt: skip
     """Write an export folder; returns its certificate.
 
     Args:
         source: a run, or its folder.
         out: the folder to make.
-        format, precision, calibrate, images, decide, raw, form: see `ExportSettings`.
-        max_drop: an export that loses more points than this is refused, unless `force`.
+        force: keep an export that loses more than `settings.max_drop` points.
         overwrite: replace an export that is there.
-        say: is called with a line for each step.
+        log: called with a line per step.
 
     Raises:
         UserError: the format or the precision is unknown or they do not go together, a package is not installed, `out`
             is taken or cannot be written, the network cannot be converted, or too much is lost. Nothing is written
             then.
     """
-    chosen = None if form is None else tuple(form)
-    settings = ExportSettings(format, precision, decide, raw, calibrate, images, max_drop, chosen)
     settings.check()
     target = Path(out)
     require_free(target, overwrite)
@@ -68,7 +62,7 @@ def export(
     _require_possible(run, settings)
     free = partial(require_free, target, overwrite)  # it may have been made meanwhile
     with atomic_folder(target, free, "Choose another place with --out.") as folder:
-        return _made(run, settings, folder, force, say)
+        return _made(run, settings, folder, force, log)
 
 
 def _require_possible(run: Run, settings: ExportSettings) -> None:
@@ -86,26 +80,26 @@ def _require_possible(run: Run, settings: ExportSettings) -> None:
         )
 
 
-def _made(run: Run, settings: ExportSettings, folder: Path, force: bool, say: Callable[[str], None]) -> Json:
+def _made(run: Run, settings: ExportSettings, folder: Path, force: bool, log: Callable[[str], None]) -> Json:
     material = gather(run, settings.calibrate)
     if settings.precision == "int8" and not material.real:
         raise UserError(
             "int8 is calibrated on pictures, and the data of the run are not where they were. Name some like those it "
             "will see: --calibrate DIR (a few hundred are enough)."
         )
-    say(f"tracing {run.spec}")
+    log(f"tracing {run.spec}")
     made = _convert(run, settings, folder)
     _write_json(folder, run, settings, made)
     reference = Reference(run, material, settings.images, made)
     if settings.precision == "int8":
-        say(f"calibrating on {material.calibrated_on}")
-        made |= quantize_folder(folder, settings, reference, say)
+        log(f"calibrating on {material.calibrated_on}")
+        made |= quantize_folder(folder, settings, reference, log)
         _write_json(folder, run, settings, made)
-    say(f"comparing on {len(reference.pictures)} of the {material.measured_on}")
+    log(f"comparing on {len(reference.pictures)} of the {material.measured_on}")
     engine = open_engine(read_export(folder), "cpu")
     comparison = reference.compare(lambda inputs: engine.run(*inputs.values()))
     _judge(comparison, settings, force)
-    say("running it on its own")
+    log("running it on its own")
     alone = run_apart(folder, _questions(reference), partial(_require_same, engine, settings.precision, made))
     certificate = _certificate(folder, comparison, material, alone, made, (*_notes(run), *engine.notes))
     atomic_write_text(folder / CERTIFICATE, json.dumps(certificate, indent=2, ensure_ascii=False) + "\n")

@@ -71,7 +71,7 @@ class Quantizer(Protocol):
         ...
 
 
-def quantize_folder(folder: Path, settings: ExportSettings, reference: Reference, say: Callable[[str], None]) -> Json:
+def quantize_folder(folder: Path, settings: ExportSettings, reference: Reference, log: Callable[[str], None]) -> Json:
     """Put an int8 network in the place of the fp32 one in `folder`.
 
     Returns:
@@ -104,7 +104,7 @@ def quantize_folder(folder: Path, settings: ExportSettings, reference: Reference
             # what is lost in this runtime's own arithmetic anyway, which NNCF, computing in fp32, does not see
             left = settings.max_drop - lost(kind.model)
             if left > 0:
-                say(f"all in int8 it loses {drop:.2f} points: looking for the layers to keep")
+                log(f"all in int8 it loses {drop:.2f} points: looking for the layers to keep")
                 quantized = _restored(kind, calibration, options, reference, left)
         layers, kept = layers_of(kind.graph(quantized))
         aside = [node.name for node in excluded if node.kind in _WEIGHTED]

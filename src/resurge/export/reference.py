@@ -16,7 +16,7 @@ from resurge.export.fidelity import Comparison, LabelComparison, MapComparison, 
 from resurge.export.fidelity_objects import ObjectComparison
 from resurge.files import Json
 from resurge.infer.engines.engine import INPUT, SIZES
-from resurge.infer.engines.live import Live
+from resurge.infer.engines.torch import Live
 from resurge.runs import Run
 from resurge.tasks.table import get_task
 

@@ -68,7 +68,7 @@ class Predictor:
         return predictor
 
     def _set_run(self, run: Run) -> None:
-        from resurge.infer.engines.live import Live
+        from resurge.infer.engines.torch import Live
 
         self._set(run.folder, run.meta, Live(run), run.preprocessing, run)
 

@@ -1,16 +1,38 @@
-"""A program of torch.export, in torch."""
+"""What runs in torch: the network of a run, and a program of torch.export."""
 
 from __future__ import annotations
 
 import warnings
 
+import numpy as np
 import torch
 
 from resurge.infer.engines.archive import vetted
-from resurge.infer.engines.engine import Arrays, ExportEngine
+from resurge.infer.engines.engine import Arrays, Engine, ExportEngine
 from resurge.infer.folder import Export
+from resurge.runs import Run
 from resurge.tasks.detect import ops as detection_ops  # noqa: F401  registers the operators of a detector
 from resurge.tasks.running import pick_device
+from resurge.tasks.table import get_task
+from resurge.tasks.tta import TTA
+
+
+class Live(Engine):
+    """The network of a run, on the device where it is."""
+
+    format = "run"
+
+    def __init__(self, run: Run) -> None:
+        self._task, self._model = get_task(run.task), run.model
+        self._device = next(run.model.parameters()).device
+
+    def run(self, images: np.ndarray, sizes: np.ndarray | None = None, tta: TTA = TTA()) -> Arrays:
+        if sizes is None:
+            sizes = np.full((len(images), 2), images.shape[2:], dtype=np.int64)
+        batch, own = (torch.from_numpy(np.ascontiguousarray(values)).to(self._device) for values in (images, sizes))
+        with torch.inference_mode():
+            outputs = self._task.outputs(self._model, batch, own, tta)
+        return {name: values.cpu().numpy() for name, values in outputs.items()}
 
 
 class ProgramEngine(ExportEngine):

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
+from resurge.tasks.detect.head import by_class, clip, rows, sizable, top
 from resurge.tasks.detect.ops import ABSENT, suppress
 from resurge.tasks.detect.pyramid import Features
 from resurge.tasks.detect.settings import Detector
-from resurge.tasks.detect.slots import by_class, clip, rows, sizable, top
 
 # Overlap from which an anchor is an object, and below which it is none; share of objects in the sample; overlap of
 # two proposals above which the lower one goes: arXiv:1506.01497, section 3.1.2, and the authors' code.

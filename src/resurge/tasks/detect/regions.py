@@ -26,12 +26,11 @@ from torchvision.ops.poolers import LevelMapper
 
 from resurge.arch.backbone import Backbone
 from resurge.arch.layers import BatchNorm2d
-from resurge.tasks.detect.head import Head
+from resurge.tasks.detect.head import Detections, Head, clip, occupied, put_back, select, sizable, taken
 from resurge.tasks.detect.ops import ABSENT, pool, pooled
 from resurge.tasks.detect.proposals import ProposalNetwork
 from resurge.tasks.detect.pyramid import Features, Pyramid
 from resurge.tasks.detect.settings import Detector
-from resurge.tasks.detect.slots import Detections, clip, occupied, put_back, select, sizable, taken
 
 HITS_SHARE = 0.25  # of the sampled proposals; arXiv:1504.08083, section 2.3
 SMALLEST = 1e-3  # pixels; a shorter side cannot be the unit of an offset

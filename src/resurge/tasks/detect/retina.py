@@ -13,12 +13,11 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from resurge.arch.backbone import Backbone
 from resurge.arch.layers import BatchNorm2d
-from resurge.tasks.detect.head import Head
+from resurge.tasks.detect.head import Detections, Head, by_class, clip, rows, select, taken, top
 from resurge.tasks.detect.ops import ABSENT
 from resurge.tasks.detect.proposals import Anchors
 from resurge.tasks.detect.pyramid import Features, Pyramid
 from resurge.tasks.detect.settings import Detector
-from resurge.tasks.detect.slots import Detections, by_class, clip, rows, select, taken, top
 
 # Overlap from which an anchor is an object, and below which it is none: arXiv:1708.02002, section 4.
 OBJECT, NOTHING = 0.5, 0.4
