@@ -23,7 +23,7 @@ from torch.export import ExportedProgram
 from resurge.cli import main
 from resurge.errors import UserError
 from resurge.export import exporting
-from resurge.export.calibration import Material, Pictures
+from resurge.export.calibration import ExportData, Pictures
 from resurge.export.convert import onnx_to_openvino, trace, write_onnx, write_program
 from resurge.export.exporting import export
 from resurge.export.fidelity_objects import ObjectComparison
@@ -353,9 +353,9 @@ class Listed:
         return pictures(4)[index]
 
 
-def listed(count: int) -> Material:
+def listed(count: int) -> ExportData:
     images = Pictures(Listed(), tuple(range(count)))
-    return Material(images, "train images of x", images, "train images of x", real=True)
+    return ExportData(images, "train images of x", images, "train images of x", real=True)
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def test_an_interrupted_export_leaves_nothing(
     def stop(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(exporting, "run_apart", stop)
+    monkeypatch.setattr(exporting, "self_test", stop)
     with pytest.raises(error if isinstance(error, type) else type(error)):
         export(run, tmp_path / "out", ExportSettings("torch"))
     assert list(tmp_path.iterdir()) == []

@@ -42,7 +42,7 @@ class Files:
     def ours(self, subject: Subject, format: str, precision: str, form: tuple[str, ...] | None = None) -> Export:
         """A network of this project as an export, the one that `resurge export` would make.
 
-        bf16 of OpenVINO is the same file as fp32: it is told its arithmetic when it is loaded.
+        bf16 of OpenVINO is the same file as fp32: its arithmetic is set when it is loaded.
 
         Args:
             form: passes beside those that are always applied; None for what `resurge.export.settings` lists.
@@ -84,17 +84,17 @@ class Files:
 
     def forget(self, subject: Subject) -> None:
         """Remove what was made of a network."""
-        shutil.rmtree(self._place(subject), ignore_errors=True)
+        shutil.rmtree(self._root(subject), ignore_errors=True)
 
-    def _place(self, subject: Subject) -> Path:
+    def _root(self, subject: Subject) -> Path:
         return self.folder / hashlib.sha256(f"{subject.name} {subject.size}".encode()).hexdigest()[:16]
 
     def _folder(self, subject: Subject, side: str, format: str, precision: str, write: Callable[[Path], None]) -> Path:
         stored = "int8" if precision == "int8" else "fp32"
-        place = self._place(subject) / f"{side} {format} {stored}"
-        if place.exists():
-            return place
-        with atomic_folder(place) as folder:
+        target = self._root(subject) / f"{side} {format} {stored}"
+        if target.exists():
+            return target
+        with atomic_folder(target) as folder:
             if stored == "int8":
                 fp32 = self._folder(subject, side, format, "fp32", write)
                 shutil.copytree(fp32, folder, dirs_exist_ok=True)
@@ -106,7 +106,7 @@ class Files:
             else:
                 self.log(f"ONNX of {subject.name} ({side})")
                 write(folder)
-        return place
+        return target
 
     def _quantize(self, subject: Subject, format: str, folder: Path) -> None:
         """All in int8, for both sides alike: the same pictures, the same settings, no layer put back."""

@@ -101,7 +101,7 @@ class Bench:
 
     def baseline(self, subject: Subject) -> Baseline | str | None:
         """The other package's network, whose outputs in torch and fp32 are those of the subject; or, in words, why
-        there is none; None where none is asked for."""
+        there is none; None with `against` none."""
         if self.settings.against == "none":
             return None
         if subject not in self._baselines:
@@ -130,7 +130,7 @@ class Bench:
         own = own.compared(work.images, expected)
         if not own.fits(configuration.precision):
             raise UserError(
-                f"{subject.name} in {configuration} answers otherwise than the network it was made of: "
+                f"{subject.name} in {configuration} gives other outputs than the network it was made of: "
                 f"{own.difference:.1e} of the peak apart. Nothing was timed."
             )
         others, notes = self._others(subject, work, expected)
@@ -201,7 +201,7 @@ class Bench:
         if not possible(configuration.runtime, configuration.precision):
             return {}, [f"no peer in {configuration.runtime} {configuration.precision}: timed alone"]
         found: dict[str, Candidate] = {}
-        notes = [] if baseline.same_weights else ["the peer has other weights: the answers were not compared"]
+        notes = [] if baseline.same_weights else ["the peer has other weights: the outputs were not compared"]
         for name, make in settings_of(baseline, subject, work, self.files):
             try:
                 made = make().compared(work.images, expected)
@@ -212,7 +212,7 @@ class Bench:
                 found[name] = made
             else:
                 apart = f"{made.difference:.1e} of the peak apart"
-                notes.append(f"{baseline}, {name}, answers otherwise ({apart}): not timed")
+                notes.append(f"{baseline}, {name}, gives other outputs ({apart}): not timed")
         return found, notes
 
     def _yardstick_of(self, subject: Subject, configuration: Configuration) -> Subject | None:

@@ -27,17 +27,17 @@ def run(options: argparse.Namespace) -> int:
     from resurge.data.checks import check_data
 
     annotation = None if options.task is None else get_task(options.task).annotation
-    report, look = check_data(options.data, annotation=annotation, words=DATA_WORDS, val=options.val)
+    report, annotated = check_data(options.data, annotation=annotation, words=DATA_WORDS, val=options.val)
     found, lines = report.to_json(), report.lines()
     if options.fix is not None:
-        if look is None:
+        if annotated is None:
             raise UserError(
                 f"--fix mends annotations, and {options.data} has none that are apart from its images. Name data in "
                 "COCO's, VOC's or YOLO's format, or with masks; leave --fix out for others."
             )
         from resurge.data.fix import mend
 
-        changes = mend(look, options.fix)
+        changes = mend(annotated, options.fix)
         found |= {"fixed": {"folder": options.fix, "changes": changes}}
         lines = [*lines, f"mended copy in {options.fix}:", *(f"  {line}" for line in changes)]
     if options.json:

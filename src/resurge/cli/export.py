@@ -57,7 +57,7 @@ def add_options(parser: opt.Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     is_run = folder_of(options.run) is not None
     if is_run and (own := opt.given(options, OF_A_NETWORK)):
-        raise UserError(f"{options.run} is a run, which says {opt.as_options(own)} itself. Leave it out.")
+        raise UserError(f"{options.run} is a run and has {opt.as_options(own)} of its own. Leave it out.")
     from resurge.export.exporting import export
     from resurge.export.settings import ExportSettings
 
@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
     with _ended_in_order():
         certificate = export(
             options.run if is_run else _bare(options), options.out, settings,
-            force=options.force, overwrite=options.overwrite, log=lambda line: opt.say(f"{line} …"),
+            force=options.force, overwrite=options.overwrite, log=lambda line: opt.log(f"{line} …"),
         )  # fmt: skip
     if options.json:
         opt.print_json(certificate)
@@ -88,7 +88,7 @@ def _ended_in_order() -> Iterator[None]:
 
     def end(number: int, frame: object) -> None:
         signal.signal(number, signal.SIG_IGN)  # a second one would end the removing
-        opt.say("ended by SIGTERM; nothing was written.")
+        opt.log("ended by SIGTERM; nothing was written.")
         raise SystemExit(128 + number)
 
     if threading.current_thread() is not threading.main_thread():  # only there may signals be handled
@@ -132,7 +132,7 @@ def _bare(options: argparse.Namespace) -> Run:
 
 
 def _lines(found: Json) -> Iterator[str]:
-    """What a certificate says, for people."""
+    """A certificate as text."""
     yield f"  compared on       {found['images']} of the {found['compared_on']}"
     if found["difference"] is not None:
         yield f"  difference        {found['difference']:.3g} ({100 * found['relative']:.2g} % of the peak)"
@@ -147,8 +147,8 @@ def _lines(found: Json) -> Iterator[str]:
         before, after = (100 * found["accuracy"][key] for key in ("before", "after"))
         yield f"  {found['accuracy'].get('of', 'accuracy'):<17} {before:.2f} % before, {after:.2f} % after"
     speeds = ", ".join(f"{speed:.1f} at batch {batch}" for batch, speed in found["images_per_second"].items())
-    yield f"  images a second   {speeds}; {found['seconds_to_load']:.1f} s to load"
-    for key, why in (("aside", "that run once a box"), ("kept", "that lose too much")):
+    yield f"  images per second {speeds}; {found['seconds_to_load']:.1f} s to load"
+    for key, why in (("aside", "that run once per box"), ("kept", "that lose too much")):
         if found.get("int8", {}).get(key):
             yield f"  not in int8       {len(found['int8'][key])} layers {why}"
     yield from (f"  note: {note}" for note in found["notes"])

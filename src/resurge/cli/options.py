@@ -102,7 +102,7 @@ DEVICE = (device, "NAME")
 
 
 def add(
-    place: argparse._ActionsContainer,
+    group: argparse._ActionsContainer,
     name: str,
     kind: str | tuple[Read, str],
     about: str,
@@ -118,7 +118,7 @@ def add(
     """
     read, metavar = (str, kind) if isinstance(kind, str) else kind
     about = about if default is None else f"{about} (default: {as_is(default)})"
-    place.add_argument(name, type=read, metavar=metavar, default=default, help=about, **more)  # type: ignore[arg-type]
+    group.add_argument(name, type=read, metavar=metavar, default=default, help=about, **more)  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------------------------ options of several subcommands
@@ -193,8 +193,8 @@ def as_is(value: object) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
-def say(line: str) -> None:
-    """A line on standard error, as the program says it."""
+def log(line: str) -> None:
+    """A line on standard error."""
     print(f"resurge: {line}", file=sys.stderr, flush=True)
 
 

@@ -71,7 +71,7 @@ class Diagrams:
             return "unnamed network"
 
     def network(self, num_classes: int | None = 1000) -> Scene:
-        """The whole network from image to classes, or without them its backbone: a box a stage, and shapes between."""
+        """The whole network from image to classes, or only its backbone: a box per stage, and shapes between."""
         # The stem's layers one by one when it is a chain of known layers, else one box.
         stem = [part for child in self.backbone.stem.children() if (part := picture(child)) is not None]
         parts = [box("image", (), "data", 150), *(stem or [unknown_box(self.backbone.stem)])]

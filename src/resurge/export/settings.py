@@ -90,26 +90,26 @@ class ExportSettings:
         return ("nncf",) if self.precision == "int8" else ()
 
 
-def form_of(format: str, precision: str, asked: Sequence[str] | None = None) -> tuple[str, ...]:
+def form_of(format: str, precision: str, form: Sequence[str] | None = None) -> tuple[str, ...]:
     """The passes beside `ALWAYS` for this runtime and precision.
 
     Args:
         format: onnx, openvino or torch. precision: fp32, bf16, fp16 or int8.
-        asked: other passes in their place; None for those of `FORMS`.
+        form: passes beside `ALWAYS`; None for those of `FORMS`.
 
     Raises:
         UserError: there is no such pass for an export.
     """
-    if asked is None:
+    if form is None:
         return FORMS.get((format, precision), ())
-    for name in asked:
+    for name in form:
         if name not in EXPORTED:
             raise UserError(
                 f"unknown form {name!r} of an export; expected {', '.join(EXPORTED)}.{suggest(name, EXPORTED)}"
             )
-    return tuple(asked)
+    return tuple(form)
 
 
-def rewritten_for(model: nn.Module, format: str, precision: str, asked: Sequence[str] | None = None) -> nn.Module:
+def rewritten_for(model: nn.Module, format: str, precision: str, form: Sequence[str] | None = None) -> nn.Module:
     """The model rewritten exactly, in the form that `form_of` names."""
-    return rewrite(model, (*ALWAYS, *form_of(format, precision, asked)))
+    return rewrite(model, (*ALWAYS, *form_of(format, precision, form)))

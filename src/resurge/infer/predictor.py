@@ -39,9 +39,9 @@ class Predictor:
         meta: the content of model.json.
         format: onnx, openvino, torch, or run.
         precision: of the arithmetic, which may differ from that of the export; see `notes`.
-        notes: what differs from what was asked for, in sentences.
+        notes: what differs from the settings, in sentences.
         run: the run itself, or None for an export.
-        views: test-time augmentation unless `predict` says otherwise: that of the run's recipe.
+        views: test-time augmentation by default: that of the run's recipe.
     """
 
     def __init__(self, folder: str | os.PathLike[str], device: str = "auto", threads: int | None = None) -> None:
@@ -92,7 +92,7 @@ class Predictor:
             views: of a segmenter: test-time augmentation. An export gives each image one forward pass.
 
         Raises:
-            UserError: the network cannot take an image, or an export is asked for test-time augmentation.
+            UserError: the network cannot take an image, or test-time augmentation with an export.
         """
         task, tta = get_task(self.task), self.views if views is None else views
         if self.run is None and not tta.plain:

@@ -73,11 +73,11 @@ def taken(boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
 def select(boxes: Tensor, scores: Tensor, settings: Detector) -> Detections:
     """The best candidates, after the score threshold and suppression within each class; see `ops.suppress`."""
     scores = scores.where(scores > settings.score_threshold, ABSENT)
-    place = suppress(boxes, scores, settings.nms_threshold, settings.max_detections)
-    there, place, classes = place >= 0, place.clamp(min=0), scores.shape[2]
-    own = place if boxes.shape[2] > 1 else place // classes
+    index = suppress(boxes, scores, settings.nms_threshold, settings.max_detections)
+    there, index, classes = index >= 0, index.clamp(min=0), scores.shape[2]
+    own = index if boxes.shape[2] > 1 else index // classes
     return taken(
-        rows(boxes.flatten(1, 2), own), scores.flatten(1).gather(1, place).where(there, ABSENT), place % classes
+        rows(boxes.flatten(1, 2), own), scores.flatten(1).gather(1, index).where(there, ABSENT), index % classes
     )
 
 
@@ -90,28 +90,28 @@ def by_class(scores: Tensor, labels: Tensor, classes: int) -> Tensor:
 def occupied(there: Tensor) -> Tensor:
     """Places int64 (M,) among the N * n of bool (N, n): the slots that go through the layers of a head. A runtime's
     layers need not take an empty batch: an exported network computes one more slot, which is not used."""
-    place = there.flatten().nonzero()[:, 0]
-    return torch.cat([place, place.new_zeros(1)]) if torch.compiler.is_exporting() else place
+    index = there.flatten().nonzero()[:, 0]
+    return torch.cat([index, index.new_zeros(1)]) if torch.compiler.is_exporting() else index
 
 
-def put_back(values: Tensor, place: Tensor, there: Tensor, rest: float) -> Tensor:
-    """Values (M, ...) of the slots at `place` -> (N, n, ...), with `rest` in the slots that are free."""
+def put_back(values: Tensor, index: Tensor, there: Tensor, rest: float) -> Tensor:
+    """Values (M, ...) of the slots at `index` -> (N, n, ...), with `rest` in the slots that are free."""
     count = there.shape[0] * there.shape[1]
-    every = values.new_zeros((count, *values.shape[1:])).index_put((place,), values)
+    every = values.new_zeros((count, *values.shape[1:])).index_put((index,), values)
     every = every.unflatten(0, (there.shape[0], there.shape[1]))
     return every.where(there[(..., *[None] * (values.ndim - 1))], rest)
 
 
-def rows(values: Tensor, place: Tensor) -> Tensor:
-    """Rows (N, k, ...) of (N, n, ...) by their places (N, k)."""
-    return values.gather(1, place[:, :, None].expand(-1, -1, values.shape[2]))
+def rows(values: Tensor, index: Tensor) -> Tensor:
+    """Rows (N, k, ...) of (N, n, ...) by their indices (N, k)."""
+    return values.gather(1, index[:, :, None].expand(-1, -1, values.shape[2]))
 
 
 def top(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` highest of (N, n) and their places; where n is less, the rest are -inf with the place 0."""
+    """The `count` highest of (N, n) and their indices; where n is less, the rest are -inf with the index 0."""
     there = cast(int, torch.sym_min(count, scores.shape[1]))  # `min`, where the number may be a symbol of torch.export
-    best, place = scores.topk(there)
-    return F.pad(best, (0, count - there), value=-torch.inf), F.pad(place, (0, count - there))
+    best, index = scores.topk(there)
+    return F.pad(best, (0, count - there), value=-torch.inf), F.pad(index, (0, count - there))
 
 
 def clip(boxes: Tensor, limits: Tensor) -> Tensor:

@@ -125,7 +125,7 @@ def _figures(run: RunFiles) -> Context | None:
     rows = [
         (measure, iou, size, most, *(number(own, key) for _, own in kinds)) for key, measure, iou, size, most in FIGURES
     ]
-    head = ("", "IoU", "Objects", "Detections an image", *(title for title, _ in kinds))
+    head = ("", "IoU", "Objects", "Detections per image", *(title for title, _ in kinds))
     return {"head": head, "rows": rows, "text_columns": 4} if kinds else None
 
 
