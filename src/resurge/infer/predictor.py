@@ -16,9 +16,8 @@ from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
 from resurge.errors import UserError
 from resurge.infer.engines import Engine, open_engine
 from resurge.infer.folder import Export, is_export, read_export
-from resurge.tasks.result import Result, Size
+from resurge.tasks.result import Result
 from resurge.tasks.table import DEFAULT, get_task
-from resurge.tasks.task import Inputs, Task
 from resurge.tasks.tta import TTA
 
 if TYPE_CHECKING:
@@ -102,16 +101,14 @@ class Predictor:
             )
         results: dict[int, Result] = {}
         for inputs in task.batches([self.preprocessing.array(image) for image in images]) if images else ():
+            if self.run is None:
+                outputs = task.finish(self.engine.run(inputs.images, inputs.sizes), self.meta["export"])
+            else:
+                outputs = task.run(self.run.model, inputs.images, inputs.sizes, tta)
             sizes = [(images[row].height, images[row].width) for row in inputs.rows]
-            results.update(zip(inputs.rows, self._results(task, inputs, sizes, score, tta), strict=True))
+            found = task.results(outputs, inputs, sizes, self.classes, score)
+            results.update(zip(inputs.rows, found, strict=True))
         return [results[row] for row in range(len(images))]
-
-    def _results(self, task: Task, inputs: Inputs, sizes: Sequence[Size], score: float, tta: TTA) -> list[Result]:
-        if self.run is not None:
-            return task.predict(self.run.model, inputs, sizes, self.classes, score=score, tta=tta)
-        outputs = task.finish(self.engine.run(inputs.images, inputs.sizes), self.meta["export"])
-        seen = [(int(height), int(width)) for height, width in inputs.sizes]
-        return [task.decode(outputs, row, seen[row], size, self.classes, score) for row, size in enumerate(sizes)]
 
 
 def _load(folder: str | os.PathLike[str], device: str, threads: int | None) -> Run:

@@ -184,22 +184,20 @@ class Task(ABC):
             UserError: an output is not a finite number.
         """
 
-    def predict(
-        self, model: nn.Module, inputs: Inputs, sizes: Sequence[Size], classes: Sequence[str], *, score: float = 0.0,
-        tta: TTA = TTA(),
-    ) -> list[Result]:  # fmt: skip
-        """The results of a network in torch, in evaluation mode, on the device where it is; see `decode`.
-
-        Args:
-            sizes: height and width of each image as it was given.
-            tta: test-time augmentation, of segmenters.
-        """
+    def run(self, model: nn.Module, images: np.ndarray, sizes: np.ndarray, tta: TTA = TTA()) -> dict[str, np.ndarray]:
+        """`outputs` as arrays, for those of `Inputs`, of a network in evaluation mode on the device where it is."""
         import torch
 
         device = next(model.parameters()).device
-        images, own = (torch.from_numpy(values).to(device) for values in (inputs.images, inputs.sizes))
+        batch, own = (torch.from_numpy(values).to(device) for values in (images, sizes))
         with torch.inference_mode():
-            outputs = {name: values.cpu().numpy() for name, values in self.outputs(model, images, own, tta).items()}
+            return {name: values.cpu().numpy() for name, values in self.outputs(model, batch, own, tta).items()}
+
+    def results(
+        self, outputs: Mapping[str, np.ndarray], inputs: Inputs, sizes: Sequence[Size], classes: Sequence[str],
+        score: float = 0.0,
+    ) -> list[Result]:  # fmt: skip
+        """The result for each image of a batch, whose height and width as it was given are in `sizes`; see `decode`."""
         seen = [(int(height), int(width)) for height, width in inputs.sizes]
         return [self.decode(outputs, row, seen[row], size, classes, score) for row, size in enumerate(sizes)]
 

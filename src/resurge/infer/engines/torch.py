@@ -14,7 +14,6 @@ from resurge.runs import Run
 from resurge.tasks.detect import ops as detection_ops  # noqa: F401  registers the operators of a detector
 from resurge.tasks.running import pick_device
 from resurge.tasks.table import get_task
-from resurge.tasks.tta import TTA
 
 
 class Live(Engine):
@@ -24,15 +23,11 @@ class Live(Engine):
 
     def __init__(self, run: Run) -> None:
         self._task, self._model = get_task(run.task), run.model
-        self._device = next(run.model.parameters()).device
 
-    def run(self, images: np.ndarray, sizes: np.ndarray | None = None, tta: TTA = TTA()) -> Arrays:
+    def run(self, images: np.ndarray, sizes: np.ndarray | None = None) -> Arrays:
         if sizes is None:
             sizes = np.full((len(images), 2), images.shape[2:], dtype=np.int64)
-        batch, own = (torch.from_numpy(np.ascontiguousarray(values)).to(self._device) for values in (images, sizes))
-        with torch.inference_mode():
-            outputs = self._task.outputs(self._model, batch, own, tta)
-        return {name: values.cpu().numpy() for name, values in outputs.items()}
+        return self._task.run(self._model, np.ascontiguousarray(images), sizes)
 
 
 class ProgramEngine(ExportEngine):
