@@ -142,7 +142,7 @@ def add_max_size(parser: Parser) -> None:
     add(parser, "--max-size", COUNT, f"{about} (default: the run's)")
 
 
-def add_views(parser: Parser) -> None:
+def add_tta(parser: Parser) -> None:
     """The options of test-time augmentation; those not given stay None."""
     group = parser.add_argument_group("segmenters only", "default: what the run's recipe tests with")
     scales = (value(tuple[float, ...], Limits(above=0)), "A,B")
@@ -154,7 +154,7 @@ def add_views(parser: Parser) -> None:
 
 
 def tta_of(options: argparse.Namespace, own: TTA) -> TTA:
-    """The test-time augmentation that the options of `add_views` ask for; what they leave open is as in `own`."""
+    """The test-time augmentation that the options of `add_tta` ask for; what they leave open is as in `own`."""
     return TTA(
         own.scales if options.scales is None else options.scales,
         own.flip if options.flip is None else options.flip,

@@ -36,7 +36,7 @@ def add_options(parser: opt.Parser) -> None:
     opt.add(only, "--score", share, "leave out what has a lower score (default: 0.5)")
     about = "write all that was found as one COCO file; --score 0 keeps what its scores need"
     opt.add(only, "--coco-json", "FILE", about)
-    opt.add_views(parser)
+    opt.add_tta(parser)
     parser.epilog = "Files that cannot be read are reported and skipped; the exit code is then 1."
 
 

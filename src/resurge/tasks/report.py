@@ -247,7 +247,7 @@ def _scene_gallery(run: RunFiles, kind: str, measure: str, about: str) -> Contex
     return gallery(
         cards,
         SHOWN_SCENES,
-        about=f"Left what is there, right what was found. {about}",
+        about=f"Left: the annotations. Right: the predictions. {about}",
         legend=legend,
         fold_legend=len(legend) > MANY_CLASSES,
         measure=measure,
