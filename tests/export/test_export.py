@@ -194,7 +194,7 @@ def test_an_interrupted_export_leaves_nothing(
         (["--format", "torch", "--precision", "int8"], "not quantised"),
         (["--format", "torch", "--calibrate", "nowhere"], "nowhere"),
         (["--format", "torch", "--classes-out"], "only a segmenter"),
-        (["--format", "torch", "--weights", "x.pth"], "says --weights itself"),
+        (["--format", "torch", "--weights", "x.pth"], "has --weights of its own"),
     ],
 )
 def test_bad_input(words: list[str], told: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
