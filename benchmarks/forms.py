@@ -1,4 +1,4 @@
-"""Which of the equivalent forms of a network is fastest in a runtime: what `resurge.export.forms` is decided by.
+"""Which of the equivalent forms of a network is fastest in a runtime: what `resurge.export.settings` is decided by.
 
     python benchmarks/forms.py                                          # resnest50 in OpenVINO, in each precision
     python benchmarks/forms.py resnest50 --precision int8 --batch 8 --rounds 21 --json forms.json
@@ -23,7 +23,7 @@ from resurge.bench.files import Files
 from resurge.bench.output import Rows
 from resurge.bench.settings import Configuration, possible
 from resurge.bench.subjects import Subject, open_subject
-from resurge.export.forms import EXPORTED
+from resurge.export.settings import EXPORTED
 from resurge.machine import described as machine
 from resurge.optimize.rewrite import ALWAYS, rewrite
 from resurge.optimize.timing import PAUSE, SLOT, race

@@ -22,7 +22,7 @@ from resurge.bench.baselines import Baseline, baseline_of
 from resurge.bench.files import Files
 from resurge.bench.output import Rows
 from resurge.bench.subjects import Subject, open_subject
-from resurge.export.forms import form_of
+from resurge.export.settings import form_of
 from resurge.infer.engines.openvino import openvino_core, openvino_settings
 from resurge.machine import described as machine
 

@@ -10,6 +10,7 @@ from functools import partial
 import across
 import pytest
 import torch
+from scene_runs import write_run
 from tiny_exports import MODEL, write_files
 
 from resurge.bench import measuring
@@ -22,6 +23,17 @@ from resurge.errors import UserError
 from resurge.infer.folder import described
 
 QUICK = {"rounds": 2, "latencies": 3, "size": 32, "yardstick": None, "threads": 1}
+
+
+def test_an_export_has_the_multiply_adds_of_its_run(tmp_path):
+    """Its network is built with the numbers of its head: the stride of this one is not the usual one."""
+    run, folder = write_run(tmp_path / "run", "segment"), tmp_path / "export"
+    folder.mkdir()
+    (folder / "model.onnx").write_bytes(b"never loaded")
+    about = {"format": "onnx", "precision": "fp32", "files": {"model.onnx": described(folder / "model.onnx")}}
+    meta = json.loads((run / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**meta, "export": about}))
+    assert open_subject(str(folder), 64).gmacs == open_subject(str(run), 64).gmacs > 0
 
 
 def measured(word, say=lambda line: None, **settings):
@@ -143,7 +155,7 @@ def test_a_setting_that_answers_otherwise_is_not_timed(run, peers, monkeypatch):
     monkeypatch.setattr(measuring, "settings_of", wrong)
     (row,) = measured(run, runtimes=("eager",), batches=(1,))
     assert list(row["settings"]) == ["contiguous"]
-    assert "channels-last, answers otherwise (1.0e+00" in row["notes"][0]
+    assert "channels-last, gives other outputs (1.0e+00" in row["notes"][0]
     assert row["notes"][1].endswith("third, does not run: no such thing")
 
 
@@ -155,7 +167,7 @@ def test_ours_has_to_answer_as_it_should(run, peers, monkeypatch):
         return Candidate(lambda images: made.predict(images) * math.nan, made.run, 0.0, None)
 
     monkeypatch.setattr(measuring, "ours", wrong)
-    with pytest.raises(UserError, match=r"answers otherwise .* Nothing was timed"):
+    with pytest.raises(UserError, match=r"gives other outputs .* Nothing was timed"):
         measured(run, runtimes=("eager",), batches=(1,))
 
 

@@ -78,7 +78,7 @@ def test_what_cannot_be_drawn(tmp_path):
 
 def test_rows_are_written_one_by_one(tmp_path, capsys):
     path = tmp_path / "rows.json"
-    rows = Rows(path, {"processor": "x"}, said={"settings": {"rounds": 3}})
+    rows = Rows(path, {"processor": "x"}, about={"settings": {"rounds": 3}})
     for n in (1, 2):
         rows.add({"n": n}, f"line {n}")
         assert json.loads(path.read_text()) == {

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from resurge.arch.contracts import Site
 from resurge.arch.zoo import MODELS, get_spec
 from resurge.errors import UserError
-from resurge.explain.diagram import Diagrams, draw
+from resurge.explain.diagram import Diagrams
 from resurge.explain.scene import Line, Rect, Scene, Sign, Text, text_width
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -163,12 +163,12 @@ def test_svg_is_well_formed_and_alone() -> None:
 
 @pytest.mark.parametrize("suffix", [".svg", ".png", ".PNG"])
 def test_files_by_suffix(tmp_path: Path, suffix: str) -> None:
-    path = draw("resnest14", tmp_path / f"block{suffix}", stage=1, size=(64, 64))
+    scene = Diagrams("resnest14", (64, 64)).blocks(1)
+    path = scene.save(tmp_path / f"block{suffix}")
     if suffix == ".svg":
         assert path.read_text().startswith("<svg")
         return
     with Image.open(path) as image:
-        scene = Diagrams("resnest14", (64, 64)).blocks(1)
         assert image.width == pytest.approx(2 * scene.width, abs=2)
         # something is drawn, on white paper
         assert image.getpixel((0, 0)) == (255, 255, 255)
@@ -177,7 +177,7 @@ def test_files_by_suffix(tmp_path: Path, suffix: str) -> None:
 
 def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"\.svg or \.png"):
-        draw("resnet18", tmp_path / "block.pdf")
+        Diagrams("resnet18").network().save(tmp_path / "block.pdf")
     with pytest.raises(UserError, match="stages 1 to 4"):
         Diagrams("resnet18").blocks(5)
     with pytest.raises(UserError, match="resnet18"):

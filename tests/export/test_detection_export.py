@@ -23,7 +23,7 @@ from torch.export import ExportedProgram
 from resurge.cli import main
 from resurge.errors import UserError
 from resurge.export import exporting
-from resurge.export.calibration import Material, Pictures
+from resurge.export.calibration import ExportData, Pictures
 from resurge.export.convert import onnx_to_openvino, trace, write_onnx, write_program
 from resurge.export.exporting import export
 from resurge.export.fidelity_objects import ObjectComparison
@@ -111,7 +111,7 @@ def exported(runs: Callable[[str], Path], tmp_path_factory: pytest.TempPathFacto
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exporting, "trace", remembered)
-        export(runs("mask_rcnn"), folder, "onnx", images=5)
+        export(runs("mask_rcnn"), folder, ExportSettings("onnx", images=5))
     return folder, programs[0]
 
 
@@ -281,7 +281,9 @@ def test_int8_is_for_layers_on_whole_maps(
 ) -> None:
     pytest.importorskip("nncf")
     images = write_files(tmp_path / "images", 4)
-    certificate = export(runs(head), tmp_path / "out", format, "int8", calibrate=str(images), max_drop=100, raw=raw)
+    certificate = export(
+        runs(head), tmp_path / "out", ExportSettings(format, "int8", calibrate=str(images), max_drop=100, raw=raw)
+    )
     told, run = certificate["int8"], load_run(runs(head))
     assert told["calibrated_on"] == 4
     assert told["kept"] == []
@@ -309,7 +311,12 @@ def test_layers_of_a_detector_that_hurt_are_kept(
 
     monkeypatch.setattr(ObjectComparison, "drop", property(pessimistic))
     said: list[str] = []
-    export(runs("retinanet"), tmp_path / "out", format, "int8", calibrate=str(images), max_drop=90, say=said.append)
+    export(
+        runs("retinanet"),
+        tmp_path / "out",
+        ExportSettings(format, "int8", calibrate=str(images), max_drop=90),
+        log=said.append,
+    )
     assert any("layers to keep" in line for line in said)
     assert drops[-1] <= 90
 
@@ -346,9 +353,9 @@ class Listed:
         return pictures(4)[index]
 
 
-def listed(count: int) -> Material:
+def listed(count: int) -> ExportData:
     images = Pictures(Listed(), tuple(range(count)))
-    return Material(images, "train images of x", images, "train images of x", real=True)
+    return ExportData(images, "train images of x", images, "train images of x", real=True)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from resurge.errors import UserError
 from resurge.export import exporting
 from resurge.export.convert import Deployed, trace, write_onnx
 from resurge.export.exporting import export
-from resurge.export.forms import FORMS, rewritten_for
+from resurge.export.settings import FORMS, ExportSettings, rewritten_for
 from resurge.infer.predictor import Predictor
 from resurge.runs import load_run, save_run_model
 
@@ -60,7 +60,7 @@ def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
         for name in NEEDS[format]:
             pytest.importorskip(name)
         if format not in made:
-            export(run, root / format, format)
+            export(run, root / format, ExportSettings(format))
             made[format] = root / format
         return made[format]
 
@@ -144,9 +144,9 @@ def test_a_wrong_network_is_not_exported(run: Path, tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(exporting, "rewritten_for", wrong)
     with pytest.raises(UserError, match=r"loses .* points, more than --max-drop"):
-        export(run, tmp_path / "out", "torch")
+        export(run, tmp_path / "out", ExportSettings("torch"))
     assert list(tmp_path.iterdir()) == []
-    certificate = export(run, tmp_path / "out", "torch", force=True)
+    certificate = export(run, tmp_path / "out", ExportSettings("torch"), force=True)
     assert certificate["drop_points"] > 10
 
 
@@ -154,14 +154,14 @@ def test_another_form(tmp_path: Path) -> None:
     run = write_classifier(tmp_path / "run", "resnest50 depths=(1,1) planes=(8,160) stem=deep(4)")
     nodes = {}
     for form in (None, (), ("absorb_mix",)):
-        certificate = export(run, tmp_path / "out", "onnx", form=form, overwrite=True)
+        certificate = export(run, tmp_path / "out", ExportSettings("onnx", form=form), overwrite=True)
         assert certificate["relative"] < 1e-4
         meta = json.loads((tmp_path / "out" / "model.json").read_text(encoding="utf-8"))
         nodes[form] = meta["export"]["nodes"]
         assert meta["export"]["form"] == list(FORMS["onnx", "fp32"] if form is None else form)
     assert nodes["absorb_mix",] < nodes[None] < nodes[()]
     with pytest.raises(UserError, match=r"unknown form 'fold_norms'.*use one of separate_splits, absorb_mix"):
-        export(run, tmp_path / "other", "onnx", form=("fold_norms",))
+        export(run, tmp_path / "other", ExportSettings("onnx", form=("fold_norms",)))
 
 
 def test_resnest50_has_few_nodes(tmp_path: Path) -> None:
@@ -179,9 +179,9 @@ def test_an_interrupted_export_leaves_nothing(
     def stop(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(exporting, "run_apart", stop)
+    monkeypatch.setattr(exporting, "self_test", stop)
     with pytest.raises(error if isinstance(error, type) else type(error)):
-        export(run, tmp_path / "out", "torch")
+        export(run, tmp_path / "out", ExportSettings("torch"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -194,7 +194,7 @@ def test_an_interrupted_export_leaves_nothing(
         (["--format", "torch", "--precision", "int8"], "not quantised"),
         (["--format", "torch", "--calibrate", "nowhere"], "nowhere"),
         (["--format", "torch", "--classes-out"], "only a segmenter"),
-        (["--format", "torch", "--weights", "x.pth"], "says --weights itself"),
+        (["--format", "torch", "--weights", "x.pth"], "has --weights of its own"),
     ],
 )
 def test_bad_input(words: list[str], told: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -210,18 +210,18 @@ def test_bad_input(words: list[str], told: str, run: Path, tmp_path: Path, capsy
 def test_a_folder_that_is_taken(run: Path, exported: Callable[[str], Path], tmp_path: Path) -> None:
     folder = exported("torch")
     with pytest.raises(UserError, match="--overwrite"):
-        export(run, folder, "torch")
+        export(run, folder, ExportSettings("torch"))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(UserError, match="other files"):
-        export(run, tmp_path / "mine", "torch", overwrite=True)
+        export(run, tmp_path / "mine", ExportSettings("torch"), overwrite=True)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="is a file"):
-        export(run, tmp_path / "file", "torch")
+        export(run, tmp_path / "file", ExportSettings("torch"))
     with pytest.raises(UserError, match="is for resurge predict and resurge serve only"):
-        export(folder, tmp_path / "again", "torch")
+        export(folder, tmp_path / "again", ExportSettings("torch"))
     before = (folder / "model.json").stat().st_mtime_ns
-    export(run, folder, "torch", overwrite=True)
+    export(run, folder, ExportSettings("torch"), overwrite=True)
     assert (folder / "model.json").stat().st_mtime_ns > before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "mine"]
 
@@ -230,19 +230,19 @@ def test_a_folder_that_is_taken(run: Path, exported: Callable[[str], Path], tmp_
 def test_a_folder_that_may_not_be_written(run: Path, tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o500)
     with pytest.raises(UserError, match="cannot write"):
-        export(run, tmp_path / "closed" / "out", "torch")
+        export(run, tmp_path / "closed" / "out", ExportSettings("torch"))
 
 
 def test_a_place_that_cannot_be_a_folder(run: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write"):
-        export(run, tmp_path / "file" / "out", "torch")
+        export(run, tmp_path / "file" / "out", ExportSettings("torch"))
 
 
 def test_a_missing_exporter_names_the_extra(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(UserError, match=r"onnx is needed.*pip install 'resurge\[export\]'"):
-        export(run, tmp_path / "out", "onnx")
+        export(run, tmp_path / "out", ExportSettings("onnx"))
 
 
 def test_a_network_by_name_needs_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -261,7 +261,7 @@ def test_a_network_by_name_needs_weights(tmp_path: Path, capsys: pytest.CaptureF
 def test_half_precision(format: str, precision: str, run: Path, tmp_path: Path) -> None:
     for name in NEEDS[format]:
         pytest.importorskip(name)
-    certificate = export(run, tmp_path / "out", format, precision, max_drop=15)
+    certificate = export(run, tmp_path / "out", ExportSettings(format, precision, max_drop=15))
     assert 1e-6 < certificate["relative"] < 0.1
     if format == "openvino":
         assert (tmp_path / "out" / "model.bin").stat().st_size < 0.7 * (run / "model.safetensors").stat().st_size
@@ -271,7 +271,7 @@ def test_half_precision(format: str, precision: str, run: Path, tmp_path: Path) 
 def test_a_segmenter(decide: bool, segmenter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in NEEDS["onnx"]:
         pytest.importorskip(name)
-    export(segmenter, tmp_path / "out", "onnx", decide=decide)
+    export(segmenter, tmp_path / "out", ExportSettings("onnx", decide=decide))
     images = [Image.fromarray(np.asarray(image)) for image in pictures(3)]
     told = Predictor(segmenter, "cpu").predict(images)
     found = Predictor(tmp_path / "out").predict(images)

@@ -24,7 +24,8 @@ from resurge.errors import UserError
 from resurge.export import exporting
 from resurge.export.exporting import export
 from resurge.export.fidelity import LabelComparison, MapComparison, largest_difference
-from resurge.infer.engines.live import Live
+from resurge.export.settings import ExportSettings
+from resurge.infer.engines.torch import Live
 from resurge.infer.predictor import Predictor
 from resurge.runs import load_run, save_run_model
 from resurge.tasks.evaluation import evaluate
@@ -75,7 +76,7 @@ def wrong(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("decide", [False, True])
 def test_the_miou_is_that_of_the_evaluation(decide: bool, run: Path, data: Path, tmp_path: Path) -> None:
-    certificate = export(run, tmp_path / "out", "torch", decide=decide, max_drop=100)
+    certificate = export(run, tmp_path / "out", ExportSettings("torch", decide=decide, max_drop=100))
     made = load_run(run)
     split = open_data(data, annotation="maps").val
     split = split.select([row for row, name in enumerate(split.ids) if "14" not in name])
@@ -125,7 +126,7 @@ def test_max_drop_is_about_miou(run: Path, data: Path, tmp_path: Path, capsys: p
 @pytest.mark.usefixtures("wrong")
 def test_without_labels_agreement_decides(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="of the decisions stay as they were"):
-        export(run, tmp_path / "out", "torch", calibrate=str(write_files(tmp_path / "images", 3)))
+        export(run, tmp_path / "out", ExportSettings("torch", calibrate=str(write_files(tmp_path / "images", 3))))
 
 
 class Alive:
@@ -160,7 +161,7 @@ def test_pictures_are_in_memory_one_at_a_time(
     images, logits = Alive(), Alive()
     monkeypatch.setattr(ScenePreprocessing, "array", images.watched(ScenePreprocessing.array, lambda made: made))
     monkeypatch.setattr(Live, "run", logits.watched(Live.run, lambda made: made["logits"]))
-    certificate = export(run, tmp_path / "out", format, precision, max_drop=100)
+    certificate = export(run, tmp_path / "out", ExportSettings(format, precision, max_drop=100))
     assert certificate["images"] == 5
     assert 1 <= images.most <= 2  # the last goes when the next is there
     assert 1 <= logits.most <= 2
@@ -182,7 +183,7 @@ def test_layers_of_a_segmenter_that_hurt_are_kept(run: Path, tmp_path: Path, mon
 
     monkeypatch.setattr(MapComparison, "drop", property(pessimistic))
     said: list[str] = []
-    certificate = export(run, tmp_path / "out", "onnx", "int8", max_drop=20, say=said.append)
+    certificate = export(run, tmp_path / "out", ExportSettings("onnx", "int8", max_drop=20), log=said.append)
     assert any("layers to keep" in line for line in said)
     assert certificate["drop_points"] <= 20
 

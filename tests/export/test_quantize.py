@@ -15,6 +15,7 @@ from tiny_exports import pictures, write_classifier, write_files
 from resurge.errors import UserError
 from resurge.export.exporting import export
 from resurge.export.fidelity import LabelComparison
+from resurge.export.settings import ExportSettings
 from resurge.infer.predictor import Predictor
 
 for name in ("onnx", "onnxscript", "onnxruntime", "openvino", "nncf"):
@@ -36,7 +37,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
 def test_int8(format: str, run: Path, images: Path, tmp_path: Path) -> None:
-    certificate = export(run, tmp_path / "out", format, "int8", calibrate=str(images), max_drop=20)
+    certificate = export(run, tmp_path / "out", ExportSettings(format, "int8", calibrate=str(images), max_drop=20))
     assert all(handler.level < logging.ERROR for handler in logging.getLogger().handlers)  # NNCF would see to that
     made = json.loads((tmp_path / "out" / "model.json").read_text())["export"]["int8"]
     assert made["calibrated_on"] == 24
@@ -55,7 +56,8 @@ def test_ctrl_c_after_quantising_reaches_its_handler(images: Path, tmp_path: Pat
     program = """
 import os, signal, sys, time
 from resurge.export.exporting import export
-export(sys.argv[1], sys.argv[2], "openvino", "int8", calibrate=sys.argv[3], max_drop=100)
+from resurge.export.settings import ExportSettings
+export(sys.argv[1], sys.argv[2], ExportSettings("openvino", "int8", calibrate=sys.argv[3], max_drop=100))
 stack = bytearray(1 << 20)  # what was given back is used again
 signal.signal(signal.SIGINT, lambda *_: sys.exit(7))
 os.kill(os.getpid(), signal.SIGINT)
@@ -79,15 +81,17 @@ def test_layers_that_hurt_are_kept(images: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(LabelComparison, "drop", property(pessimistic))
     said: list[str] = []
     run = write_classifier(tmp_path / "run", SMALL)
-    certificate = export(run, tmp_path / "out", "openvino", "int8", calibrate=str(images), max_drop=5, say=said.append)
+    certificate = export(
+        run, tmp_path / "out", ExportSettings("openvino", "int8", calibrate=str(images), max_drop=5), log=said.append
+    )
     assert any("layers to keep" in line for line in said)
     assert certificate["agreement"] >= 0.95
 
 
 def test_int8_needs_pictures(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--calibrate"):
-        export(run, tmp_path / "out", "onnx", "int8")
+        export(run, tmp_path / "out", ExportSettings("onnx", "int8"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError):
-        export(run, tmp_path / "out", "onnx", "int8", calibrate=str(tmp_path / "empty"))
+        export(run, tmp_path / "out", ExportSettings("onnx", "int8", calibrate=str(tmp_path / "empty")))
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]

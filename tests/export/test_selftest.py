@@ -14,6 +14,7 @@ from resurge.errors import UserError
 from resurge.export import exporting
 from resurge.export.consistency import differing
 from resurge.export.exporting import export
+from resurge.export.settings import ExportSettings
 
 Outputs = dict[str, np.ndarray]
 SIZES = np.array([[60, 80]])
@@ -92,7 +93,7 @@ def test_maps_and_logits() -> None:
 def test_a_process_that_says_something_else_is_noticed(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, real, asked = write_run(tmp_path / "run", "segment"), exporting.run_apart, []
+    run, real, asked = write_run(tmp_path / "run", "segment"), exporting.self_test, []
 
     def lying(folder: Path, questions: Any, check: Any) -> Any:
         def passed_on(images: np.ndarray, sizes: np.ndarray, outputs: Outputs) -> None:
@@ -103,8 +104,8 @@ def test_a_process_that_says_something_else_is_noticed(
 
         return real(folder, questions, passed_on)
 
-    monkeypatch.setattr(exporting, "run_apart", lying)
-    with pytest.raises(UserError, match="answers otherwise when run on its own"):
-        export(run, tmp_path / "out", "torch", decide=True)
+    monkeypatch.setattr(exporting, "self_test", lying)
+    with pytest.raises(UserError, match="gives other outputs when run on its own"):
+        export(run, tmp_path / "out", ExportSettings("torch", decide=True))
     assert asked[0] == {"classes", "confidence"}
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -17,6 +17,7 @@ from tiny_exports import pictures, write_classifier
 
 from resurge.errors import UserError
 from resurge.export.exporting import export
+from resurge.export.settings import ExportSettings
 from resurge.infer.engines import open_engine
 from resurge.infer.engines import openvino as openvino_engine
 from resurge.infer.folder import described, read_export
@@ -34,9 +35,9 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # the exporters and runtimes 
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("made")
     run = write_classifier(root / "run")
-    export(run, root / "onnx", "onnx")
-    export(run, root / "openvino", "openvino", "bf16", max_drop=100)
-    export(run, root / "torch", "torch", "bf16", max_drop=100)
+    export(run, root / "onnx", ExportSettings("onnx"))
+    export(run, root / "openvino", ExportSettings("openvino", "bf16", max_drop=100))
+    export(run, root / "torch", ExportSettings("torch", "bf16", max_drop=100))
     return {**{format: root / format for format in ("onnx", "openvino", "torch")}, "run": run}
 
 

@@ -15,7 +15,7 @@ from torch import nn
 import resurge
 from resurge.arch.surgery import NORMS, convert_norm
 from resurge.export.convert import TYPES, Deployed, trace, write_program
-from resurge.export.forms import EXPORTED
+from resurge.export.settings import EXPORTED
 from resurge.infer.engines import archive
 from resurge.infer.engines.archive import OPERATORS, vetted
 from resurge.optimize.rewrite import ALWAYS, rewrite

@@ -165,7 +165,7 @@ def test_a_task_of_another_version_is_refused(tmp_path: Path) -> None:
 
 def test_the_cost_of_the_backbone_is_said_to_be_that(task: str, scene_run: Path) -> None:
     text = Page(write_report(scene_run)).text
-    assert ("of the backbone, an image" in text) == (task != "segment")
+    assert ("of the backbone, per image" in text) == (task != "segment")
     assert ("beside the backbone" in text) == (task != "segment")
 
 

@@ -12,10 +12,10 @@ from torchvision.ops import roi_align
 
 from resurge.arch.backbone import Backbone
 from resurge.arch.zoo import get_spec
+from resurge.tasks.detect.head import select
 from resurge.tasks.detect.model import DetectionModel
 from resurge.tasks.detect.pyramid import Features
 from resurge.tasks.detect.settings import Detector
-from resurge.tasks.detect.slots import select
 
 SIZES = [(96, 128), (110, 100)]
 CLASSES = 3

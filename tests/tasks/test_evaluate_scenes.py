@@ -21,8 +21,8 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from resurge.data.loading import collate_scenes
 from resurge.data.splits import IGNORE, FileImages, MaskSplit, Objects, ObjectSplit
 from resurge.errors import UserError
+from resurge.tasks.detect.head import Detections
 from resurge.tasks.detect.metrics import AveragePrecision
-from resurge.tasks.detect.slots import Detections
 from resurge.tasks.evaluation import evaluate
 from resurge.tasks.scenes.metrics import SceneScores
 from resurge.tasks.segment.metrics import confusion_matrix, enlarged_classes, map_scores

@@ -44,7 +44,7 @@ class Baseline:
         apart = difference(outputs(self.net, images), outputs(subject.run.model, images))
         if apart <= SAME:
             return self
-        return f"{self} answers otherwise ({apart:.1e} of the peak apart): it is another network"
+        return f"{self} gives other outputs ({apart:.1e} of the peak apart): it is another network"
 
 
 def baseline_of(subject: Subject, package: str) -> Baseline | str:
@@ -110,7 +110,7 @@ def _in_onnxruntime(path: Path, work: Workload) -> Load:
 
 
 def _in_openvino(path: Path, work: Workload) -> Load:
-    """A file in OpenVINO, reshaped to the images of the workload, told its arithmetic as ours is; inputs and outputs
+    """A file in OpenVINO, reshaped to the images of the workload, in the same arithmetic as ours; inputs and outputs
     are not copied."""
     core = openvino_core()
     settings = openvino_settings(work.configuration.precision, work.threads)

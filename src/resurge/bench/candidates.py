@@ -1,6 +1,6 @@
 """A network made ready to run in one configuration, with what making it ready took.
 
-`ours` is the one place that says how a network of this project runs in each runtime and precision: the way
+`ours` alone decides how a network of this project runs in each runtime and precision: the way
 `resurge.optimize` and `resurge export` go.
 """
 
@@ -44,7 +44,7 @@ LARGEST_DIFFERENCE = {"fp32": 1e-3, "bf16": 0.25}
 """How far outputs may be from the network's own in fp32, as a share of the largest: beyond it nothing is timed.
 
 fp32 stays below a thousandth even in networks this deep, and bf16 does not, so that fp32 is known to be fp32. What int8
-loses is stated and not judged: random weights say little of it.
+loses is reported and not judged: random weights tell little about it.
 """
 
 
@@ -128,7 +128,7 @@ def ready(work: Workload, load: Load) -> Candidate:
 
 
 def _occupied(device: torch.device) -> int | None:
-    """Bytes that this process occupies, or that torch holds on a GPU; None where the system does not say."""
+    """Bytes that this process occupies, or that torch holds on a GPU; None where the system does not tell."""
     gc.collect()
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)

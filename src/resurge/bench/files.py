@@ -16,37 +16,36 @@ from resurge.bench.subjects import Subject
 from resurge.errors import UserError, first_line
 from resurge.export.calibration import gather
 from resurge.export.convert import LOGITS, OPSET, Deployed, onnx_to_openvino, quiet, trace, write_onnx
-from resurge.export.forms import form_of, rewritten_for
 from resurge.export.quantize import quantize_folder
 from resurge.export.reference import Reference
-from resurge.export.settings import ExportSettings
+from resurge.export.settings import ExportSettings, form_of, rewritten_for
 from resurge.files import atomic_folder
 from resurge.infer.engines.engine import INPUT, need
 from resurge.infer.folder import Export
 from resurge.infer.formats import FORMATS
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass
 class Files:
     """A folder of networks as files.
 
-    pictures, calibration: see `Settings`. say: is told what takes long.
+    pictures, calibration: see `Settings`. log: called with a line for what takes long.
     """
 
     folder: Path
     pictures: str | None = None
     calibration: int = 32
-    say: Say = lambda line: None
+    log: Log = lambda line: None
 
     def ours(self, subject: Subject, format: str, precision: str, form: tuple[str, ...] | None = None) -> Export:
         """A network of this project as an export, the one that `resurge export` would make.
 
-        bf16 of OpenVINO is the same file as fp32: it is told its arithmetic when it is loaded.
+        bf16 of OpenVINO is the same file as fp32: its arithmetic is set when it is loaded.
 
         Args:
-            form: passes beside those that are always applied; None for what `resurge.export.forms` lists.
+            form: passes beside those that are always applied; None for what `resurge.export.settings` lists.
         """
         run, form = subject.run, form_of(format, precision, form)
 
@@ -85,29 +84,29 @@ class Files:
 
     def forget(self, subject: Subject) -> None:
         """Remove what was made of a network."""
-        shutil.rmtree(self._place(subject), ignore_errors=True)
+        shutil.rmtree(self._root(subject), ignore_errors=True)
 
-    def _place(self, subject: Subject) -> Path:
+    def _root(self, subject: Subject) -> Path:
         return self.folder / hashlib.sha256(f"{subject.name} {subject.size}".encode()).hexdigest()[:16]
 
     def _folder(self, subject: Subject, side: str, format: str, precision: str, write: Callable[[Path], None]) -> Path:
         stored = "int8" if precision == "int8" else "fp32"
-        place = self._place(subject) / f"{side} {format} {stored}"
-        if place.exists():
-            return place
-        with atomic_folder(place) as folder:
+        target = self._root(subject) / f"{side} {format} {stored}"
+        if target.exists():
+            return target
+        with atomic_folder(target) as folder:
             if stored == "int8":
                 fp32 = self._folder(subject, side, format, "fp32", write)
                 shutil.copytree(fp32, folder, dirs_exist_ok=True)
-                self.say(f"int8 of {subject.name} for {format} ({side})")
+                self.log(f"int8 of {subject.name} for {format} ({side})")
                 self._quantize(subject, format, folder)
             elif format == "openvino":
                 onnx = self._folder(subject, side, "onnx", "fp32", write)
                 onnx_to_openvino(onnx / FORMATS["onnx"].file, folder)
             else:
-                self.say(f"ONNX of {subject.name} ({side})")
+                self.log(f"ONNX of {subject.name} ({side})")
                 write(folder)
-        return place
+        return target
 
     def _quantize(self, subject: Subject, format: str, folder: Path) -> None:
         """All in int8, for both sides alike: the same pictures, the same settings, no layer put back."""
@@ -116,4 +115,4 @@ class Files:
         material = gather(subject.run, self.pictures)
         material = replace(material, calibration=material.calibration.few(self.calibration))
         reference = Reference(subject.run, material, None, {})
-        quantize_folder(folder, ExportSettings(format, "int8", max_drop=100), reference, self.say)
+        quantize_folder(folder, ExportSettings(format, "int8", max_drop=100), reference, self.log)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from resurge.bench.baselines import INSTALL, Baseline, baseline_of, settings_of
 from resurge.bench.candidates import Candidate, Run, Workload, ours, outputs
-from resurge.bench.files import Files, Say
+from resurge.bench.files import Files, Log
 from resurge.bench.output import Row
 from resurge.bench.settings import AGAINST, PRECISIONS, RUNTIMES, Configuration, Settings, possible
 from resurge.bench.subjects import Subject, open_subject
@@ -39,13 +39,13 @@ class Bench:
             print(row["images_per_s"])
     """
 
-    def __init__(self, settings: Settings, say: Say = lambda line: None) -> None:
+    def __init__(self, settings: Settings, log: Log = lambda line: None) -> None:
         """Check the settings.
 
         Raises:
             UserError: a word is unknown, no combination is possible, a package is missing, or the device is not there.
         """
-        self.settings, self.say = settings, say
+        self.settings, self.log = settings, log
         _check(settings)
         self.device = pick_device(settings.device)
         self.threads = settings.threads or torch.get_num_threads()
@@ -62,7 +62,7 @@ class Bench:
             torch.backends.cudnn.allow_tf32 = False  # fp32 is to be fp32 on a GPU too
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="resurge-bench-"))
             self._ending = stack.pop_all()
-        self.files = Files(Path(folder), self.settings.pictures, self.settings.calibration, self.say)
+        self.files = Files(Path(folder), self.settings.pictures, self.settings.calibration, self.log)
         return self
 
     def __exit__(
@@ -101,7 +101,7 @@ class Bench:
 
     def baseline(self, subject: Subject) -> Baseline | str | None:
         """The other package's network, whose outputs in torch and fp32 are those of the subject; or, in words, why
-        there is none; None where none is asked for."""
+        there is none; None with `against` none."""
         if self.settings.against == "none":
             return None
         if subject not in self._baselines:
@@ -123,14 +123,14 @@ class Bench:
         Raises:
             UserError: our own network cannot be run, or its outputs are not what they should be.
         """
-        self.say(f"{subject.name}: {configuration}")
+        self.log(f"{subject.name}: {configuration}")
         work = self.workload(subject, configuration)
         own = ours(subject, work, self.files)
         expected = None if subject.export is not None else outputs(subject.run.model, work.images)
         own = own.compared(work.images, expected)
         if not own.fits(configuration.precision):
             raise UserError(
-                f"{subject.name} in {configuration} answers otherwise than the network it was made of: "
+                f"{subject.name} in {configuration} gives other outputs than the network it was made of: "
                 f"{own.difference:.1e} of the peak apart. Nothing was timed."
             )
         others, notes = self._others(subject, work, expected)
@@ -201,7 +201,7 @@ class Bench:
         if not possible(configuration.runtime, configuration.precision):
             return {}, [f"no peer in {configuration.runtime} {configuration.precision}: timed alone"]
         found: dict[str, Candidate] = {}
-        notes = [] if baseline.same_weights else ["the peer has other weights: the answers were not compared"]
+        notes = [] if baseline.same_weights else ["the peer has other weights: the outputs were not compared"]
         for name, make in settings_of(baseline, subject, work, self.files):
             try:
                 made = make().compared(work.images, expected)
@@ -212,7 +212,7 @@ class Bench:
                 found[name] = made
             else:
                 apart = f"{made.difference:.1e} of the peak apart"
-                notes.append(f"{baseline}, {name}, answers otherwise ({apart}): not timed")
+                notes.append(f"{baseline}, {name}, gives other outputs ({apart}): not timed")
         return found, notes
 
     def _yardstick_of(self, subject: Subject, configuration: Configuration) -> Subject | None:

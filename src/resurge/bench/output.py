@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Row = Json
-"""One measurement, as it stands in the JSON file; docs/performance.md says what its fields mean."""
+"""One measurement, as it stands in the JSON file; docs/performance.md explains its fields."""
 
 _COLUMNS = (
     ("runtime", 10, "<"), ("precision", 9, "<"), ("batch", 5, ">"), ("ratio", 7, ">"), ("quartiles", 12, ">"),
@@ -63,13 +63,13 @@ class Table:
 class Rows:
     """The rows of a benchmark, written to `path` (None: nowhere) as each is added: what is interrupted keeps them.
 
-    said: what else stands in the file, such as the settings.
+    about: what else stands in the file, such as the settings.
     """
 
     path: Path | None
     machine: Mapping[str, object]
     rows: list[Row] = field(default_factory=list)
-    said: Mapping[str, object] = field(default_factory=dict)
+    about: Mapping[str, object] = field(default_factory=dict)
 
     def add(self, row: Row, line: str) -> None:
         """Keep the row, print its line."""
@@ -80,7 +80,7 @@ class Rows:
     def write(self) -> None:
         """Write the file as it is now."""
         if self.path is not None:
-            content = {"machine": self.machine, **self.said, "rows": self.rows}
+            content = {"machine": self.machine, **self.about, "rows": self.rows}
             atomic_write_text(self.path, json.dumps(content, indent=2) + "\n")
 
 
@@ -143,14 +143,14 @@ def _series(row: Row) -> str:
 
 def _points(
     axes: Axes, rows: Sequence[Row], marks: dict[str, str],
-    place: Callable[[Row, float], tuple[float, float]],
+    point: Callable[[Row, float], tuple[float, float]],
 ) -> None:  # fmt: skip
     for number, name in enumerate(dict.fromkeys(map(_series, rows))):
         colour = f"C{number}"
         for row in (row for row in rows if _series(row) == name):
-            own, theirs = place(row, row["images_per_s"]), row.get("peer_images_per_s")
+            own, theirs = point(row, row["images_per_s"]), row.get("peer_images_per_s")
             if theirs:
-                other = place(row, theirs)
+                other = point(row, theirs)
                 axes.plot(*zip(own, other, strict=True), color=colour, linewidth=0.8, zorder=1)
                 axes.scatter(*other, facecolors="white", edgecolors=colour, zorder=2)
             axes.scatter(*own, color=colour, label=name, zorder=2)

@@ -73,7 +73,7 @@ class Settings:
                         yield Configuration(runtime, precision, batch)
 
     def left_out(self) -> list[str]:
-        """The combinations that were asked for and are not possible, in sentences."""
+        """The chosen combinations that are not possible, in sentences."""
         return [
             f"{runtime} in {precision} is left out: {reason}."
             for (runtime, precision), reason in IMPOSSIBLE.items()

@@ -66,7 +66,7 @@ class Subject:
     def images(self, count: int, source: str | None = None) -> np.ndarray:
         """float32 (count, C, size, size): pictures, as `gather` takes them; each again where there are too few.
 
-        Noise would do for the speed, and not for the answers: int8 has the ranges of pictures.
+        Noise would do for the speed, and not for the outputs: int8 has the ranges of pictures.
         """
         shape = (self.channels, self.size, self.size)
         batches = self.batches(gather(self.run, source).measured.few(count), 8)
@@ -89,7 +89,7 @@ def check_word(word: str) -> None:
 def open_subject(word: str, size: int | None = None) -> Subject:
     """A network by name, alias, text, run folder or export folder.
 
-    By name it has random weights, scaled so that its answers depend on what it is shown.
+    By name it has random weights, with running statistics by which its outputs depend on the image.
 
     Args:
         size: side of the images; None for the run's, or what the published figures of the network are for.
@@ -119,13 +119,13 @@ def open_subject(word: str, size: int | None = None) -> Subject:
 
 
 def _of_export(export: Export) -> Run:
-    """An export as a run, for what is asked of one beside its weights."""
-    meta, spec = export.meta, get_spec(export.meta["spec"])
-    task, classes = str(meta["task"]), tuple(str(name) for name in meta["classes"])
+    """An export as a run without weights."""
+    meta, spec, task = export.meta, get_spec(export.meta["spec"]), get_task(export.meta["task"])
+    classes, settings = tuple(map(str, meta["classes"])), task.read_settings(meta.get("head_settings"))
     with torch.device("meta"):
-        network = build_task_model(task, spec, len(classes), int(meta["in_channels"]), meta.get("head")).eval()
-    seen = get_task(task).read_preprocessing(meta["preprocessing"])
-    return Run(export.folder, task, network, spec, classes, seen, meta, None)
+        network = task.build(spec, len(classes), int(meta["in_channels"]), meta.get("head"), settings).eval()
+    seen = task.read_preprocessing(meta["preprocessing"])
+    return Run(export.folder, task.name, network, spec, classes, seen, meta, None)
 
 
 def _of_name(word: str, size: int | None) -> Run:

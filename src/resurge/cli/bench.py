@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from resurge.bench.settings import AGAINST, PRECISIONS, RUNTIMES, YARDSTICK, Settings
-from resurge.cli.options import COUNT, DEVICE, Parser, add, as_is, given, one_of, say, whole_number
+from resurge.cli.options import COUNT, DEVICE, Parser, add, as_is, given, log, one_of, whole_number
 from resurge.errors import UserError
 
 NONE = "none"
@@ -41,7 +41,7 @@ def add_options(parser: Parser) -> None:
     parser.epilog = (
         "ratio: time of the peer's best setting / our time, above 1 ours is faster: median over the rounds, and its "
         "quartiles.\nefficiency: images/s times multiply-adds, against the yardstick in the same runtime and "
-        "precision.\nMB, load s: what loading and a first answer add to the process, and how long they take.\n"
+        "precision.\nMB, load s: what loading and a first result add to the process, and how long they take.\n"
         "p50, p90, p99: milliseconds of single runs at batch 1. docs/performance.md says more."
     )
 
@@ -80,16 +80,16 @@ def run(options: argparse.Namespace) -> int:
     for model in (*models, *([settings.yardstick] if settings.yardstick else [])):
         check_word(model)  # all of them, before minutes are spent on the first
     table = Table(models)
-    with Bench(settings, lambda line: say(f"{line} …")) as bench:
+    with Bench(settings, lambda line: log(f"{line} …")) as bench:
         for line in settings.left_out():
-            say(line)
-        rows = Rows(options.json, described(*PACKAGES), said={"settings": dataclasses.asdict(settings)})
+            log(line)
+        rows = Rows(options.json, described(*PACKAGES), about={"settings": dataclasses.asdict(settings)})
         print(table.head(), flush=True)
         for model in models:
             for row in bench.rows(model):
                 rows.add(row, table.line(row))
                 for note in row["notes"]:
-                    say(f"note: {note}")
+                    log(f"note: {note}")
     if options.plot is not None:
         plot(rows.rows, options.plot)
     return 0

@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     if options.to != "resurge":
         module_names(spec, options.to)  # an unknown layout is complained of before anything is downloaded
     classes = options.num_classes or get_task(options.task).usual_classes
-    # a run says itself what its head is built from
+    # model.json of a run describes its head
     is_run = options.task != DEFAULT and (folder / "model.json").is_file()
     model, report = loaded(load_run(folder).model if is_run else build(classes))
     if (classifier := report.mismatched.get("head.fc.weight")) is not None:

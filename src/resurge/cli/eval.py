@@ -49,7 +49,7 @@ def add_options(parser: opt.Parser) -> None:
     opt.add(seen, "--mean", opt.CHANNELS, "mean of each channel, on a scale of 0..1")
     opt.add(seen, "--std", opt.CHANNELS, "deviation of each channel, on a scale of 0..1")
     opt.add_max_size(parser)
-    opt.add_views(parser)
+    opt.add_tta(parser)
 
 
 def run(options: argparse.Namespace) -> int:

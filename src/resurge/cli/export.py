@@ -57,30 +57,23 @@ def add_options(parser: opt.Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     is_run = folder_of(options.run) is not None
     if is_run and (own := opt.given(options, OF_A_NETWORK)):
-        raise UserError(f"{options.run} is a run, which says {opt.as_options(own)} itself. Leave it out.")
+        raise UserError(f"{options.run} is a run and has {opt.as_options(own)} of its own. Leave it out.")
     from resurge.export.exporting import export
     from resurge.export.settings import ExportSettings
 
     form = None
     if options.form is not None:
         form = () if options.form == "none" else tuple(options.form.split(","))
-    ExportSettings(options.format, options.precision, form=form).check()
+    settings = ExportSettings(
+        options.format, options.precision, options.decide, options.raw, options.calibrate, options.images,
+        options.max_drop, form,
+    )  # fmt: skip
+    settings.check()  # before weights are downloaded
     with _ended_in_order():
         certificate = export(
-            options.run if is_run else _bare(options),
-            options.out,
-            options.format,
-            options.precision,
-            calibrate=options.calibrate,
-            max_drop=options.max_drop,
-            images=options.images,
-            decide=options.decide,
-            raw=options.raw,
-            form=form,
-            force=options.force,
-            overwrite=options.overwrite,
-            say=lambda line: opt.say(f"{line} …"),
-        )
+            options.run if is_run else _bare(options), options.out, settings,
+            force=options.force, overwrite=options.overwrite, log=lambda line: opt.log(f"{line} …"),
+        )  # fmt: skip
     if options.json:
         opt.print_json(certificate)
     else:
@@ -94,7 +87,7 @@ def _ended_in_order() -> contextlib.AbstractContextManager[None]:
 
     def end(number: int, frame: object) -> None:
         signal.signal(number, signal.SIG_IGN)  # a second one would end the removing
-        opt.say("ended by SIGTERM; nothing was written.")
+        opt.log("ended by SIGTERM; nothing was written.")
         raise SystemExit(128 + number)
 
     return handling((signal.SIGTERM,), end)
@@ -131,7 +124,7 @@ def _bare(options: argparse.Namespace) -> Run:
 
 
 def _lines(found: Json) -> Iterator[str]:
-    """What a certificate says, for people."""
+    """A certificate as text."""
     yield f"  compared on       {found['images']} of the {found['compared_on']}"
     if found["difference"] is not None:
         yield f"  difference        {found['difference']:.3g} ({100 * found['relative']:.2g} % of the peak)"
@@ -146,8 +139,8 @@ def _lines(found: Json) -> Iterator[str]:
         before, after = (100 * found["accuracy"][key] for key in ("before", "after"))
         yield f"  {found['accuracy'].get('of', 'accuracy'):<17} {before:.2f} % before, {after:.2f} % after"
     speeds = ", ".join(f"{speed:.1f} at batch {batch}" for batch, speed in found["images_per_second"].items())
-    yield f"  images a second   {speeds}; {found['seconds_to_load']:.1f} s to load"
-    for key, why in (("aside", "that run once a box"), ("kept", "that lose too much")):
+    yield f"  images per second {speeds}; {found['seconds_to_load']:.1f} s to load"
+    for key, why in (("aside", "that run once per box"), ("kept", "that lose too much")):
         if found.get("int8", {}).get(key):
             yield f"  not in int8       {len(found['int8'][key])} layers {why}"
     yield from (f"  note: {note}" for note in found["notes"])

@@ -102,7 +102,7 @@ DEVICE = (device, "NAME")
 
 
 def add(
-    place: argparse._ActionsContainer,
+    group: argparse._ActionsContainer,
     name: str,
     kind: str | tuple[Read, str],
     about: str,
@@ -118,7 +118,7 @@ def add(
     """
     read, metavar = (str, kind) if isinstance(kind, str) else kind
     about = about if default is None else f"{about} (default: {as_is(default)})"
-    place.add_argument(name, type=read, metavar=metavar, default=default, help=about, **more)  # type: ignore[arg-type]
+    group.add_argument(name, type=read, metavar=metavar, default=default, help=about, **more)  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------------------------ options of several subcommands
@@ -142,7 +142,7 @@ def add_max_size(parser: Parser) -> None:
     add(parser, "--max-size", COUNT, f"{about} (default: the run's)")
 
 
-def add_views(parser: Parser) -> None:
+def add_tta(parser: Parser) -> None:
     """The options of test-time augmentation; those not given stay None."""
     group = parser.add_argument_group("segmenters only", "default: what the run's recipe tests with")
     scales = (value(tuple[float, ...], Limits(above=0)), "A,B")
@@ -154,7 +154,7 @@ def add_views(parser: Parser) -> None:
 
 
 def tta_of(options: argparse.Namespace, own: TTA) -> TTA:
-    """The test-time augmentation that the options of `add_views` ask for; what they leave open is as in `own`."""
+    """The test-time augmentation that the options of `add_tta` ask for; what they leave open is as in `own`."""
     return TTA(
         own.scales if options.scales is None else options.scales,
         own.flip if options.flip is None else options.flip,
@@ -193,8 +193,8 @@ def as_is(value: object) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
-def say(line: str) -> None:
-    """A line on standard error, as the program says it."""
+def log(line: str) -> None:
+    """A line on standard error."""
     print(f"resurge: {line}", file=sys.stderr, flush=True)
 
 

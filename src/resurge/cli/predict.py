@@ -30,13 +30,13 @@ def add_options(parser: opt.Parser) -> None:
     opt.add(parser, "--threads", opt.COUNT, "threads of the arithmetic (default: the runtime's)")
     opt.add_batch_size(parser, "32 for a classifier, else 1")
     only = parser.add_argument_group("classifiers only")
-    opt.add(only, "--top", (opt.COUNT[0], "K"), "classes an image (default: 1)")
+    opt.add(only, "--top", (opt.COUNT[0], "K"), "classes per image (default: 1)")
     only = parser.add_argument_group("detectors and instance segmenters only")
     share = (opt.value(float, Limits(low=0, high=1)), "X")
     opt.add(only, "--score", share, "leave out what has a lower score (default: 0.5)")
     about = "write all that was found as one COCO file; --score 0 keeps what its scores need"
     opt.add(only, "--coco-json", "FILE", about)
-    opt.add_views(parser)
+    opt.add_tta(parser)
     parser.epilog = "Files that cannot be read are reported and skipped; the exit code is then 1."
 
 
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
 
     predictor = Predictor(options.run, options.device, options.threads)
     for note in predictor.notes:
-        opt.say(note)
+        opt.log(note)
     task = get_task(predictor.task)
     opt.require_taken(options, options.run, task.name, PARTICULAR, task.predict_options)
     if task.label_maps and options.out and Path(options.out).suffix in (".json", ".csv"):
@@ -73,14 +73,14 @@ def run(options: argparse.Namespace) -> int:
                 opened[path] = open_image(path)
             except UnreadableImage as error:
                 listing.skip(path, str(error))
-                opt.say(f"skipped {error}")
+                opt.log(f"skipped {error}")
         results = predictor.predict(list(opened.values()), score=score, views=tta)
         for (path, image), result in zip(opened.items(), results, strict=True):
             listing.add(path, image, result, beside.write(path, image, result))
     beside.finish()
     listing.finish()
     if listing.skipped:
-        opt.say(f"{len(listing.skipped)} of {len(files)} files skipped.")
+        opt.log(f"{len(listing.skipped)} of {len(files)} files skipped.")
     return 1 if listing.skipped else 0
 
 
@@ -99,7 +99,7 @@ def _style(options: argparse.Namespace, file: str | None) -> str:
 def _keep_apart(options: argparse.Namespace, files: Sequence[Path]) -> None:
     """Raises UserError when pictures would be written onto each other, or onto those that are read."""
     named = {f"--{name}": getattr(options, name) for name in ("out", "overlays", "explain")}
-    folders = {name: Path(place).resolve() for name, place in named.items() if place}
+    folders = {name: Path(path).resolve() for name, path in named.items() if path}
     for name, folder in folders.items():
         twin = next((other for other in folders if other != name and folders[other] == folder), None)
         if twin is not None:
@@ -108,7 +108,7 @@ def _keep_apart(options: argparse.Namespace, files: Sequence[Path]) -> None:
             raise UserError(f"{name} {folder} holds images that are to be read. Give a folder of its own.")
 
 
-def _find_files(places: Sequence[str]) -> list[Path]:
+def _find_files(paths: Sequence[str]) -> list[Path]:
     """The files named, and the images in the folders named, each once, in that order.
 
     A file that is missing stays in the list: it is reported when its turn comes, and the others are done.
@@ -116,17 +116,17 @@ def _find_files(places: Sequence[str]) -> list[Path]:
     from resurge.data.paths import find_images
 
     found: dict[Path, None] = {}
-    if not all(place.strip() for place in places):
+    if not all(path.strip() for path in paths):
         raise UserError("an empty name was given for an image. Expected image files, or folders of them.")
-    for place in map(Path, places):
-        if not place.is_dir():
-            found[place] = None
+    for path in map(Path, paths):
+        if not path.is_dir():
+            found[path] = None
             continue
-        images, others = find_images(place, "")
+        images, others = find_images(path, "")
         if not images:
-            raise UserError(f"{place} has no images in it. Expected files such as {place / '1.jpg'}.")
+            raise UserError(f"{path} has no images in it. Expected files such as {path / '1.jpg'}.")
         if others:
             count, first = ("1 file", "") if len(others) == 1 else (f"{len(others)} files", " the first is")
-            opt.say(f"passed over {count} without an image's ending in {place},{first} {others[0]}.")
-        found.update(dict.fromkeys(place / image for image in images))
+            opt.log(f"passed over {count} without an image's ending in {path},{first} {others[0]}.")
+        found.update(dict.fromkeys(path / image for image in images))
     return list(found)

@@ -66,7 +66,7 @@ class Listing:
 
 
 class ImageFiles:
-    """Writes the files that were asked for, per image and at the end. `maps`: the folder for label maps, or None."""
+    """Writes the files of the options, per image and at the end. `maps`: the folder for label maps, or None."""
 
     def __init__(self, predictor: Predictor, options: argparse.Namespace, maps: str | None) -> None:
         self.predictor, self.task, self.classes = predictor, get_task(predictor.task), predictor.classes

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Protocol
 
-from resurge.cli.options import Parser, say
+from resurge.cli.options import Parser, log
 from resurge.errors import UserError, suggest
 
 
@@ -30,11 +30,11 @@ COMMANDS = {
     "show": "what a network is made of and costs, stage by stage; compare several",
     "train": "train a network on a folder of images, or go on with a run",
     "eval": "score a run, or a network with given weights, on labelled images",
-    "predict": "what a trained run says of images: classes, objects, label maps",
+    "predict": "classes, objects or label maps of images, with a run or an export",
     "report": "write a run's report.html anew",
     "check-data": "find what is wrong with a folder of images before training on it",
     "export": "write what production runs: ONNX, OpenVINO or torch, down to int8",
-    "serve": "answer images over HTTP with a run or an export; a page to try it in",
+    "serve": "serve a run or an export over HTTP, with a page to try it in",
     "bench": "how fast networks run here, beside timm's in the same runtime and precision",
     "convert": "rewrite weights in another package's layout",
     "plugins": "the blocks, heads, tasks and formats that installed packages add",
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         message, code = _ending(error, debug)
         with contextlib.suppress(BrokenPipeError):
-            say(message)
+            log(message)
         return code
 
 
@@ -124,10 +124,10 @@ def _ending(error: BaseException, debug: bool) -> tuple[str, int]:
     if isinstance(error, OSError) and error.errno is not None:
         return f"error: {_refused(error)}", 2
     kind, text = type(error).__name__, " ".join(str(error).split())
-    said = f"{kind}: {text}" if text else kind
+    what = f"{kind}: {text}" if text else kind
     if kind == "OutOfMemoryError":
-        return f"the device is out of memory ({said}). Use a smaller --batch-size or --size, or --precision bf16.", 1
-    return f"unexpected failure: {said}" + ("" if debug else " -- run it again with --debug for the traceback."), 1
+        return f"the device is out of memory ({what}). Use a smaller --batch-size or --size, or --precision bf16.", 1
+    return f"unexpected failure: {what}" + ("" if debug else " -- run it again with --debug for the traceback."), 1
 
 
 def _refused(error: OSError) -> str:

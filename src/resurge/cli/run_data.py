@@ -16,7 +16,7 @@ from resurge.tasks.table import DATA_WORDS, get_task
 from resurge.train.loaders import readable
 
 Images = tuple[AnnotatedSplit, tuple[str, ...], str]
-"""A split, its classes, and a sentence that says which images these are."""
+"""A split, its classes, and a description of which images these are."""
 
 
 def images_of(run: Run, data: str | None, split: str) -> Images:

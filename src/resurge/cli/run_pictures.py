@@ -34,6 +34,6 @@ def explain_run(run: Run, evaluation: Json, split: AnnotatedSplit) -> None:
     whole = sum(parameter.numel() for parameter in run.model.parameters())
     plain = costs.to_json(backbone_of=whole if task.takes_sizes else None)
     atomic_write_text(folder / "cost.json", json.dumps(plain, indent=1) + "\n")
-    told = evaluation.get("inference")
-    tta = TTA.of_recipe(run.recipe) if told is None else TTA.of_json(told)
+    inference = evaluation.get("inference")
+    tta = TTA.of_recipe(run.recipe) if inference is None else TTA.of_json(inference)
     task.write_pictures(Network(run.model, seen, run.classes), run.folder, evaluation, split, tta)

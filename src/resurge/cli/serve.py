@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resurge import config
-from resurge.cli.options import COUNT, Parser, add, add_device, given, say, value, whole_number
+from resurge.cli.options import COUNT, Parser, add, add_device, given, log, value, whole_number
 from resurge.errors import UserError
 from resurge.run_files import read_model_json
 from resurge.tasks.table import DEFAULT, get_task
@@ -35,7 +35,7 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--port", type=whole_number(0, 65535), default=8000, metavar="N", help=about)
     about = f"clients have to send what stands in FILE as a bearer token (default: the variable {TOKEN}, if set)"
     add(parser, "--token-file", "FILE", about)
-    about = "a name by which a server on 127.0.0.1 may be asked, besides localhost; may be repeated"
+    about = "a name by which a server on 127.0.0.1 may be called, besides localhost; may be repeated"
     parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help=about)
     add_device(parser)
     add(parser, "--threads", COUNT, "threads of the model (default: chosen by its runtime)")
@@ -45,8 +45,8 @@ def add_options(parser: Parser) -> None:
     add(group, "--max-batch", COUNT, "images the model is given at a time (default: 8 for a classifier, else 1)")
     about = "how long an idle model waits for images that are being decoded (default: 5)"
     add(group, "--max-delay-ms", (milliseconds, "X"), about, dest="max_delay")
-    add(group, "--queue", COUNT, "images accepted and not answered yet; more are refused with 503 (default: 64)")
-    add(group, "--timeout", SECONDS, "seconds from a request to its answer; later it is 504 (default: 30)")
+    add(group, "--queue", COUNT, "images accepted and without a result yet; more are refused with 503 (default: 64)")
+    add(group, "--timeout", SECONDS, "seconds from a request to its response; later it is 504 (default: 30)")
     add(group, "--read-timeout", SECONDS, "seconds a client has to send its request (default: 20)")
     add(group, "--grace", SECONDS, "seconds to finish what was accepted, after SIGTERM or Ctrl-C (default: 30)")
     add(group, "--max-bytes", COUNT, "of a request (default: 20,000,000)")
@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
         host, port = listener.getsockname()[:2]
         local = is_local(listener)
         if not local and token is None:
-            say(f"warning: everybody who can reach {host} can use this server. Give --token-file, or --host 127.0.0.1.")
+            log(f"warning: everybody who can reach {host} can use this server. Give --token-file, or --host 127.0.0.1.")
         # reached from elsewhere it has names that are not known here; those that are given are the ones then
         names = {name.lower() for name in options.allow_host}
         shown = f"[{host}]" if ":" in host else host  # as a Host header has it, too
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
     if service.working:  # its thread cannot be stopped, and Python would wait for it
         if service.loading:  # nothing was accepted yet, so that nothing is missing
             os._exit(0)
-        say("the model did not come back; its process ends without it.")
+        log("the model did not come back; its process ends without it.")
         os._exit(1)
     return 0
 
@@ -111,7 +111,7 @@ def limits_of(options: argparse.Namespace, task: Task) -> Limits:
 
 def read_token(path: str | None) -> str | None:
     """The token in a file, or that of the environment, or None."""
-    token, place = os.environ.get(TOKEN), path or f"the variable {TOKEN}"
+    token, source = os.environ.get(TOKEN), path or f"the variable {TOKEN}"
     if path is not None:
         try:
             token = Path(path).read_text(encoding="utf-8")
@@ -121,5 +121,5 @@ def read_token(path: str | None) -> str | None:
         return None
     token = token.strip()
     if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise UserError(f"expected a token in {place}: a line of visible ASCII signs without spaces.")
+        raise UserError(f"expected a token in {source}: a line of visible ASCII signs without spaces.")
     return token

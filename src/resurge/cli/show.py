@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from resurge.cli.options import COUNT, Parser, add, add_json, print_json
+from resurge.cli.options import COUNT, Parser, add, add_json, as_options, print_json
+from resurge.errors import UserError
 from resurge.quantities import table
 from resurge.run_files import folder_of, read_model_json
 
@@ -41,11 +42,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _show_forms(options: argparse.Namespace) -> int:
+    names = ("compare", "diagram", "size", "in_channels", "num_classes")
+    if others := [name for name in names if getattr(options, name)]:
+        raise UserError(f"--forms has no use for {as_options(others)}. Leave it out.")
     from resurge.arch.zoo import get_spec
     from resurge.explain.equalities import equalities
 
-    place = folder_of(options.model)
-    spec = get_spec(read_model_json(place)["spec"] if place is not None else options.model)
+    folder = folder_of(options.model)
+    spec = get_spec(read_model_json(folder)["spec"] if folder is not None else options.model)
     found = equalities(spec)
     if options.json:
         print_json([each._asdict() for each in found])

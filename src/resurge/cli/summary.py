@@ -1,4 +1,4 @@
-"""What `resurge show` says of a network, as text and as JSON; one network, or several side by side."""
+"""What `resurge show` prints of a network, as text and as JSON; one network, or several side by side."""
 
 from __future__ import annotations
 
@@ -131,9 +131,9 @@ class Summary:
 
 def examine(model: str, options: argparse.Namespace) -> Summary:
     """A network by name, text or run directory, at the size and with the classes it is meant for or `options` say."""
-    place = folder_of(model)
-    if place is not None:
-        return _examine_run(place, options)
+    folder = folder_of(model)
+    if folder is not None:
+        return _examine_run(folder, options)
     spec = get_spec(model)
     entry = entries().get(canonical_name(spec) or "")
     _, classes, side = _usual(spec)
@@ -141,19 +141,19 @@ def examine(model: str, options: argparse.Namespace) -> Summary:
     return Summary(spec, cost(spec, (side, side), options.in_channels, options.num_classes or classes), entry)
 
 
-def _examine_run(place: Path, options: argparse.Namespace) -> Summary:
-    told = read_model_json(place)
-    task, spec, classes = get_task(told.get("task", DEFAULT)), get_spec(told["spec"]), told.get("classes", ())
-    head, settings = pick_head(task.name, told.get("head")), task.read_settings(told.get("head_settings"))
+def _examine_run(folder: Path, options: argparse.Namespace) -> Summary:
+    meta = read_model_json(folder)
+    task, spec, classes = get_task(meta.get("task", DEFAULT)), get_spec(meta["spec"]), meta.get("classes", ())
+    head, settings = pick_head(task.name, meta.get("head")), task.read_settings(meta.get("head_settings"))
     count = options.num_classes or len(classes) or (_usual(spec)[1] if task.in_catalog else 1)
-    channels = options.in_channels or told.get("in_channels", 3)
+    channels = options.in_channels or meta.get("in_channels", 3)
     # of a square image, or the shorter side of a scene
-    sides = [told.get("preprocessing", {}).get(name) for name in ("size", "short_side")]
+    sides = [meta.get("preprocessing", {}).get(name) for name in ("size", "short_side")]
     side = options.size or next((side for side in sides if type(side) is int and side > 0), _usual(spec)[2])
     with torch.device("meta"):
         network = build_task_model(task.name, spec, count, channels, head, settings)
-        if told.get("norm") in ("frozen", "group"):
-            convert_norm(network, told["norm"])
+        if meta.get("norm") in ("frozen", "group"):
+            convert_norm(network, meta["norm"])
     parts = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
     parts = {name: own for name, own in parts.items() if own}
     backbone = backbone_of(network)
@@ -164,7 +164,7 @@ def _examine_run(place: Path, options: argparse.Namespace) -> Summary:
         "head": head,
         "classes": list(map(str, classes)),
         "parameters": {**parts, "total": sum(parts.values())},
-        "scores": told.get("scores", {}),
+        "scores": meta.get("scores", {}),
     }
     return Summary(spec, costs, entry, run, backbone.output_stride)
 
@@ -218,7 +218,7 @@ def _choice(value: object, brief: bool = False) -> str:
 
 
 def _run_facts(run: Json) -> Iterator[tuple[str, str]]:
-    """What a run says of its network, a fact at a time."""
+    """The name and the text of each fact about the network of a run."""
     classes, (*parts, (_, total)) = run["classes"], run["parameters"].items()
     yield "task", f"{run['task']}, with the head {run['head']}"
     yield "classes", f"{len(classes)}: {', '.join(classes[:SHOWN_CLASSES])}{', …' * (len(classes) > SHOWN_CLASSES)}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from resurge import processes
 from resurge import recipe as recipes
-from resurge.cli.options import Parser, add, as_is, as_options, metavar, say
+from resurge.cli.options import Parser, add, as_is, as_options, log, metavar
 from resurge.config import FieldInfo, fields, paths, read_assignment
 from resurge.errors import OtherProcessFailed, TrainingDiverged, TrainingInterrupted, UserError, suggest
 from resurge.recipe import Recipe
@@ -49,11 +49,11 @@ def add_options(parser: Parser) -> None:
     parser.epilog = "named recipes: " + ", ".join(recipes.list_recipes())
 
 
-def _add_field(place: argparse._ActionsContainer, field: FieldInfo) -> None:
+def _add_field(group: argparse._ActionsContainer, field: FieldInfo) -> None:
     about = f"{field.help} ({as_is(field.default)})".replace("%", "%%")
     # true/false fields may stand without a value: `--compile`
     bare = {"nargs": "?", "const": "true"} if field.hint is bool else {}
-    add(place, option_name(field.path), metavar(field.hint), about, dest=f"field:{field.path}", **bare)
+    add(group, option_name(field.path), metavar(field.hint), about, dest=f"field:{field.path}", **bare)
 
 
 def option_name(path: str) -> str:
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
         if not processes.reports(error):
             _fall_silent()
         if isinstance(error, (TrainingInterrupted, TrainingDiverged, OtherProcessFailed)):
-            say(str(error))
+            log(str(error))
             return error.exit_code
         raise
 

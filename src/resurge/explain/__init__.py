@@ -1,1 +1,1 @@
-"""What a network is, costs and looks at: tables, diagrams, receptive fields, attention maps."""
+"""What a network is, costs and responds to: tables, diagrams, receptive fields, attention maps."""

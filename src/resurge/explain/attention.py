@@ -1,4 +1,4 @@
-"""Where a network looks: activation maps, of classes too, and the weights of its attention."""
+"""What a network responds to: activation maps, class activation maps, and the weights of its attention."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ Nothing is computed: modules are built and run on torch's meta device, which kno
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +71,7 @@ class Diagrams:
             return "unnamed network"
 
     def network(self, num_classes: int | None = 1000) -> Scene:
-        """The whole network from image to classes, or without them its backbone: a box a stage, and shapes between."""
+        """The whole network from image to classes, or only its backbone: a box per stage, and shapes between."""
         # The stem's layers one by one when it is a chain of known layers, else one box.
         stem = [part for child in self.backbone.stem.children() if (part := picture(child)) is not None]
         parts = [box("image", (), "data", 150), *(stem or [unknown_box(self.backbone.stem)])]
@@ -122,16 +121,6 @@ class Diagrams:
         labels = [_shape(self.shapes[getattr(block, name)]) for name in drawn]
         tail = column([part("act") or wire(), result])
         return column([source, residual(column(list(drawn.values()), labels[:-1]), part("shortcut"), tail)])
-
-
-def draw(model: str | Spec, path: str | Path, *, stage: int | None = None, size: tuple[int, int] = (224, 224)) -> Path:
-    """Write the diagram of the network, or of the blocks of one stage, as SVG or PNG by the suffix of `path`.
-
-    Raises:
-        UserError: no such model or stage, another suffix, or the file cannot be written.
-    """
-    diagrams = Diagrams(model, size)
-    return (diagrams.network() if stage is None else diagrams.blocks(stage)).save(path)
 
 
 def _unchanged(x: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ def _palette() -> tuple[Colour, ...]:
 
 
 def class_colours(classes: Sequence[str]) -> list[Colour]:
-    """A colour a class; black for the background."""
+    """A colour per class; black for the background."""
     return [_PLAIN if name == BACKGROUND else colour(index) for index, name in enumerate(classes)]
 
 
@@ -164,19 +164,19 @@ def with_legend(picture: Image.Image, entries: Sequence[tuple[str, Colour]]) -> 
     size = _font_size(picture)
     font = ImageFont.load_default(size)
     box, gap, row = round(size * 0.9), round(size * 0.45), round(size * 1.5)
-    places: list[tuple[int, int, str, Colour]] = []
+    labels: list[tuple[int, int, str, Colour]] = []
     x, y = gap, gap
     for name, tone in entries:
         text = one_line(name)
         needed = box + gap + round(font.getlength(text)) + 2 * gap
         if x > gap and x + needed > picture.width:
             x, y = gap, y + row
-        places.append((x, y, text, tone))
+        labels.append((x, y, text, tone))
         x += needed
     page = Image.new("RGB", (picture.width, picture.height + y + row), "#ffffff")
     page.paste(picture, (0, 0))
     pen = ImageDraw.Draw(page)
-    for left, below, text, tone in places:
+    for left, below, text, tone in labels:
         top = picture.height + below
         patch = top + round(size * 0.2)
         pen.rectangle((left, patch, left + box, patch + box), fill=tone, outline="#777777")
@@ -204,8 +204,8 @@ def _tinted(picture: Image.Image, masks: Iterable[np.ndarray], tones: Sequence[C
         pixels[inside] = pixels[inside] * (1 - _TINT) + np.asarray(tone, dtype=np.float32) * _TINT
         lines.append((np.flatnonzero(_edge(inside, _line_width(picture))), tone))
     flat = pixels.reshape(-1, 3)
-    for places, tone in lines:
-        flat[places] = tone
+    for pixels_of_line, tone in lines:
+        flat[pixels_of_line] = tone
     return Image.fromarray(np.rint(pixels).astype(np.uint8))
 
 

@@ -1,6 +1,6 @@
 """How each part of a block is drawn: a function from a module to its picture for each class of modules.
 
-The pictures are made from built modules, so what they say about channels, groups and strides is what is computed. A
+The pictures are made from built modules, so the channels, groups and strides they show are those that are computed. A
 class without a function still draws, as a box with its name; `picture.register` gives it a picture.
 """
 

@@ -166,19 +166,19 @@ def _points(points: Sequence[Point]) -> str:
 def _svg(shape: Shape) -> str:
     match shape:
         case Rect(x, y, w, h, paint):
-            place = f'x="{_n(x)}" y="{_n(y)}" width="{_n(w)}" height="{_n(h)}" rx="{_n(RADIUS)}"'
+            where = f'x="{_n(x)}" y="{_n(y)}" width="{_n(w)}" height="{_n(h)}" rx="{_n(RADIUS)}"'
             if paint is None:
-                return f'<rect {place} fill="none" stroke="{GREY}" stroke-opacity="0.7" stroke-dasharray="4 4"/>'
+                return f'<rect {where} fill="none" stroke="{GREY}" stroke-opacity="0.7" stroke-dasharray="4 4"/>'
             fill, outline = FILL_AND_OUTLINE[paint]
-            return f'<rect {place} fill="{fill}" stroke="{outline}" stroke-width="1.3"/>'
+            return f'<rect {where} fill="{fill}" stroke="{outline}" stroke-width="1.3"/>'
         case Line(points, arrow, dashed, color, width):
             dash = ' stroke-dasharray="4 3"' if dashed else ""
             line = f'<polyline points="{_points(points)}" fill="none" stroke="{color}" stroke-width="{width}"{dash}/>'
             return line + (f'<polygon points="{_points(shape.head())}" fill="{color}"/>' if arrow else "")
         case Text(x, y, text, size, color, anchor, bold):
             weight = ' font-weight="600"' if bold else ""
-            place = f'x="{_n(x)}" y="{_n(y)}" font-size="{_n(size)}" text-anchor="{anchor}"'
-            return f'<text {place} fill="{color}"{weight}>{html.escape(text)}</text>'
+            where = f'x="{_n(x)}" y="{_n(y)}" font-size="{_n(size)}" text-anchor="{anchor}"'
+            return f'<text {where} fill="{color}"{weight}>{html.escape(text)}</text>'
         case Sign(x, y, sign, radius):
             paint = f'fill="#ffffff" stroke="{INK}" stroke-width="1.3"' if sign else f'fill="{GREY}"'
             circle = f'<circle cx="{_n(x)}" cy="{_n(y)}" r="{_n(radius)}" {paint}/>'
@@ -186,7 +186,7 @@ def _svg(shape: Shape) -> str:
 
 
 def _paint(pen: ImageDraw.ImageDraw, shape: Shape, scale: float) -> None:
-    """Paint a shape, `scale` pixels a unit."""
+    """Paint a shape, `scale` pixels per unit."""
 
     def at(*points: Point) -> list[Point]:
         return [(x * scale, y * scale) for x, y in points]

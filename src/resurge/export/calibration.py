@@ -56,7 +56,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Pictures:
-    """Images that are read when they are asked for.
+    """Images that are read one by one.
 
     classes: int64, for each class of the split's annotations that of the run; None where they are of other classes, or
     where there are none.
@@ -77,7 +77,7 @@ class Pictures:
         return replace(self, indices=tuple(self.indices[row] for row in chosen))
 
     def batches(self, task: Task, preprocessing: Values, size: int, truth: Truth | None = None) -> Iterator[Batch]:
-        """What the network is given of them, `size` images at most; those that cannot be read are passed over."""
+        """The inputs of the network made of them, `size` images at most; those that cannot be read are passed over."""
         read: list[tuple[int, Size, np.ndarray, object]] = []
         for index in self.indices:
             try:
@@ -101,7 +101,7 @@ def _batches(read: list[tuple[int, Size, np.ndarray, object]], task: Task, known
 
 
 @dataclass(frozen=True)
-class Material:
+class ExportData:
     """calibration: to set the ranges of int8. measured: others where there are any, to see what was lost. Both are
     named in words; real: they are photographs and the like, not patterns."""
 
@@ -117,7 +117,7 @@ def unreadable(pictures: str) -> UserError:
     return UserError(f"none of the {pictures} can be read. Name others with --calibrate DIR.")
 
 
-def gather(run: Run, source: str | None) -> Material:
+def gather(run: Run, source: str | None) -> ExportData:
     """Images for an export of a run.
 
     Args:
@@ -136,10 +136,10 @@ def gather(run: Run, source: str | None) -> Material:
     except UserError:
         pass  # moved or removed since; patterns do
     patterns = Pictures(_Patterns(run), tuple(range(16)))
-    return Material(patterns, "generated patterns", patterns, "generated patterns", real=False)
+    return ExportData(patterns, "generated patterns", patterns, "generated patterns", real=False)
 
 
-def _opened(run: Run, source: str) -> Material:
+def _opened(run: Run, source: str) -> ExportData:
     folder = Path(source)
     try:
         annotation = get_task(run.task).annotation
@@ -150,14 +150,14 @@ def _opened(run: Run, source: str) -> Material:
             raise
         files = Pictures(FileImages(folder, tuple(images)), tuple(range(len(images))))
         name = f"images of {folder.name}"
-        return Material(files, name, files, name, real=True)
+        return ExportData(files, name, files, name, real=True)
     classes = None
     if bundle.classes and set(bundle.classes) <= set(run.classes):
         classes = np.array([run.classes.index(name) for name in bundle.classes], dtype=np.int64)
     parts = {"test": bundle.test, "val": bundle.val, "train": bundle.train}
     measured = next(name for name, split in parts.items() if split)
     calibration = "train" if bundle.train else measured
-    return Material(
+    return ExportData(
         Pictures(parts[calibration], tuple(range(len(parts[calibration])))),
         f"{calibration} images of {folder.name}",
         Pictures(parts[measured], tuple(range(len(parts[measured]))), classes),

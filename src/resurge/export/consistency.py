@@ -1,4 +1,4 @@
-"""Whether an exported network says the same in two processes on one machine: all that it puts out is compared."""
+"""Whether an exported network has the same outputs in two processes on one machine."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ SAME_OBJECTS = 0.9
 SAME_MASK = 0.9
 
 
-def differing(here: Outputs, alone: Outputs, precision: str, said: Json, sizes: np.ndarray | None = None) -> str | None:
-    """What differs between the answers of two processes to the same images, in words; None where nothing does.
+def differing(here: Outputs, alone: Outputs, precision: str, made: Json, sizes: np.ndarray | None = None) -> str | None:
+    """What differs between the outputs of two processes for the same images, in words; None where nothing does.
 
     Args:
-        said: the `export` part of model.json.
+        made: the `export` part of model.json.
         sizes: of a detector's images (N, 2), without their padding.
     """
     shapes = [{name: values.shape for name, values in outputs.items()} for outputs in (here, alone)]
     if "boxes" in here and sizes is not None:
         if list(shapes[0]) != list(shapes[1]):
             return f"it puts out {', '.join(shapes[1])}, not {', '.join(shapes[0])}"
-        return _objects(here, alone, APART[precision], said, sizes)
+        return _objects(here, alone, APART[precision], made, sizes)
     if shapes[0] != shapes[1]:
         return f"it puts out {shapes[1]}, not {shapes[0]}"
     for name, values in here.items():
@@ -41,13 +41,13 @@ def differing(here: Outputs, alone: Outputs, precision: str, said: Json, sizes: 
         peak = max(float(values.max()), -float(values.min()), 1e-6)
         apart = largest_difference(values, alone[name])
         if not apart <= APART[precision] * peak:  # so that what is no number fails
-            return f"{name} are {apart:.3g} apart, with answers up to {peak:.3g}"
+            return f"{name} are {apart:.3g} apart, with outputs up to {peak:.3g}"
     return None
 
 
-def _objects(here: Outputs, alone: Outputs, limit: float, said: Json, sizes: np.ndarray) -> str | None:
+def _objects(here: Outputs, alone: Outputs, limit: float, made: Json, sizes: np.ndarray) -> str | None:
     """Objects are matched: their order is that of scores, of which two may be as good as equal."""
-    rest = Suppression.of(said)
+    rest = Suppression.of(made)
     if rest is not None:
         here, alone = rest(here), rest(alone)
     found = ObjectComparison(sure=0.0)

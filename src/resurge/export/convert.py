@@ -81,11 +81,11 @@ def grid_means(x: Tensor, bins: int) -> Tensor:
 
 
 def _shares(bins: int, length: int, like: Tensor) -> Tensor:
-    """(bins, length): what each of `length` places is of the mean of each cell; cells may overlap by one place."""
+    """(bins, length): the weight of each pixel in the mean of each cell; cells may overlap by one pixel."""
     cell = torch.arange(bins, device=like.device)[:, None]
     first, behind = cell * length // bins, ((cell + 1) * length + bins - 1) // bins
-    place = torch.arange(length, device=like.device)
-    inside = (place >= first) & (place < behind)
+    pixel = torch.arange(length, device=like.device)
+    inside = (pixel >= first) & (pixel < behind)
     return inside.to(like.dtype) / (behind - first).to(like.dtype)
 
 
@@ -209,11 +209,11 @@ def write_openvino(
     program: ExportedProgram, folder: Path, outputs: Sequence[str] = LOGITS, halve: bool = False
 ) -> Json:
     """Write OpenVINO's two files."""
-    said = write_onnx(program, folder, outputs)
+    made = write_onnx(program, folder, outputs)
     onnx_file = folder / FORMATS["onnx"].file
     onnx_to_openvino(onnx_file, folder, halve)
     onnx_file.unlink()
-    return said
+    return made
 
 
 def onnx_to_openvino(onnx_file: Path, folder: Path, halve: bool = False) -> None:

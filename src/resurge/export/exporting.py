@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
@@ -17,15 +17,14 @@ import numpy as np
 import torch
 
 from resurge.errors import UserError
-from resurge.export.calibration import Material, gather
+from resurge.export.calibration import ExportData, gather
 from resurge.export.consistency import differing
 from resurge.export.convert import LOGITS, TYPES, Deployed, Writer, trace
 from resurge.export.fidelity import Comparison, Outputs
-from resurge.export.forms import form_of, rewritten_for
 from resurge.export.quantize import quantize_folder
 from resurge.export.reference import Reference
-from resurge.export.selftest import Questions, run_apart
-from resurge.export.settings import MAX_DROP, ExportSettings
+from resurge.export.selftest import Cases, self_test
+from resurge.export.settings import ExportSettings, form_of, rewritten_for
 from resurge.files import Json, atomic_folder, atomic_write_text
 from resurge.infer.engines import Engine, open_engine
 from resurge.infer.folder import CERTIFICATE, described, read_export, require_free
@@ -39,28 +38,23 @@ from resurge.tasks.tta import TTA
 
 
 def export(
-    source: Run | str | os.PathLike[str], out: str | os.PathLike[str], format: str = "onnx", precision: str = "fp32",
-    *, calibrate: str | None = None, max_drop: float = MAX_DROP, images: int | None = None, decide: bool = False,
-    raw: bool = False, form: Sequence[str] | None = None, force: bool = False, overwrite: bool = False,
-    say: Callable[[str], None] = lambda line: None,
+    source: Run | str | os.PathLike[str], out: str | os.PathLike[str], settings: ExportSettings = ExportSettings(), *,
+    force: bool = False, overwrite: bool = False, log: Callable[[str], None] = lambda line: None,
 ) -> Json:  # fmt: skip
     """Write an export folder; returns its certificate.
 
     Args:
         source: a run, or its folder.
         out: the folder to make.
-        format, precision, calibrate, images, decide, raw, form: see `ExportSettings`.
-        max_drop: an export that loses more points than this is refused, unless `force`.
+        force: keep an export that loses more than `settings.max_drop` points.
         overwrite: replace an export that is there.
-        say: is called with a line for each step.
+        log: called with a line per step.
 
     Raises:
         UserError: the format or the precision is unknown or they do not go together, a package is not installed, `out`
             is taken or cannot be written, the network cannot be converted, or too much is lost. Nothing is written
             then.
     """
-    chosen = None if form is None else tuple(form)
-    settings = ExportSettings(format, precision, decide, raw, calibrate, images, max_drop, chosen)
     settings.check()
     target = Path(out)
     require_free(target, overwrite)
@@ -68,7 +62,7 @@ def export(
     _require_possible(run, settings)
     free = partial(require_free, target, overwrite)  # it may have been made meanwhile
     with atomic_folder(target, free, "Choose another place with --out.") as folder:
-        return _made(run, settings, folder, force, say)
+        return _made(run, settings, folder, force, log)
 
 
 def _require_possible(run: Run, settings: ExportSettings) -> None:
@@ -86,28 +80,28 @@ def _require_possible(run: Run, settings: ExportSettings) -> None:
         )
 
 
-def _made(run: Run, settings: ExportSettings, folder: Path, force: bool, say: Callable[[str], None]) -> Json:
-    material = gather(run, settings.calibrate)
-    if settings.precision == "int8" and not material.real:
+def _made(run: Run, settings: ExportSettings, folder: Path, force: bool, log: Callable[[str], None]) -> Json:
+    data = gather(run, settings.calibrate)
+    if settings.precision == "int8" and not data.real:
         raise UserError(
             "int8 is calibrated on pictures, and the data of the run are not where they were. Name some like those it "
             "will see: --calibrate DIR (a few hundred are enough)."
         )
-    say(f"tracing {run.spec}")
+    log(f"tracing {run.spec}")
     made = _convert(run, settings, folder)
     _write_json(folder, run, settings, made)
-    reference = Reference(run, material, settings.images, made)
+    reference = Reference(run, data, settings.images, made)
     if settings.precision == "int8":
-        say(f"calibrating on {material.calibrated_on}")
-        made |= quantize_folder(folder, settings, reference, say)
+        log(f"calibrating on {data.calibrated_on}")
+        made |= quantize_folder(folder, settings, reference, log)
         _write_json(folder, run, settings, made)
-    say(f"comparing on {len(reference.pictures)} of the {material.measured_on}")
+    log(f"comparing on {len(reference.pictures)} of the {data.measured_on}")
     engine = open_engine(read_export(folder), "cpu")
     comparison = reference.compare(lambda inputs: engine.run(*inputs.values()))
     _judge(comparison, settings, force)
-    say("running it on its own")
-    alone = run_apart(folder, _questions(reference), partial(_require_same, engine, settings.precision, made))
-    certificate = _certificate(folder, comparison, material, alone, made, (*_notes(run), *engine.notes))
+    log("running it on its own")
+    alone = self_test(folder, _cases(reference), partial(_require_same, engine, settings.precision, made))
+    certificate = _certificate(folder, comparison, data, alone, made, (*_notes(run), *engine.notes))
     atomic_write_text(folder / CERTIFICATE, json.dumps(certificate, indent=2, ensure_ascii=False) + "\n")
     return certificate
 
@@ -118,13 +112,13 @@ def _convert(run: Run, settings: ExportSettings, folder: Path) -> Json:
     kind = TYPES.get(settings.precision if format.stores_arithmetic else "fp32", torch.float32)
     model = rewritten_for(run.model, settings.format, settings.precision, settings.form)
     network: torch.nn.Module
-    said: Json = {}
+    made: Json = {}
     if isinstance(model, DetectionModel):
         network = ExportedDetector(model, kind, settings.raw)
-        said["outputs"] = ["boxes", "scores", "labels", *(["masks"] if task.masks else [])]
+        made["outputs"] = ["boxes", "scores", "labels", *(["masks"] if task.masks else [])]
         if settings.raw:
             numbers = model.settings
-            said["suppression"] = {
+            made["suppression"] = {
                 "score": numbers.score_threshold,
                 "overlap": numbers.nms_threshold,
                 "most": numbers.max_detections,
@@ -132,18 +126,18 @@ def _convert(run: Run, settings: ExportSettings, folder: Path) -> Json:
             }
     else:
         network = Deployed(model, kind, settings.decide)
-        said["outputs"] = ["classes", "confidence"] if settings.decide else list(LOGITS)
+        made["outputs"] = ["classes", "confidence"] if settings.decide else list(LOGITS)
     program = trace(network, int(run.meta["in_channels"]), task.takes_sizes)
     write: Writer = resolve_name(format.writer)
-    return said | write(program, folder, said["outputs"], settings.precision == "fp16")
+    return made | write(program, folder, made["outputs"], settings.precision == "fp16")
 
 
 def _notes(run: Run) -> tuple[str, ...]:
     notes = []
     if run.meta.get("random_weights"):
-        notes.append("the weights are random: this export answers nothing of use")
+        notes.append("the weights are random: its predictions mean nothing")
     if "scales" in get_task(run.task).evaluation_options and not TTA.of_recipe(run.recipe).plain:
-        notes.append("the run tests with several views of an image; the export gives one forward pass")
+        notes.append("the run uses test-time augmentation; the export makes one forward pass per image")
     return tuple(notes)
 
 
@@ -165,20 +159,20 @@ def _judge(found: Comparison, settings: ExportSettings, force: bool) -> None:
     """Raises UserError when too much is lost."""
     if found.drop <= settings.max_drop or force:
         return
-    told = f"only {100 * found.agreement:.2f} % of the decisions stay as they were"
+    loss = f"only {100 * found.agreement:.2f} % of the decisions stay as they were"
     if found.labelled:
         before, after = (100 * score for score in found.accuracy())
-        told = f"{found.measure or 'accuracy'} falls from {before:.2f} % to {after:.2f} %"
+        loss = f"{found.measure or 'accuracy'} falls from {before:.2f} % to {after:.2f} %"
     advice = "Calibrate on more pictures"
     if settings.decide:
         advice = "Leave out --classes-out (logits are enlarged more exactly than classes)"
     raise UserError(
         f"the {settings.precision} export loses {found.drop:.2f} points, more than --max-drop {settings.max_drop:g}: "
-        f"{told}, on {found.images} images. {advice}, take another precision, or --force it."
+        f"{loss}, on {found.images} images. {advice}, take another precision, or --force it."
     )
 
 
-def _questions(reference: Reference) -> Questions:
+def _cases(reference: Reference) -> Cases:
     """Images, and their sizes without padding, for the self-test: one, several, and some of another size."""
     run = reference.run
     if reference.task.takes_sizes:
@@ -186,8 +180,8 @@ def _questions(reference: Reference) -> Questions:
         images, sizes = batch.images, batch.sizes
         few = {1: images[:1], len(images): images}
         uneven = np.pad(images[:1], ((0, 0), (0, 0), (0, 37), (0, 10)))  # no multiple of anything
-        asked = {**{f"speed_{count}": values for count, values in few.items()}, "other": uneven}
-        return {name: (values, sizes[: len(values)]) for name, values in asked.items()}
+        cases = {**{f"speed_{count}": values for count, values in few.items()}, "other": uneven}
+        return {name: (values, sizes[: len(values)]) for name, values in cases.items()}
     seen, channels = run.preprocessing, int(run.meta["in_channels"])
     side = getattr(seen, "size", None) or min(getattr(seen, "short_side", None) or 256, 512)
     noise = np.random.default_rng(0)
@@ -205,18 +199,18 @@ def _require_same(
     wrong = differing(engine.run(images, sizes), apart, precision, made, sizes)
     if wrong is not None:
         raise UserError(
-            f"the exported network answers otherwise when run on its own: {wrong}. The runtime may be faulty; "
+            f"the exported network gives other outputs when run on its own: {wrong}. The runtime may be faulty; "
             "update it: pip install -U 'resurge[export]'"
         )
 
 
 def _certificate(
-    folder: Path, found: Comparison, material: Material, alone: Json, made: Json, notes: tuple[str, ...]
+    folder: Path, found: Comparison, data: ExportData, alone: Json, made: Json, notes: tuple[str, ...]
 ) -> Json:
     return {
         **found.to_json(),
         "drop_points": found.drop,
-        "compared_on": material.measured_on,
+        "compared_on": data.measured_on,
         "bytes": sum(path.stat().st_size for path in folder.iterdir() if path.name.startswith("model.")),
         **{key: made[key] for key in ("nodes", "int8") if key in made},
         "images_per_second": alone["speed"],

@@ -24,7 +24,7 @@ Outputs = Mapping[str, np.ndarray]
 class Comparison(ABC):
     """Sums over images of what a run and its export put out.
 
-    classes: of the run. labelled: decisions or objects whose right answer is known.
+    classes: of the run. labelled: decisions or objects with an annotation.
 
     Class attributes: `measure`, what accuracy is called; `batch`, images that go through the network together;
     `most`, images to compare on and `calibration`, images to set the ranges of int8, unless another number is given.
@@ -59,7 +59,7 @@ class Comparison(ABC):
 
     @abstractmethod
     def accuracy(self) -> tuple[float, float]:
-        """The score (0..1) before and after, where right answers are known."""
+        """The score (0..1) before and after, with annotations."""
 
     @abstractmethod
     def differences(self) -> tuple[float | None, float | None]:
@@ -67,26 +67,26 @@ class Comparison(ABC):
 
     @property
     def drop(self) -> float:
-        """What is lost, in points: of accuracy where the right answers are known, else of agreement."""
+        """What is lost, in points: of accuracy with annotations, else of agreement."""
         before, after = self.accuracy() if self.labelled else (1.0, self.agreement)
         return round(100 * (before - after), 9)
 
     @property
     def quality(self) -> float:
-        """What is to be kept up: accuracy where the right answers are known, else agreement."""
+        """What is to be kept up: accuracy with annotations, else agreement."""
         return self.accuracy()[1] if self.labelled else self.agreement
 
     def to_json(self) -> Json:
         """As certificate.json states it."""
         difference, relative = self.differences()
-        said: Json = {
+        plain: Json = {
             "images": self.images, "difference": difference, "relative": relative, "agreement": self.agreement,
         }  # fmt: skip
         if self.labelled:
             before, after = self.accuracy()
             name = {} if self.measure is None else {"of": self.measure}
-            said["accuracy"] = {**name, "labelled": self.labelled, "before": before, "after": after}
-        return said
+            plain["accuracy"] = {**name, "labelled": self.labelled, "before": before, "after": after}
+        return plain
 
 
 @dataclass
@@ -112,7 +112,7 @@ class LabelComparison(Comparison):
         old, new = self.decide(before, after)
         if batch.truth is not None:
             self.labelled += len(old)
-            self.right += [(told == np.array(batch.truth)).sum() for told in (old, new)]
+            self.right += [(decided == np.array(batch.truth)).sum() for decided in (old, new)]
 
     def decide(self, before: Outputs, after: Outputs) -> tuple[np.ndarray, np.ndarray]:
         """Take in the outputs for some images; returns both decisions. Without `before["logits"]` no difference is
@@ -154,12 +154,12 @@ class MapComparison(LabelComparison):
     @staticmethod
     def truth(split: Annotated, classes: np.ndarray, index: int, size: Size) -> np.ndarray:
         """uint8 (H, W): classes of the run, and IGNORE."""
-        told = split.target(index)
-        if told.shape != size:
-            raise UserError(f"an image of {size} has a label map of {told.shape}; `resurge check-data` lists them.")
+        labels = split.target(index)
+        if labels.shape != size:
+            raise UserError(f"an image of {size} has a label map of {labels.shape}; `resurge check-data` lists them.")
         ours = np.full(256, IGNORE, dtype=np.uint8)
         ours[: len(classes)] = classes
-        return ours[told]
+        return ours[labels]
 
     def take(self, batch: Batch, before: Outputs, after: Outputs) -> None:
         self.decide(before, after)
@@ -170,15 +170,15 @@ class MapComparison(LabelComparison):
             self.labelled += int(both[1].sum())
 
     def confused(self, batch: Batch, outputs: Outputs) -> np.ndarray:
-        """int64 (K, K): pixels of an image by [true class][class told], enlarged as a `Predictor` does."""
+        """int64 (K, K): pixels of an image by [true class][predicted class], enlarged as a `Predictor` does."""
         assert batch.truth is not None
         if "confusion" in outputs:
             return outputs["confusion"]
         if "logits" in outputs:
-            told = LabelMap.of(outputs["logits"][0], batch.originals[0])
+            found = LabelMap.of(outputs["logits"][0], batch.originals[0])
         else:
-            told = LabelMap.of_decided(outputs["classes"][0], outputs["confidence"][0], batch.originals[0])
-        return confusion_matrix(told.classes, batch.truth[0], len(self.classes), IGNORE)
+            found = LabelMap.of_decided(outputs["classes"][0], outputs["confidence"][0], batch.originals[0])
+        return confusion_matrix(found.classes, batch.truth[0], len(self.classes), IGNORE)
 
     def accuracy(self) -> tuple[float, float]:
         before, after = (map_scores(matrix, ())["miou"] or 0.0 for matrix in self.confusion)

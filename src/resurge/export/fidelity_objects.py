@@ -2,7 +2,7 @@
 
 An object of one network is the same as one of the other's when they are of one class and their boxes overlap by 0.9.
 Of each network those count that are sure enough; what they are matched with may be less sure, so that a score at the
-border makes no difference. Where the right answers are known, the average precision of both is stated too.
+border makes no difference. With annotations, the average precision of both is stated too.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ObjectComparison(Comparison):
     measure = "AP"
     batch = 3
     most = 50  # a detector takes many times a classifier's work
-    calibration = 64  # each has thousands of places
+    calibration = 64  # each has thousands of anchors
 
     sure: float = SURE
     before: int = 0
@@ -64,7 +64,7 @@ class ObjectComparison(Comparison):
             self.add(ours, theirs, size, None if batch.truth is None else batch.truth[row])
 
     def add(self, before: Found, after: Found, size: Size, truth: Json | None) -> None:
-        """Take in what both networks say of one image."""
+        """Take in the objects of both networks for one image."""
         self.images += 1
         pairs = same(before, after, before.scores >= self.sure)
         self.before += int((before.scores >= self.sure).sum())
@@ -84,8 +84,8 @@ class ObjectComparison(Comparison):
             self._precision = (AveragePrecision(self.classes, kinds), AveragePrecision(self.classes, kinds))
         self.labelled += len(truth["labels"])
         for collected, found in zip(self._precision, (before, after), strict=True):
-            told = {"boxes": found.boxes, "scores": found.scores, "labels": found.labels}
-            collected.add(self.images, size, truth, told if found.masks is None else told | {"masks": found.masks})
+            own = {"boxes": found.boxes, "scores": found.scores, "labels": found.labels}
+            collected.add(self.images, size, truth, own if found.masks is None else own | {"masks": found.masks})
 
     @property
     def agreement(self) -> float:

@@ -1,4 +1,4 @@
-"""Changes to an ONNX graph that torch's exporter cannot be told to make. Each keeps what the graph computes."""
+"""Changes to an ONNX graph that torch's exporter has no option for. Each keeps what the graph computes."""
 
 from __future__ import annotations
 
@@ -74,10 +74,10 @@ def join_slices(graph: onnx.GraphProto) -> int:
         split = helpers.helper.make_node(
             "Split", [name, sizes.name], [node.output[0] for _, _, node in parts], f"{name}_split", axis=1
         )
-        place = min(list(graph.node).index(node) for _, _, node in parts)
+        first = min(list(graph.node).index(node) for _, _, node in parts)
         for _, _, node in parts:
             graph.node.remove(node)
-        graph.node.insert(place, split)
+        graph.node.insert(first, split)
         graph.initializer.append(sizes)
         joined += len(parts)
     return joined

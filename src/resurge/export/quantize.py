@@ -23,7 +23,7 @@ import numpy as np
 
 from resurge.export.calibration import unreadable
 from resurge.export.convert import quiet, save_openvino
-from resurge.export.reference import Ask, Reference
+from resurge.export.reference import Reference, Runner
 from resurge.files import Json
 from resurge.infer.engines.engine import need
 from resurge.infer.engines.onnx import onnx_session
@@ -62,17 +62,17 @@ class Quantizer(Protocol):
         """The operators of a network, in order."""
         ...
 
-    def runner(self, model: Network) -> Ask:
+    def runner(self, model: Network) -> Runner:
         """What runs a network, one compiled by NNCF too."""
         ...
 
     def save(self, model: Network) -> None:
-        """Put a network into the place of the one in the folder."""
+        """Replace the network in the folder."""
         ...
 
 
-def quantize_folder(folder: Path, settings: ExportSettings, reference: Reference, say: Callable[[str], None]) -> Json:
-    """Put an int8 network in the place of the fp32 one in `folder`.
+def quantize_folder(folder: Path, settings: ExportSettings, reference: Reference, log: Callable[[str], None]) -> Json:
+    """Replace the fp32 network in `folder` by one in int8.
 
     Returns:
         {"int8": {"calibrated_on", "source", "layers", "aside", "kept"}}: the number of images; where they are from; the
@@ -81,7 +81,7 @@ def quantize_folder(folder: Path, settings: ExportSettings, reference: Reference
     Raises:
         UserError: there are no images.
     """
-    inputs, source = reference.calibration, reference.material.calibrated_on
+    inputs, source = reference.calibration, reference.data.calibrated_on
     if not inputs:
         raise unreadable(source)
     nncf = need("nncf")
@@ -104,25 +104,25 @@ def quantize_folder(folder: Path, settings: ExportSettings, reference: Reference
             # what is lost in this runtime's own arithmetic anyway, which NNCF, computing in fp32, does not see
             left = settings.max_drop - lost(kind.model)
             if left > 0:
-                say(f"all in int8 it loses {drop:.2f} points: looking for the layers to keep")
+                log(f"all in int8 it loses {drop:.2f} points: looking for the layers to keep")
                 quantized = _restored(kind, calibration, options, reference, left)
         layers, kept = layers_of(kind.graph(quantized))
-        aside = [node.name for node in excluded if node.kind in _WEIGHTED]
-        if not set(aside) <= set(kept):
-            raise AssertionError(f"NNCF quantised excluded layers: {sorted(set(aside) - set(kept))}")
+        per_box = [node.name for node in excluded if node.kind in _WEIGHTED]
+        if not set(per_box) <= set(kept):
+            raise AssertionError(f"NNCF quantised excluded layers: {sorted(set(per_box) - set(kept))}")
         kind.save(quantized)
     about = {"calibrated_on": len(inputs), "source": source, "layers": layers}
-    return {"int8": {**about, "aside": aside, "kept": [name for name in kept if name not in aside]}}
+    return {"int8": {**about, "aside": per_box, "kept": [name for name in kept if name not in per_box]}}
 
 
 def _restored(kind: Quantizer, calibration: object, options: Json, reference: Reference, max_drop: float) -> Network:
     """Quantised, with layers put back until no more than `max_drop` points are lost."""
-    nncf, told = need("nncf"), reference.remembered
-    ranked = min(max(1, _RANKED // reference.kind.batch), len(told))
+    nncf, expected = need("nncf"), reference.remembered
+    ranked = min(max(1, _RANKED // reference.kind.batch), len(expected))
     return nncf.quantize_with_accuracy_control(
         kind.model,
         calibration_dataset=calibration,
-        validation_dataset=nncf.Dataset(told),
+        validation_dataset=nncf.Dataset(expected),
         validation_fn=lambda model, some: reference.compare(kind.runner(model), some).quality,
         max_drop=max_drop / 100,
         advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(ranking_subset_size=ranked),
@@ -181,11 +181,11 @@ class OpenVinoQuantizer:
 
     def graph(self, model: Network) -> list[Node]:
         ops = model.get_ordered_ops()
-        number = {op.get_name(): place for place, op in enumerate(ops)}  # friendly names need not differ
+        number = {op.get_name(): i for i, op in enumerate(ops)}  # friendly names need not differ
         reads = [[number[value.get_node().get_name()] for value in op.input_values()] for op in ops]
         return [Node(op.get_friendly_name(), op.get_type_name(), each) for op, each in zip(ops, reads, strict=True)]
 
-    def runner(self, model: Network) -> Ask:
+    def runner(self, model: Network) -> Runner:
         if hasattr(model, "create_infer_request"):  # NNCF's accuracy control compiles for itself
             names = [output.get_any_name() for output in model.outputs]
             return lambda inputs: dict(zip(names, map(np.array, model(inputs).values()), strict=True))
@@ -193,10 +193,10 @@ class OpenVinoQuantizer:
 
     def save(self, model: Network) -> None:
         # The model that was read still looks into its file, which therefore may be replaced but not overwritten.
-        with tempfile.TemporaryDirectory(dir=self.folder) as place:
-            save_openvino(model, Path(place), halve=False)
+        with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
+            save_openvino(model, Path(scratch), halve=False)
             for name in FORMATS["openvino"].files:
-                os.replace(Path(place, name), self.folder / name)
+                os.replace(Path(scratch, name), self.folder / name)
 
 
 class OnnxQuantizer:
@@ -211,12 +211,12 @@ class OnnxQuantizer:
         values: list[tuple[Iterable[str], str, str, Iterable[str]]]
         values = [((), each.name, "Input", [each.name]) for each in model.graph.input]
         values += [(each.input, each.name, each.op_type, each.output) for each in model.graph.node]
-        number = {name: place for place, (*_, outputs) in enumerate(values) for name in outputs}
+        number = {name: i for i, (*_, outputs) in enumerate(values) for name in outputs}
         return [
             Node(name, kind, [number[each] for each in inputs if each in number]) for inputs, name, kind, _ in values
         ]
 
-    def runner(self, model: Network) -> Ask:
+    def runner(self, model: Network) -> Runner:
         session = onnx_session(model.SerializeToString())
         names = [output.name for output in session.get_outputs()]
         return lambda inputs: dict(zip(names, session.run(None, inputs), strict=True))

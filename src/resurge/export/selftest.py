@@ -26,17 +26,17 @@ SECONDS = 900  # for the whole test; loading a large network takes a minute on a
 _TRIES, _ENOUGH = 20, 1.5  # rounds of a measurement at most, and seconds after which no further one begins
 
 
-Questions = dict[str, tuple[np.ndarray, np.ndarray]]
+Cases = dict[str, tuple[np.ndarray, np.ndarray]]
 """By name images float32 (N, C, H, W) and their sizes without padding, int64 (N, 2)."""
 
 
-def run_apart(
-    folder: Path, questions: Questions, check: Callable[[np.ndarray, np.ndarray, dict[str, np.ndarray]], None]
+def self_test(
+    folder: Path, cases: Cases, check: Callable[[np.ndarray, np.ndarray, dict[str, np.ndarray]], None]
 ) -> Json:
-    """Load the export in a fresh process and let it answer.
+    """Load the export in a fresh process and run it.
 
     Args:
-        check: is given each question's images and sizes, and all that the process puts out for it.
+        check: called with each case's images and sizes, and all outputs of the process for it.
 
     Returns:
         {"outputs": their names; "seconds_to_load"; "speed": images/s by batch size; "notes"}.
@@ -46,38 +46,38 @@ def run_apart(
     """
     package = str(Path(__file__).parents[2])
     with tempfile.TemporaryDirectory(dir=folder, prefix=".selftest.") as made:
-        place = Path(made)
-        for name, (images, sizes) in questions.items():
-            np.savez(place / f"{name}.npz", images=images, sizes=sizes)
+        scratch = Path(made)
+        for name, (images, sizes) in cases.items():
+            np.savez(scratch / f"{name}.npz", images=images, sizes=sizes)
         code = f"import sys; sys.path.insert(0, {package!r}); from resurge.export.selftest import main; main()"
-        command = [sys.executable, "-c", code, str(folder), made, *questions]
+        command = [sys.executable, "-c", code, str(folder), made, *cases]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
         except subprocess.TimeoutExpired:
-            raise UserError(f"the exported network did not answer within {SECONDS} s when run on its own.") from None
+            raise UserError(f"the exported network gave no result within {SECONDS} s when run on its own.") from None
         try:
-            said: Json = json.loads(done.stdout.splitlines()[-1])
+            result: Json = json.loads(done.stdout.splitlines()[-1])
         except (IndexError, ValueError):
             last = (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1]
-            said = {"error": last}
-        if "error" in said:
-            raise UserError(f"the exported network does not run on its own: {said['error']}")
-        for name, (images, sizes) in questions.items():
-            check(images, sizes, {output: np.load(place / f"{name}.{output}.npy") for output in said["outputs"]})
-    return said
+            result = {"error": last}
+        if "error" in result:
+            raise UserError(f"the exported network does not run on its own: {result['error']}")
+        for name, (images, sizes) in cases.items():
+            check(images, sizes, {output: np.load(scratch / f"{name}.{output}.npy") for output in result["outputs"]})
+    return result
 
 
 def main() -> None:
-    """Answer what `run_apart` asked, as one line of JSON."""
-    folder, place, *names = sys.argv[1:]
+    """Run the cases of `self_test`; prints one line of JSON."""
+    folder, scratch, *names = sys.argv[1:]
     try:
-        said = _answer(Path(folder), Path(place), names)
+        result = _run(Path(folder), Path(scratch), names)
     except UserError as error:
-        said = {"error": str(error)}
-    print(json.dumps(said))
+        result = {"error": str(error)}
+    print(json.dumps(result))
 
 
-def _answer(folder: Path, place: Path, questions: Sequence[str]) -> Json:
+def _run(folder: Path, scratch: Path, cases: Sequence[str]) -> Json:
     from resurge.infer.engines import open_engine
     from resurge.infer.folder import read_export
 
@@ -86,13 +86,13 @@ def _answer(folder: Path, place: Path, questions: Sequence[str]) -> Json:
     loading = time.perf_counter() - start
     names: list[str] = []
     speed: dict[str, float] = {}
-    for name in questions:
-        with np.load(place / f"{name}.npz") as arrays:
+    for name in cases:
+        with np.load(scratch / f"{name}.npz") as arrays:
             images, sizes = arrays["images"], arrays["sizes"]
         outputs = engine.run(images, sizes)
         names = list(outputs)
         for output, values in outputs.items():
-            np.save(place / f"{name}.{output}.npy", values)
+            np.save(scratch / f"{name}.{output}.npy", values)
         del outputs  # of a segmenter they are large, and the next are made before these would go
         if name.startswith("speed"):
             speed[str(len(images))] = len(images) / _seconds(engine, images, sizes)

@@ -1,7 +1,7 @@
 """The export folder: what `resurge export` leaves, and what an engine starts from. Imports no torch.
 
 model.onnx, model.xml and model.bin, or model.pt2    the network
-model.json          task, classes, preprocessing, spec text, hashes, versions; `export` says what the network's file is
+model.json          task, classes, preprocessing, spec text, hashes, versions; `export` describes the network's file
 certificate.json    how far it is from what it was made of, and how it was measured
 """
 
@@ -72,11 +72,11 @@ def read_export(folder: str | os.PathLike[str]) -> Export:
     """
     root = Path(folder)
     meta = read_model_json(root)
-    told = meta.get("export")
+    about = meta.get("export")
     path = root / JSON_FILE
-    if not isinstance(told, dict):
+    if not isinstance(about, dict):
         raise UserError(f"{path} is of a run, not of an export. Make one with: resurge export {root} --out FOLDER")
-    format, precision = told.get("format"), told.get("precision")
+    format, precision = about.get("format"), about.get("precision")
     if format not in FORMATS or precision not in PRECISIONS:
         raise UserError(
             f"{path} is of the format {format!r} and the precision {precision!r}; this version of resurge reads "
@@ -84,10 +84,10 @@ def read_export(folder: str | os.PathLike[str]) -> Export:
         )
     fields = {"task": str, "classes": list, "preprocessing": dict}
     wrong = [name for name, kind in fields.items() if not isinstance(meta.get(name), kind)]
-    if wrong or not isinstance(told.get("files"), dict):
+    if wrong or not isinstance(about.get("files"), dict):
         raise UserError(f"{path} is damaged: {(wrong or ['export.files'])[0]} is not what it should be. Export again.")
     for name in FORMATS[str(format)].files:
-        _check_file(root / name, told["files"].get(name))
+        _check_file(root / name, about["files"].get(name))
     return Export(root, meta)
 
 

@@ -13,7 +13,7 @@ PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
 @dataclass(frozen=True)
 class Format:
-    """A format. Classes and functions are named as "module:name" and imported when they are asked for.
+    """A format. Classes and functions are named as "module:name" and imported when they are used.
 
     files: what it consists of; the first is the one to open.
     engine: the class that runs it, made of an `Export`, a device and a number of threads; see
@@ -22,7 +22,7 @@ class Format:
     quantizer: the class of its int8, made of a folder; see `resurge.export.quantize.Quantizer`. Nothing: no int8.
     packages: those it is written and run with, whose versions model.json states. helpers: further ones to write it.
     impossible: precisions that it does not have, and why.
-    stores_arithmetic: whether the file says what it computes in; else its engine says so when it is loaded.
+    stores_arithmetic: whether the arithmetic is part of the file; else its engine sets it when it is loaded.
     """
 
     files: tuple[str, ...]

@@ -16,9 +16,8 @@ from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
 from resurge.errors import UserError
 from resurge.infer.engines import Engine, open_engine
 from resurge.infer.folder import Export, is_export, read_export
-from resurge.tasks.result import Result, Size
+from resurge.tasks.result import Result
 from resurge.tasks.table import DEFAULT, get_task
-from resurge.tasks.task import Inputs, Task
 from resurge.tasks.tta import TTA
 
 if TYPE_CHECKING:
@@ -39,9 +38,9 @@ class Predictor:
         meta: the content of model.json.
         format: onnx, openvino, torch, or run.
         precision: of the arithmetic, which may differ from that of the export; see `notes`.
-        notes: what differs from what was asked for, in sentences.
+        notes: what differs from the settings, in sentences.
         run: the run itself, or None for an export.
-        views: test-time augmentation unless `predict` says otherwise: that of the run's recipe.
+        views: test-time augmentation by default: that of the run's recipe.
     """
 
     def __init__(self, folder: str | os.PathLike[str], device: str = "auto", threads: int | None = None) -> None:
@@ -68,7 +67,7 @@ class Predictor:
         return predictor
 
     def _set_run(self, run: Run) -> None:
-        from resurge.infer.engines.live import Live
+        from resurge.infer.engines.torch import Live
 
         self._set(run.folder, run.meta, Live(run), run.preprocessing, run)
 
@@ -92,7 +91,7 @@ class Predictor:
             views: of a segmenter: test-time augmentation. An export gives each image one forward pass.
 
         Raises:
-            UserError: the network cannot take an image, or an export is asked for test-time augmentation.
+            UserError: the network cannot take an image, or test-time augmentation with an export.
         """
         task, tta = get_task(self.task), self.views if views is None else views
         if self.run is None and not tta.plain:
@@ -102,16 +101,14 @@ class Predictor:
             )
         results: dict[int, Result] = {}
         for inputs in task.batches([self.preprocessing.array(image) for image in images]) if images else ():
+            if self.run is None:
+                outputs = task.finish(self.engine.run(inputs.images, inputs.sizes), self.meta["export"])
+            else:
+                outputs = task.run(self.run.model, inputs.images, inputs.sizes, tta)
             sizes = [(images[row].height, images[row].width) for row in inputs.rows]
-            results.update(zip(inputs.rows, self._results(task, inputs, sizes, score, tta), strict=True))
+            found = task.results(outputs, inputs, sizes, self.classes, score)
+            results.update(zip(inputs.rows, found, strict=True))
         return [results[row] for row in range(len(images))]
-
-    def _results(self, task: Task, inputs: Inputs, sizes: Sequence[Size], score: float, tta: TTA) -> list[Result]:
-        if self.run is not None:
-            return task.predict(self.run.model, inputs, sizes, self.classes, score=score, tta=tta)
-        outputs = task.finish(self.engine.run(inputs.images, inputs.sizes), self.meta["export"])
-        seen = [(int(height), int(width)) for height, width in inputs.sizes]
-        return [task.decode(outputs, row, seen[row], size, self.classes, score) for row, size in enumerate(sizes)]
 
 
 def _load(folder: str | os.PathLike[str], device: str, threads: int | None) -> Run:

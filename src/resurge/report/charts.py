@@ -98,7 +98,7 @@ def reliability_chart(bins: Sequence[tuple[float, float, int]]) -> Chart:
         title = f"confidence {percent(confidence)}, accuracy {percent(accuracy)}, {n} images"
         plot.dot((confidence, accuracy), 4, "dot s1", title)
     label = "Reliability diagram: accuracy by confidence"
-    return Chart("Accuracy by confidence", label, plot.shapes, note="bars: images a bin")
+    return Chart("Accuracy by confidence", label, plot.shapes, note="bars: images per bin")
 
 
 def precision_recall_chart(title: str, lines: Sequence[tuple[str, Sequence[float]]]) -> Chart:

@@ -20,7 +20,7 @@ def headline(run: RunFiles) -> list[Tile]:
     macs = number(section(run.cost, "total"), "macs")
     if math.isfinite(macs):
         of = (run.cost or {}).get("of")
-        tiles.append(Tile("Multiply-adds", quantity(macs), [f"of the {of}, an image" if of else "an image"]))
+        tiles.append(Tile("Multiply-adds", quantity(macs), [f"of the {of}, per image" if of else "per image"]))
     seconds = run.column("seconds")
     if seconds:
         tiles.append(Tile("Training time", duration(seconds[-1][1]), [f"{len(seconds)} epochs"]))
@@ -47,7 +47,10 @@ def training(curves: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> Section
         for title, lines in curves:
             drawn = [Series(name, f"s{len(lines) - i}", run.column(column)) for i, (name, column) in enumerate(lines)]
             charts.append(line_chart(title, drawn, show=share))
-        for title, column, show in (("Learning rate", "lr", "{:.3g}"), ("Images a second", "images_per_s", "{:,.0f}")):
+        for title, column, show in (
+            ("Learning rate", "lr", "{:.3g}"),
+            ("Images per second", "images_per_s", "{:,.0f}"),
+        ):
             line = Series(title.lower(), "s1", run.column(column))
             charts.append(line_chart(title, [line], show=show.format, from_zero=True))
         drawn_charts = [chart for chart in charts if chart is not None]

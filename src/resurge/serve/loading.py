@@ -24,7 +24,7 @@ log = logging.getLogger("resurge.serve")
 class Loaded:
     """A model that can be served.
 
-    explain: the image with a heat map over it, as PNG; None where the model cannot show where it looked. It and
+    explain: the image with a heat map over it, as PNG; None for an export. It and
     `predictor.predict` are called from one thread.
     """
 
@@ -41,14 +41,13 @@ def loader(folder: str, device: str = "auto", threads: int | None = None) -> Cal
         predictor = Predictor(folder, device=device, threads=threads)
         for note in predictor.notes:
             log.warning("%s", note)
-        # an export has no layers to look into
         return Loaded(predictor, None if predictor.run is None else partial(_explain, predictor.run))
 
     return load
 
 
 def _explain(run: Run, image: Image.Image) -> bytes:
-    """The image with a heat map of where the network looked, as PNG."""
+    """The image with a heat map over it, as PNG."""
     from resurge.explain.heat import enlarge, overlay
 
     seen, heat = get_task(run.task).heat_map(run.model, run.preprocessing, image)

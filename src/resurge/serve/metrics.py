@@ -21,14 +21,14 @@ class Metrics:
         own: Any = {"namespace": "resurge", "registry": self.registry}
         served = "requests by route and status; 499: the client left"
         self.requests = Counter("requests", served, ["route", "status"], **own)
-        spent = "from the header of a request to its answer"
+        spent = "from the header of a request to its response"
         self.seconds = Histogram("request_seconds", spent, ["route"], buckets=_SECONDS, **own)
-        self.images = Counter("images", "images by outcome: ok, or why there is no answer", ["outcome"], **own)
-        self.rejected = Counter("rejected", "requests refused before their images were looked at", ["reason"], **own)
+        self.images = Counter("images", "images by outcome: ok, or why there is no result", ["outcome"], **own)
+        self.rejected = Counter("rejected", "requests refused before their images were read", ["reason"], **own)
         self.batch_images = Histogram("batch_images", "images in a batch", buckets=_BATCHES, **own)
         worked = "seconds the model worked on a batch"
         self.batch_seconds = Histogram("batch_seconds", worked, buckets=_SECONDS, **own)
-        self.queue = Gauge("queue_images", "images accepted and not answered yet", **own)
+        self.queue = Gauge("queue_images", "images accepted and without a result yet", **own)
         self.waiting = Gauge("waiting_images", "decoded images that wait for the model", **own)
         self.queue_limit = Gauge("queue_limit_images", "images that may be accepted", **own)
         self.ready = Gauge("ready", "1 when /readyz says so", **own)

@@ -96,8 +96,8 @@ class Guard:
         self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
 
     async def _discard(self, receive: Receive) -> None:
-        """Let a client that was answered early go on sending for a while: if the connection were closed at once, the
-        answer would be lost together with the bytes under way."""
+        """Let a client that got an early response go on sending for a while: if the connection were closed at once, the
+        response would be lost together with the bytes under way."""
         with anyio.move_on_after(LINGER):
             while (message := await receive())["type"] == "http.request" and message.get("more_body", False):
                 pass

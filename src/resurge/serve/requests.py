@@ -24,7 +24,7 @@ _FIELDS = (b"image", b"images", b"file", b"files")
 
 @dataclass(frozen=True)
 class Upload:
-    """A file as it came. `problem` says why there is none."""
+    """A file as it came. `problem` is why there is none."""
 
     name: str
     data: bytes

@@ -74,7 +74,7 @@ class Server(uvicorn.Server):
         )
 
     def run_on(self, listener: socket.socket) -> None:
-        """Serve until told to end by SIGTERM, SIGINT or `should_exit`.
+        """Serve until ended by SIGTERM, SIGINT or `should_exit`.
 
         Raises:
             Exception: what the loading of the model raised.

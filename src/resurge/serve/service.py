@@ -149,7 +149,7 @@ class Service:
         """Raise the ServeError (503) of a request whose body would be read for nothing: the server is starting or
         draining, the model hangs, or the queue is full."""
         if self.state == "draining":
-            message = "the server is shutting down. Ask another one, or try again later."
+            message = "the server is shutting down. Use another one, or try again later."
             raise ServeError(503, "draining", message, {"Retry-After": "5"})
         _ = self.loaded
         self._require_room(1)
@@ -233,7 +233,7 @@ class Service:
         return self._decoder.open(upload.data, upload.name)
 
     def _late(self) -> ServeError:
-        return ServeError(504, "timeout", f"there was no answer within {self.limits.timeout:g} seconds.")
+        return ServeError(504, "timeout", f"there was no result within {self.limits.timeout:g} seconds.")
 
     def _observe(self, images: int, seconds: float) -> None:
         self._pace += 0.1 * (seconds / images - self._pace) if self._pace else seconds / images

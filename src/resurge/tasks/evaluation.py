@@ -38,7 +38,7 @@ Gather = Callable[[Any], list[Any]]
 
 
 class PreparedImages(Dataset[tuple[Tensor, object, int]]):
-    """Images of a split as a network sees them in evaluation: (tensor (C, h, w), what `about` says, index)."""
+    """Images of a split as a network sees them in evaluation: (tensor (C, h, w), the result of `about`, index)."""
 
     def __init__(
         self, split: SomeSplit, preprocessing: Callable[[Image.Image], Tensor],

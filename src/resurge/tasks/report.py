@@ -100,7 +100,7 @@ def confusion_lines(scores: Json, classes: Sequence[str], widest: int, *, shares
         (name, *(f"{100 * count / max(1, sum(row)):.1f}" if shares else f"{count}" for count in row))
         for name, row in zip(classes, scores["confusion"], strict=True)
     ]
-    head = ("true \\ said, %" if shares else "true \\ said", *(name[:8] for name in classes))
+    head = ("true \\ pred, %" if shares else "true \\ pred", *(name[:8] for name in classes))
     return ["", table(rows, head, "<" + ">" * len(classes))]
 
 
@@ -163,7 +163,7 @@ def confusion(
 ) -> Context | None:
     """The confusion matrix of up to MANY_CLASSES classes and the pairs most often confused, for `confusion.html`.
 
-    `unit` is what is counted ("Images"), `perfect` what the page says when no two classes were confused; with `shares`
+    `unit` is what is counted ("Images"), `perfect` the sentence shown when no two classes were confused; with `shares`
     cells hold percent of the row.
     """
     matrix = _matrix(run)
@@ -225,7 +225,7 @@ def gallery(cards: Sequence[Context], shown: int, **context: object) -> Context 
 
 def scene_galleries(measure: str, about: str) -> tuple[Section, ...]:
     """The images with the surest mistakes, and those with the worst and the best scores. `measure` is the score of one
-    image, `about` one sentence that says what it is."""
+    image, `about` one sentence that explains it."""
 
     def context(kind: str) -> Callable[[RunFiles], Context | None]:
         return lambda run: _scene_gallery(run, kind, measure, about)
@@ -238,14 +238,14 @@ def _scene_gallery(run: RunFiles, kind: str, measure: str, about: str) -> Contex
     cards = []
     for entry in objects(section(run.evaluation, "examples"), kind):
         score = number(entry, "score")
-        said = {"mistake": words(entry, "wrong"), "score": percent(score) if math.isfinite(score) else None}
-        cards.append(card(run, entry, "truth for", "prediction for", **said))
+        about_image = {"mistake": words(entry, "wrong"), "score": percent(score) if math.isfinite(score) else None}
+        cards.append(card(run, entry, "truth for", "prediction for", **about_image))
     colours = section(run.evaluation, "colours")
     legend = [(name, tone) for name, tone in colours.items() if isinstance(tone, str) and _COLOUR.fullmatch(tone)]
     return gallery(
         cards,
         SHOWN_SCENES,
-        about=f"Left what is there, right what was found. {about}",
+        about=f"Left: the annotations. Right: the predictions. {about}",
         legend=legend,
         fold_legend=len(legend) > MANY_CLASSES,
         measure=measure,

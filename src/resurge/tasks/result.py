@@ -1,4 +1,4 @@
-"""What a network says of an image. Every task has a class of results in its own folder. Imports no torch.
+"""What a network predicts for an image. Every task has a class of results in its own folder. Imports no torch.
 
 A result is in the pixels of the image as it was given, upright, whatever size the network saw it at.
 """
@@ -46,7 +46,7 @@ def finite(values: np.ndarray) -> np.ndarray:
     """The same values. Raises UserError when one of them is not a finite number."""
     if not np.isfinite(values).all():
         raise UserError(
-            "the network's answer is not a number: its weights are damaged, or, in fp16, numbers above 65,504 came up. "
+            "the network's output is not a number: its weights are damaged, or, in fp16, numbers above 65,504 came up. "
             "Train or export it again, in bf16 or fp32."
         )
     return values

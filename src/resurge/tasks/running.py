@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from resurge.errors import UserError
+from resurge.explain.cost import in_mode
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -35,14 +36,8 @@ def pick_device(name: str = "auto") -> torch.device:
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients inside the block; every module's own mode after it."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with in_mode(model, training=False), torch.inference_mode():
+        yield
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:

@@ -79,9 +79,9 @@ class Task(ABC):
     explains_classes: ClassVar[bool] = False  # the head is pooling and one linear layer: class activation maps
     predict_options: ClassVar[frozenset[str]] = frozenset()  # of `resurge predict`, by destination, that not all take
     evaluation_options: ClassVar[frozenset[str]] = frozenset()  # the same of `resurge eval`
-    predict_batch: ClassVar[int] = 1  # images at a time unless something else is asked for
+    predict_batch: ClassVar[int] = 1  # images at a time by default
     evaluation_batch: ClassVar[int] = 8
-    shown_score: ClassVar[float] = 0.0  # from which objects are shown unless something else is asked for
+    shown_score: ClassVar[float] = 0.0  # from which objects are shown by default
     section: ClassVar[str | None] = None  # of the recipe, with the numbers of the head, where there are any
     settings: ClassVar[type[Section] | None] = None  # the class of that section
     idle: ClassVar[tuple[str, ...]] = ()  # fields of a recipe that have no effect, by dotted path
@@ -135,7 +135,7 @@ class Task(ABC):
         """
 
     def read_preprocessing(self, values: Mapping[str, object]) -> Seen:
-        """What a model.json says. Raises UserError, TypeError or ValueError for a field that cannot be."""
+        """The preprocessing in a model.json. Raises UserError, TypeError or ValueError for a field that cannot be."""
         from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
 
         return Preprocessing.from_json(values) if self.one_size else ScenePreprocessing.from_json(values)
@@ -184,22 +184,20 @@ class Task(ABC):
             UserError: an output is not a finite number.
         """
 
-    def predict(
-        self, model: nn.Module, inputs: Inputs, sizes: Sequence[Size], classes: Sequence[str], *, score: float = 0.0,
-        tta: TTA = TTA(),
-    ) -> list[Result]:  # fmt: skip
-        """The results of a network in torch, in evaluation mode, on the device where it is; see `decode`.
-
-        Args:
-            sizes: height and width of each image as it was given.
-            tta: test-time augmentation, of segmenters.
-        """
+    def run(self, model: nn.Module, images: np.ndarray, sizes: np.ndarray, tta: TTA = TTA()) -> dict[str, np.ndarray]:
+        """`outputs` as arrays, for those of `Inputs`, of a network in evaluation mode on the device where it is."""
         import torch
 
         device = next(model.parameters()).device
-        images, own = (torch.from_numpy(values).to(device) for values in (inputs.images, inputs.sizes))
+        batch, own = (torch.from_numpy(values).to(device) for values in (images, sizes))
         with torch.inference_mode():
-            outputs = {name: values.cpu().numpy() for name, values in self.outputs(model, images, own, tta).items()}
+            return {name: values.cpu().numpy() for name, values in self.outputs(model, batch, own, tta).items()}
+
+    def results(
+        self, outputs: Mapping[str, np.ndarray], inputs: Inputs, sizes: Sequence[Size], classes: Sequence[str],
+        score: float = 0.0,
+    ) -> list[Result]:  # fmt: skip
+        """The result for each image of a batch, whose height and width as it was given are in `sizes`; see `decode`."""
         seen = [(int(height), int(width)) for height, width in inputs.sizes]
         return [self.decode(outputs, row, seen[row], size, classes, score) for row, size in enumerate(sizes)]
 
@@ -225,8 +223,8 @@ class Task(ABC):
         raise UserError(f"the results of a {self.noun} are not written as annotations.")
 
     def heat_map(self, model: nn.Module, preprocessing: Seen, image: Image.Image) -> tuple[Image.Image, Tensor]:
-        """Where a network looked: the part of the image that it saw, and a map (h, w) in 0..1 over it: the class
-        activation map of the best class, or else the mean activation of the last stage."""
+        """The part of the image that the network saw, and a heat map (h, w) in 0..1 over it: the class activation map
+        of the best class, or else the mean activation of the last stage."""
         from resurge.explain.attention import activation_maps, cam
 
         batch = preprocessing(image)[None].to(next(model.parameters()).device)
@@ -253,7 +251,7 @@ class Task(ABC):
     @abstractmethod
     def scores(self, classes: Sequence[str], *, tta: TTA = TTA(), examples: int | None = None) -> Scores[Any, Any]:
         """What collects the predictions of an evaluation and computes their scores. `examples` images of each kind are
-        named to be looked at; None is the task's usual number."""
+        named; None is the task's usual number."""
 
     def summary(self, result: Json) -> dict[str, float | None]:
         """The scores that stand for an evaluation, from all that `Scores.compute` gives."""

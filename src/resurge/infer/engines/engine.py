@@ -30,7 +30,7 @@ class Engine(ABC):
     Attributes:
         format: onnx, openvino, torch, or run.
         precision: what it computes in: fp32, bf16, fp16 or int8.
-        notes: what is other than was asked for, in sentences.
+        notes: what differs from the settings, in sentences.
     """
 
     format: ClassVar[str]
@@ -41,7 +41,7 @@ class Engine(ABC):
     def run(self, images: np.ndarray, sizes: np.ndarray | None = None) -> Arrays:
         """float32 (N, C, H, W) -> the outputs by name: `logits`, or `classes` and `confidence`. Any thread may call.
 
-        Of a detector: `boxes`, `scores`, `labels`, `masks`; see `resurge.tasks.detect.predict`. Only it looks at
+        Of a detector: `boxes`, `scores`, `labels`, `masks`; see `resurge.tasks.detect.predict`. Only it uses
         the `sizes` (N, 2) that the images have without their padding; None: they have none.
 
         Raises:

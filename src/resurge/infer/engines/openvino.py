@@ -41,7 +41,7 @@ def openvino_core() -> openvino.Core:
 
 
 def openvino_settings(precision: str, threads: int | None = None) -> dict[str, str | int]:
-    """How OpenVINO is told to run a network: for the shortest time of one batch, in this arithmetic.
+    """How OpenVINO runs a network: for the shortest time of one batch, in this arithmetic.
 
     Left to itself it takes bf16 wherever the processor has it; for what int8 leaves unquantised that is its own choice.
     """
@@ -86,7 +86,7 @@ class CompiledShapes:
         self.outputs = tuple(each.get_any_name() for each in model.outputs)
         self._expected = expected
         self._open: openvino.CompiledModel | None = None
-        if expected is not None and len(self.inputs) == 1:  # compiled now: what is wrong with the file is told now
+        if expected is not None and len(self.inputs) == 1:  # compiled now: what is wrong with the file shows now
             self._at(((1, *expected),))
         elif not always_fixed:
             self._open = compile(model)

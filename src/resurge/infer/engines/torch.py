@@ -1,16 +1,33 @@
-"""A program of torch.export, in torch."""
+"""What runs in torch: the network of a run, and a program of torch.export."""
 
 from __future__ import annotations
 
 import warnings
 
+import numpy as np
 import torch
 
 from resurge.infer.engines.archive import vetted
-from resurge.infer.engines.engine import Arrays, ExportEngine
+from resurge.infer.engines.engine import Arrays, Engine, ExportEngine
 from resurge.infer.folder import Export
+from resurge.runs import Run
 from resurge.tasks.detect import ops as detection_ops  # noqa: F401  registers the operators of a detector
 from resurge.tasks.running import pick_device
+from resurge.tasks.table import get_task
+
+
+class Live(Engine):
+    """The network of a run, on the device where it is."""
+
+    format = "run"
+
+    def __init__(self, run: Run) -> None:
+        self._task, self._model = get_task(run.task), run.model
+
+    def run(self, images: np.ndarray, sizes: np.ndarray | None = None) -> Arrays:
+        if sizes is None:
+            sizes = np.full((len(images), 2), images.shape[2:], dtype=np.int64)
+        return self._task.run(self._model, np.ascontiguousarray(images), sizes)
 
 
 class ProgramEngine(ExportEngine):

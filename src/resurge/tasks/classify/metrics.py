@@ -106,7 +106,7 @@ class ClassifierScores(Scores[LabelBatch, Split]):
     def compute(self) -> Json:
         """The scores:
 
-        - `count`, the images; `top1`; `top5`, null with five classes or fewer, where it says nothing;
+        - `count`, the images; `top1`; `top5`, null with five classes or fewer, where it means nothing;
         - `nll`, the mean negative log-likelihood; `ece`, the expected calibration error over 15 bins (Guo et al. 2017,
           eq. 5);
         - `per_class`: class, n, precision, recall, f1; zero where there is nothing to divide by;
@@ -140,12 +140,12 @@ class ClassifierScores(Scores[LabelBatch, Split]):
         }
 
     def _mistake(self, split: Split, confidence: float, negative: int, predicted: int, true: int) -> Json:
-        said = {"true": self.classes[true], "predicted": self.classes[predicted], "confidence": confidence}
-        return named(split, -negative) | said
+        prediction = {"true": self.classes[true], "predicted": self.classes[predicted], "confidence": confidence}
+        return named(split, -negative) | prediction
 
 
 def _reliability(sure: Tensor) -> list[dict[str, float]]:
-    """The bins of a reliability diagram from (2, N): confidence in 0..1, and 1 where the answer was right."""
+    """The bins of a reliability diagram from (2, N): confidence in 0..1, and 1 where the prediction was right."""
     confidence, right = sure.double()
     bins = (confidence * BINS).long().clamp(max=BINS - 1)
     count = torch.bincount(bins, minlength=BINS)

@@ -78,9 +78,9 @@ def _gallery(run: RunFiles, entries: Sequence[Mapping[str, object]], about: str 
     cards = []
     for entry in entries:
         predicted, true = run.class_name(entry.get("predicted", "?")), run.class_name(entry.get("true", "?"))
-        said = {"predicted": predicted, "confidence": percent(number(entry, "confidence"))}
-        said |= {"true": true} if true != predicted else {}
-        cards.append(page.card(run, entry, "image of", "class-activation map of", **said))
+        prediction = {"predicted": predicted, "confidence": percent(number(entry, "confidence"))}
+        prediction |= {"true": true} if true != predicted else {}
+        cards.append(page.card(run, entry, "image of", "class-activation map of", **prediction))
     return page.gallery(cards, SHOWN_IMAGES, about=about)
 
 

@@ -207,10 +207,10 @@ def f1(kept: Kept, matches: Matches, threshold: float = 0.5) -> float | None:
     """F1 of one image, to order images by: 2 hits / (detections + objects), of detections with a score of at least
     `threshold`. Crowds and detections in them are left out. None where there is neither object nor detection."""
     sure = kept.found["scores"] >= threshold
-    told = int((sure & (matches.object != -2)).sum())
+    detected = int((sure & (matches.object != -2)).sum())
     there = int((~kept.truth["crowd"]).sum())
     hits = int((sure & (matches.object >= 0)).sum())
-    return 2 * hits / (told + there) if told + there else None
+    return 2 * hits / (detected + there) if detected + there else None
 
 
 def surest_mistake(kept: Kept, matches: Matches, classes: Sequence[str]) -> Json:

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from resurge.arch.backbone import Backbone
 from resurge.arch.spec import Spec
 from resurge.errors import UserError, require_one_of
+from resurge.tasks.detect.head import Detections
 from resurge.tasks.detect.heads import BOX_HEADS, MASK_HEADS
 from resurge.tasks.detect.pyramid import Features, diagonal_boxes, image_sizes, pad
 from resurge.tasks.detect.settings import Detector
-from resurge.tasks.detect.slots import Detections
 from resurge.tasks.result import Size
 
 

@@ -32,7 +32,7 @@ def suppress(boxes: Tensor, scores: Tensor, overlap: float, most: int) -> Tensor
         most: boxes that remain per image.
 
     Returns:
-        int64 (N, most): places among n * K, the highest score first; -1 behind the last box.
+        int64 (N, most): indices among n * K, the highest score first; -1 behind the last box.
     """
     classes = scores.shape[2]
     found = torch.full((len(scores), most), -1, dtype=torch.int64, device=scores.device)
@@ -64,8 +64,8 @@ def pool(
     result = maps[0].new_zeros((len(boxes), maps[0].shape[1], size, size))
     regions = torch.cat([image[:, None].to(boxes.dtype), boxes], 1)
     for number, (values, scale) in enumerate(zip(maps, scales, strict=True)):
-        place = (level == number).nonzero()[:, 0]
-        result[place] = roi_align(values, regions[place], size, scale, samples)
+        index = (level == number).nonzero()[:, 0]
+        result[index] = roi_align(values, regions[index], size, scale, samples)
     return result
 
 
@@ -109,40 +109,40 @@ def onnx_table() -> dict[Any, Callable[..., Any]]:
         by_class = op.Transpose(scores, perm=[0, 2, 1])  # (N, K, n), as NonMaxSuppression takes them
         count = op.Gather(op.Shape(scores), integers(1))
         if boxes.shape[2] == 1:
-            boxes, asked = op.Squeeze(boxes, integers(2)), by_class
+            boxes, wanted = op.Squeeze(boxes, integers(2)), by_class
         else:  # (N K, n, 4) and (N K, 1, n): boxes that differ between the classes are as those of different images
             boxes = op.Transpose(boxes, perm=[0, 2, 1, 3])
             boxes = op.Reshape(boxes, op.Concat(integers(-1), count, integers(4), axis=0))
-            asked = op.Reshape(by_class, op.Concat(integers(-1, 1), count, axis=0))
-        # rows of image, class, place
+            wanted = op.Reshape(by_class, op.Concat(integers(-1, 1), count, axis=0))
+        # rows of image, class, index
         chosen = op.NonMaxSuppression(
-            boxes, asked, count, op.Constant(value_floats=[overlap]), op.Constant(value_floats=[_LOWEST])
+            boxes, wanted, count, op.Constant(value_floats=[overlap]), op.Constant(value_floats=[_LOWEST])
         )
-        none = op.Expand(op.Cast(integers(0), to=9), op.Shape(asked))
+        none = op.Expand(op.Cast(integers(0), to=9), op.Shape(wanted))
         every = op.Expand(op.Cast(integers(1), to=9), op.Gather(op.Shape(chosen), integers(0)))
-        kept = op.Where(op.ScatterND(none, chosen, every), asked, real(ABSENT))
+        kept = op.Where(op.ScatterND(none, chosen, every), wanted, real(ABSENT))
         kept = op.Transpose(op.Reshape(kept, op.Shape(by_class)), perm=[0, 2, 1])
         flat = op.Pad(op.Reshape(kept, integers(0, -1)), integers(0, 0, 0, most), real(ABSENT))
-        best, place = op.TopK(flat, integers(most), axis=1)
-        return op.Where(op.Greater(best, real(_LOWEST)), place, integers(-1))
+        best, index = op.TopK(flat, integers(most), axis=1)
+        return op.Where(op.Greater(best, real(_LOWEST)), index, integers(-1))
 
     def write_pooled(
         maps: Sequence[Any], boxes: Any, image: Any, level: Any, scales: Sequence[float], size: int, samples: int
     ) -> Any:
-        parts, places = [], []
+        parts, indices = [], []
         for number, (values, scale) in enumerate(zip(maps, scales, strict=True)):
-            place = op.Reshape(op.NonZero(op.Equal(level, integers(number))), integers(-1))
+            index = op.Reshape(op.NonZero(op.Equal(level, integers(number))), integers(-1))
             parts.append(
                 op.RoiAlign(
-                    values, op.Gather(boxes, place), op.Gather(image, place), mode="avg", spatial_scale=scale,
+                    values, op.Gather(boxes, index), op.Gather(image, index), mode="avg", spatial_scale=scale,
                     coordinate_transformation_mode="output_half_pixel", output_height=size, output_width=size,
                     sampling_ratio=samples,
                 )
             )  # fmt: skip
-            places.append(place)
+            indices.append(index)
         if len(parts) == 1:
             return parts[0]
-        order = op.Concat(*places, axis=0)
+        order = op.Concat(*indices, axis=0)
         count = op.Squeeze(op.Shape(order))
         back = op.ScatterElements(
             order, order, op.Range(op.Constant(value_int=0), count, op.Constant(value_int=1)), axis=0

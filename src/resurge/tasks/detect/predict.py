@@ -1,6 +1,6 @@
 """Results of object detection and instance segmentation, from what a detector puts out. Imports no torch.
 
-The outputs: boxes float32 (N, D, 4) in the pixels of the batch, scores float32 (N, D), 0 where a place is not taken,
+The outputs: boxes float32 (N, D, 4) in the pixels of the batch, scores float32 (N, D), 0 in a free slot,
 labels int64 (N, D), and of an instance segmenter masks float32 (N, D, s, s), probabilities within the box.
 """
 
@@ -137,12 +137,12 @@ class Suppression:
 
     @staticmethod
     def of(export: Mapping[str, object]) -> Suppression | None:
-        """What the `export` part of model.json says is left to do; None where the network did it itself."""
+        """What the `export` part of model.json leaves to the caller; None where the network did it itself."""
         values = export.get("suppression")
         return Suppression(**values) if isinstance(values, dict) else None
 
     def __call__(self, outputs: Outputs) -> dict[str, np.ndarray]:
-        """Candidates (N, n) -> objects (N, D), the best first; places that are not taken have the score 0."""
+        """Candidates (N, n) -> objects (N, D), the best first; free slots have the score 0."""
         batch = len(outputs["scores"])
         found: dict[str, np.ndarray] = {
             "boxes": np.zeros((batch, self.most, 4), dtype=np.float32),

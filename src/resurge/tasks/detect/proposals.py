@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
+from resurge.tasks.detect.head import by_class, clip, rows, sizable, top
 from resurge.tasks.detect.ops import ABSENT, suppress
 from resurge.tasks.detect.pyramid import Features
 from resurge.tasks.detect.settings import Detector
-from resurge.tasks.detect.slots import by_class, clip, rows, sizable, top
 
 # Overlap from which an anchor is an object, and below which it is none; share of objects in the sample; overlap of
 # two proposals above which the lower one goes: arXiv:1506.01497, section 3.1.2, and the authors' code.
@@ -98,14 +98,14 @@ class ProposalNetwork(RegionProposalNetwork):
         """The `count` best of each level, and of these the `count` best that remain after suppression per level."""
         logits, moves, bases = [], [], []
         for logit, offset, own in zip(objectness, offsets, anchors, strict=True):
-            best, place = top(logit, count)
+            best, index = top(logit, count)
             logits.append(best)
-            moves.append(rows(offset, place))
-            bases.append(own[place])
+            moves.append(rows(offset, index))
+            bases.append(own[index])
         logit = torch.cat(logits, 1)
         boxes = self.box_coder.decode_single(torch.cat(moves, 1).flatten(0, 1), torch.cat(bases, 1).flatten(0, 1))
         boxes = clip(boxes.unflatten(0, (logit.shape[0], -1)), features.limits[:, None])
         score = logit.sigmoid().where((logit > -torch.inf) & sizable(boxes, self.min_size), ABSENT)
         level = torch.arange(len(logits), device=score.device).repeat_interleave(count)[None]
-        place = suppress(boxes[:, :, None], by_class(score, level, len(logits)), self.nms_thresh, count)
-        return rows(boxes, place.clamp(min=0) // len(logits)), place >= 0
+        index = suppress(boxes[:, :, None], by_class(score, level, len(logits)), self.nms_thresh, count)
+        return rows(boxes, index.clamp(min=0) // len(logits)), index >= 0

@@ -81,7 +81,7 @@ def pad(images: Tensor, stride: int) -> Tensor:
 def diagonal_boxes(limits: Tensor) -> tuple[Tensor, Tensor]:
     """Boxes (N * n, 4) along the diagonal of each image of `Features.limits`, and the image int64 (N * n,) of each.
     They extend over the whole, a half, a quarter and an eighth of each side: some are pooled from every level."""
-    places = [(place / share, (place + 1) / share) for share in (1, 2, 4, 8) for place in range(share)]
-    unit = limits.new_tensor([(begin, begin, end, end) for begin, end in places])
+    ranges = [(i / parts, (i + 1) / parts) for parts in (1, 2, 4, 8) for i in range(parts)]
+    unit = limits.new_tensor([(begin, begin, end, end) for begin, end in ranges])
     image = torch.arange(len(limits), device=limits.device).repeat_interleave(len(unit))
     return (unit * limits[:, None]).flatten(0, 1), image

@@ -1,4 +1,4 @@
-"""Detection by regions: proposals, then boxes, then, where asked for, masks.
+"""Detection by regions: proposals, then boxes, then, with some heads, masks.
 
 One box stage is Faster R-CNN's (arXiv:1506.01497), several in a row are Cascade R-CNN's (arXiv:1712.00726; 1906.09756,
 section 4): every stage pools the boxes that the stage before has moved, classifies them and moves them again. A stage
@@ -26,12 +26,11 @@ from torchvision.ops.poolers import LevelMapper
 
 from resurge.arch.backbone import Backbone
 from resurge.arch.layers import BatchNorm2d
-from resurge.tasks.detect.head import Head
+from resurge.tasks.detect.head import Detections, Head, clip, occupied, put_back, select, sizable, taken
 from resurge.tasks.detect.ops import ABSENT, pool, pooled
 from resurge.tasks.detect.proposals import ProposalNetwork
 from resurge.tasks.detect.pyramid import Features, Pyramid
 from resurge.tasks.detect.settings import Detector
-from resurge.tasks.detect.slots import Detections, clip, occupied, put_back, select, sizable, taken
 
 HITS_SHARE = 0.25  # of the sampled proposals; arXiv:1504.08083, section 2.3
 SMALLEST = 1e-3  # pixels; a shorter side cannot be the unit of an offset
@@ -158,8 +157,8 @@ class BoxHead(Stages):
     def candidates(self, features: Features, proposals: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
         """Proposals (N, R, 4), and bool (N, R) whether there is one -> boxes (N, R, K, 4) inside their images, or
         (N, R, 1, 4) of one box for all classes, and scores (N, R, K), `ABSENT` where there is no proposal."""
-        place = occupied(there)
-        image, boxes = place // there.shape[1], proposals.flatten(0, 1)[place]
+        index = occupied(there)
+        image, boxes = index // there.shape[1], proposals.flatten(0, 1)[index]
         limits, probabilities = features.limits[image], []
         for stage, coder in enumerate(self.coders):
             logits, offsets = self.predict(stage, features, boxes, image)
@@ -168,7 +167,7 @@ class BoxHead(Stages):
                 boxes = clip(coder.decode_single(offsets, boxes), limits)
         moved = self.coders[-1].decode_single(offsets, boxes).unflatten(1, (-1, 4))
         moved = clip(moved[:, 1:] if moved.shape[1] > 1 else moved, limits[:, None])
-        return put_back(moved, place, there, 0.0), put_back(_mean(probabilities)[:, 1:], place, there, ABSENT)
+        return put_back(moved, index, there, 0.0), put_back(_mean(probabilities)[:, 1:], index, there, ABSENT)
 
 
 class MaskHead(Stages):
@@ -203,14 +202,14 @@ class MaskHead(Stages):
     def detect(self, features: Features, found: Detections) -> Detections:
         """The detections with masks: probabilities inside each box, of its own class; 0 in free slots."""
         there = found.scores > 0
-        place = occupied(there)
-        boxes, image = found.boxes.flatten(0, 1)[place], place // there.shape[1]
-        index = (found.labels.flatten()[place] + 1)[:, None, None, None]
+        index = occupied(there)
+        boxes, image = found.boxes.flatten(0, 1)[index], index // there.shape[1]
+        label = (found.labels.flatten()[index] + 1)[:, None, None, None]
         masks = []
         for stage in range(len(self.heads)):
             (logits,) = self.predict(stage, features, boxes, image)
-            masks.append(logits.gather(1, index.expand(-1, 1, *logits.shape[2:]))[:, 0].sigmoid())
-        return found._replace(masks=put_back(_mean(masks), place, there, 0.0))
+            masks.append(logits.gather(1, label.expand(-1, 1, *logits.shape[2:]))[:, 0].sigmoid())
+        return found._replace(masks=put_back(_mean(masks), index, there, 0.0))
 
 
 class RegionHead(Head):

@@ -13,12 +13,11 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from resurge.arch.backbone import Backbone
 from resurge.arch.layers import BatchNorm2d
-from resurge.tasks.detect.head import Head
+from resurge.tasks.detect.head import Detections, Head, by_class, clip, rows, select, taken, top
 from resurge.tasks.detect.ops import ABSENT
 from resurge.tasks.detect.proposals import Anchors
 from resurge.tasks.detect.pyramid import Features, Pyramid
 from resurge.tasks.detect.settings import Detector
-from resurge.tasks.detect.slots import Detections, by_class, clip, rows, select, taken, top
 
 # Overlap from which an anchor is an object, and below which it is none: arXiv:1708.02002, section 4.
 OBJECT, NOTHING = 0.5, 0.4
@@ -67,14 +66,14 @@ class RetinaHead(Head):
             outputs = self.net([level])
             score = outputs["cls_logits"].float()[..., 1:].sigmoid()
             # The best pairs are of the boxes whose best class is best: this sorts one number per box.
-            best, place = top(score.amax(2), most)
-            score = rows(score, place).where((best > -torch.inf)[..., None], ABSENT)
+            best, index = top(score.amax(2), most)
+            score = rows(score, index).where((best > -torch.inf)[..., None], ABSENT)
             best, pair = score.flatten(1).topk(most)
-            place = place.gather(1, pair // self.num_classes)
+            index = index.gather(1, pair // self.num_classes)
             scores.append(best)
             labels.append(pair % self.num_classes)
-            moves.append(rows(outputs["bbox_regression"].float(), place))
-            bases.append(anchors[place])
+            moves.append(rows(outputs["bbox_regression"].float(), index))
+            bases.append(anchors[index])
         boxes = self.coder.decode_single(torch.cat(moves, 1).flatten(0, 1), torch.cat(bases, 1).flatten(0, 1))
         boxes = boxes.unflatten(0, (features.limits.shape[0], -1))
         return taken(clip(boxes, features.limits[:, None]), torch.cat(scores, 1), torch.cat(labels, 1))

@@ -24,10 +24,10 @@ class Detector(Section):
     )
     anchor_ratios: tuple[float, ...] = option((0.5, 1.0, 2.0), "height / width of the anchors", above=0)
     rpn_convs: int = option(1, "3x3 convolutions before the proposal predictor", low=1)
-    rpn_proposals_train: int = option(2000, "proposals kept an image in training, before and after suppression", low=1)
-    rpn_proposals_test: int = option(1000, "proposals kept an image in evaluation", low=1)
-    rpn_batch: int = option(256, "anchors an image that the proposal loss samples", low=1)
-    roi_batch: int = option(512, "proposals an image that the box loss samples", low=1)
+    rpn_proposals_train: int = option(2000, "proposals kept per image in training, before and after suppression", low=1)
+    rpn_proposals_test: int = option(1000, "proposals kept per image in evaluation", low=1)
+    rpn_batch: int = option(256, "anchors per image that the proposal loss samples", low=1)
+    roi_batch: int = option(512, "proposals per image that the box loss samples", low=1)
     box_head: str = option("2fc", "layers before the box predictor", choices=("2fc", "4conv1fc"))
     box_channels: int = option(1024, "outputs of the box head's linear layers", low=1)
     box_size: int = option(7, "side of the map a box is pooled to", low=1)
@@ -40,7 +40,7 @@ class Detector(Section):
     nms_threshold: float = option(
         0.5, "overlap above which the lower of two boxes of a class is dropped", above=0, high=1
     )
-    max_detections: int = option(100, "detections kept an image", low=1)
+    max_detections: int = option(100, "detections kept per image", low=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from resurge.arch.spec import Spec
     from resurge.data.splits import Objects
     from resurge.files import Json
+    from resurge.tasks.detect.head import Detections
     from resurge.tasks.detect.metrics import ObjectScores
     from resurge.tasks.detect.predict import CocoFile
-    from resurge.tasks.detect.slots import Detections
     from resurge.tasks.result import Result, Size
 
 

@@ -1,4 +1,4 @@
-"""What the scores of detectors and of segmenters have in common: images at their own size, and examples to look at."""
+"""What the scores of detectors and of segmenters have in common: images at their own size, and example images."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class SceneScores(Scores[SceneBatch, SplitT]):
     The images of a batch are found in the split by the batch's indices. The truth is taken from the split at the size
     of the image, not from the targets of the batch, which are resized. An image counts once however often it comes.
 
-    Beside the scores, images to look at are named: lists `best`, `worst` and `wrong` with `id`, `index`, `path` and
+    Beside the scores, example images are named: lists `best`, `worst` and `wrong` with `id`, `index`, `path` and
     `score`. The score of an image is F1 at IoU 0.5 and a detection score of 0.5 (of masks for instances; among equal
     ones the mean overlap of the objects found decides), for segment the mean IoU over the classes that are in the
     truth or the prediction; images without anything to score are left out. `wrong` is ordered by `weight`: the score of
     the surest detection that finds no object, for segment the probability of the predicted class summed over the wrong
-    pixels and divided by the number of pixels; its text `wrong` says what was taken for what.
+    pixels and divided by the number of pixels; its text `wrong` names what was taken for what.
 
     `examples` is the number of images in each list.
     """
@@ -81,7 +81,7 @@ class SceneScores(Scores[SceneBatch, SplitT]):
         self.images[split.id(index)] = named(split, index) | values
 
     def _named(self) -> dict[str, list[Json]]:
-        """Images to look at. Where two are equal, the earlier one of the split comes first."""
+        """The example images. Where two are equal, the earlier one of the split comes first."""
         images = sorted(self.images.values(), key=lambda image: (image["index"], image["id"]))
         scored = [image for image in images if image.get("score") is not None]
         mistaken = [image for image in images if "wrong" in image]

@@ -85,8 +85,8 @@ class SceneTask(Task):
                 image, truth = split.read(entry["index"]), split.target(entry["index"])
                 score = min(self.shown_score, float(entry.get("weight", self.shown_score)))
                 (inputs,) = self.batches([network.preprocessing.array(image)])
-                size = (image.height, image.width)
-                (result,) = self.predict(network.model, inputs, [size], network.classes, score=score, tta=tta)
+                outputs = self.run(network.model, inputs.images, inputs.sizes, tta)
+                (result,) = self.results(outputs, inputs, [(image.height, image.width)], network.classes, score)
                 entry["overlay"] = f"explain/{kind}_{number:03d}.jpg"
                 entry["thumbnail"] = f"explain/{kind}_{number:03d}_truth.jpg"
                 found, there = self.compare(image, result, truth, network.classes, SIDES)

@@ -34,27 +34,27 @@ def confusion_matrix(
     if predicted.shape != truth.shape:
         raise ValueError(f"expected two maps of one size; got {predicted.shape} and {truth.shape}")
     counted = truth != ignore
-    true, told = truth[counted].astype(np.int64), predicted[counted].astype(np.int64)
-    for name, values in (("true", true), ("predicted", told)):
+    true, predicted = (values[counted].astype(np.int64) for values in (truth, predicted))
+    for name, values in (("true", true), ("predicted", predicted)):
         if values.size and (values.min() < 0 or values.max() >= classes):
             wrong = int(values.max() if values.max() >= classes else values.min())
             message = f"a {name} label map holds the class {wrong}, but there are {classes} classes, from 0"
             if name == "predicted":
                 raise ValueError(message)
             raise UserError(f"{message}. Pixels without a class are to be marked with {ignore}.")
-    return np.bincount(true * classes + told, minlength=classes**2).reshape(classes, classes)
+    return np.bincount(true * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
 def map_scores(confusion: np.ndarray, classes: Sequence[str]) -> Json:
-    """What a confusion matrix [true][predicted] says; None where there is nothing to divide by.
+    """The scores of a confusion matrix [true][predicted]; None where there is nothing to divide by.
 
-    `per_class` has for each class its name, `pixels`, `iou` (pixels that are and are told to be of the class / pixels
-    that are either) and `accuracy` (share of the class's pixels that are told right). `miou` and `mean_accuracy` are
-    means over the classes where it is defined, `pixel_accuracy` is the share of all pixels that are right; in 0..1.
+    `per_class` has for each class its name, `pixels`, `iou` (pixels that are of the class and predicted as it / pixels
+    that are either) and `accuracy` (share of the class's pixels that are predicted right). `miou` and `mean_accuracy`
+    are means over the classes where it is defined, `pixel_accuracy` is the share of all pixels that are right; in 0..1.
     `confusion` is the matrix, in pixels.
     """
-    right, there, told = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
-    iou, accuracy = _ratio(right, there + told - right), _ratio(right, there)
+    right, there, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    iou, accuracy = _ratio(right, there + predicted - right), _ratio(right, there)
     return {
         "miou": _mean(iou),
         "pixel_accuracy": float(right.sum() / there.sum()) if there.sum() else None,
@@ -75,14 +75,14 @@ class MapScores(SceneScores[MaskSplit]):
     def metrics(self) -> tuple[Json, np.ndarray]:
         total = np.zeros(len(self.classes) ** 2, dtype=np.int64)
         for image in self.images.values():
-            places, counts = image["confusion"]
-            total[places] += counts
+            cells, counts = image["confusion"]
+            total[cells] += counts
         confusion = total.reshape(len(self.classes), -1)
         return map_scores(confusion, self.classes), confusion
 
     def rank(self, image: Json) -> tuple[object, ...]:
-        places, counts = image["confusion"]
-        return places.tolist(), counts.tolist(), image.get("score") or 0.0, image.get("weight", 0.0), image["index"]
+        cells, counts = image["confusion"]
+        return cells.tolist(), counts.tolist(), image.get("score") or 0.0, image.get("weight", 0.0), image["index"]
 
     def update(self, model: nn.Module, batch: SceneBatch, split: MaskSplit) -> None:
         # Images of one size go together and without padding, which pooling over the whole image would see: a score
@@ -150,10 +150,10 @@ def _truth(batch: SceneBatch, row: int, split: MaskSplit, index: int) -> np.ndar
 def _commonest_mistake(confusion: np.ndarray, classes: Sequence[str], confidence: float) -> str:
     """ "12 % of the pixels, most of them road taken for pavement; mean probability 0.81" """
     wrong = confusion - np.diag(np.diag(confusion))
-    true, told = divmod(int(wrong.argmax()), len(classes))
+    true, predicted = divmod(int(wrong.argmax()), len(classes))
     share = wrong.sum() / confusion.sum()
-    most = "most of them" if 2 * wrong[true, told] > wrong.sum() else "above all"
-    what = f"{classes[true]} taken for {classes[told]}"
+    most = "most of them" if 2 * wrong[true, predicted] > wrong.sum() else "above all"
+    what = f"{classes[true]} taken for {classes[predicted]}"
     return f"{share:.0%} of the pixels, {most} {what}; mean probability {confidence:.2f}"
 
 

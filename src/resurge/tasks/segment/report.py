@@ -54,6 +54,6 @@ REPORT = page.Report(
     sections=[
         page.Section("classes", "Classes", "classes.html", _classes),
         page.Section("confusion", "Confusion matrix", "confusion.html", _confusion),
-        *page.scene_galleries("mean IoU", "The mean IoU is over the classes that the image has or is told to have."),
+        *page.scene_galleries("mean IoU", "The mean IoU is over the classes in the label map or the prediction."),
     ],
 )

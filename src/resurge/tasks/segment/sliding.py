@@ -1,7 +1,7 @@
 """Segmentation of images at several sizes, mirrored, and in windows: what is done when there is time for more.
 
-Every view of the image (a size, mirrored or not, a window) gives probabilities; the mean over all views that see a
-pixel is the answer. With one view this is the softmax of a plain forward pass.
+The result for a pixel is the mean of its probabilities over all predictions (a size, mirrored or not, a window) that
+see it. With a single prediction this is the softmax of a plain forward pass.
 """
 
 from __future__ import annotations
@@ -55,15 +55,15 @@ def predict_probabilities(
     _check(model, images, scales, window, overlap)
     size = (images.shape[-2], images.shape[-1])
 
-    def view(scale: float, mirrored: bool) -> Tensor:
+    def predict(scale: float, mirrored: bool) -> Tensor:
         scaled = _resized(images, (max(1, round(size[0] * scale)), max(1, round(size[1] * scale))))
         found = _in_windows(model, scaled.flip(-1) if mirrored else scaled, window, overlap)
         return _resized(found.flip(-1) if mirrored else found, size)
 
     first, *others = product(scales, (False, True) if flip else (False,))
-    total = view(*first)
+    total = predict(*first)
     for other in others:
-        total += view(*other)
+        total += predict(*other)
     return total.div_(1 + len(others))
 
 

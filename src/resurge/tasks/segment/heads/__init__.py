@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     Build = Callable[[Backbone, int, Segmenter], nn.Module]
 
 HEADS: Mapping[str, Build] = Table(
-    "segment.head", {name: f"{__name__}.{name}:build" for name in ("deeplabv3", "fcn", "pspnet")}
+    "segment.head",
+    {
+        "deeplabv3": f"{__name__}.deeplabv3:AtrousPyramidHead",
+        "fcn": f"{__name__}.fcn:build",
+        "pspnet": f"{__name__}.pspnet:PyramidPoolingHead",
+    },
 )
 """Functions that make a head with random weights from a backbone, a number of classes and the numbers of a
 `Segmenter`. By name; the first one is the default."""

@@ -19,11 +19,10 @@ class AtrousPyramidHead(nn.Module):
     them and a 3x3 follows, all of `hidden` channels.
     """
 
-    def __init__(
-        self, cin: int, num_classes: int, rates: Sequence[int], hidden: int | None = None, dropout: float = 0.1
-    ) -> None:
+    def __init__(self, backbone: Backbone, num_classes: int, settings: Segmenter) -> None:
         super().__init__()
-        hidden = hidden or 256
+        cin, hidden = backbone.channels[-1], settings.head_channels or 256
+        rates = settings.atrous_rates or atrous_rates(backbone.strides[-1])
         self.branches = nn.ModuleList(
             [ConvNormAct(cin, hidden, 1), *(ConvNormAct(cin, hidden, 3, dilation=rate) for rate in rates)]
         )
@@ -31,7 +30,7 @@ class AtrousPyramidHead(nn.Module):
         self.pooled.norm = BatchNorm2d(hidden, pooled=True)
         self.project = ConvNormAct(hidden * (len(rates) + 2), hidden, 1)
         self.conv = ConvNormAct(hidden, hidden, 3)
-        self.drop = nn.Dropout(dropout)
+        self.drop = nn.Dropout(settings.head_dropout)
         self.predict = nn.Conv2d(hidden, num_classes, 1)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
@@ -51,8 +50,3 @@ def atrous_rates(stride: int) -> tuple[int, int, int]:
     """
     step = max(1, 96 // max(stride, 8))
     return step, 2 * step, 3 * step
-
-
-def build(backbone: Backbone, num_classes: int, settings: Segmenter) -> AtrousPyramidHead:
-    rates = settings.atrous_rates or atrous_rates(backbone.strides[-1])
-    return AtrousPyramidHead(backbone.channels[-1], num_classes, rates, settings.head_channels, settings.head_dropout)

@@ -23,15 +23,16 @@ class PyramidPoolingHead(nn.Module):
     and enlarged to h x w again; all of them and the map itself go through a 3x3 of `hidden` channels to the classes.
     """
 
-    def __init__(self, cin: int, num_classes: int, hidden: int | None = None, dropout: float = 0.1) -> None:
+    def __init__(self, backbone: Backbone, num_classes: int, settings: Segmenter) -> None:
         super().__init__()
-        hidden = hidden or max(1, cin // 4)
+        cin = backbone.channels[-1]
+        hidden = settings.head_channels or max(1, cin // 4)
         self.levels = nn.ModuleList(ConvNormAct(cin, hidden, 1) for _ in BINS)
         for bins, level in zip(BINS, self.levels, strict=True):
             if bins == 1:
                 level.norm = BatchNorm2d(hidden, pooled=True)
         self.conv = ConvNormAct(cin + hidden * len(BINS), hidden, 3)
-        self.drop = nn.Dropout(dropout)
+        self.drop = nn.Dropout(settings.head_dropout)
         self.predict = nn.Conv2d(hidden, num_classes, 1)
         self.pool: Callable[[Tensor, int], Tensor] = F.adaptive_avg_pool2d  # an export has one that can be traced
 
@@ -43,7 +44,3 @@ class PyramidPoolingHead(nn.Module):
             maps.append(enlarge(level(self.pool(x, bins)), size).to(x.dtype))
         logits: Tensor = self.predict(self.drop(self.conv(torch.cat(maps, dim=1))))
         return logits
-
-
-def build(backbone: Backbone, num_classes: int, settings: Segmenter) -> PyramidPoolingHead:
-    return PyramidPoolingHead(backbone.channels[-1], num_classes, settings.head_channels, settings.head_dropout)
