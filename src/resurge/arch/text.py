@@ -3,7 +3,7 @@
     line   = [ name ] { " " field "=" value }
     value  = number | "(" number { "," number } ")" | word [ "(" [ argument { "," argument } ] ")" ]
 
-A value is call syntax, which Python's own parser reads; nothing is evaluated. `OWN` is the one place where a new
+A value is call syntax, which Python's own parser reads; nothing is evaluated. `_OWN` is the one place where a new
 choice is entered to be used on the command line and in files; those of plugins join it in `WORDS`.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import partial
-from typing import TypeAlias, get_type_hints
+from typing import get_type_hints
 
 from resurge.arch import blocks, deformable, gates, shortcuts, stems, transforms
 from resurge.arch.contracts import AXES
@@ -26,8 +26,7 @@ from resurge.plugins import Table
 MAX_NESTING = 8
 MAX_LENGTH = 1000
 
-Words: TypeAlias = Mapping[str, Mapping[str, type]]
-OWN: Words = {
+_OWN: dict[str, dict[str, type | str]] = {
     "stem": {"conv7x7": stems.Conv7x7, "deep": stems.Deep, "conv3x3": stems.Conv3x3},
     "block": {"basic": blocks.Basic, "bottleneck": blocks.Bottleneck},
     "transform": {
@@ -54,7 +53,9 @@ def _plugin_choice(axis: type, name: str, part: object) -> type:
     return part
 
 
-WORDS: Words = {axis: Table(axis, own, partial(_plugin_choice, AXES[axis])) for axis, own in OWN.items()}
+WORDS: Mapping[str, Mapping[str, type]] = {
+    axis: Table(axis, own, partial(_plugin_choice, AXES[axis])) for axis, own in _OWN.items()
+}
 """The choices of each axis by their words."""
 LISTS = ("depths", "planes")
 NUMBERS = ("groups", "base_width")
@@ -101,7 +102,7 @@ def _nested_axis(axis: str, value: object) -> str:
 def _word(axis: str, choice: object) -> str:
     for word in WORDS[axis]:  # one by one, so that no plugin is imported for the project's own choices
         with suppress(UserError):  # another plugin that cannot be used
-            if type(choice) is (OWN[axis].get(word) or WORDS[axis][word]):
+            if type(choice) is WORDS[axis][word]:
                 return word
     raise UserError(f"{choice!r} has no word; enter one in resurge.arch.text.WORDS[{axis!r}] to print and store it.")
 
@@ -109,7 +110,7 @@ def _word(axis: str, choice: object) -> str:
 # --------------------------------------------------------------------------------------------------- reading
 
 
-def read_line(text: str, words: Words = WORDS) -> tuple[str | None, dict[str, object]]:
+def read_line(text: str) -> tuple[str | None, dict[str, object]]:
     """The name that a line begins with, if it does, and the values of the fields that it sets.
 
     Raises:
@@ -126,7 +127,7 @@ def read_line(text: str, words: Words = WORDS) -> tuple[str | None, dict[str, ob
             raise UserError(f"expected field=value, got {part!r} in {text!r}.")
         if field in changes:
             raise UserError(f"the field {field!r} is given twice in {text!r}.")
-        changes[field] = _read_field(field, value, words)
+        changes[field] = _read_field(field, value)
     return name, changes
 
 
@@ -148,14 +149,14 @@ def _split_fields(text: str) -> list[str]:
     return [part for part in parts if part]
 
 
-def _read_field(name: str, value: str, words: Words) -> object:
+def _read_field(name: str, value: str) -> object:
     require_one_of("spec field", name, FIELDS)
     try:
         node = ast.parse(value, mode="eval").body
     except (SyntaxError, ValueError):  # an empty value, a stray sign, a null byte
         node = ast.Constant(None)
-    if name in words:
-        return _read_choice(name, node, value, words)
+    if name in WORDS:
+        return _read_choice(name, node, value)
     elements = node.elts if isinstance(node, ast.Tuple) else [node]
     numbers = tuple(each.value for each in elements if isinstance(each, ast.Constant) and type(each.value) is int)
     if len(numbers) == len(elements) and (name in LISTS or len(numbers) == 1):
@@ -164,16 +165,16 @@ def _read_field(name: str, value: str, words: Words) -> object:
     raise UserError(f"{name} takes {kind}; got {value!r}.")
 
 
-def _read_choice(axis: str, node: ast.expr, text: str, words: Words) -> object:
+def _read_choice(axis: str, node: ast.expr, text: str) -> object:
     call = ast.Call(node, [], []) if isinstance(node, ast.Name) else node
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
-        raise UserError(f"expected a choice like {next(iter(words[axis]))!r} for {axis}, got {text!r}.")
+        raise UserError(f"expected a choice like {next(iter(WORDS[axis]))!r} for {axis}, got {text!r}.")
     word = call.func.id
-    if word not in words[axis]:
-        known = ", ".join(words[axis])
-        hint = suggest(word, words[axis]) or " Or is a plugin not installed here?"
+    if word not in WORDS[axis]:
+        known = ", ".join(WORDS[axis])
+        hint = suggest(word, WORDS[axis]) or " Or is a plugin not installed here?"
         raise UserError(f"{axis} has no choice {word!r}; its choices are {known}.{hint}")
-    kind = words[axis][word]
+    kind = WORDS[axis][word]
     own = {field.name: field for field in _own_fields(kind)}
     hints = get_type_hints(kind)
     values: dict[str, object] = {}
@@ -183,7 +184,7 @@ def _read_choice(axis: str, node: ast.expr, text: str, words: Words) -> object:
             raise UserError(f"{axis}={word} has no argument {name!r}; it takes {known}.{suggest(name, own)}")
         if name in values:
             raise UserError(f"the argument {name!r} is given twice in {text!r}.")
-        values[name] = _read_argument(axis, f"{axis}={word}: {name}", hints[name], argument, words)
+        values[name] = _read_argument(axis, f"{axis}={word}: {name}", hints[name], argument)
     missing = [name for name, field in own.items() if field.default is MISSING and name not in values]
     if missing:
         raise UserError(f"{axis}={word} needs {', '.join(missing)}; write {word}({missing[0]}=...).")
@@ -200,10 +201,10 @@ def _named_arguments(call: ast.Call, names: list[str], text: str) -> Iterator[tu
         yield keyword.arg or "**", keyword.value
 
 
-def _read_argument(axis: str, where: str, kind: type, node: ast.expr, words: Words) -> object:
+def _read_argument(axis: str, where: str, kind: type, node: ast.expr) -> object:
     text = ast.unparse(node)
     if kind is AXES[axis]:
-        return _read_choice(axis, node, text, words)
+        return _read_choice(axis, node, text)
     if kind is bool:
         if text not in ("true", "false"):
             raise UserError(f"{where} must be true or false; got {text!r}.")

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from resurge.arch.spec import NAMED, Spec
-from resurge.arch.text import OWN, WORDS, Words, read_line
+from resurge.arch.text import read_line
 from resurge.errors import UserError, suggest
 
 _TABLES: dict[str, dict[str, str]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
@@ -28,11 +28,9 @@ def get_spec(model: str | Spec) -> Spec:
     Raises:
         UserError: a name, field, word or value is unknown; the nearest real one is suggested.
     """
-    return model if isinstance(model, Spec) else _read(model, WORDS)
-
-
-def _read(text: str, words: Words) -> Spec:
-    name, changes = read_line(text, words)
+    if isinstance(model, Spec):
+        return model
+    name, changes = read_line(model)
     if name is not None:
         name = ALIASES.get(name, name)
         if name not in MODELS:
@@ -41,7 +39,7 @@ def _read(text: str, words: Words) -> Spec:
         return MODELS[name].but(**changes) if changes else MODELS[name]
     if "depths" not in changes:
         raise UserError(
-            f"expected a model name or at least depths=(..), got {text!r}. `resurge models` lists the names."
+            f"expected a model name or at least depths=(..), got {model!r}. `resurge models` lists the names."
         )
     return Spec(**changes)  # type: ignore[arg-type]  # Spec checks every value
 
@@ -52,4 +50,4 @@ def canonical_name(spec: Spec) -> str | None:
 
 
 for _name, _text in _TABLES["models"].items():
-    MODELS[_name] = _read(_text, OWN)  # a plugin with a name of ours must not break them
+    MODELS[_name] = get_spec(_text)
