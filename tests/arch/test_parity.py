@@ -11,6 +11,7 @@ single precision, by 1e-13 and 1e-11 in double. So the tolerance can be far belo
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 
 import pytest
@@ -55,13 +56,21 @@ def alive_state(model: nn.Module) -> State:
     return {key: value.double() if value.is_floating_point() else value for key, value in model.state_dict().items()}
 
 
+def timm_model(name: str, **settings: object) -> nn.Module:
+    """timm's network of one of our names, which other depths may follow: "senet154 depths=(2,2,2,2)"."""
+    named, _, depths = name.partition(" depths=")
+    if depths:
+        settings["layers"] = ast.literal_eval(depths)
+    return timm.create_model(TIMM_NAME.get(named, named), pretrained=False, **settings)
+
+
 def timm_state(name: str) -> State:
-    return alive_state(timm.create_model(TIMM_NAME.get(name, name), pretrained=False))
+    return alive_state(timm_model(name))
 
 
 def timm_outputs(name: str, state: State, output_stride: int) -> Outputs:
     with torch.device("meta"):
-        model = timm.create_model(TIMM_NAME.get(name, name), pretrained=False, output_stride=output_stride)
+        model = timm_model(name, output_stride=output_stride)
     return outputs_of(model, state)
 
 
@@ -249,7 +258,7 @@ WRONG: dict[str, list[tuple[int, Wrong]]] = {  # name: output stride to compare 
 
 
 def assert_wrong_ones_are_told_apart(name: str, state: State, references: dict[int, Outputs]) -> None:
-    for output_stride, wrong in WRONG.get(name, []):
+    for output_stride, wrong in WRONG.get(name.partition(" ")[0], []):
         off = difference(wrong(name, state), references[output_stride])
         assert off > REJECTED, f"{wrong.__name__}: {off}"
 
@@ -275,7 +284,8 @@ def test_torchvision(name):
         "resnet50d",
         "seresnet18",
         "seresnet50",
-        "senet154",
+        "senet154 depths=(2,2,2,2)",
+        pytest.param("senet154", marks=pytest.mark.slow),
         "skresnet18",
         "skresnet50d",
         "skresnext50_32x4d",
@@ -295,13 +305,16 @@ def test_timm(name):
 RESNEST = {  # name: the authors' arguments
     "resnest14": {"depths": (1, 1, 1, 1), "radix": 2},
     "resnest50": {"depths": (3, 4, 6, 3), "radix": 2},
+    "resnest101 depths=(1,2,2,1)": {"depths": (1, 2, 2, 1), "radix": 2},
     "resnest101": {"depths": (3, 4, 23, 3), "radix": 2},
     "resnest50_fast_1s4x24d": {"depths": (3, 4, 6, 3), "radix": 1, "cardinality": 4, "pool_first": True},
     "resnest50_fast_4s2x40d": {"depths": (3, 4, 6, 3), "radix": 4, "cardinality": 2, "pool_first": True},
 }
 
 
-@pytest.mark.parametrize("name", RESNEST)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "resnest101" else name for name in RESNEST]
+)
 def test_resnest(name):
     state = timm_state(name)
     references = {32: timm_outputs(name, state, 32)}

@@ -1,6 +1,7 @@
 """Every pass leaves the function as it was, on networks that are alive, and a wrong one is found out."""
 
 import copy
+from functools import cache
 
 import pytest
 import torch
@@ -53,6 +54,12 @@ NETWORKS = {
 
 
 def alive(name: str, size: int | tuple[int, int] = (61, 47)) -> tuple[nn.Module, torch.Tensor]:
+    model, images = made_alive(name, size)
+    return copy.deepcopy(model), images
+
+
+@cache
+def made_alive(name: str, size: int | tuple[int, int]) -> tuple[nn.Module, torch.Tensor]:
     torch.manual_seed(0)
     model = resurge.create_model(f"{NETWORKS[name]} {TINY}", num_classes=7).double()
     if name == "dropping":

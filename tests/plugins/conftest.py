@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,9 +14,10 @@ from plugins.installed import Installed
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-@pytest.fixture(scope="session")
-def install(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Installed]:
-    """Install the package of a folder of examples/."""
+@pytest.fixture(scope="module")
+def install(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Installed]]:
+    """Install the package of a folder of examples/, and start a process that has it."""
+    running = []
 
     def installed(name: str) -> Installed:
         source = tmp_path_factory.mktemp(name) / name  # building writes beside the source
@@ -27,6 +28,9 @@ def install(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Install
              "--disable-pip-version-check", "--target", str(target), str(source)],
             check=True,
         )  # fmt: skip
-        return Installed(target)
+        running.append(Installed(target))
+        return running[-1]
 
-    return installed
+    yield installed
+    for each in running:
+        each.close()

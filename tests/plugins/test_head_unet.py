@@ -7,11 +7,14 @@ from collections.abc import Callable
 
 import pytest
 from plugins.installed import Installed
+from tiny_scenes import write_pairs
 
 
 @pytest.fixture(scope="module")
 def unet(install: Callable[[str], Installed]) -> Installed:
-    return install("head_unet")
+    place = install("head_unet")
+    write_pairs(place.folder / "scenes")
+    return place
 
 
 def test_the_finest_map_decides_and_the_coarsest_too(unet: Installed) -> None:
@@ -37,8 +40,8 @@ print(tuple(logits.shape), tuple(features[0].shape))
 
 def test_from_recipe_to_export(unet: Installed) -> None:
     outputs = unet.succeed(
-        "train --task segment --head unet --data digits --model 'resnet18 depths=(1,1) planes=(8,8)' --epochs 1"
-        " --batch-size 16 --workers 0 --device cpu --set head_channels=8 --out run",
+        "train --task segment --head unet --data scenes --model 'resnet18 depths=(1,1) planes=(8,8)' --epochs 2"
+        " --batch-size 4 --size 64 --crop-size 64,64 --workers 0 --device cpu --set head_channels=8 --out run",
         "eval run --json",
         "export run --out exported",
         "predict exported run/explain --out maps",
@@ -50,6 +53,6 @@ def test_from_recipe_to_export(unet: Installed) -> None:
 
 
 def test_a_wrong_head_is_told_of_it(unet: Installed) -> None:
-    (done,) = unet.resurge("train --task segment --head une --data digits --out other")
+    (done,) = unet.resurge("train --task segment --head une --data scenes --out other")
     assert done.code == 2
     assert "the task segment has the heads deeplabv3, fcn, pspnet, unet, not 'une'. Did you mean 'unet'?" in done.err

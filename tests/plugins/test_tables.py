@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from plugins.installed import Installed
 
 GOOD = """
 from dataclasses import dataclass
@@ -41,16 +40,9 @@ def install(folder: Path, name: str, code: str, **points: str) -> None:
     (info / "entry_points.txt").write_text("\n".join(["[resurge.plugins]", *lines, ""]))
 
 
-def resurge(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return subprocess.run(
-        [sys.executable, "-m", "resurge", *words], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
-    )
-
-
 @pytest.fixture(scope="module")
-def listed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
-    """What `resurge plugins` says of good and of broken packages, by plugin and package."""
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    """Good packages and broken ones beside each other."""
     folder = tmp_path_factory.mktemp("packages")
     install(
         folder, "good", GOOD, gate__scaled="Scaled", gate__odd="NotAChoice", gate__lists="Listed", gate__se="Scaled"
@@ -58,9 +50,17 @@ def listed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]
     install(folder, "broken", "raise ImportError('no such library')", gate__broken="Anything", gates__x="Scaled")
     install(folder, "twin", GOOD, gate__scaled="Scaled", data__csv2="Scaled", task__dream="Scaled", layout__x="Scaled")
     install(folder, "single", GOOD, gate__alone="Scaled")
-    done = resurge(folder, "plugins", "--json")
-    assert done.returncode == 1, done.stderr
-    found = json.loads(done.stdout)
+    installed = Installed(folder)
+    yield installed
+    installed.close()
+
+
+@pytest.fixture(scope="module")
+def listed(place: Installed) -> dict[str, dict[str, str]]:
+    """What `resurge plugins` says of them, by plugin and package."""
+    (done,) = place.resurge("plugins --json")
+    assert done.code == 1, done.err
+    found = json.loads(done.out)
     assert {"gate", "stem", "block", "transform", "shortcut", "task", "data", "layout"} <= set(found["kinds"])
     return {f"{part['plugin']} {part['package']}": part for part in found["plugins"]}
 
@@ -85,17 +85,25 @@ def test_states(listed: dict[str, dict[str, str]], part: str, problem: str | Non
     assert found is None if problem is None else problem in found
 
 
-def test_used_and_broken_on_the_command_line(tmp_path: Path) -> None:
-    install(tmp_path, "single", GOOD, gate__alone="Scaled")
-    install(tmp_path, "broken", "1 / 0", gate__broken="Anything")
-    spec = json.loads(resurge(tmp_path, "show", "resnet18 gate=alone(factor=0.25)", "--json").stdout)
-    assert "gate=alone(factor=0.25)" in json.dumps(spec)
-    # A package that cannot be imported disturbs nobody who does not use it.
-    broken = resurge(tmp_path, "show", "resnet18 gate=broken")
-    assert broken.returncode == 2
-    assert "the plugin gate.broken of the package broken 1.5 cannot be imported: ZeroDivisionError" in broken.stderr
-    missing = resurge(tmp_path, "show", "resnet18 gate=zzz")
-    assert missing.returncode == 2
-    assert "its choices are none, se, alone, broken. Or is a plugin not installed here?" in missing.stderr
-    wrong = resurge(tmp_path, "show", "resnet18 gate=alone(factor=many)")
-    assert "gate=alone: factor must be a number; got 'many'" in wrong.stderr
+def test_used_and_broken_on_the_command_line(place: Installed) -> None:
+    """A package that cannot be used disturbs nobody who does not use it."""
+    used, named, broken, missing, wrong, own = place.resurge(
+        "show 'resnet18 gate=alone(factor=0.25)' --json",
+        "models 'seresnet*'",
+        "show 'resnet18 gate=broken'",
+        "show 'resnet18 gate=zzz'",
+        "show 'resnet18 gate=alone(factor=many)'",
+        "show 'resnet18 gate=se'",
+    )
+    assert "gate=alone(factor=0.25)" in json.dumps(json.loads(used.out))
+    assert named.out
+    assert [done.code for done in (used, named, broken, missing, wrong, own)] == [0, 0, 2, 2, 2, 0]
+    assert (
+        "the plugin gate.broken of the package broken 1.5 cannot be imported: ImportError: no such library"
+        in broken.err
+    )
+    known = missing.err.partition("its choices are ")[2]
+    assert known.startswith("none, se, ")
+    assert {"alone", "broken"} <= set(known.partition(".")[0].split(", "))
+    assert "Or is a plugin not installed here?" in known
+    assert "gate=alone: factor must be a number; got 'many'" in wrong.err

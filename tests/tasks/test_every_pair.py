@@ -12,7 +12,8 @@ from resurge.tasks.detect.settings import Detector
 from resurge.tasks.segment.settings import Segmenter
 from resurge.tasks.table import TASKS, build_task_model
 
-BACKBONES = ("resnet50", "resnext50_32x4d", "seresnet50", "skresnext50_32x4d", "res2net50_26w_4s", "resnest50")
+FAMILIES = ("resnet50", "resnext50_32x4d", "seresnet50", "skresnext50_32x4d", "res2net50_26w_4s", "resnest50")
+BACKBONES = [f"{family} depths=(2,1,1,1)" for family in FAMILIES]  # a block of each kind
 PAIRS = [(task, head) for task in ("segment", "detect", "instances") for head in TASKS[task].heads]
 SIDE, CLASSES = 64, 3
 # The heads are narrow, so that the time goes into the backbones.
@@ -54,7 +55,7 @@ def losses_of(model: nn.Module, task: str, images: torch.Tensor) -> dict[str, to
     return model.losses(images, [one] * len(images))
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", BACKBONES, ids=FAMILIES)
 @pytest.mark.parametrize("task, head", PAIRS, ids=[head for _, head in PAIRS])
 def test_builds_steps_and_predicts(backbone, task, head):
     model = built(backbone, task, head)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import partial
 from typing import get_type_hints
@@ -100,8 +101,9 @@ def _nested_axis(axis: str, value: object) -> str:
 
 def _word(axis: str, choice: object) -> str:
     for word in WORDS[axis]:  # one by one, so that no plugin is imported for the project's own choices
-        if type(choice) is WORDS[axis][word]:
-            return word
+        with suppress(UserError):  # another plugin that cannot be used
+            if type(choice) is WORDS[axis][word]:
+                return word
     raise UserError(f"{choice!r} has no word; enter one in resurge.arch.text.WORDS[{axis!r}] to print and store it.")
 
 
