@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from resurge.errors import OtherProcessFailed, TrainingInterrupted, UserError
 
 if TYPE_CHECKING:
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 _PATIENCE = 10.0  # seconds to wait for a process that is about to end
 
@@ -148,7 +148,7 @@ def _store() -> TCPStore | None:
 
 @functools.cache
 def _connected(host: str, port: int, owner: bool) -> TCPStore:
-    from torch.distributed import TCPStore
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     # it is there already, or it has gone
     limit = timedelta(seconds=3)

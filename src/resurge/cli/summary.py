@@ -20,7 +20,8 @@ from resurge.quantities import table
 from resurge.run_files import folder_of, read_model_json
 from resurge.tasks.table import DEFAULT, build_task_model, get_task, pick_head
 from resurge.tasks.task import Task
-from resurge.weights.catalog import Entry, Source, entries
+from resurge.weights.catalog import Entry, entries
+from resurge.weights.download import Source
 
 SHOWN_CLASSES = 10
 SHARES = ("top1", "top5", "ece", "ap", "ap50", "miou", "accuracy")  # how the names of scores in 0..1 end

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from resurge import processes
 from resurge import recipe as recipes
@@ -120,7 +120,7 @@ def _train(recipe: Recipe | None, out: Path, *, resume: bool = False, overwrite:
     from resurge.report import write_report
     from resurge.train.train import train
 
-    def finished(run: Run, evaluation: Json, bundle: DataBundle) -> None:
+    def finished(run: Run, evaluation: Json, bundle: DataBundle[Any]) -> None:
         explain_run(run, evaluation, bundle.splits()[evaluation["split"]])
 
     result = train(recipe, out, resume=resume, overwrite=overwrite, finished=finished)

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -153,12 +153,12 @@ class Source(ABC, Generic[AnyRecord]):
     def _move(self, record: AnyRecord, root: Path) -> AnyRecord:
         return replace(record, name=below(root, self.root / record.name))
 
-    def joined(self: AnySource, other: Source) -> AnySource:
+    def joined(self: AnySource, other: Source[Any]) -> AnySource:
         """The data set with the parts of another of its kind, which has the same root."""
         return replace(self, parts=self.parts | other.parts, findings=(*self.findings, *other.findings))
 
 
-AnySource = TypeVar("AnySource", bound=Source)
+AnySource = TypeVar("AnySource", bound="Source[Any]")
 
 
 def unknown_class(where: str, label: str, classes: Sequence[str], remedy: str = "") -> UserError:
@@ -407,7 +407,8 @@ class LabelFiles(Files):
                 "or add the class's name to classes.txt; `resurge check-data --fix` makes such pixels ignored."
             )
             raise UnreadableImage("corrupt", str(path), message)
-        return np.asarray(self.meaning, dtype=np.int16).astype(np.uint8)[values]
+        result: np.ndarray = np.asarray(self.meaning, dtype=np.int16).astype(np.uint8)[values]
+        return result
 
 
 def unknown_values(counts: np.ndarray, meaning: tuple[int, ...]) -> list[int]:

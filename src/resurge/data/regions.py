@@ -36,7 +36,8 @@ class RunLengths:
                 f"the mask of an object has {self.width} x {self.height} pixels, but its image has {width} x {height}. "
                 "`resurge check-data` lists such masks; --fix leaves them out."
             )
-        return coco_mask.decode(self.to_coco()).astype(bool)
+        result: np.ndarray = coco_mask.decode(self.to_coco()).astype(bool)
+        return result
 
     def area(self) -> int:
         """Number of pixels."""

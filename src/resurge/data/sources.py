@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from resurge.data.annotations import ANNOTATIONS, WORDS, Annotation, Words
 from resurge.data.findings import number_of
@@ -20,7 +20,7 @@ from resurge.errors import UserError, require_one_of
 def open_data(
     source: Place, *, annotation: Annotation = "labels", words: Words = WORDS, val: Place | None = None, seed: int = 0,
     val_fraction: float | None = None,
-) -> DataBundle:  # fmt: skip
+) -> DataBundle[Any]:  # fmt: skip
     """Open a data set; images are decoded when they are read.
 
     Args:
@@ -186,7 +186,7 @@ def given_val(found: AnySource, annotation: Annotation, val: Place, path: Path, 
 def make_bundle(
     found: AnySource, annotation: Annotation, held: AnySource | None = None, val: Place | None = None, seed: int = 0,
     val_fraction: float | None = None, classes: tuple[str, ...] | None = None, hint: str = "",
-) -> DataBundle:  # fmt: skip
+) -> DataBundle[Any]:  # fmt: skip
     """The splits of a data set, with validation images held out where it has none; `held` is what `val` names."""
     _require_training(found)
     classes = found.classes if classes is None else classes

@@ -101,7 +101,8 @@ class ArrayMaps(Arrays):
     """Label maps in memory."""
 
     def read(self, index: int) -> np.ndarray:
-        return self.pixels[index].copy()
+        result: np.ndarray = self.pixels[index].copy()
+        return result
 
 
 class Region(Protocol):

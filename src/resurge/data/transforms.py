@@ -176,13 +176,15 @@ class Geometry:
 
     def image(self, image: Image.Image, pre: ScenePreprocessing) -> Image.Image:
         """The image, without its padding."""
-        return self._move(pre.resize(image, self.size))
+        result: Image.Image = self._move(pre.resize(image, self.size))
+        return result
 
     def boxes(self, boxes: Tensor, width: int, height: int) -> Tensor:
         """Boxes (n, 4) xyxy of an image of that width and height, clipped to what is left of it."""
         known = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width))
         known = self._move(F.resize(known, list(self.size)))
-        return F.clamp_bounding_boxes(known).as_subclass(Tensor)
+        result: Tensor = F.clamp_bounding_boxes(known).as_subclass(Tensor)
+        return result
 
     def mask(self, mask: np.ndarray, fill: int) -> Tensor:
         """uint8 (H, W) to uint8 (h, w), each pixel that of the nearest centre; `fill` in the padding."""
@@ -194,7 +196,8 @@ class Geometry:
         )
         values = mask if mask.shape == self.size else mask[rows][:, columns]
         values = torch.from_numpy(np.array(values, dtype=np.uint8))[None]
-        return self._move(tv_tensors.Mask(values), fill).as_subclass(Tensor)[0]
+        result: Tensor = self._move(tv_tensors.Mask(values), fill).as_subclass(Tensor)[0]
+        return result
 
     def _move(self, thing: Movable, fill: int | None = None) -> Movable:
         """Everything but the resize. Without a fill there is no padding."""

@@ -28,7 +28,8 @@ def colors(heat: np.ndarray) -> np.ndarray:
     """Values in 0..1 of any shape as RGB, uint8, with a last axis of 3."""
     at = np.clip(np.nan_to_num(heat.astype(np.float64)), 0.0, 1.0) * (SCALE.shape[1] - 1)
     channels = [np.interp(at, np.arange(SCALE.shape[1]), channel) for channel in SCALE]
-    return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
+    result: np.ndarray = np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
+    return result
 
 
 def overlay(image: Image.Image, heat: Tensor) -> Image.Image:

@@ -215,7 +215,8 @@ def _edge(inside: np.ndarray, width: int) -> np.ndarray:
     for _ in range(max(1, width // 2)):
         wide = np.pad(core, 1)
         core = core & wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
-    return inside & ~core
+    result: np.ndarray = inside & ~core
+    return result
 
 
 def _corners(box: np.ndarray, across: float, down: float, picture: Image.Image) -> tuple[int, int, int, int]:

@@ -159,7 +159,8 @@ class MapComparison(LabelComparison):
             raise UserError(f"an image of {size} has a label map of {labels.shape}; `resurge check-data` lists them.")
         ours = np.full(256, IGNORE, dtype=np.uint8)
         ours[: len(classes)] = classes
-        return ours[labels]
+        result: np.ndarray = ours[labels]
+        return result
 
     def take(self, batch: Batch, before: Outputs, after: Outputs) -> None:
         self.decide(before, after)
@@ -203,4 +204,5 @@ def _highest_share(logits: np.ndarray) -> np.ndarray:
     total = np.zeros_like(highest)
     for number in range(logits.shape[1]):
         total += np.exp(logits[:, number] - highest)
-    return 1 / total
+    result: np.ndarray = 1 / total
+    return result

@@ -92,7 +92,8 @@ class Reference:
     def recalled(self, item: Any) -> Expected:
         """What was remembered as this item."""
         if self.kind is not MapComparison:
-            return item
+            kept: Expected = item
+            return kept
         index, content = item
         with np.load(BytesIO(content)) as arrays:
             return self._read(self.pictures, index), dict(arrays)

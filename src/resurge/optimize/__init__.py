@@ -7,10 +7,11 @@ when a module of the package is imported first. The package is therefore callabl
 import inspect
 import sys
 from types import ModuleType
+from typing import Any
 
 
 class _Callable(ModuleType):
-    def __call__(self, *arguments, **options):
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
         """See `resurge.optimize.autotune.optimize`."""
         from resurge.optimize.autotune import optimize
 

@@ -46,7 +46,8 @@ def launch_mix_pair(first: Tensor, second: Tensor, logits: Tensor) -> Tensor:
     if not out.numel():
         return out
     grid = (-(-h * w // ROWS), -(-c // CHANNELS), n)
-    with torch.cuda.device_of(first):  # a kernel is launched on the current device, whatever its tensors are on
+    # a kernel is launched on the current device, whatever its tensors are on
+    with torch.cuda.device_of(first):  # type: ignore[no-untyped-call]
         _mix_pair_kernel()[grid](
             *maps, logits.reshape(n, c).contiguous(), out, h * w, c,
             *(each.stride(0) for each in maps), *(each.stride(3) for each in maps), ROWS=ROWS, CHANNELS=CHANNELS,
@@ -66,8 +67,8 @@ def _mix_pair_kernel() -> Any:
     import triton
     from triton import language as tl
 
-    @triton.jit
-    def kernel(
+    @triton.jit  # type: ignore[untyped-decorator]
+    def kernel(  # type: ignore[no-untyped-def]
         first, second, logits, out, pixels, channels, first_image, second_image, first_pixel, second_pixel,
         ROWS: tl.constexpr, CHANNELS: tl.constexpr,
     ):  # fmt: skip

@@ -117,7 +117,7 @@ def certify(before: nn.Module, after: nn.Module, images: Tensor, *, batch_size: 
     apart: dict[int, float] = {}  # by number of the output: the largest difference, and the largest value
     peaks: dict[int, float] = {}
     same = decisions = 0
-    for few in images.split(batch_size):
+    for few in images.split(batch_size):  # type: ignore[no-untyped-call]
         old, new = list(smooth_outputs(before, few)), list(smooth_outputs(after, few))
         if [x.shape for x in old] != [x.shape for x in new]:
             shapes = [tuple(x.shape) for x in old], [tuple(x.shape) for x in new]

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from resurge.tasks.evaluation import Batch, PreparedImages, Scores, Seen
     from resurge.tasks.objective import Objective
     from resurge.tasks.result import Result, Size
-    from resurge.weights.catalog import Source
+    from resurge.weights.download import Source
 
 
 class Inputs(NamedTuple):
@@ -255,7 +255,8 @@ class Task(ABC):
 
     def summary(self, result: Json) -> dict[str, float | None]:
         """The scores that stand for an evaluation, from all that `Scores.compute` gives."""
-        return {name: result[name] for name in self.metrics} | result.get("plugin_metrics", {})
+        scores: dict[str, float | None] = {name: result[name] for name in self.metrics}
+        return {**scores, **result.get("plugin_metrics", {})}
 
     @abstractmethod
     def write_pictures(

@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from lightning_fabric import Fabric
 
 from resurge.data.images import UnreadableImage
-from resurge.data.loading import AnySplit, EpochSampler, cache, make_loader, verify
-from resurge.data.splits import ArrayImages, DataBundle
+from resurge.data.loading import EpochSampler, cache, make_loader, verify
+from resurge.data.splits import AnySplit, ArrayImages, DataBundle
 from resurge.machine import processor_count
 from resurge.recipe import Recipe
 from resurge.tasks.evaluation import Batch
 from resurge.tasks.objective import Objective
 
 
-def readable(bundle: DataBundle) -> DataBundle:
+def readable(bundle: DataBundle[Any]) -> DataBundle[Any]:
     """The data set without the validation and test images that cannot be decoded; `notes` name them.
 
     Training images need no such pass: an unreadable one is replaced when its turn comes. A score must be over known
@@ -57,12 +58,12 @@ def pick_workers(wanted: int | None, devices: int = 1) -> int:
     return max(0, min(8, processors // devices - 1)) if processors > 2 else 0
 
 
-def batches_per_epoch(bundle: DataBundle, recipe: Recipe) -> int:
+def batches_per_epoch(bundle: DataBundle[Any], recipe: Recipe) -> int:
     """Training batches per epoch and device."""
     return len(_training_sampler(bundle, recipe, 0, recipe.machine.devices * recipe.machine.nodes))
 
 
-def _training_sampler(bundle: DataBundle, recipe: Recipe, rank: int, world_size: int) -> EpochSampler:
+def _training_sampler(bundle: DataBundle[Any], recipe: Recipe, rank: int, world_size: int) -> EpochSampler:
     setting = recipe.optimization
     return EpochSampler(
         bundle.train.labels,
@@ -89,7 +90,7 @@ class Loaders:
         val: its loader.
     """
 
-    def __init__(self, bundle: DataBundle, recipe: Recipe, objective: Objective, fabric: Fabric) -> None:
+    def __init__(self, bundle: DataBundle[Any], recipe: Recipe, objective: Objective, fabric: Fabric) -> None:
         machine, rank, world_size = recipe.machine, fabric.global_rank, fabric.world_size
         pin_memory = fabric.device.type == "cuda"
         workers = pick_workers(machine.workers, machine.devices)

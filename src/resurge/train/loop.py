@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -45,7 +46,7 @@ class Job:
     recipe: Recipe
     folder: Path
     device: torch.device
-    bundle: DataBundle
+    bundle: DataBundle[Any]
     objective: Objective
     net: nn.Module
     frozen: list[nn.Module]

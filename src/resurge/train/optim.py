@@ -122,7 +122,8 @@ def lr_factor(setting: Optimization, span: Length, step: int) -> float:
     if setting.schedule == "cosine":
         return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, span.steps - warmup)))
     if setting.schedule == "poly":
-        return (1.0 - (step - warmup) / max(1, span.steps - warmup)) ** 0.9
+        result: float = (1.0 - (step - warmup) / max(1, span.steps - warmup)) ** 0.9
+        return result
     if setting.schedule == "step":
         unit = 1 if setting.steps is not None else span.steps_per_epoch
         return setting.gamma ** bisect.bisect_right([milestone * unit for milestone in setting.milestones], step)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -39,7 +39,7 @@ from resurge.weights.checkpoint import load_weights
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-Finished = Callable[[Run, Json, DataBundle], None]
+Finished = Callable[[Run, Json, DataBundle[Any]], None]
 
 
 def train(

@@ -161,7 +161,8 @@ def _background(rng: RandomState) -> np.ndarray:
     field = _resized(rng.uniform(0, 1, (grid, grid)), (SIDE, SIDE))[..., None]
     turn, wave = rng.uniform(0, np.pi), rng.uniform(4, 20)
     stripes = np.sin((_X * np.cos(turn) + _Y * np.sin(turn)) * (2 * np.pi / wave)) * rng.uniform(0, 18)
-    return base * (1 - field) + other * field + stripes[..., None]
+    result: np.ndarray = base * (1 - field) + other * field + stripes[..., None]
+    return result
 
 
 def _distract(rng: RandomState, canvas: np.ndarray) -> None:
@@ -189,7 +190,8 @@ def _enlarged(rng: RandomState, digit: np.ndarray) -> np.ndarray:
     padded = np.pad(digit / 255.0, 1)  # so that strokes at the rim end smoothly as well
     ink = np.clip(_resized(padded, (height * 10 // 8, width * 10 // 8)), 0, 1)
     rows, columns = np.flatnonzero((ink >= _INK).any(1)), np.flatnonzero((ink >= _INK).any(0))
-    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    result: np.ndarray = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return result
 
 
 def _place(rng: RandomState, mask: np.ndarray, before: list[np.ndarray]) -> tuple[int, int] | None:
@@ -216,7 +218,8 @@ def _colour(rng: RandomState, behind: np.ndarray, others: list[np.ndarray]) -> n
     for other in others:
         margin = np.minimum(margin, np.sqrt(np.square(tried - other).sum(1)) / _DIFFERENCE)
     fit = np.flatnonzero(margin >= 1)
-    return tried[fit[0] if len(fit) else margin.argmax()]
+    result: np.ndarray = tried[fit[0] if len(fit) else margin.argmax()]
+    return result
 
 
 def _shade(rng: RandomState, shape: tuple[int, int]) -> np.ndarray:
@@ -226,7 +229,8 @@ def _shade(rng: RandomState, shape: tuple[int, int]) -> np.ndarray:
 
 def _resized(grid: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Cubic convolution (R. Keys, 1981, a = -1/2) of a 2-d grid to `shape`; the rim goes on beyond the edge."""
-    return _weights(grid.shape[0], shape[0]) @ grid @ _weights(grid.shape[1], shape[1]).T
+    result: np.ndarray = _weights(grid.shape[0], shape[0]) @ grid @ _weights(grid.shape[1], shape[1]).T
+    return result
 
 
 @cache

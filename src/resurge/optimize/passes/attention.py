@@ -37,7 +37,8 @@ class Chunked(nn.Module):
         self.layer, self.parts = layer, parts
 
     def forward(self, x: Tensor) -> Sequence[Tensor]:
-        return self.layer(x).chunk(self.parts, dim=1)
+        result: Sequence[Tensor] = self.layer(x).chunk(self.parts, dim=1)
+        return result
 
 
 class Parallel(nn.Module):
@@ -93,7 +94,7 @@ class RunWeights(nn.Module):
         if self.branches == 1:
             return [z.sigmoid()]
         runs = torch.stack(z.flatten(1).chunk(self.branches, dim=1), dim=2).softmax(dim=2)
-        return [weight[..., None] for weight in runs.split(1, dim=2)]
+        return [weight[..., None] for weight in runs.split(1, dim=2)]  # type: ignore[no-untyped-call]
 
 
 class Mixed(nn.Module):
@@ -131,7 +132,8 @@ class Mixed(nn.Module):
         mixed = maps[0] * weights[0]
         for u, weight in zip(maps[1:], weights[1:], strict=True):
             mixed = mixed + u * weight
-        return mixed
+        result: Tensor = mixed
+        return result
 
 
 def flat_attention(model: nn.Module) -> nn.Module:
@@ -157,8 +159,8 @@ def _weights(attention: BranchAttention) -> PairWeights | RunWeights:
     squeeze = row([attention.fc1, attention.norm, attention.act])
     # From cardinality-major, (K, R, C/K), to the order of the maps, (R, K, C/K).
     excite, (k, r) = attention.fc2, (attention.groups, attention.branches)
-    weight = excite.weight.unflatten(0, (k, r, -1))
-    bias = None if excite.bias is None else excite.bias.unflatten(0, (k, r, -1))
+    weight = excite.weight.unflatten(0, (k, r, -1))  # type: ignore[no-untyped-call]
+    bias = None if excite.bias is None else excite.bias.unflatten(0, (k, r, -1))  # type: ignore[no-untyped-call]
     if r == 2:
         # a difference of floats is best taken in double precision
         less = (weight[:, 0].double() - weight[:, 1].double()).to(weight.dtype).flatten(0, 1)
@@ -239,7 +241,8 @@ class FusedMixed(Mixed):
 
     def mix(self, maps: Sequence[Tensor], pooled: Tensor) -> Tensor:
         assert isinstance(self.weights, PairWeights)
-        return mix_pair(maps[0], maps[1], self.weights.logits(pooled))
+        result: Tensor = mix_pair(maps[0], maps[1], self.weights.logits(pooled))
+        return result
 
 
 @on_each(Mixed)

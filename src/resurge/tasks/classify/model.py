@@ -49,7 +49,8 @@ class ClassificationModel(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> the last map, (N, C, ~H/32, ~W/32)."""
-        return self.backbone(x)[-1]
+        result: Tensor = self.backbone(x)[-1]
+        return result
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self.forward_features(x))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from resurge.tasks.classify.metrics import ClassifierScores, LabelBatch
     from resurge.tasks.objective import Objective
     from resurge.tasks.result import Result, Size
-    from resurge.weights.catalog import Source
+    from resurge.weights.download import Source
 
 
 class Classify(Task):

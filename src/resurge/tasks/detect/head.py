@@ -98,8 +98,9 @@ def put_back(values: Tensor, index: Tensor, there: Tensor, rest: float) -> Tenso
     """Values (M, ...) of the slots at `index` -> (N, n, ...), with `rest` in the slots that are free."""
     count = there.shape[0] * there.shape[1]
     every = values.new_zeros((count, *values.shape[1:])).index_put((index,), values)
-    every = every.unflatten(0, (there.shape[0], there.shape[1]))
-    return every.where(there[(..., *[None] * (values.ndim - 1))], rest)
+    every = every.unflatten(0, (there.shape[0], there.shape[1]))  # type: ignore[no-untyped-call]
+    result: Tensor = every.where(there[(..., *[None] * (values.ndim - 1))], rest)
+    return result
 
 
 def rows(values: Tensor, index: Tensor) -> Tensor:

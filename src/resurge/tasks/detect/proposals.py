@@ -48,7 +48,7 @@ class Anchors(nn.Module):
         return (torch.stack([x, y, x, y], dim=2)[:, :, None] + cell).reshape(-1, 4).float()
 
 
-class ProposalNetwork(RegionProposalNetwork):
+class ProposalNetwork(RegionProposalNetwork):  # type: ignore[misc]
     """Boxes that may hold an object, from every level of a pyramid; each level has anchors of one side.
 
     The layers, the assignment of anchors to objects and the losses are torchvision's.

@@ -19,7 +19,7 @@ from resurge.tasks.detect.settings import Detector
 from resurge.tasks.result import Size
 
 
-class Pyramid(FeaturePyramidNetwork):
+class Pyramid(FeaturePyramidNetwork):  # type: ignore[misc]
     """The maps of a backbone -> the levels of a pyramid, finest first; all of `settings.fpn_channels` channels.
 
     Args:

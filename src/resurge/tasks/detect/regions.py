@@ -151,7 +151,7 @@ class BoxHead(Stages):
             samples.append(sample)
             if stage + 1 < len(self.coders):
                 moved = clip(coder.decode_single(offsets.detach(), boxes), features.limits[image])
-                proposals = [own[sizable(own, SMALLEST)] for own in moved.split([len(own) for own in sample.proposals])]
+                proposals = [own[sizable(own, SMALLEST)] for own in moved.split([len(own) for own in sample.proposals])]  # type: ignore[no-untyped-call]
         return terms, samples
 
     def candidates(self, features: Features, proposals: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
@@ -288,10 +288,13 @@ def _start_small(layer: nn.Module, std: float) -> None:
 
 def _make_layers(settings: Detector) -> nn.Module:
     channels, size = settings.fpn_channels, settings.box_size
+    layers: nn.Module
     if settings.box_head == "2fc":
-        return TwoMLPHead(channels * size**2, settings.box_channels)
-    norm = BatchNorm2d if settings.head_norm else None
-    return FastRCNNConvFCHead((channels, size, size), [channels] * 4, [settings.box_channels], norm_layer=norm)
+        layers = TwoMLPHead(channels * size**2, settings.box_channels)
+    else:
+        norm = BatchNorm2d if settings.head_norm else None
+        layers = FastRCNNConvFCHead((channels, size, size), [channels] * 4, [settings.box_channels], norm_layer=norm)
+    return layers
 
 
 def _make_predictor(settings: Detector, num_classes: int, agnostic: bool) -> nn.Module:

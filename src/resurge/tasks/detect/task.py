@@ -118,7 +118,8 @@ class Detect(SceneTask):
 
     def summary(self, result: Json) -> dict[str, float | None]:
         named = [(name, *name.split("_", 1)) for name in self.metrics]  # box_ap is result["box"]["ap"]
-        return {name: result[kind][key] for name, kind, key in named} | result.get("plugin_metrics", {})
+        scores: dict[str, float | None] = {name: result[kind][key] for name, kind, key in named}
+        return {**scores, **result.get("plugin_metrics", {})}
 
 
 class Instances(Detect):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from resurge.tasks.evaluation import Seen
     from resurge.tasks.objective import Objective
     from resurge.tasks.result import Result
-    from resurge.weights.catalog import Source
+    from resurge.weights.download import Source
 
 SIDES = (288, 360)  # at least and at most, of the longer side of a picture for a report, pixels
 IDLE_IN_SCENES = (

@@ -125,7 +125,7 @@ def enlarged_classes(values: Tensor, size: tuple[int, int]) -> tuple[Tensor, Ten
     lower = (upper + 1).clamp(max=rows - 1)
     share = (at - upper).to(values.dtype)[:, None]
     labels, shares = [], []
-    for strip in torch.arange(height, device=values.device).split(max(1, _STRIP // (classes * width))):
+    for strip in torch.arange(height, device=values.device).split(max(1, _STRIP // (classes * width))):  # type: ignore[no-untyped-call]
         part = torch.lerp(values[:, upper[strip]], values[:, lower[strip]], share[strip])
         if part.shape[-1] != width:
             part = F.interpolate(part[None], (len(strip), width), mode="bilinear", align_corners=False)[0]
@@ -158,7 +158,8 @@ def _commonest_mistake(confusion: np.ndarray, classes: Sequence[str], confidence
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+    result: np.ndarray = np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+    return result
 
 
 def _mean(values: np.ndarray) -> float | None:
