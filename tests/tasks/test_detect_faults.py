@@ -233,7 +233,7 @@ def test_messages():
         DetectionModel(Backbone(SPEC), 0)
     with pytest.raises(UserError, match="belongs to --task instances"):
         build_task_model("detect", SPEC, 3, head="mask_rcnn")
-    with pytest.raises(UserError, match=r"not 'fast_rcnn'\. Did you mean"):
+    with pytest.raises(UserError, match=r"unknown head 'fast_rcnn'.* Did you mean 'faster_rcnn'"):
         DetectionModel(Backbone(SPEC), 3, "fast_rcnn")
     with pytest.raises(UserError, match="at least one"):
         Detector(cascade_ious=())
