@@ -24,6 +24,7 @@ from resurge.data.sources import open_data
 from resurge.data.splits import DataBundle, write_split
 from resurge.errors import TrainingInterrupted, UserError
 from resurge.files import Json, atomic_write_text
+from resurge.machine import keep_freed_memory
 from resurge.recipe import Recipe
 from resurge.runs import BEST, LAST, Run, load_run, prepare, read_recipe, require_empty, save_run_model
 from resurge.tasks.evaluation import evaluate, write_evaluation
@@ -85,6 +86,7 @@ def train(
     recipe = _with_absolute_paths(recipe)
     if recipe.machine.threads is not None:
         torch.set_num_threads(recipe.machine.threads)
+    keep_freed_memory()
     processes.check_started(recipe.machine.devices, recipe.machine.nodes)
     device = _device(recipe)
     # What takes a moment to check is checked before the images are, which may take minutes.
