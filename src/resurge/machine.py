@@ -57,8 +57,8 @@ def described(*packages: str) -> dict[str, object]:
 def keep_freed_memory() -> None:
     """Let the C library keep the memory that a training step frees for the next one.
 
-    glibc gives large blocks back to the system and gets them again page by page, which took a quarter of the time of a
-    small network's training. Nothing happens with other C libraries, or where the environment sets glibc's limits.
+    glibc gives large blocks back to the system and gets them again page by page. Nothing happens with other C
+    libraries, or where the environment sets glibc's limits.
     """
     if sys.platform == "linux" and not any(name.startswith("MALLOC_") for name in os.environ):
         with contextlib.suppress(OSError, AttributeError):

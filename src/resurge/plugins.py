@@ -93,6 +93,18 @@ class Table(Mapping[str, T], Generic[T]):
             raise UserError(f"{about} {error} Mend or uninstall it.") from error
 
 
+def instance_of(kind: type[T]) -> Callable[[str, object], T]:
+    """A check of `Table`: the object is of this class and, where objects of it have a name, has the part's."""
+
+    def check(name: str, part: object) -> T:
+        if isinstance(part, kind) and getattr(part, "name", name) == name:
+            return part
+        expected = f"{kind.__module__}.{kind.__qualname__}"
+        raise UserError(f"is {part!r}; expected a {expected} with the name {name!r}.")
+
+    return check
+
+
 def package(point: EntryPoint) -> str:
     """The name and the version of the package of an entry point."""
     return f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from resurge.errors import UserError
-from resurge.plugins import Table
+from resurge.plugins import Table, instance_of
 
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
@@ -72,12 +71,5 @@ _OWN = {
 }
 
 
-def _plugin_format(name: str, part: object) -> Format:
-    """Raises UserError when the object of a plugin is no format."""
-    if not isinstance(part, Format):
-        raise UserError(f"is {part!r}; expected a resurge.infer.formats.Format.")
-    return part
-
-
-FORMATS: Mapping[str, Format] = Table("export", _OWN, _plugin_format)
+FORMATS: Mapping[str, Format] = Table("export", _OWN, instance_of(Format))
 """By name."""

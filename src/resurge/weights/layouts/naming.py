@@ -9,7 +9,7 @@ from resurge.arch import blocks, transforms
 from resurge.arch.deformable import Deform
 from resurge.arch.spec import Spec
 from resurge.errors import UserError, require_one_of
-from resurge.plugins import Table
+from resurge.plugins import Table, instance_of
 from resurge.weights.layouts import cifar, official, timm, torchvision
 from resurge.weights.layouts.tables import PLAIN, Layout, Pairs
 
@@ -18,15 +18,8 @@ Value = TypeVar("Value")  # a tensor, or whatever else has its name
 OWN = ("stem.", "stages.", "head.")  # how this project's names begin, after "backbone."
 
 
-def _plugin_layout(name: str, part: object) -> Layout:
-    """Raises UserError when the object of a plugin is no layout of that name."""
-    if not isinstance(part, Layout) or part.name != name:
-        raise UserError(f"is {part!r}; expected a resurge.weights.layouts.tables.Layout with the name {name!r}.")
-    return part
-
-
 _OWN = (torchvision.LAYOUT, timm.LAYOUT, official.LAYOUT, cifar.LAYOUT)
-_LAYOUTS: Mapping[str, Layout] = Table("layout", {layout.name: layout for layout in _OWN}, _plugin_layout)
+_LAYOUTS: Mapping[str, Layout] = Table("layout", {layout.name: layout for layout in _OWN}, instance_of(Layout))
 LAYOUTS: tuple[str, ...] = ("resurge", *_LAYOUTS)
 
 
