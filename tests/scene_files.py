@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from resurge.data.checks import CheckReport
+from resurge.data.check_report import CheckReport
 from resurge.data.splits import Objects
 
 SQUARE = [[2.0, 2.0, 12.0, 2.0, 12.0, 12.0, 2.0, 12.0]]

@@ -11,7 +11,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from resurge.data.formats.format import Format
-from resurge.data.records import Fault, ObjectSource, RawObject, Record, counted_classes
+from resurge.data.object_source import ObjectSource, counted_classes
+from resurge.data.records import Fault, RawObject, Record
 from resurge.errors import UserError
 
 FILE = "boxes.csv"

@@ -18,6 +18,7 @@ import yaml
 
 from resurge.config import Section, option, read_assignment, replaced, to_plain
 from resurge.data.augmentation import Augmentation
+from resurge.data.reading import Reading
 from resurge.errors import UserError, suggest
 from resurge.tasks.detect.settings import Detector
 from resurge.tasks.segment.settings import Segmenter
@@ -161,6 +162,7 @@ class Recipe(Section):
         above=0,
         below=1,
     )
+    reading: Reading = Reading()
     images: Images = Images()
     augmentation: Augmentation = Augmentation()
     optimization: Optimization = Optimization()

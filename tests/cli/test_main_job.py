@@ -18,7 +18,7 @@ from PIL import Image
 import resurge
 from resurge import recipe as recipes
 from resurge.cli import main
-from resurge.cli.train import option_name
+from resurge.cli.options import option_name
 from resurge.config import fields
 from resurge.errors import TrainingDiverged, TrainingInterrupted
 from resurge.recipe import Recipe

@@ -11,7 +11,8 @@ from PIL import Image
 from scene_files import healthy_coco, kinds, write_yolo
 
 from resurge.data.augmentation import Augmentation
-from resurge.data.checks import SEVERITIES, check_data
+from resurge.data.check_report import SEVERITIES
+from resurge.data.checks import check_data
 from resurge.data.loading import EpochSampler, IndexedDataset, make_loader, verify
 from resurge.data.preprocessing import Preprocessing
 from resurge.data.sources import open_data

@@ -71,7 +71,8 @@ def test_images_without_masks_are_left_out_with_a_note(tmp_path):
     mask(tmp_path / "masks/train/stray.png", 1)
     bundle = open_data(tmp_path, annotation="maps")
     assert len(bundle.train) == 3
-    assert bundle.notes == ("1 image is without a mask and left out: images/train/bare.jpg",)
+    stray = "1 mask without an image: masks/train/stray.png: add the image, or remove the mask; it is not used"
+    assert bundle.notes == ("1 image is without a mask and left out: images/train/bare.jpg", stray)
     assert [finding.paths for finding in Pairs().read(tmp_path).findings] == [("masks/train/stray.png",)]
 
 

@@ -18,7 +18,9 @@ from scene_files import (
     write_yolo,
 )
 
-from resurge.data.checks import SEVERITIES, box_sizes, check_data
+from resurge.data.check_objects import box_sizes
+from resurge.data.check_report import SEVERITIES
+from resurge.data.checks import check_data
 from resurge.errors import UserError
 
 

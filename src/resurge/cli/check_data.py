@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from resurge.cli.options import Parser, add, add_json, print_json
+from resurge.cli.options import Parser, add, add_json, add_reading, print_json, reading_of
 from resurge.errors import UserError
 from resurge.tasks.table import DATA_WORDS, TASKS, get_task
 
@@ -17,6 +17,7 @@ def add_options(parser: Parser) -> None:
     about = "write a mended copy of the annotations into this new folder: boxes cut to their images, what cannot be "
     add(parser, "--fix", "OUT", about + "used removed (not for classification)")
     add_json(parser)
+    add_reading(parser)
     parser.epilog = (
         "The exit code is 1 when errors were found, mended or not; warnings leave it at 0. The data itself is never "
         "changed."
@@ -27,7 +28,9 @@ def run(options: argparse.Namespace) -> int:
     from resurge.data.checks import check_data
 
     annotation = None if options.task is None else get_task(options.task).annotation
-    report, data = check_data(options.data, annotation=annotation, words=DATA_WORDS, val=options.val)
+    report, data = check_data(
+        options.data, annotation=annotation, words=DATA_WORDS, val=options.val, reading=reading_of(options)
+    )
     found, lines = report.to_json(), report.lines()
     if options.fix is not None:
         if data is None:

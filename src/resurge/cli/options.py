@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NoReturn, TypeVar, cast
 
-from resurge.config import Hint, Limits, Unfit, coerce, members, type_name
+from resurge.config import FieldInfo, Hint, Limits, Unfit, coerce, fields, members, replaced, type_name
+from resurge.data.reading import Reading
 from resurge.errors import UserError, suggest
 from resurge.tasks.tta import TTA
 
@@ -121,7 +122,34 @@ def add(
     group.add_argument(name, type=read, metavar=metavar, default=default, help=about, **more)  # type: ignore[arg-type]
 
 
+def add_field(group: argparse._ActionsContainer, field: FieldInfo) -> None:
+    """Add the option that sets a field of a recipe; its destination is `field:` and the field's path."""
+    about = f"{field.help} ({as_is(field.default)})".replace("%", "%%")
+    # true/false fields may stand without a value: `--compile`
+    bare = {"nargs": "?", "const": "true"} if field.hint is bool else {}
+    add(group, option_name(field.path), metavar(field.hint), about, dest=f"field:{field.path}", **bare)
+
+
+def option_name(path: str) -> str:
+    """The option that sets a field of the recipe: `optimization.batch_size` -> `--batch-size`."""
+    return "--" + path.rpartition(".")[2].replace("_", "-")
+
+
 # ------------------------------------------------------------------------------------ options of several subcommands
+
+
+def add_reading(parser: Parser) -> None:
+    """The options that say how a data set is to be read, as `resurge train` has them."""
+    group = parser.add_argument_group("reading")
+    for field in fields(Reading):
+        add_field(group, field)
+
+
+def reading_of(options: argparse.Namespace) -> Reading:
+    """What the options of `add_reading` say."""
+    given = {field.path: getattr(options, f"field:{field.path}") for field in fields(Reading)}
+    changes = {path: text for path, text in given.items() if text is not None}
+    return replaced(Reading(), changes, "command line")
 
 
 def add_json(parser: Parser) -> None:

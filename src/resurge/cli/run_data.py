@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sized
 from pathlib import Path
 
-from resurge.data.records import AnnotatedSplit
+from resurge.data.reading import AS_IT_IS
+from resurge.data.source import AnnotatedSplit
 from resurge.data.sources import open_data, open_split
 from resurge.errors import UserError
 from resurge.recipe import Recipe
@@ -36,6 +37,7 @@ def images_of(run: Run, data: str | None, split: str) -> Images:
         classes=run.classes if task.classes is None else None,
         seed=run.recipe.seed if run.recipe else 0,
         val_fraction=run.recipe.val_fraction if run.recipe else None,
+        reading=run.recipe.reading if run.recipe else AS_IT_IS,
     )
     return found, run.classes, which
 
@@ -50,6 +52,7 @@ def _own_scenes(run: Run, split: str) -> Images:
         val=recipe.val,
         seed=recipe.seed,
         val_fraction=recipe.val_fraction,
+        reading=recipe.reading,
     )
     if (task.classes or bundle.classes) != run.classes:
         raise UserError(

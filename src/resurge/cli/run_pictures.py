@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from resurge.arch.backbone import backbone_of
-from resurge.data.records import AnnotatedSplit
+from resurge.data.source import AnnotatedSplit
 from resurge.explain.cost import cost
 from resurge.explain.diagram import Diagrams
 from resurge.files import Json, atomic_write_text

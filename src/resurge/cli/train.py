@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from resurge import processes
 from resurge import recipe as recipes
-from resurge.cli.options import Parser, add, as_is, as_options, log, metavar
-from resurge.config import FieldInfo, fields, paths, read_assignment
+from resurge.cli.options import Parser, add, add_field, as_options, log
+from resurge.config import fields, paths, read_assignment
 from resurge.errors import OtherProcessFailed, TrainingDiverged, TrainingInterrupted, UserError, suggest
 from resurge.recipe import Recipe
 from resurge.tasks.report import NAMES, percent_text
@@ -33,7 +33,7 @@ def add_options(parser: Parser) -> None:
     options = {field.path: field for field in fields(Recipe)}
     add(parser, "--recipe", "NAME", "a named recipe (below) or a YAML file; options override it")
     for path in COMMON:
-        _add_field(parser, options.pop(path))
+        add_field(parser, options.pop(path))
     add(parser, "--out", "RUN", "the run directory to write (default: a new one under runs/)")
     parser.add_argument("--overwrite", action="store_true", help="replace the run directory when it exists")
     add(parser, "--resume", "RUN", "go on with a run exactly where its last checkpoint stands")
@@ -45,20 +45,8 @@ def add_options(parser: Parser) -> None:
         title = path.rpartition(".")[0] or "recipe"
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
-        _add_field(groups[title], field)
+        add_field(groups[title], field)
     parser.epilog = "named recipes: " + ", ".join(recipes.list_recipes())
-
-
-def _add_field(group: argparse._ActionsContainer, field: FieldInfo) -> None:
-    about = f"{field.help} ({as_is(field.default)})".replace("%", "%%")
-    # true/false fields may stand without a value: `--compile`
-    bare = {"nargs": "?", "const": "true"} if field.hint is bool else {}
-    add(group, option_name(field.path), metavar(field.hint), about, dest=f"field:{field.path}", **bare)
-
-
-def option_name(path: str) -> str:
-    """The option that sets a field of the recipe: `optimization.batch_size` -> `--batch-size`."""
-    return "--" + path.rpartition(".")[2].replace("_", "-")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -7,9 +7,12 @@ are left out of training, or changed in a mended copy, are counted.
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from resurge.data.images import UnreadableImage
 
 SHOWN = 5
 
@@ -62,3 +65,28 @@ def some(names: Iterable[str], limit: int = SHOWN) -> str:
 def number_of(count: int, one: str, many: str) -> str:
     """ "1 image is", "3 images are"."""
     return f"{count} {one if count == 1 else many}"
+
+
+def unreadable(errors: Iterable[tuple[str, UnreadableImage | None]]) -> list[Finding]:
+    """Findings about files, by name, that cannot be read."""
+    kinds = {"missing": "missing-file", "permission": "no-permission", "empty": "empty-file"}
+    return [
+        finding(kinds.get(error.kind, error.kind), (name,), f"{name}: {error.reason}")
+        for name, error in errors
+        if error
+    ]
+
+
+def class_findings(counts: dict[str, Counter[str]], classes: tuple[str, ...], what: str) -> list[Finding]:
+    findings = []
+    for part, counter in counts.items():
+        lacking = [name for name in classes if not counter[name]]
+        if lacking and len(lacking) < len(classes):
+            more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
+            message = f"{part} has no {what} of {', '.join(lacking[:SHOWN])}{more}"
+            if part in ("train", "all"):
+                remedy = "add some: the class is not learnt without"
+                findings.append(finding("empty-class", lacking, message, severity="warning", remedy=remedy))
+            else:
+                findings.append(finding("class-missing", lacking, message))
+    return findings

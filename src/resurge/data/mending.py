@@ -12,8 +12,10 @@ import numpy as np
 
 from resurge.data.findings import KINDS
 from resurge.data.images import ImageHeader, UnreadableImage, decode, read_bytes, read_indices
+from resurge.data.map_source import MaskSource
+from resurge.data.object_source import ObjectSource, examine
 from resurge.data.paths import below
-from resurge.data.records import Box, MaskRecord, MaskSource, ObjectSource, RawObject, Record, examine
+from resurge.data.records import Box, MaskRecord, RawObject, Record
 from resurge.errors import UserError
 
 

@@ -11,15 +11,19 @@ from resurge.data.findings import number_of
 from resurge.data.formats import FORMATS
 from resurge.data.formats.digits import read_digits
 from resurge.data.formats.format import AnySource, Format
+from resurge.data.label_source import LabelSource, MemorySource
+from resurge.data.map_source import MaskSource
+from resurge.data.object_source import ObjectSource
 from resurge.data.paths import Place, require_folder, subfolders, user_path
-from resurge.data.records import AnnotatedSplit, LabelSource, MaskSource, MemorySource, ObjectSource
+from resurge.data.reading import AS_IT_IS, Reading
+from resurge.data.source import AnnotatedSplit
 from resurge.data.splits import DataBundle, ObjectSplit, Split, hold_out, peek, require_fraction
 from resurge.errors import UserError, require_one_of
 
 
 def open_data(
     source: Place, *, annotation: Annotation = "labels", words: Words = WORDS, val: Place | None = None, seed: int = 0,
-    val_fraction: float | None = None,
+    val_fraction: float | None = None, reading: Reading = AS_IT_IS,
 ) -> DataBundle[Any]:  # fmt: skip
     """Open a data set; images are decoded when they are read.
 
@@ -37,6 +41,7 @@ def open_data(
             a share of each training class (without classes of images: of all images) chosen by `seed`.
         seed: of that choice; has no effect when the source has validation images.
         val_fraction: share of the training images to hold out; None means 0.2, and 0.1 from 10,000 images on.
+        reading: what the user says about the data, where its files leave it open; also holds for `val`.
 
     Raises:
         UserError: the source is missing, empty, of an unknown kind or inconsistent; the message says what to do.
@@ -45,11 +50,8 @@ def open_data(
         require_fraction(val_fraction)
     hint = _other_annotation(user_path(source), words) if annotation == "labels" else ""
     try:
-        found = read_source(source, annotation, words)
-        found.require_sound()
-        held = None if val is None else given_val(found, annotation, val, user_path(source), words)
-        if held is not None:
-            held.require_sound()
+        found = read_source(source, annotation, words, reading)
+        held = None if val is None else given_val(found, annotation, val, user_path(source), words, reading)
         return make_bundle(found, annotation, held, val, seed, val_fraction, hint=hint)
     except UserError as error:
         if not hint:
@@ -69,6 +71,7 @@ def _other_annotation(path: Path, words: Words) -> str:
 def open_split(
     source: Place, *, annotation: Annotation = "labels", words: Words = WORDS, split: str = "auto",
     classes: Sequence[str] | None = None, seed: int = 0, val_fraction: float | None = None,
+    reading: Reading = AS_IT_IS,
 ) -> tuple[AnnotatedSplit, tuple[str, ...], str]:  # fmt: skip
     """Images to evaluate on: (split, class names, sentence that says which images these are).
 
@@ -80,7 +83,7 @@ def open_split(
         UserError: as `open_data`; or the source has a class that `classes` lacks, or not the wanted split.
     """
     require_one_of("split", split, ("auto", "train", "val", "test", "all"))
-    found = read_source(source, annotation, words)
+    found = read_source(source, annotation, words, reading)
     found.require_sound()
     whole = "" in found.sizes
     if split == "all" and not whole:
@@ -105,7 +108,9 @@ def open_split(
     return bundle.splits()[name], bundle.classes, f"the {name} split of {bundle.name} ({bundle.how})"
 
 
-def read_source(source: Place, annotation: Annotation | None, words: Words = WORDS) -> AnySource:
+def read_source(
+    source: Place, annotation: Annotation | None, words: Words = WORDS, reading: Reading = AS_IT_IS
+) -> AnySource:
     """The records of a data set that has this kind of annotation; of any kind but labels when None. Raises UserError
     when it is missing, in no known format, cannot be read, or has no such annotations."""
     if annotation is not None:
@@ -124,7 +129,7 @@ def read_source(source: Place, annotation: Annotation | None, words: Words = WOR
     found = format.read(place)
     if annotation is not None:
         _require_served(found, annotation, words)
-    return found
+    return found.reviewed(reading)
 
 
 def _formats(annotation: Annotation | None) -> list[Format]:
@@ -165,7 +170,9 @@ def is_digits(source: Place) -> bool:
     return str(source) == "digits" and not Path("digits").exists()
 
 
-def given_val(found: AnySource, annotation: Annotation, val: Place, path: Path, words: Words) -> AnySource | None:
+def given_val(
+    found: AnySource, annotation: Annotation, val: Place, path: Path, words: Words, reading: Reading
+) -> AnySource | None:
     """The other data set that --val names, as its part "val", or None when it names a part of `found`, which was read
     from `path`. Raises UserError when it names neither, or lists no images."""
     if str(val) in found.sizes and str(val) in ("val", "test"):
@@ -177,7 +184,7 @@ def given_val(found: AnySource, annotation: Annotation, val: Place, path: Path, 
     if not place.exists() and not is_inside:
         has = ", ".join(name for name in found.sizes if name) or "no named parts"
         raise UserError(f"--val {val} is neither a part of {found.name} (it has {has}) nor a file or folder.")
-    held = read_source(path / place if is_inside else place, annotation, words=words).validation()
+    held = read_source(path / place if is_inside else place, annotation, words, reading).validation()
     if not held.sizes.get("val"):
         raise UserError(f"{held.name}, given with --val, lists no images ({held.how}). Add some, or leave out --val.")
     return held.moved(found.root) if is_inside else held
@@ -188,6 +195,9 @@ def make_bundle(
     val_fraction: float | None = None, classes: tuple[str, ...] | None = None, hint: str = "",
 ) -> DataBundle[Any]:  # fmt: skip
     """The splits of a data set, with validation images held out where it has none; `held` is what `val` names."""
+    for each in (found, held):
+        if each is not None:
+            each.require_sound()
     _require_training(found)
     classes = found.classes if classes is None else classes
     notes = [
@@ -213,6 +223,7 @@ def make_bundle(
         means = f"{share:g} of each class) held out" if annotation == "labels" else f"{share:g}) held out by image"
         how = f"{how}; {len(validation)} images ({means} with seed {seed}"
     used = None if val is None else Path(str(val)).name
+    notes += [note for each in (found, held) if each is not None for note in each.notes]
     notes += _other_files(found, used) + _class_notes(found.name, train, validation, classes)
     notes += [f"{found.name} {hint}"] if hint else []
     grey, side = peek(train.images)

@@ -171,7 +171,7 @@ def _split_by(run: Run, source: str) -> Json:
     recipe = run.recipe
     if recipe is None or Path(recipe.data).absolute() != Path(source).absolute():
         return {"seed": int(dict(run.meta.get("data") or {}).get("seed") or 0)}
-    return {"seed": recipe.seed, "val": recipe.val, "val_fraction": recipe.val_fraction}
+    return {"seed": recipe.seed, "val": recipe.val, "val_fraction": recipe.val_fraction, "reading": recipe.reading}
 
 
 @dataclass(frozen=True)

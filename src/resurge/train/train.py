@@ -101,6 +101,7 @@ def train(
         val=recipe.val,
         seed=recipe.seed,
         val_fraction=recipe.val_fraction,
+        reading=recipe.reading,
     )
     objective = get_task(recipe.task).objective(recipe, bundle)
     net = build_model(recipe, objective.preprocessing[0].channels, len(objective.classes), start=not resume, say=say)

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from resurge.data.formats.format import Format
+from resurge.data.label_source import MemorySource
 from resurge.data.paths import read_file
-from resurge.data.records import MemorySource
 from resurge.data.splits import ArrayImages, Split
 from resurge.errors import UserError
 

@@ -13,8 +13,9 @@ from typing import TypedDict, TypeGuard, cast
 from resurge.data.findings import Finding, broken_annotations, finding, number_of
 from resurge.data.formats.format import Format
 from resurge.data.mending import Mending
+from resurge.data.object_source import ObjectSource
 from resurge.data.paths import PART_OF, PARTS, below, by_part, is_hidden, read_file
-from resurge.data.records import Fault, ObjectSource, RawObject, Record
+from resurge.data.records import Fault, RawObject, Record
 from resurge.data.regions import Polygons, RunLengths, coco_run_lengths, polygons
 from resurge.errors import UserError
 

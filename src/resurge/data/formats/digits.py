@@ -18,7 +18,7 @@ import numpy as np
 
 from resurge.data.annotations import Annotation
 from resurge.data.formats.cifar import array_split
-from resurge.data.records import MemorySource
+from resurge.data.label_source import MemorySource
 from resurge.data.regions import run_lengths_of
 from resurge.data.seeding import mix
 from resurge.data.splits import ArrayImages, ArrayMaps, MaskSplit, Objects, ObjectSplit, Split, stratified

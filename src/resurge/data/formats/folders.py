@@ -6,8 +6,9 @@ from pathlib import Path
 
 from resurge.data.findings import Finding, finding, number_of
 from resurge.data.formats.format import Format
+from resurge.data.label_source import LabelSource
 from resurge.data.paths import PART_OF, by_part, find_images, is_sidecar, require_folder, slashed, subfolders
-from resurge.data.records import LabelRecord, LabelSource
+from resurge.data.records import LabelRecord
 from resurge.errors import UserError
 
 

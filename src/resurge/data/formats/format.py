@@ -6,8 +6,10 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 
 from resurge.data.annotations import Annotation
+from resurge.data.label_source import LabelSource, MemorySource
+from resurge.data.map_source import MaskSource
 from resurge.data.mending import Mending
-from resurge.data.records import LabelSource, MaskSource, MemorySource, ObjectSource
+from resurge.data.object_source import ObjectSource
 from resurge.errors import UserError
 
 AnySource = LabelSource | ObjectSource | MaskSource | MemorySource

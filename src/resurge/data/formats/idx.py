@@ -16,7 +16,7 @@ import numpy as np
 
 from resurge.data.formats.cifar import array_split, require_labels
 from resurge.data.formats.format import Format
-from resurge.data.records import MemorySource
+from resurge.data.label_source import MemorySource
 from resurge.errors import UserError
 
 FASHION_CLASSES = (

@@ -12,9 +12,10 @@ from resurge.data.findings import Finding, without_image
 from resurge.data.formats.format import Format
 from resurge.data.formats.voc import part_lists
 from resurge.data.images import EXTENSIONS, UnreadableImage, ending, read_indices
+from resurge.data.map_source import UNKNOWN, MaskSource, plain_meaning, unknown_values
 from resurge.data.mending import Mending
 from resurge.data.paths import PARTS, below, find_images, read_file, read_lines, slashed, subfolders
-from resurge.data.records import UNKNOWN, MaskRecord, MaskSource, plain_meaning, unknown_values
+from resurge.data.records import MaskRecord
 from resurge.data.splits import IGNORE
 from resurge.errors import UserError
 

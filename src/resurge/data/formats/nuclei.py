@@ -11,8 +11,9 @@ from resurge.data.findings import Finding, finding
 from resurge.data.formats.format import Format
 from resurge.data.images import UnreadableImage, is_image_name, read_indices
 from resurge.data.mending import Mending
+from resurge.data.object_source import ObjectSource
 from resurge.data.paths import PART_OF, below, by_part, is_hidden, subfolders, upright_size
-from resurge.data.records import Fault, ObjectSource, RawObject, Record
+from resurge.data.records import Fault, RawObject, Record
 from resurge.data.regions import run_lengths_of
 
 CLASSES = ("nucleus",)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from resurge.data.findings import finding
 from resurge.data.formats.format import Format
+from resurge.data.label_source import LabelSource
 from resurge.data.paths import PART_OF, read_file
-from resurge.data.records import LabelRecord, LabelSource
+from resurge.data.records import LabelRecord
 from resurge.errors import UserError, suggest
 
 PATH_COLUMNS = ("path", "paths", "file", "filename", "file_name", "image", "image_path", "filepath")

@@ -16,8 +16,9 @@ from resurge.data.findings import Finding, broken_annotations, finding
 from resurge.data.formats.format import Format
 from resurge.data.images import EXTENSIONS
 from resurge.data.mending import Mending
+from resurge.data.object_source import ObjectSource, counted_classes
 from resurge.data.paths import below, by_part, read_file, read_lines, slashed, upright_size
-from resurge.data.records import Fault, ObjectSource, RawObject, Record, counted_classes
+from resurge.data.records import Fault, RawObject, Record
 from resurge.errors import UserError
 
 ANNOTATIONS, IMAGES, LISTS = "Annotations", "JPEGImages", "ImageSets/Main"

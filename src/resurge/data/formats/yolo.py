@@ -19,8 +19,9 @@ import yaml
 from resurge.data.findings import without_image
 from resurge.data.formats.format import Format
 from resurge.data.mending import Mending
+from resurge.data.object_source import ObjectSource
 from resurge.data.paths import PARTS, below, by_part, find_images, read_file, read_lines, slashed, upright_size
-from resurge.data.records import Box, Fault, ObjectSource, RawObject, Record
+from resurge.data.records import Box, Fault, RawObject, Record
 from resurge.data.regions import Polygons, polygons
 from resurge.errors import UserError
 

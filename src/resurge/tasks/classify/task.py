@@ -50,6 +50,7 @@ class Classify(Task):
     idle = (
         "images.max_size", "augmentation.vflip", "augmentation.rotate90", "augmentation.photometric",
         "augmentation.short_sides", "augmentation.scale_jitter", "augmentation.crop_size",
+        "reading.threshold", "reading.exif",
     )  # fmt: skip
 
     def build(

@@ -44,7 +44,7 @@ class Detect(SceneTask):
     evaluation_options = frozenset({"max_size"})
     takes_sizes = True
     section, settings = "detector", Detector
-    idle = (*IDLE_IN_SCENES, "regularization.class_weights")
+    idle = (*IDLE_IN_SCENES, "regularization.class_weights", "reading.threshold")
     report = report(masks=False)
 
     @property

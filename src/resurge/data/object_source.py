@@ -1,0 +1,120 @@
+"""Data sets of images with objects: which of them training takes, and as what."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from resurge.data.annotations import Annotation
+from resurge.data.findings import KINDS, number_of, some
+from resurge.data.paths import present
+from resurge.data.records import Box, Fault, RawObject, Record
+from resurge.data.regions import RunLengths
+from resurge.data.source import Part, Source, left_out, unknown_class
+from resurge.data.splits import FileImages, Objects, ObjectSplit
+from resurge.errors import UserError
+
+BEYOND = 1.5
+"""Pixels that a box may stand out of its image without a word: rounding, and VOC's counting from 1 taken for 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectSource(Source[Record]):
+    """Images with objects; `has_masks` says whether any has a mask."""
+
+    has_masks: bool = False
+
+    def require_sound(self) -> None:
+        super().require_sound()
+        for record in self.records:
+            for thing in record.objects:
+                if thing.fault is not None and thing.fault.stops:
+                    raise UserError(f"{record.source}, {thing.where}, {thing.fault.message}")
+
+    def part(self, name: str, classes: Sequence[str], annotation: Annotation) -> Part:
+        records, with_masks = self.parts[name], annotation == "masks"
+        there = present(self.root, [record.name for record in records])
+        kept = [record for record in records if record.name in there]
+        if records and not kept:
+            raise UserError(
+                f"none of the {len(records)} images that {self.how} list is there; the first would be "
+                f"{self.root / records[0].name}. Put the images there, or correct the paths."
+            )
+        dropped: dict[str, list[str]] = defaultdict(list)
+        index = {name: i for i, name in enumerate(classes)}
+        objects = tuple(_objects(record, index, with_masks, dropped) for record in kept)
+        names = tuple(record.name for record in kept)
+        known = {record.number for record in kept if record.number is not None}
+        ids = tuple(record.number or 0 for record in kept) if len(known) == len(kept) else range(1, len(kept) + 1)
+        gone = [record.name for record in records if record.name not in there]
+        notes = []
+        if gone:
+            are = number_of(len(gone), "listed image is", "listed images are")
+            notes.append(f"{are} not there: {some(gone, 3)}")
+        for kind, where in dropped.items():
+            notes += left_out(where, KINDS[kind]["left out"], KINDS[kind]["left out (many)"])
+        return ObjectSplit(names, FileImages(self.root, names), objects, tuple(ids)), notes
+
+
+def examine(thing: RawObject, size: tuple[int, int] | None) -> tuple[Box | None, Fault | None]:
+    """The box to train with, inside the image, or None; and what is wrong with the object, or None."""
+    if thing.fault is not None:
+        return None, thing.fault
+    x1, y1, x2, y2 = thing.box
+    shown = f"{x1:g}, {y1:g} to {x2:g}, {y2:g}"
+    if not all(math.isfinite(value) for value in thing.box):
+        return None, Fault("bad-object", f"the box is no box ({shown})")
+    if x2 <= x1 or y2 <= y1:
+        return None, Fault("empty-box", f"the box has no area ({shown})")
+    if size is None:
+        return thing.box, None
+    width, height = size
+    clipped = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
+    if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
+        return None, Fault("box-outside", f"the box ({shown}) lies outside the image of {width} x {height}")
+    if max(abs(a - b) for a, b in zip(clipped, thing.box, strict=True)) > BEYOND:
+        return clipped, Fault("box-beyond", f"the box ({shown}) stands out of the image of {width} x {height}")
+    return clipped, None
+
+
+def _objects(record: Record, index: dict[str, int], with_masks: bool, dropped: dict[str, list[str]]) -> Objects:
+    kept: list[tuple[Box, RawObject]] = []
+    for thing in record.objects:
+        box, fault = examine(thing, record.size)
+        if box is None and fault is not None:
+            dropped[fault.kind].append(record.name)
+        elif with_masks and thing.region is None:
+            dropped["no-mask"].append(record.name)
+        elif thing.label not in index:
+            raise unknown_class(f"{record.name}, {thing.where}", thing.label, tuple(index))
+        elif box is not None:
+            kept.append((box, thing))
+    return Objects(
+        np.asarray([box for box, _ in kept], dtype=np.float32).reshape(-1, 4),
+        np.asarray([index[thing.label] for _, thing in kept], dtype=np.int64),
+        np.asarray([thing.crowd for _, thing in kept], dtype=bool),
+        np.asarray([_area(thing, record.size) for _, thing in kept], dtype=np.float32),
+        tuple(thing.region for _, thing in kept if thing.region) if with_masks else None,
+    )
+
+
+def _area(thing: RawObject, size: tuple[int, int] | None) -> float:
+    if thing.area is not None:
+        return thing.area
+    if isinstance(thing.region, RunLengths):
+        return thing.region.area()
+    if thing.region is not None and size is not None:
+        return thing.region.run_lengths(size[1], size[0]).area()
+    x1, y1, x2, y2 = thing.box
+    return (x2 - x1) * (y2 - y1)
+
+
+def counted_classes(parts: dict[str, tuple[Record, ...]]) -> tuple[str, ...]:
+    """The classes that occur in training, or anywhere when nothing is called training, in alphabetical order."""
+    wanted = {part: parts[part] for part in ("train", "") if part in parts} or parts
+    things = (thing for records in wanted.values() for record in records for thing in record.objects)
+    return tuple(sorted({thing.label for thing in things if thing.fault is None or thing.fault.kind == "empty-box"}))

@@ -1,0 +1,124 @@
+"""A data set as its annotations have it, and its parts as training takes them: what all kinds of `Source` share.
+
+Training is fed from `Source.part`, which leaves out what cannot be used and says so; `checks` reports the same records.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from resurge.data.annotations import Annotation
+from resurge.data.findings import Finding, number_of, some
+from resurge.data.paths import below
+from resurge.data.reading import Reading
+from resurge.data.records import LabelRecord, MaskRecord, Record
+from resurge.data.splits import MaskSplit, ObjectSplit, Split
+from resurge.errors import UserError, suggest
+
+AnnotatedSplit = Split | ObjectSplit | MaskSplit
+Part = tuple[AnnotatedSplit, list[str]]
+"""A part of a data set, and notes on what was left out of it."""
+
+AnyRecord = TypeVar("AnyRecord", bound=LabelRecord | MaskRecord | Record)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(ABC, Generic[AnyRecord]):
+    """A data set as its annotations have it."""
+
+    format: str  # the name of the format
+    root: Path  # the folder that the names of images are relative to
+    classes: tuple[str, ...]  # in the order of their indices
+    parts: dict[str, tuple[AnyRecord, ...]]  # train, val and test, or "" for what is not split
+    how: str  # where the parts come from
+    findings: tuple[Finding, ...] = ()  # about annotation files, not about single images or objects
+    unused: tuple[str, ...] = ()  # subfolders that training does not look at
+    title: str = ""  # what the data set is called; the folder's name when empty
+
+    @property
+    def name(self) -> str:
+        return self.title or self.root.resolve().name
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of images by part."""
+        return {part: len(records) for part, records in self.parts.items()}
+
+    @property
+    def records(self) -> tuple[AnyRecord, ...]:
+        """Those of all parts."""
+        return tuple(record for records in self.parts.values() for record in records)
+
+    @abstractmethod
+    def part(self, name: str, classes: Sequence[str], annotation: Annotation) -> Part:
+        """The images of a part with labels that are indices into `classes`. Raises UserError when there is a class that
+        `classes` lacks, or no image is left."""
+
+    def classes_of(self, part: str) -> tuple[str, ...]:
+        """Class names of a part that is looked at by itself, without a trained network."""
+        return self.classes
+
+    def default_size(self, side: int | None) -> int:
+        """Side of the network's input for images with this median of their shorter sides."""
+        return min(side or 800, 800)  # shorter side, of Lin et al. 2017 (arXiv:1612.03144)
+
+    def reviewed(self: AnySource, reading: Reading) -> AnySource:
+        """The data set as training takes it: read as the user wants, and compared with its pictures. What was changed,
+        and what cannot be used, is among its findings."""
+        return self
+
+    def require_sound(self) -> None:
+        """Raises UserError when training must refuse the data."""
+        for finding in self.findings:
+            if finding.stop:
+                raise UserError(finding.stop)
+
+    @property
+    def notes(self) -> list[str]:
+        """What training has to say about the reading of the annotations, a sentence for each finding."""
+        return [f"{finding.message}: {finding.remedy}" for finding in self.findings if finding.severity != "info"]
+
+    def validation(self: AnySource) -> AnySource:
+        """The data set that only has the part "val": what it calls validation, or all of it."""
+        return replace(self, parts={"val": self.parts.get("val") or self.records})
+
+    def moved(self: AnySource, root: Path) -> AnySource:
+        """The data set with names relative to another folder, or absolute where they are not below it."""
+        parts = {part: tuple(self._move(each, root) for each in records) for part, records in self.parts.items()}
+        return replace(self, root=root, parts=parts)
+
+    def _move(self, record: AnyRecord, root: Path) -> AnyRecord:
+        return replace(record, name=below(root, self.root / record.name))
+
+    def joined(self: AnySource, other: Source[Any]) -> AnySource:
+        """The data set with the parts of another of its kind, which has the same root."""
+        return replace(self, parts=self.parts | other.parts, findings=(*self.findings, *other.findings))
+
+
+AnySource = TypeVar("AnySource", bound="Source[Any]")
+
+
+def unknown_class(where: str, label: str, classes: Sequence[str], remedy: str = "") -> UserError:
+    """The error for a class that training does not have."""
+    remedy = remedy or "Rename or remove it, or add training images of it."
+    return UserError(
+        f"{where}: the class {label!r} is not one of training's ({', '.join(classes[:6])}"
+        f"{', …' if len(classes) > 6 else ''}).{suggest(label, classes)} {remedy}"
+    )
+
+
+def moved_labels(where: str, labels: Sequence[str], classes: Sequence[str], remedy: str = "") -> list[int]:
+    """The indices of `labels` in `classes`. Raises UserError when one is not there."""
+    for label in labels:
+        if label not in classes:
+            raise unknown_class(where, label, classes, remedy)
+    return [classes.index(label) for label in labels]
+
+
+def left_out(names: Sequence[str], one: str, many: str) -> list[str]:
+    """A note on what was left out; none when there is nothing."""
+    return [f"{number_of(len(names), one, many)} left out: {some(names, 3)}"] if names else []
