@@ -290,7 +290,7 @@ def main() -> None:
         "soak": long,
         "machine": {**machine(*PACKAGES), "cores": psutil.cpu_count()},
     }
-    atomic_write_text(options.json, json.dumps(result, indent=1) + "\n")
+    atomic_write_text(options.json, json.dumps(result, indent=1) + "\n", '{\n "model": ')
     print(f"served / offline: {statistics.median(ratios):.3f} (median of {len(ratios)})")
     print("saturation:", json.dumps(rounds[-1]["served"]))
     print("twice the load:", json.dumps(twice))

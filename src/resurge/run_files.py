@@ -19,6 +19,7 @@ from resurge.files import Json, atomic_write_text, read_json
 
 FORMAT = 1
 JSON_FILE = "model.json"
+EVALUATION = "evaluation.json"
 # Fields that are read later; they may be missing. `spec` and `format` may not.
 FIELDS = {
     "preprocessing": dict,
@@ -33,14 +34,15 @@ MEND = "Restore it, or train or evaluate again."
 
 
 def folder_of(word: str) -> Path | None:
-    """The folder of a run or an export that a word names, or None when it is the name or the text of a network.
+    """The folder of a run, finished or not, or an export that a word names; None: the name or the text of a network.
 
     A path of several parts to a folder is taken for one, so that the message names what is missing in it.
     """
     place = Path(word)
-    if len(word) < LONGEST_PATH and ((place / JSON_FILE).is_file() or (len(place.parts) > 1 and place.is_dir())):
-        return place
-    return None
+    if len(word) >= LONGEST_PATH or not place.is_dir():
+        return None
+    ours = len(place.parts) > 1 or any((place / name).is_file() for name in (JSON_FILE, "recipe.yaml"))
+    return place if ours else None
 
 
 def read_model_json(directory: str | os.PathLike[str]) -> Json:
@@ -72,7 +74,7 @@ def write_model_json(directory: str | os.PathLike[str], content: Mapping[str, ob
         UserError: the directory cannot be written, or the disk is full.
     """
     text = json.dumps({"format": FORMAT, **content}, indent=2, ensure_ascii=False) + "\n"
-    atomic_write_text(Path(directory) / JSON_FILE, text)
+    atomic_write_text(Path(directory) / JSON_FILE, text, mark='{\n  "format": ')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +153,7 @@ def read_run(run_dir: str | Path) -> RunFiles:
         model=read_json(folder / "model.json", MEND),
         recipe=_read_text(folder / "recipe.yaml"),
         metrics=_read_metrics(folder / "metrics.csv"),
-        evaluation=_read_optional(folder / "evaluation.json"),
+        evaluation=_read_optional(folder / EVALUATION),
         cost=_read_optional(folder / "explain" / "cost.json"),
     )
 

@@ -1,7 +1,9 @@
 """The run directory: what a training leaves, and what everything after it starts from.
 
+.resurge-run       says that the folder is ours, and is locked while a training runs in it
 recipe.yaml        everything needed to repeat the training
 split.csv          which image was in which split
+digests.csv        digests of the images and their annotations, in the order of split.csv
 metrics.csv, tb/   the course of the training
 checkpoints/       last.ckpt and best.ckpt, to resume
 model.safetensors  the weights that were kept
@@ -11,10 +13,10 @@ evaluation.json    the scores in full
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,20 +32,24 @@ from resurge.arch.zoo import get_spec
 from resurge.config import Section, to_plain
 from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
 from resurge.errors import UserError
-from resurge.files import writing
+from resurge.files import MARK, Json, carries, locked, make_folders, remove_empty, sweep, writing
 from resurge.machine import versions
 from resurge.recipe import Machine, Recipe
-from resurge.run_files import FORMAT, read_model_json
+from resurge.run_files import EVALUATION, FORMAT, read_model_json
 from resurge.tasks.table import build_task_model, get_task
-from resurge.weights.checkpoint import load_weights, save_model
+from resurge.weights.checkpoint import describe_model, load_weights, save_model
 
 LAST = Path("checkpoints", "last.ckpt")
 BEST = Path("checkpoints", "best.ckpt")
+MARKER = ".resurge-run"
+EVENTS = ".resurge"
+"""How the names of our event files of TensorBoard end."""
 OURS = (
-    "recipe.yaml", "split.csv", "metrics.csv", "model.safetensors", "model.json", "evaluation.json", "report.html",
-    "checkpoints", "tb", "explain",
+    "recipe.yaml", "split.csv", "digests.csv", "metrics.csv", "model.safetensors", "model.json", EVALUATION,
+    "report.html", "checkpoints/last.ckpt", "checkpoints/best.ckpt", f"tb/events.*{EVENTS}", "explain/cost.json",
 )  # fmt: skip
-"""What a training, and what explains it, leaves in its folder."""
+"""What a training leaves in its folder, as patterns; the pictures in explain/ carry our mark."""
+FOLDERS = ("checkpoints", "tb", "explain")
 PACKAGES = ("resurge", "torch", "torchvision", "lightning-fabric")
 """Those whose versions a run states."""
 
@@ -101,12 +107,33 @@ def load_run(folder: str | os.PathLike[str], device: str | torch.device = "cpu")
     if not root.is_dir():
         raise UserError(f"expected a run directory, but {root} is not a folder. Give the folder `resurge train` wrote.")
     if not (root / "model.json").is_file() and (root / "recipe.yaml").is_file():
-        raise UserError(f"the training in {root} did not finish. Go on with: resurge train --resume {root}")
+        best = ""
+        if (root / BEST).is_file():
+            best = "\nIts best network so far is what predict, eval and export take with --best."
+        raise UserError(f"the training in {root} did not finish. Go on with: resurge train --resume {root}{best}")
     meta = read_model_json(root)
     if "export" in meta:
         raise UserError(
             f"{root} is an export, which is for resurge predict and resurge serve only. Give the run it was made of."
         )
+    run = described_run(root, meta, root / "model.json")
+    report = load_weights(run.model, root, layout="resurge", adapt=False)
+    if report.missing or report.mismatched:
+        lost = (*report.missing, *report.mismatched)
+        raise UserError(
+            f"the weights in {root} are not those model.json speaks of: {lost[0]} is missing or misshapen, "
+            f"{len(lost)} tensors in all. Train or export it again."
+        )
+    run.model.to(device)
+    return run
+
+
+def described_run(root: Path, meta: Mapping[str, Any], where: Path) -> Run:
+    """The run that a description such as that of model.json speaks of, with random weights.
+
+    Raises:
+        UserError: the description, which is in the file `where`, is damaged.
+    """
     try:
         task = get_task(str(meta.get("task", "classify")))
         spec = get_spec(meta["spec"])
@@ -115,22 +142,13 @@ def load_run(folder: str | os.PathLike[str], device: str | torch.device = "cpu")
         settings = task.read_settings(meta.get("head_settings"))
         model = build_task_model(task.name, spec, len(classes), int(meta["in_channels"]), meta.get("head"), settings)
     except UserError as error:  # it may be of a plugin that is not installed here, or of another version
-        raise UserError(f"{root / 'model.json'}: {error}") from error
+        raise UserError(f"{where}: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{root / 'model.json'} is damaged or was cut short ({error!r}). Train or export it again."
-        ) from None
+        raise UserError(f"{where} is damaged or was cut short ({error!r}). Train or export it again.") from None
     if meta.get("norm") in ("frozen", "group"):
         convert_norm(model, meta["norm"])
-    report = load_weights(model, root, layout="resurge", adapt=False)
-    if report.missing or report.mismatched:
-        lost = (*report.missing, *report.mismatched)
-        raise UserError(
-            f"the weights in {root} are not those model.json speaks of: {lost[0]} is missing or misshapen, "
-            f"{len(lost)} tensors in all. Train or export it again."
-        )
     recipe = read_recipe(root) if (root / "recipe.yaml").is_file() else None
-    return Run(root, task.name, model.eval().to(device), spec, classes, preprocessing, meta, recipe)
+    return Run(root, task.name, model.eval(), spec, classes, preprocessing, meta, recipe)
 
 
 def read_recipe(root: Path) -> Recipe:
@@ -149,44 +167,86 @@ def read_recipe(root: Path) -> Recipe:
         raise UserError(f"cannot read {path}: {reason}. {root} is not the folder of a started training.") from None
 
 
-def require_empty(folder: Path) -> None:
-    """Raise UserError if a folder has files, or cannot be looked into."""
+@contextlib.contextmanager
+def occupied(folder: Path, *, resume: bool = False, overwrite: bool = False) -> Iterator[None]:
+    """Hold a run directory for one training, which is the only one in it for that time.
+
+    The folder is made where there is none, and removed again when nothing was written into it.
+
+    Args:
+        resume: the folder is that of a training.
+        overwrite: it may be the folder of an earlier training.
+
+    Raises:
+        UserError: a training runs in it, it cannot be written, or, without `resume`, it has files and is not an earlier
+            training's that may be overwritten.
+    """
+
+    def check() -> None:
+        if not resume:
+            _require_free(folder, overwrite)
+
+    check()
+    marked = (folder / MARKER).exists()
+    with writing(folder, "Choose a folder you may write to with --out."):
+        made = make_folders(folder)
     try:
-        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+        with locked(folder / MARKER, "a run directory of resurge", f"a training runs in {folder} already"):
+            try:
+                check()  # another one may have ended meanwhile
+                for place in (folder, *(folder / name for name in FOLDERS)):
+                    sweep(place, *(Path(name).name for name in OURS), "*.png", "*.jpg", "*.svg")
+                yield
+            finally:
+                with contextlib.suppress(OSError):  # somebody has removed the folder
+                    if not _others(folder) or (resume and not marked):  # a resume makes nobody's folder ours
+                        (folder / MARKER).unlink()
+    finally:
+        remove_empty(made)
+
+
+def _others(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name != MARKER]
+
+
+def _require_free(folder: Path, overwrite: bool) -> None:
+    try:
+        taken = folder.exists() and (not folder.is_dir() or bool(_others(folder)))
     except OSError as error:
         raise UserError(f"cannot use {folder}: {error.strerror or error}. Choose another folder with --out.") from None
-    if taken:
+    if not taken:
+        return
+    if not overwrite:
         raise UserError(
             f"{folder} is not empty. Go on with the training in it by --resume {folder}, start anew by "
             "--overwrite, or give another folder with --out."
         )
+    if not (folder / MARKER).is_file():
+        raise UserError(
+            f"{folder} has files in it and is no run directory of resurge (it has no file {MARKER}), so nothing in it "
+            "is replaced. Give another folder with --out."
+        )
 
 
-def prepare(folder: Path, *, overwrite: bool) -> None:
-    """Make an empty run directory, before anything expensive happens.
-
-    With `overwrite`, what an earlier training left there is removed, and nothing else.
+def prepare(folder: Path) -> None:
+    """Remove what an earlier training left in an occupied folder, and make room for another one.
 
     Raises:
-        UserError: it has files and `overwrite` is not set, or it cannot be written.
+        UserError: the folder cannot be written.
     """
-    if not overwrite:
-        require_empty(folder)
     with writing(folder, "Choose a folder you may write to with --out."):
         clear(folder)
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
+        (folder / "checkpoints").mkdir(exist_ok=True)
 
 
 def clear(folder: Path) -> None:
     """Remove what a training leaves in `folder`; anything else stays."""
-    for path in (folder / name for name in OURS):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    for path in [found for pattern in OURS for found in folder.glob(pattern)]:
+        path.unlink()
+    for picture in (folder / "explain").glob("*.*"):
+        if picture.is_file() and carries(picture, MARK):
+            picture.unlink()
+    remove_empty(folder / name for name in FOLDERS)
 
 
 def save_run_model(
@@ -201,7 +261,21 @@ def save_run_model(
     data: Mapping[str, object],
 ) -> None:
     """Write `model.safetensors` and `model.json`."""
+    described = describe(model, task=task, classes=classes, preprocessing=preprocessing, norm=norm, data=data)
+    save_model(folder, model, {**described, "scores": dict(scores)})
+
+
+def describe(
+    model: nn.Module,
+    *,
+    task: str,
+    classes: tuple[str, ...],
+    preprocessing: Preprocessing | ScenePreprocessing,
+    norm: str,
+    data: Mapping[str, object],
+) -> Json:
+    """What `model.json` says of a network in training, without its scores."""
     settings = getattr(model, "settings", None)
     head = {"head": model.head_name, "head_settings": to_plain(settings)} if isinstance(settings, Section) else {}
     described = _described(task, backbone_of(model).in_channels, classes, preprocessing)
-    save_model(folder, model, {**described, **head, "norm": norm, "scores": dict(scores), "data": dict(data)})
+    return {"format": FORMAT, **describe_model(model), **described, **head, "norm": norm, "data": dict(data)}

@@ -60,7 +60,7 @@ def test_a_training_learns_and_leaves_a_complete_run(
 
     names = {path.name for path in out.iterdir()}
     assert names == {
-        "recipe.yaml", "split.csv", "metrics.csv", "tb", "checkpoints",
+        ".resurge-run", "recipe.yaml", "split.csv", "digests.csv", "metrics.csv", "tb", "checkpoints",
         "model.safetensors", "model.json", "evaluation.json",
     }  # fmt: skip
     assert {path.name for path in (out / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
@@ -102,10 +102,9 @@ def test_the_folder_must_be_free_and_writable(tiny: Recipe, tmp_path: Path) -> N
         train(tiny, tmp_path, quiet=True)
     with pytest.raises(UserError, match="cannot write"):
         train(tiny, tmp_path / "mine.txt" / "run", quiet=True)
-    (tmp_path / "recipe.yaml").write_text("an older one")
-    train(tiny.override(["steps=2"]), tmp_path, overwrite=True, quiet=True)
-    assert (tmp_path / "mine.txt").read_text() == "keep"
-    assert load_run(tmp_path).recipe is not None
+    with pytest.raises(UserError, match="no run directory"):
+        train(tiny, tmp_path, overwrite=True, quiet=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from resurge.errors import UserError
-from resurge.files import Json, atomic_write_bytes, atomic_write_text
+from resurge.files import MARK, Json, atomic_write_bytes, atomic_write_text, require_free
 from resurge.quantities import fixed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+ROWS = '{\n  "machine": {'
+"""How a file of rows begins."""
 Row = Json
 """One measurement, as it stands in the JSON file; docs/performance.md explains its fields."""
 
@@ -81,11 +83,13 @@ class Rows:
         """Write the file as it is now."""
         if self.path is not None:
             content = {"machine": self.machine, **self.about, "rows": self.rows}
-            atomic_write_text(self.path, json.dumps(content, indent=2) + "\n")
+            # the scripts in benchmarks/ go on with a file that they have read, however it is laid out
+            atomic_write_text(self.path, json.dumps(content, indent=2) + "\n", '"machine": ')
 
 
 def check_plot(path: str | Path) -> None:
     """Raises UserError for a file that `plot` would not write, and where matplotlib is not installed."""
+    require_free(path)
     if Path(path).suffix.lower() not in (".svg", ".png"):
         raise UserError(f"a plot is written as .svg or .png, got {Path(path).name!r}. Give a name with one of these.")
     if importlib.util.find_spec("matplotlib") is None:
@@ -130,9 +134,9 @@ def plot(rows: Sequence[Row], path: str | Path) -> Path:
         legend.append("filled: ours, hollow: the best setting of the peer")
     figure.supxlabel("   ".join(legend), fontsize="small")
     speed.legend()
-    content = BytesIO()
+    content, format = BytesIO(), Path(path).suffix.lower()[1:]
     with rc_context({"svg.fonttype": "none"}):  # text stays text
-        figure.savefig(content, format=Path(path).suffix.lower()[1:])
+        figure.savefig(content, format=format, metadata={"Creator" if format == "svg" else "Software": MARK})
     atomic_write_bytes(path, content.getvalue())
     return Path(path)
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from resurge.bench.settings import AGAINST, PRECISIONS, RUNTIMES, YARDSTICK, Settings
 from resurge.cli.options import COUNT, DEVICE, Parser, add, as_is, given, log, one_of, whole_number
-from resurge.errors import UserError
+from resurge.files import require_apart, require_free
 
 NONE = "none"
 PACKAGES = ("resurge", "torch", "timm", "onnx", "onnxruntime", "openvino", "nncf")
@@ -65,12 +65,14 @@ def run(options: argparse.Namespace) -> int:
     if options.yardstick == NONE:
         settings = dataclasses.replace(settings, yardstick=None)
     models = list(dict.fromkeys(options.models))
-    for path in (options.json, options.plot):  # found now, and not after all has been measured
-        if path is not None and path.is_dir():
-            raise UserError(f"{path} is a folder; expected the name of a file.")
-    if options.plot is not None:
-        from resurge.bench.output import check_plot
+    from resurge.bench.output import ROWS, check_plot
 
+    # found now, and not after all has been measured
+    if options.json is not None:
+        require_apart(options.json, (options.pictures,), "--json")
+        require_free(options.json, ROWS)
+    if options.plot is not None:
+        require_apart(options.plot, (options.pictures,), "--plot")
         check_plot(options.plot)
     from resurge.bench.measuring import Bench
     from resurge.bench.output import Rows, Table, plot

@@ -6,6 +6,7 @@ import argparse
 
 from resurge.cli.options import Parser, add, add_json, add_reading, print_json, reading_of
 from resurge.errors import UserError
+from resurge.files import require_apart
 from resurge.tasks.table import DATA_WORDS, TASKS, get_task
 
 
@@ -27,6 +28,8 @@ def add_options(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     from resurge.data.checks import check_data
 
+    if options.fix is not None:
+        require_apart(options.fix, (options.data, options.val), "--fix")
     annotation = None if options.task is None else get_task(options.task).annotation
     report, data = check_data(
         options.data, annotation=annotation, words=DATA_WORDS, val=options.val, reading=reading_of(options)

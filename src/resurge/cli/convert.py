@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from resurge.cli.options import COUNT, Parser, add
 from resurge.errors import UserError
+from resurge.files import atomic_write_bytes, require_apart, require_free
 from resurge.tasks.table import DEFAULT, get_task
 
 if TYPE_CHECKING:
@@ -37,13 +38,13 @@ def run(options: argparse.Namespace) -> int:
         )
     if target.exists() and not options.overwrite:
         raise UserError(f"{target} exists. Pass --overwrite to replace it, or name another file.")
-
-    import safetensors.torch
+    source = Path(options.source)
+    require_apart(target, (source / "model.safetensors" if source.is_dir() else source,), "DST")
+    require_free(target)
 
     from resurge.api import create_model, get_spec, load_run
-    from resurge.files import atomic_write_bytes
     from resurge.tasks.segment.settings import Segmenter
-    from resurge.weights.checkpoint import LoadReport, export_weights, load_weights
+    from resurge.weights.checkpoint import LoadReport, export_weights, load_weights, to_safetensors
     from resurge.weights.layouts.naming import module_names
 
     def build(num_classes: int, segmenter: Segmenter | None = None) -> nn.Module:
@@ -72,8 +73,7 @@ def run(options: argparse.Namespace) -> int:
         )
     tensors = {name: tensor.contiguous() for name, tensor in export_weights(model, options.to).items()}
     # The model's own text travels along only under our own names: it is read back as a promise about them.
-    metadata = {"format": "pt"} | ({"spec": str(spec)} if options.to == "resurge" else {})
-    atomic_write_bytes(target, safetensors.torch.save(tensors, metadata=metadata))
+    atomic_write_bytes(target, to_safetensors(tensors, {"spec": str(spec)} if options.to == "resurge" else {}))
     print(report)
     print(f"{len(tensors)} tensors written to {target} ({options.to} names)")
     return 0

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from resurge.cli import options as opt
 from resurge.errors import UserError, suggest
+from resurge.files import require_apart, require_free
+from resurge.run_files import EVALUATION
 from resurge.tasks.report import plugin_lines
 from resurge.tasks.table import DATA_WORDS, DEFAULT, TASKS, get_task, pick_head
 from resurge.tasks.tta import TTA
@@ -28,6 +30,7 @@ PREPROCESSING = ("size", "crop_pct", "interpolation", "mean", "std", "max_size")
 def add_options(parser: opt.Parser) -> None:
     opt.add(parser, "model", "RUN|MODEL", "a run directory, or the name or text of a network")
     opt.add(parser, "--weights", "FILE", "of a MODEL: a file, hub:owner/name, or pretrained")
+    opt.add_best(parser)
     about = f"of a MODEL: {', '.join(TASKS)} (default: {DEFAULT})"
     opt.add(parser, "--task", (opt.one_of(TASKS), "NAME"), about)
     every = [head for task in TASKS.values() if task.section is not None for head in task.heads]
@@ -59,12 +62,21 @@ def run(options: argparse.Namespace) -> int:
     own = next((name for name in ("weights", "task", "head") if is_run and getattr(options, name)), None)
     if own is not None:
         raise UserError(f"{options.model} is a run and has {own} of its own. Leave --{own} out.")
+    if not is_run and options.best:
+        raise UserError(f"{options.model} is no run directory, so it has no checkpoints. Leave --best out.")
     if not is_run and not options.data:
         raise UserError("a network by name needs --data: a folder of images, a CSV file, or digits.")
     from resurge.data.images import UnreadableImage
     from resurge.tasks.evaluation import evaluate, write_evaluation
 
     subject, (split, classes, which) = _of_run(options) if is_run else _of_model(options)
+    into_run = bool(options.out) and is_run and Path(options.out).resolve() == subject.folder.resolve()
+    mark = None if into_run else '{\n "model": '  # as the file below begins
+    if options.out:
+        recipe = subject.recipe
+        if not into_run:
+            require_apart(options.out, (options.data, *((recipe.data, recipe.val) if recipe else ())))
+        require_free(Path(options.out, EVALUATION), mark)
     task = get_task(subject.task)
     preprocessing = task.adjust(subject.preprocessing, opt.given(options, PREPROCESSING))
     augmented = "scales" in task.evaluation_options
@@ -84,11 +96,11 @@ def run(options: argparse.Namespace) -> int:
     name = options.model if is_run else f"{options.model}, weights {options.weights}"
     scores = {"model": name, "data": which, "preprocessing": preprocessing.to_json(), **found}
     if options.out:
-        if is_run and Path(options.out).resolve() == subject.folder.resolve():
+        if into_run:
             from resurge.cli.run_pictures import explain_run
 
             explain_run(subject, scores, split)
-        print(f"written: {write_evaluation(options.out, scores)}", file=sys.stderr)
+        print(f"written: {write_evaluation(options.out, scores, mark)}", file=sys.stderr)
     if options.json:
         opt.print_json(scores)
     else:
@@ -114,8 +126,9 @@ def _of_run(options: argparse.Namespace) -> tuple[Run, Images]:
     """A run, and the data it was trained with unless --data names other."""
     from resurge.cli.run_data import images_of
     from resurge.runs import load_run
+    from resurge.train.checkpoint import load_best
 
-    run = load_run(options.model)
+    run = (load_best if options.best else load_run)(options.model)
     _require_taken(options, run.task)
     return run, images_of(run, options.data, options.split)
 

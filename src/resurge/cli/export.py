@@ -27,6 +27,7 @@ OF_A_NETWORK = ("weights", "num_classes", "in_channels", "size")
 def add_options(parser: opt.Parser) -> None:
     opt.add(parser, "run", "RUN|MODEL", "a folder that `resurge train` wrote, or a network with --weights")
     opt.add(parser, "--out", "FOLDER", "the folder to make", required=True)
+    opt.add_best(parser)
     opt.add(parser, "--format", (opt.one_of(FORMATS), "NAME"), ", ".join(FORMATS), "onnx")
     opt.add(parser, "--precision", (opt.one_of(PRECISIONS), "NAME"), ", ".join(PRECISIONS), "fp32")
     about = "pictures to calibrate int8 with and to compare on: a folder, or what --data of train takes (default: the "
@@ -58,6 +59,8 @@ def run(options: argparse.Namespace) -> int:
     is_run = folder_of(options.run) is not None
     if is_run and (own := opt.given(options, OF_A_NETWORK)):
         raise UserError(f"{options.run} is a run and has {opt.as_options(own)} of its own. Leave it out.")
+    if options.best and not is_run:
+        raise UserError(f"{options.run} is no run directory, so it has no checkpoints. Leave --best out.")
     from resurge.export.exporting import export
     from resurge.export.settings import ExportSettings
 
@@ -71,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     settings.check()  # before weights are downloaded
     with _ended_in_order():
         certificate = export(
-            options.run if is_run else _bare(options), options.out, settings,
+            _best(options.run) if options.best else options.run if is_run else _bare(options), options.out, settings,
             force=options.force, overwrite=options.overwrite, log=lambda line: opt.log(f"{line} …"),
         )  # fmt: skip
     if options.json:
@@ -80,6 +83,12 @@ def run(options: argparse.Namespace) -> int:
         print(f"{options.out}: {options.format}, {options.precision}, {certificate['bytes'] / 1e6:.1f} MB")
         print("\n".join(_lines(certificate)))
     return 0
+
+
+def _best(folder: str) -> Run:
+    from resurge.train.checkpoint import load_best
+
+    return load_best(folder)
 
 
 def _ended_in_order() -> contextlib.AbstractContextManager[None]:

@@ -165,6 +165,11 @@ def add_batch_size(parser: Parser, default: str) -> None:
     add(parser, "--batch-size", COUNT, f"images at a time (default: {default})")
 
 
+def add_best(parser: Parser) -> None:
+    about = "the best network so far of a training that is not over, from its checkpoints"
+    parser.add_argument("--best", action="store_true", help=about)
+
+
 def add_max_size(parser: Parser) -> None:
     about = "not classifiers: images are reduced until their longer side has N pixels at most, which bounds the memory"
     add(parser, "--max-size", COUNT, f"{about} (default: the run's)")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from resurge.cli import options as opt
 from resurge.config import Limits
 from resurge.errors import UserError
+from resurge.files import require_apart
 from resurge.tasks.table import get_task
 
 # Options that only some tasks take, by destination; not given, they are None.
@@ -18,6 +20,7 @@ PARTICULAR = ("top", "score", "overlays", "coco_json", "max_size", "scales", "fl
 def add_options(parser: opt.Parser) -> None:
     opt.add(parser, "run", "RUN|EXPORT", "a folder that `resurge train` or `resurge export` wrote")
     opt.add(parser, "images", "IMAGE", "image files, or folders that are searched for them", nargs="+")
+    opt.add_best(parser)
     opt.add_json(parser)
     parser.add_argument("--csv", action="store_true", help="print CSV")
     about = "write to FILE.csv or FILE.json instead of printing; segmenters: a folder for the label maps, as PNG"
@@ -49,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     from resurge.data.images import UnreadableImage, open_image
     from resurge.infer.predictor import Predictor
 
-    predictor = Predictor(options.run, options.device, options.threads)
+    predictor = Predictor(options.run, options.device, options.threads, best=options.best)
     for note in predictor.notes:
         opt.log(note)
     task = get_task(predictor.task)
@@ -62,6 +65,7 @@ def run(options: argparse.Namespace) -> int:
     if options.max_size is not None:
         predictor.preprocessing = task.adjust(predictor.preprocessing, {"max_size": options.max_size})
     beside = ImageFiles(predictor, options, options.out if task.label_maps else None)
+    beside.require_free(files)
     file = None if task.label_maps else options.out
     listing = Listing(_style(options, file), file, task, predictor.classes, options.top)
     score, tta = task.shown_score if options.score is None else options.score, opt.tta_of(options, predictor.views)
@@ -97,15 +101,15 @@ def _style(options: argparse.Namespace, file: str | None) -> str:
 
 
 def _keep_apart(options: argparse.Namespace, files: Sequence[Path]) -> None:
-    """Raises UserError when pictures would be written onto each other, or onto those that are read."""
-    named = {f"--{name}": getattr(options, name) for name in ("out", "overlays", "explain")}
+    """Raises UserError when pictures would be written onto each other, or at, in or above those that are read."""
+    named = {f"--{name}": getattr(options, name) for name in ("out", "overlays", "explain", "coco_json")}
     folders = {name: Path(path).resolve() for name, path in named.items() if path}
+    read = {file.parent: file for file in files}.values()  # one file in each folder
     for name, folder in folders.items():
         twin = next((other for other in folders if other != name and folders[other] == folder), None)
         if twin is not None:
             raise UserError(f"{name} and {twin} name the same folder, {folder}. Give each one of its own.")
-        if any(file.resolve().parent == folder for file in files):
-            raise UserError(f"{name} {folder} holds images that are to be read. Give a folder of its own.")
+        require_apart(folder, (*filter(os.path.isdir, options.images), *read), name.replace("_", "-"))
 
 
 def _find_files(paths: Sequence[str]) -> list[Path]:

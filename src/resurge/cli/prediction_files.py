@@ -17,11 +17,13 @@ from PIL import Image
 from resurge.errors import UserError
 from resurge.explain.heat import save_image, sheet
 from resurge.explain.overlays import index_image
-from resurge.files import atomic_write_bytes, atomic_write_text
+from resurge.files import atomic_write_bytes, atomic_write_text, require_free, require_ours, sweep
 from resurge.infer.predictor import Predictor
 from resurge.tasks.result import Result
 from resurge.tasks.table import get_task
 from resurge.tasks.task import Task
+
+ATTENTION, ATTENTION_MARK = "attention.json", '"attention": '
 
 
 class Listing:
@@ -35,8 +37,12 @@ class Listing:
         self.rows = csv.writer(self.out, lineterminator="\n")
         self.images: list[dict[str, object]] = []
         self.skipped: list[dict[str, str]] = []
+        self.mark = '{\n  "skipped": '  # how the file begins
         if style == "csv":
             self.rows.writerow(["path", *task.columns(self.top)])
+            self.mark = self.out.getvalue() if isinstance(self.out, io.StringIO) else ""
+        if file is not None:
+            require_free(file, self.mark)
 
     def skip(self, path: Path, problem: str) -> None:
         """Take a file that cannot be read."""
@@ -59,10 +65,10 @@ class Listing:
     def finish(self) -> None:
         """Print JSON, or write the file."""
         if self.style == "json":
-            found = {"images": self.images, "skipped": self.skipped}
+            found = {"skipped": self.skipped, "images": self.images}
             print(json.dumps(found, indent=2, ensure_ascii=False), file=self.out)
         if self.file is not None and isinstance(self.out, io.StringIO):
-            atomic_write_bytes(self.file, self.out.getvalue().encode("utf-8", "backslashreplace"))
+            atomic_write_bytes(self.file, self.out.getvalue().encode("utf-8", "backslashreplace"), self.mark)
 
 
 class ImageFiles:
@@ -96,11 +102,22 @@ class ImageFiles:
             self.annotations.add(path, image.size, result)
         return map_file
 
+    def require_free(self, files: Sequence[Path]) -> None:
+        """Raises UserError when a file that is to be written for one of the images is there and none of ours."""
+        names = [self._name(path) for path in files]
+        self.names.clear()
+        for folder in filter(None, (self.maps, self.overlays, self.explain)):
+            sweep(folder, "*.png", ATTENTION)
+            for name in names:
+                require_ours(folder / name)
+        if self.explain is not None:
+            require_free(self.explain / ATTENTION, ATTENTION_MARK)
+
     def finish(self) -> None:
         """Write the files about all images: of the sheets `attention.json`, with the weights of branches and gates."""
-        if self.explain is not None:
+        if self.explain is not None and self.explained:
             text = json.dumps(self.explained, indent=1, ensure_ascii=False)
-            atomic_write_text(self.explain / "attention.json", text + "\n")
+            atomic_write_text(self.explain / ATTENTION, text + "\n", ATTENTION_MARK)
         if self.annotations is not None:
             self.annotations.write()
 

@@ -33,7 +33,7 @@ def explain_run(run: Run, evaluation: Json, split: AnnotatedSplit) -> None:
     costs = cost(backbone if task.takes_sizes else run.model, size)
     whole = sum(parameter.numel() for parameter in run.model.parameters())
     plain = costs.to_json(backbone_of=whole if task.takes_sizes else None)
-    atomic_write_text(folder / "cost.json", json.dumps(plain, indent=1) + "\n")
+    atomic_write_text(folder / "cost.json", json.dumps(plain, indent=1) + "\n", mark=None)
     inference = evaluation.get("inference")
     tta = TTA.of_recipe(run.recipe) if inference is None else TTA.of_json(inference)
     task.write_pictures(Network(run.model, seen, run.classes), run.folder, evaluation, split, tta)

@@ -15,7 +15,7 @@ from resurge.arch.surgery import convert_norm
 from resurge.arch.zoo import ALIASES, canonical_name, get_spec
 from resurge.explain.cost import CostReport, cost
 from resurge.explain.diagram import Diagrams
-from resurge.files import Json
+from resurge.files import Json, require_free
 from resurge.quantities import table
 from resurge.run_files import folder_of, read_model_json
 from resurge.tasks.table import DEFAULT, build_task_model, get_task, pick_head
@@ -126,6 +126,8 @@ class Summary:
         channels, height, width = self.costs.input
         classes = self.costs.rows[-1].shape[0] if self.task.in_catalog else None
         beside = [path.with_name(f"{path.stem}_stage{i + 1}{path.suffix}") for i in range(len(self.spec.depths))]
+        for file in (path, *beside):
+            require_free(file)
         drawn = Diagrams(self.spec, (height, width), channels, self.output_stride).all(classes)
         return [scene.save(file) for scene, file in zip(drawn, [path, *beside], strict=True)]
 

@@ -12,7 +12,7 @@ from resurge.data.formats import FORMATS
 from resurge.data.mending import Examined, Mending
 from resurge.data.paths import Place
 from resurge.errors import UserError
-from resurge.files import atomic_folder, writing
+from resurge.files import atomic_folder, require_apart, writing
 
 _COPIED = ("classes.txt", "labels.txt", "obj.names", "objectInfo150.txt", "sceneCategories.txt", "data.yaml",
            "data.yml", "dataset.yaml", "dataset.yml")  # fmt: skip
@@ -27,18 +27,16 @@ def mend(data: Examined, out: Place) -> list[str]:
     (where lists or one file per part say what is in it); indices out of range are set to the ignored one.
 
     Raises:
-        UserError: `out` has something in it, or cannot be written.
+        UserError: `out` has something in it, lies inside the data, or cannot be written.
     """
     target, source = Path(out).expanduser(), data.source
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise UserError(f"{target} is there already and not empty. Name a new folder for the mended annotations.")
-    format = FORMATS[source.format]
-    if target.resolve().is_relative_to(source.root.resolve()) and format.searched:
-        raise UserError(f"{target} lies inside {source.root} and would become part of the data. Name another folder.")
+    require_apart(target, (source.root,), "--fix")
     hint = "Free some space or choose another place."
     with writing(target, hint), atomic_folder(target, hint=hint) as place:
         mending = Mending(data, place)
-        format.write(mending)
+        FORMATS[source.format].write(mending)
         for name in _COPIED:
             if (source.root / name).is_file() and not (place / name).exists():
                 shutil.copyfile(source.root / name, place / name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import csv
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from io import StringIO
 from pathlib import Path
@@ -249,12 +249,21 @@ def write_split(bundle: DataBundle[AnySplit], path: str | Path) -> None:
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("path", "label", "split") if labelled else ("path", "split"))
+    for (name, _), rows in split_rows(bundle):
+        writer.writerows((where, label, name) if labelled else (where, name) for where, label in rows)
+    # a file's name may be no text
+    atomic_write_bytes(
+        path, text.getvalue().encode("utf-8", "surrogateescape"), mark=text.getvalue().partition("\n")[0]
+    )
+
+
+def split_rows(bundle: DataBundle[AnySplit]) -> Iterator[tuple[tuple[str, AnySplit], Iterator[tuple[str, str]]]]:
+    """((name, split), (path or id, label or "") of each image) of all splits."""
+    labelled = bundle.annotation == "labels"
     for name, split in bundle.splits().items():
-        for index, label in enumerate(split.labels):
-            file = split.path(index)
-            where = split.ids[index] if file is None else str(file.absolute())
-            writer.writerow((where, bundle.classes[label], name) if labelled else (where, name))
-    atomic_write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))  # a file's name may be no text
+        files = map(split.path, range(len(split)))
+        places = (split.ids[i] if file is None else str(file.absolute()) for i, file in enumerate(files))
+        yield (name, split), zip(places, (bundle.classes[k] if labelled else "" for k in split.labels), strict=True)
 
 
 def stratified(labels: Sequence[int], fraction: float, seed: int) -> tuple[list[int], list[int]]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
-from resurge.files import atomic_write
+from resurge.files import MARK, atomic_write
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,12 +86,14 @@ def save_image(image: Image.Image, path: str | Path) -> Path:
     """Write a JPEG where `path` ends in .jpg, else a PNG, wholly or not at all.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: another picture than one of ours is there, or the file cannot be written.
     """
     target = Path(path)
     with atomic_write(target) as file:
         if target.suffix == ".jpg":
-            image.convert("RGB").save(file, "JPEG", quality=85)
+            image.convert("RGB").save(file, "JPEG", quality=85, comment=MARK)
         else:
-            image.save(file, "PNG", optimize=True)
+            about = PngInfo()
+            about.add_text("Software", MARK)
+            image.save(file, "PNG", optimize=True, pnginfo=about)
     return target

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from resurge.errors import UserError
 from resurge.explain.heat import save_image
-from resurge.files import atomic_write_text
+from resurge.files import MARK, atomic_write_text
 
 INK, GREY = "#1f2933", "#7b8794"
 FONTS = "Helvetica, Arial, 'Liberation Sans', sans-serif"
@@ -121,6 +121,7 @@ class Scene:
         parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}" viewBox="0 0 {w} {h}" '
             f'font-family="{FONTS}" role="img">',
+            f"<!-- {MARK} -->",
             f"<title>{html.escape(self.title)}</title>",
             *map(_svg, self.shapes),
             "</svg>",

@@ -25,9 +25,9 @@ from resurge.export.quantize import quantize_folder
 from resurge.export.reference import Reference
 from resurge.export.selftest import Cases, self_test
 from resurge.export.settings import ExportSettings, form_of, rewritten_for
-from resurge.files import Json, atomic_folder, atomic_write_text
+from resurge.files import Json, atomic_folder, atomic_write_text, require_apart
 from resurge.infer.engines import Engine, open_engine
-from resurge.infer.folder import CERTIFICATE, described, read_export, require_free
+from resurge.infer.folder import CERTIFICATE, described, own_files, read_export, require_free
 from resurge.infer.formats import FORMATS
 from resurge.machine import processor, versions
 from resurge.run_files import write_model_json
@@ -47,21 +47,22 @@ def export(
         source: a run, or its folder.
         out: the folder to make.
         force: keep an export that loses more than `settings.max_drop` points.
-        overwrite: replace an export that is there.
+        overwrite: replace an export that is there; what else is in its folder stays.
         log: called with a line per step.
 
     Raises:
         UserError: the format or the precision is unknown or they do not go together, a package is not installed, `out`
-            is taken or cannot be written, the network cannot be converted, or too much is lost. Nothing is written
-            then.
+            is taken, is at, in or above the data or cannot be written, the network cannot be converted, or too much is
+            lost. Nothing is written then.
     """
     settings.check()
     target = Path(out)
     require_free(target, overwrite)
     run = source if isinstance(source, Run) else load_run(source)
     _require_possible(run, settings)
+    require_apart(target, (settings.calibrate, *((run.recipe.data, run.recipe.val) if run.recipe else ())))
     free = partial(require_free, target, overwrite)  # it may have been made meanwhile
-    with atomic_folder(target, free, "Choose another place with --out.") as folder:
+    with atomic_folder(target, free, "Choose another place with --out.", own_files) as folder:
         return _made(run, settings, folder, force, log)
 
 

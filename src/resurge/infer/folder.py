@@ -52,6 +52,14 @@ def is_export(folder: str | os.PathLike[str]) -> bool:
     return path.is_file() and "export" in read_model_json(folder)
 
 
+def own_files(folder: Path) -> set[str]:
+    """The names of the files in a folder that an export wrote; empty where it is no export."""
+    if not is_export(folder):
+        return set()
+    files = read_model_json(folder)["export"].get("files")
+    return {JSON_FILE, CERTIFICATE, *(files if isinstance(files, dict) else ())}
+
+
 def require_free(target: Path, overwrite: bool) -> None:
     """Raises UserError when `target` is taken, unless by an export that may be replaced."""
     if not target.exists():

@@ -43,21 +43,24 @@ class Predictor:
         views: test-time augmentation by default: that of the run's recipe.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], device: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], device: str = "auto", threads: int | None = None, *, best: bool = False
+    ) -> None:
         """Load a folder of `resurge train` or `resurge export`.
 
         Args:
             device: auto, cpu, cuda, …
             threads: of the arithmetic; None leaves it to the runtime.
+            best: take the best network so far of a training that is not over.
 
         Raises:
             UserError: it is neither, it is damaged, its runtime is not installed, or the device is not there.
         """
-        if Path(folder).is_dir() and is_export(folder):
+        if Path(folder).is_dir() and is_export(folder) and not best:
             export = read_export(folder)
             self._set(export.folder, export.meta, open_engine(export, device, threads), _preprocessing(export))
         else:
-            self._set_run(_load(folder, device, threads))
+            self._set_run(_load(folder, device, threads, best))
 
     @classmethod
     def of_run(cls, run: Run) -> Predictor:
@@ -111,15 +114,16 @@ class Predictor:
         return [results[row] for row in range(len(images))]
 
 
-def _load(folder: str | os.PathLike[str], device: str, threads: int | None) -> Run:
+def _load(folder: str | os.PathLike[str], device: str, threads: int | None, best: bool) -> Run:
     import torch
 
     from resurge.runs import load_run
     from resurge.tasks.running import pick_device
+    from resurge.train.checkpoint import load_best
 
     if threads is not None:
         torch.set_num_threads(threads)
-    return load_run(folder, pick_device(device))
+    return (load_best if best else load_run)(folder, pick_device(device))
 
 
 def _preprocessing(export: Export) -> Seen:

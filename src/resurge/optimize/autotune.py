@@ -258,7 +258,7 @@ class _Memory:
     def put(self, key: str, form: str) -> None:
         self.found.setdefault(self.machine, {})[key] = form
         with contextlib.suppress(UserError):  # a cache that cannot be written is done without
-            atomic_write_text(self.path, json.dumps(self.found, indent=1) + "\n")
+            atomic_write_text(self.path, json.dumps(self.found, indent=1) + "\n", mark=None)
 
 
 def _machine(device: torch.device, runtime: str) -> str:

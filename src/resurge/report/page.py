@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from resurge.errors import UserError, suggest
-from resurge.files import atomic_write_text
+from resurge.files import MARK, atomic_write_text
 from resurge.quantities import percent
 from resurge.report.charts import precision_recall_chart, reliability_chart
 from resurge.report.sections import COMMON, headline, training
@@ -51,6 +51,7 @@ def _render(run: RunFiles) -> str:
     ]
     facts = (section(run.model, "data").get("name"), f"{len(run.classes)} classes" if run.classes else None)
     return templates.get_template("page.html").render(
+        mark=MARK,
         css=Markup(Path(__file__).with_name("style.css").read_text(encoding="utf-8")),
         name=run.folder.resolve().name or "run",
         spec=run.model.get("spec"),

@@ -16,6 +16,7 @@ from resurge.data.loading import SomeSplit
 from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
 from resurge.errors import UserError, kind_and_line
 from resurge.files import Json, atomic_write_text
+from resurge.run_files import EVALUATION
 from resurge.tasks.running import autocast, evaluating, pick_device
 from resurge.tasks.tta import TTA
 
@@ -172,8 +173,8 @@ def evaluate(
     return scores.compute()
 
 
-def write_evaluation(folder: str | Path, evaluation: Json) -> Path:
-    """Write `evaluation.json` into a run directory; returns its path."""
-    path = Path(folder) / "evaluation.json"
-    atomic_write_text(path, json.dumps(evaluation, indent=1, ensure_ascii=False) + "\n")
+def write_evaluation(folder: str | Path, evaluation: Json, mark: str | None = None) -> Path:
+    """Write `evaluation.json`; returns its path. `mark`: see `files.require_ours`; None into a run directory."""
+    path = Path(folder) / EVALUATION
+    atomic_write_text(path, json.dumps(evaluation, indent=1, ensure_ascii=False) + "\n", mark)
     return path

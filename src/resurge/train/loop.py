@@ -18,6 +18,7 @@ from torch import Tensor, distributed, nn
 from resurge.data.seeding import mix
 from resurge.data.splits import DataBundle
 from resurge.errors import TrainingDiverged, TrainingInterrupted
+from resurge.files import Json
 from resurge.processes import StopSignal
 from resurge.recipe import Recipe
 from resurge.runs import BEST, LAST
@@ -41,7 +42,11 @@ class Position:
 
 @dataclass(frozen=True)
 class Job:
-    """Everything of a training that is known before it starts; `frozen` are the parts of the network not trained."""
+    """Everything of a training that is known before it starts.
+
+    frozen: the parts of the network that are not trained. about: the network as `model.json` describes it.
+    computed_by: what else the last bits depend on.
+    """
 
     recipe: Recipe
     folder: Path
@@ -51,6 +56,8 @@ class Job:
     net: nn.Module
     frozen: list[nn.Module]
     span: Length
+    about: Json
+    computed_by: dict[str, str]
 
 
 class LossModule(nn.Module):
@@ -302,6 +309,8 @@ class Training:
                 "since_best": self.since_best,
                 "totals": {name: self._reduced(value, "mean").cpu() for name, value in self.totals.items()},
                 "ema": self.ema.state_dict() if self.ema is not None else None,
+                "model": self.job.about,
+                "computed_by": self.job.computed_by,
             },
             "state_dict": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),

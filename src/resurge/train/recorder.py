@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from resurge.errors import UserError
 from resurge.files import atomic_write_text
+from resurge.runs import EVENTS
 from resurge.tasks.report import percent_text
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Recorder:
         """Before the first batch."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self._board = SummaryWriter(str(self.out / "tb"), purge_step=self.resumed_step)
+        self._board = SummaryWriter(str(self.out / "tb"), purge_step=self.resumed_step, filename_suffix=EVENTS)
         self._started = self._last_shown = time.perf_counter()
         self._first_step = training.position.step
 
@@ -98,7 +99,7 @@ class Recorder:
             "seconds": self._earlier + time.perf_counter() - self._started,
         }
         self.rows.append(row)
-        atomic_write_text(self._table, _to_csv(self.rows))
+        atomic_write_text(self._table, _to_csv(self.rows), mark=None)
         if self._board is not None:
             for name, value in row.items():
                 if name not in ("epoch", "step") and value is not None:

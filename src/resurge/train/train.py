@@ -6,8 +6,9 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,19 +20,20 @@ from torch import nn
 from resurge import processes
 from resurge.arch.surgery import convert_norm, set_drop_block, set_drop_path, zero_init_last
 from resurge.arch.zoo import get_spec
+from resurge.data.digests import require_unchanged, write_digests
 from resurge.data.seeding import mix
 from resurge.data.sources import open_data
 from resurge.data.splits import DataBundle, write_split
 from resurge.errors import TrainingInterrupted, UserError
-from resurge.files import Json, atomic_write_text
-from resurge.machine import keep_freed_memory
+from resurge.files import Json, atomic_write_text, require_apart
+from resurge.machine import keep_freed_memory, processor, versions
 from resurge.recipe import Recipe
-from resurge.runs import BEST, LAST, Run, load_run, prepare, read_recipe, require_empty, save_run_model
+from resurge.runs import BEST, LAST, Run, describe, load_run, occupied, prepare, read_recipe, save_run_model
 from resurge.tasks.evaluation import evaluate, write_evaluation
 from resurge.tasks.running import pick_device
 from resurge.tasks.table import DATA_WORDS, build_task_model, get_task, pick_head
 from resurge.tasks.tta import TTA
-from resurge.train.checkpoint import Checkpoint, link_or_copy, read_checkpoint
+from resurge.train.checkpoint import Checkpoint, link_or_copy, load_best, read_checkpoint
 from resurge.train.loaders import Loaders, batches_per_epoch, pick_workers, readable
 from resurge.train.loop import Job, Training
 from resurge.train.optim import freeze, length
@@ -57,8 +59,8 @@ def train(
     Args:
         recipe: what to train on what, and how; None with `resume`, which takes the run's own.
         out: the run directory.
-        resume: go on exactly where the training in `out` stopped.
-        overwrite: remove what an earlier training left in `out`.
+        resume: go on exactly where the training in `out` stopped, with the same data.
+        overwrite: remove what an earlier training left in `out`, and nothing else.
         quiet: show nothing while training.
         finished: called at the end with the run, its evaluation (entries may be added; it is written afterwards) and
             the data, for everything that explains the result.
@@ -67,7 +69,8 @@ def train(
     others; see `Scores.compute` of the task. `split` says which, and `scores` are the few that stand for all.
 
     Raises:
-        UserError: the recipe, the data or the folder cannot be used, or the disk is full.
+        UserError: the recipe, the data or the folder cannot be used, another training runs in the folder, the data of a
+            resumed training was changed, or the disk is full.
         TrainingInterrupted: Ctrl-C or SIGTERM; a checkpoint was written.
         TrainingDiverged: the loss became infinite or not a number.
         OtherProcessFailed: another process of a training on several devices failed.
@@ -92,8 +95,24 @@ def train(
     # What takes a moment to check is checked before the images are, which may take minutes.
     get_spec(recipe.model)
     pick_head(recipe.task, recipe.head)
-    if first and not resume and not overwrite:
-        require_empty(folder)
+    with contextlib.ExitStack() as held:
+        hold = partial(held.enter_context, occupied(folder, resume=resume, overwrite=overwrite))
+        if first and not resume:
+            require_apart(folder, (recipe.data, recipe.val))
+        there = os.path.lexists(folder)
+        if first and there:
+            hold()
+        # else the folder is made when the data is open, whose name it might have
+        return _trained(recipe, folder, device, resume, quiet, finished, say, hold if first and not there else None)
+
+
+def _trained(
+    recipe: Recipe, folder: Path, device: torch.device, resume: bool, quiet: bool, finished: Finished | None,
+    say: Callable[[str], None], hold: Callable[[], None] | None,
+) -> Json:  # fmt: skip
+    """`train` in a folder that is held, or that `hold` makes."""
+    first = processes.is_first()
+    checkpoint = read_checkpoint(folder / LAST) if resume else None
     bundle = open_data(
         recipe.data,
         annotation=get_task(recipe.task).annotation,
@@ -113,12 +132,30 @@ def train(
         names = ["the stem", *(f"stage {number}" for number in range(1, len(frozen)))]
         say(f"not trained, statistics included: {', '.join(names)}")
     span = length(recipe.optimization, batches_per_epoch(bundle, recipe))
-    job = Job(recipe, folder, device, bundle, objective, net, frozen, span)
-    checkpoint = _checked_checkpoint(job) if resume else None
-    if not resume and first:
-        prepare(folder, overwrite=overwrite)
-        atomic_write_text(folder / "recipe.yaml", recipe.to_yaml())
-        write_split(bundle, folder / "split.csv")
+    about = describe(
+        net,
+        task=recipe.task,
+        classes=objective.classes,
+        preprocessing=objective.preprocessing[1],
+        norm="batch" if recipe.machine.norm == "sync" else recipe.machine.norm,
+        data={"task": recipe.task, **bundle.to_json(), "source": recipe.data},
+    )
+    job = Job(recipe, folder, device, bundle, objective, net, frozen, span, about, _computed_by(recipe, device))
+    if first:
+        if checkpoint is not None:
+            require_unchanged(bundle, folder / "split.csv", folder / "digests.csv")
+        else:
+            require_apart(folder, _one_per_folder(bundle))
+            if hold is not None:
+                hold()
+            prepare(folder)
+            atomic_write_text(folder / "recipe.yaml", recipe.to_yaml(), mark=None)
+            write_digests(bundle, folder / "digests.csv")
+            write_split(bundle, folder / "split.csv")
+    if checkpoint is not None:
+        _check(checkpoint, job)
+        if changed := _changed(checkpoint["resurge"]["computed_by"], job.computed_by):
+            say(f"the result may differ in its last bits from that of a training left alone: {changed}")
     processes.meet()
     try:
         if checkpoint is None or checkpoint["resurge"]["position"]["step"] < span.steps:
@@ -185,7 +222,8 @@ def build_model(
     """
     setting = recipe.regularization
     torch.manual_seed(mix(recipe.seed))
-    model = _built(recipe, channels, classes, setting.dropout)
+    spec, head = get_spec(recipe.model), recipe.head_settings()
+    model = build_task_model(recipe.task, spec, classes, channels, recipe.head, head, dropout=setting.dropout)
     if setting.zero_init_last:
         zero_init_last(model)
     if recipe.weights is not None and start:
@@ -201,16 +239,32 @@ def build_model(
     return model
 
 
-def _built(recipe: Recipe, channels: int, classes: int, dropout: float = 0.0) -> nn.Module:
-    return build_task_model(
-        recipe.task, get_spec(recipe.model), classes, channels, recipe.head, recipe.head_settings(), dropout=dropout
-    )
+def _one_per_folder(bundle: DataBundle[Any]) -> Iterable[Path]:
+    """One of the images in each folder that has any."""
+    files = (file for split in bundle.splits().values() for file in map(split.path, range(len(split))))
+    return {file.parent: file for file in files if file is not None}.values()
 
 
-def _checked_checkpoint(job: Job) -> Checkpoint:
-    """The last checkpoint of a training; raises UserError if there is none, or it does not belong to this training."""
+def _computed_by(recipe: Recipe, device: torch.device) -> dict[str, str]:
+    """What the last bits of a training depend on, beside its recipe and data."""
+    machine = recipe.machine
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {processor()}",
+        "threads": str(torch.get_num_threads()),
+        "compile": str(machine.compile),
+        "channels_last": str(machine.channels_last),
+        **versions("resurge", "torch", "torchvision", "numpy", "pillow"),
+    }
+
+
+def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    names = [name for name in now if before.get(name) != now[name]]
+    return ", ".join(f"{name} {now[name]} (before: {before.get(name, 'unknown')})" for name in names)
+
+
+def _check(content: Checkpoint, job: Job) -> None:
+    """Raises UserError if the last checkpoint does not belong to this training."""
     path = job.folder / LAST
-    content = read_checkpoint(path)
     state, own = content["state_dict"], job.net.state_dict()
     different = [name for name in own if name not in state or state[name].shape != own[name].shape]
     if different or len(own) != len(state):
@@ -223,7 +277,6 @@ def _checked_checkpoint(job: Job) -> Checkpoint:
         link_or_copy(path, job.folder / BEST)  # killed between the two
     if position["batch"] > job.span.batches or position["epoch"] > job.span.epochs:
         raise UserError(f"{path} stands beyond the end of this training; the data was changed. Start anew.")
-    return content
 
 
 class _Autocast(MixedPrecision):
@@ -295,34 +348,21 @@ def _devices_unannounced() -> Iterator[None]:
 
 def _finish(job: Job, finished: Finished | None) -> Json:
     """Write the model from the best checkpoint, evaluate it, and write the scores."""
-    recipe, bundle, objective, norm = job.recipe, job.bundle, job.objective, job.recipe.machine.norm
-    content = read_checkpoint(job.folder / BEST)
-    average, best = content["resurge"]["ema"], content["resurge"]["best"]
+    recipe, bundle, objective = job.recipe, job.bundle, job.objective
     # The network as it is used from now on: nothing dropped at random, synchronised norms ordinary again.
-    net = _built(recipe, objective.preprocessing[1].channels, len(objective.classes))
-    if norm in ("frozen", "group"):
-        convert_norm(net, norm)
-    net.load_state_dict(average["average"] if average is not None else content["state_dict"])
-    net.eval()
+    best = load_best(job.folder)
     name, split = ("test", bundle.test) if bundle.test is not None else ("val", bundle.val)
     result: Json = {"split": name} | evaluate(
-        objective.task, net, split, objective.preprocessing[1], objective.classes,
+        objective.task, best.model, split, best.preprocessing, best.classes,
         batch_size=recipe.optimization.batch_size, device=job.device, precision=recipe.machine.precision,
         workers=pick_workers(recipe.machine.workers), tta=TTA.of_recipe(recipe),
     )  # fmt: skip
     result["scores"] = objective.task.summary(result)
-    scores = {f"val_{key}": best.get(key) for key in (objective.metrics[0], "loss") if key in best}
-    scores |= {"epoch": best["epoch"]} | result["scores"] | {"split": name}
+    scores = best.meta["scores"] | result["scores"] | {"split": name}
     save_run_model(
-        job.folder,
-        net.cpu(),
-        task=recipe.task,
-        classes=objective.classes,
-        preprocessing=objective.preprocessing[1],
-        norm="batch" if norm == "sync" else norm,
-        data={"task": recipe.task, **bundle.to_json(), "source": recipe.data},
-        scores=scores,
-    )
+        job.folder, best.model.cpu(), task=best.task, classes=best.classes, preprocessing=best.preprocessing,
+        norm=best.meta["norm"], scores=scores, data=best.meta["data"],
+    )  # fmt: skip
     if finished is not None:
         finished(load_run(job.folder, job.device), result, bundle)
     write_evaluation(job.folder, result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from resurge.arch.deformable import undeformed
 from resurge.arch.spec import Spec
 from resurge.arch.zoo import MODELS, canonical_name, get_spec
 from resurge.errors import UserError, nearest
-from resurge.files import atomic_write_bytes
+from resurge.files import MARK, atomic_write_bytes
 from resurge.run_files import FORMAT, read_model_json, write_model_json
 from resurge.weights.catalog import entries, names_with_parameters, pretrained_source
 from resurge.weights.download import fetch
@@ -185,18 +186,33 @@ def save_model(directory: str | os.PathLike[str], model: nn.Module, meta: Mappin
     Raises:
         UserError: the directory cannot be written, or the disk is full.
     """
-    directory, spec = Path(directory), backbone_of(model).spec
-    described = {
-        "spec": str(spec),
-        "spec_json": spec.to_json(),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        **meta,
-    }
+    directory, described = Path(directory), {**describe_model(model), **meta}
     # Channels-last weights are stored in the ordinary order, which is the only one the file format knows.
     tensors = {key: value.detach().cpu().contiguous() for key, value in uncompiled(model).state_dict().items()}
-    metadata = {"format": "pt", "resurge_format": str(FORMAT), "spec": str(described["spec"])}
-    atomic_write_bytes(directory / WEIGHTS_FILE, safetensors.torch.save(tensors, metadata=metadata))
+    metadata = {"resurge_format": str(FORMAT), "spec": str(described["spec"])}
+    atomic_write_bytes(directory / WEIGHTS_FILE, to_safetensors(tensors, metadata))
     write_model_json(directory, described)
+
+
+def describe_model(model: nn.Module) -> dict[str, object]:
+    """The fields of `model.json` that follow from the network alone."""
+    spec = backbone_of(model).spec
+    parameters = sum(p.numel() for p in model.parameters())
+    return {"spec": str(spec), "spec_json": spec.to_json(), "parameters": parameters}
+
+
+def to_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file: the same bytes for the same tensors and metadata, to which "format" and our mark are added.
+
+    The library writes the metadata in an order that is another one in each process.
+    """
+    content = safetensors.torch.save(dict(tensors), {"format": "pt", "comment": MARK, **metadata})
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def _plain(spec: Spec) -> Spec:

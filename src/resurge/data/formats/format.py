@@ -24,8 +24,6 @@ class Format(ABC):
     """The kinds of annotation it may have."""
     expected: str
     """What it looks like, for messages."""
-    searched = False
-    """Whether annotations are looked for anywhere below the folder, a mended copy included."""
 
     @abstractmethod
     def recognise(self, path: Path) -> bool:

@@ -25,7 +25,6 @@ class Nuclei(Format):
     name = "nuclei"
     annotations = ("boxes", "masks")
     expected = "one mask file per object: <id>/images/<id>.png with <id>/masks/*.png"
-    searched = True
 
     def recognise(self, path: Path) -> bool:
         return path.is_dir() and bool(_parts(path))

@@ -33,7 +33,6 @@ class Voc(Format):
     name = "voc"
     annotations = ("boxes",)
     expected = "Pascal VOC: Annotations/*.xml with JPEGImages/, or .xml files beside the images"
-    searched = True
 
     def recognise(self, path: Path) -> bool:
         return path.is_dir() and bool(_folders(path))

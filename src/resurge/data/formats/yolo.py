@@ -37,7 +37,6 @@ class Yolo(Format):
     name = "yolo"
     annotations = ("boxes", "masks")
     expected = "YOLO: data.yaml, or images/ with labels/*.txt"
-    searched = True
 
     def recognise(self, path: Path) -> bool:
         return find_yaml(path) is not None or (path.is_dir() and bool(_label_folders(path)))

@@ -17,7 +17,7 @@ import numpy as np
 from faster_coco_eval.core import mask as run_lengths
 
 from resurge.data.regions import Rle, run_lengths_of
-from resurge.files import atomic_write_text
+from resurge.files import MARK, atomic_write_text, require_free
 from resurge.tasks.result import Result, Size, enlarged
 
 Outputs = Mapping[str, np.ndarray]
@@ -194,6 +194,7 @@ class CocoFile:
     """Collects results and writes them as one COCO file with images, categories and annotations."""
 
     def __init__(self, path: Path, classes: Sequence[str]) -> None:
+        require_free(path)
         self.path = path
         self.categories = [{"id": number, "name": name} for number, name in enumerate(classes, 1)]
         self.images: list[tuple[Path, tuple[int, int]]] = []
@@ -227,5 +228,10 @@ class CocoFile:
             {"id": number, "file_name": Path(os.path.relpath(path, root)).as_posix(), "width": width, "height": height}
             for number, (path, (width, height)) in enumerate(self.images, 1)
         ]
-        content = {"images": images, "categories": self.categories, "annotations": self.annotations}
+        content = {
+            "info": {"description": MARK},
+            "images": images,
+            "categories": self.categories,
+            "annotations": self.annotations,
+        }
         atomic_write_text(self.path, json.dumps(content, ensure_ascii=False) + "\n")
