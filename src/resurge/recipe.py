@@ -23,8 +23,11 @@ from resurge.errors import UserError, suggest
 from resurge.tasks.detect.settings import Detector
 from resurge.tasks.segment.settings import Segmenter
 from resurge.tasks.table import TASKS, get_task, pick_head
+from resurge.untrusted import parse_yaml, read_text
 
 RECIPES = Path(__file__).parent / "recipes"
+MOST_BYTES = 1 << 20
+"""Of a recipe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,8 +206,8 @@ class Recipe(Section):
             UserError: not YAML, not a list of fields, an unknown field, or a value that does not fit.
         """
         try:
-            plain = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            plain = parse_yaml(text)
+        except ValueError as error:
             raise UserError(f"{where} is not valid YAML: {error}") from None
         if plain is None:
             plain = {}
@@ -290,7 +293,7 @@ def recipe_text(name: str) -> str:
     named = RECIPES / f"{name}.yaml"
     path = named if name in list_recipes() else Path(name)
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path, MOST_BYTES)
     except (OSError, UnicodeDecodeError) as error:
         if path.suffix in (".yaml", ".yml") or path.exists():
             reason = getattr(error, "strerror", None) or str(error)

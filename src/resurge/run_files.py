@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resurge.errors import UserError
-from resurge.files import Json, atomic_write_text, read_json
+from resurge.files import MOST_JSON, Json, atomic_write_text, read_json
+from resurge.untrusted import read_bytes, read_text
 
 FORMAT = 1
 JSON_FILE = "model.json"
@@ -124,7 +125,7 @@ class RunFiles:
         root = self.folder.resolve()
         try:
             path = (root / name).resolve()
-            return path.read_bytes() if path.is_relative_to(root) and path.is_file() else None
+            return read_bytes(path) if path.is_relative_to(root) else None
         except (OSError, ValueError):
             return None
 
@@ -190,7 +191,7 @@ def _read_text(path: Path) -> str | None:
     if not path.is_file():
         return None
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return read_text(path, MOST_JSON, errors="replace")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}. Check its permissions.") from error
 

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
 from resurge.arch.backbone import backbone_of
@@ -32,9 +31,10 @@ from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
 from resurge.errors import UserError
 from resurge.files import writing
 from resurge.machine import versions
-from resurge.recipe import Machine, Recipe
-from resurge.run_files import FORMAT, read_model_json
+from resurge.recipe import MOST_BYTES, Machine, Recipe
+from resurge.run_files import FORMAT, read_model_json, section
 from resurge.tasks.table import build_task_model, get_task
+from resurge.untrusted import parse_yaml, read_text
 from resurge.weights.checkpoint import load_weights, save_model
 
 LAST = Path("checkpoints", "last.ckpt")
@@ -137,11 +137,12 @@ def read_recipe(root: Path) -> Recipe:
     """The recipe a run was started with; raises UserError if there is none, or it is damaged."""
     path = root / "recipe.yaml"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, MOST_BYTES)
         recipe = Recipe.from_yaml(text, where=str(path))
         # The last field is looked for: others may be missing, since a version before this one did not have them.
         last = dataclasses.fields(Machine)[-1].name
-        if last not in (yaml.safe_load(text) or {}).get("machine", {}):
+        plain = parse_yaml(text)
+        if last not in section(plain if isinstance(plain, dict) else None, "machine"):
             raise UserError(f"{path} was cut short: machine.{last} is missing. Write it in.")
         return recipe
     except (OSError, UnicodeDecodeError) as error:

@@ -189,7 +189,7 @@ def build_model(
     if setting.zero_init_last:
         zero_init_last(model)
     if recipe.weights is not None and start:
-        say(str(load_weights(model, recipe.weights)))
+        say(str(load_weights(model, recipe.weights, headless=True)))
     if recipe.machine.norm != "batch":
         convert_norm(model, recipe.machine.norm)
     if setting.drop_path:
