@@ -18,6 +18,11 @@ from typing import Any, NamedTuple, TypeVar
 from resurge.errors import UserError, suggest
 from resurge.untrusted import parse_yaml
 
+MOST_PIXELS = 4096
+"""On the side of what a network sees: a feature map of twice that would fill a machine's memory."""
+LONGEST_SIDE = 4 * MOST_PIXELS
+"""Of an image whose shorter side has `MOST_PIXELS` at most."""
+
 TRUE, FALSE, NONE = ("true", "yes", "on"), ("false", "no", "off"), ("none", "null", "~")  # as YAML has them, and none
 
 

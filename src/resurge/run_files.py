@@ -29,6 +29,7 @@ FIELDS = {
     "head_settings": dict,
     "scores": dict,
 }
+MOST_CHANNELS = 4096  # of an image; spectrometers have some hundreds
 LONGEST_PATH = 256  # longer is the text of a spec, and an error of the system when it is taken for a path
 MEND = "Restore it, or train or evaluate again."
 
@@ -61,8 +62,10 @@ def read_model_json(directory: str | os.PathLike[str]) -> Json:
             f"{path} is of format {described.get('format')!r}; this version of resurge reads {FORMAT}. Update resurge."
         )
     for name, kind in FIELDS.items():
-        if name in described and not isinstance(described[name], kind):
-            raise UserError(f"{path} is damaged: {name} is {described[name]!r}. Train or export it again.")
+        value = described.get(name)
+        few = name != "in_channels" or (isinstance(value, int) and 1 <= value <= MOST_CHANNELS)
+        if name in described and not (isinstance(value, kind) and few):
+            raise UserError(f"{path} is damaged: {name} is {value!r}. Train or export it again.")
     return described
 
 

@@ -35,7 +35,7 @@ from resurge.recipe import MOST_BYTES, Machine, Recipe
 from resurge.run_files import FORMAT, read_model_json, section
 from resurge.tasks.table import build_task_model, get_task
 from resurge.untrusted import parse_yaml, read_text
-from resurge.weights.checkpoint import load_weights, save_model
+from resurge.weights.checkpoint import WEIGHTS_FILE, build_for, load_weights, save_model
 
 LAST = Path("checkpoints", "last.ckpt")
 BEST = Path("checkpoints", "best.ckpt")
@@ -113,7 +113,12 @@ def load_run(folder: str | os.PathLike[str], device: str | torch.device = "cpu")
         classes = tuple(str(name) for name in meta["classes"])
         preprocessing = task.read_preprocessing(meta["preprocessing"])
         settings = task.read_settings(meta.get("head_settings"))
-        model = build_task_model(task.name, spec, len(classes), int(meta["in_channels"]), meta.get("head"), settings)
+        model = build_for(
+            root / WEIGHTS_FILE,
+            lambda: build_task_model(
+                task.name, spec, len(classes), int(meta["in_channels"]), meta.get("head"), settings
+            ),
+        )
     except UserError as error:  # it may be of a plugin that is not installed here, or of another version
         raise UserError(f"{root / 'model.json'}: {error}") from error
     except (KeyError, TypeError, ValueError) as error:

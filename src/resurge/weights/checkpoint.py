@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from resurge.arch.backbone import Backbone, backbone_of, uncompiled
 from resurge.arch.deformable import undeformed
 from resurge.arch.spec import Spec
 from resurge.arch.zoo import MODELS, canonical_name, get_spec
-from resurge.errors import UserError, nearest
+from resurge.errors import UserError, first_line, nearest
 from resurge.files import atomic_write_bytes
 from resurge.run_files import FORMAT, read_model_json, write_model_json
 from resurge.weights.catalog import entries, names_with_parameters, pretrained_source
@@ -205,6 +205,27 @@ def save_model(directory: str | os.PathLike[str], model: nn.Module, meta: Mappin
     metadata = {"format": "pt", "resurge_format": str(FORMAT), "spec": str(described["spec"])}
     atomic_write_bytes(directory / WEIGHTS_FILE, safetensors.torch.save(tensors, metadata=metadata))
     write_model_json(directory, described)
+
+
+def build_for(file: Path, build: Callable[[], nn.Module]) -> nn.Module:
+    """The network that `build` makes, for the weights in a file: what a description in words asks for may be of any
+    size, what lies in a file is not, so that the memory is taken only when they agree.
+
+    Raises:
+        UserError: the file is missing or damaged, or the network has many more weights than the file.
+    """
+    if not file.is_file():
+        read_checkpoint(file)  # says why not
+    try:
+        with torch.device("meta"):
+            wanted = sum(tensor.numel() for tensor in build().state_dict().values())
+    except RuntimeError as error:
+        if "meta" not in str(error):  # a shape beyond all numbers
+            raise UserError(f"no network can be as large as described ({first_line(error)}).") from error
+        wanted = 0  # a part of a plugin computes with its own weights
+    if wanted > (size := file.stat().st_size):  # less than a byte each
+        raise UserError(f"the network described has {wanted:,} weights, and {file.name} has {size:,} bytes for them.")
+    return build()
 
 
 def _plain(spec: Spec) -> Spec:
