@@ -86,15 +86,15 @@ def read_text(path: Place, most: int = MOST_BYTES, errors: str = "strict") -> st
 _DIGITS = bytes(ord("0") if chr(byte).isdecimal() and byte < 128 else ord(" ") for byte in range(256))
 
 
-def parse_json(content: str | bytes) -> object:
+def parse_json(content: str | bytes, most_digits: int = MOST_DIGITS) -> object:
     """The value in a JSON document.
 
     Raises:
         ValueError: it is none (json.JSONDecodeError), is nested too deeply, or has a number of too many digits.
     """
     text = content if isinstance(content, str) else content.decode(json.detect_encoding(content), "surrogatepass")
-    if b"0" * (MOST_DIGITS + 1) in text.encode("utf-8", "surrogatepass").translate(_DIGITS):  # quicker than `re`
-        raise ValueError(f"it has a number of more than {MOST_DIGITS} digits")
+    if b"0" * (most_digits + 1) in text.encode("utf-8", "surrogatepass").translate(_DIGITS):  # quicker than `re`
+        raise ValueError(f"it has a number of more than {most_digits} digits")
     try:
         return json.loads(text)
     except RecursionError:

@@ -148,6 +148,15 @@ def below(root: Path, path: Path) -> str:
     return (path.relative_to(root) if path.is_relative_to(root) else path.absolute()).as_posix()
 
 
+def leads_out(name: str, *folders: Path) -> bool:
+    """Whether the name of a file, as an annotation has it, leads out of all these folders; it is relative to the first.
+    A symbolic link in a folder is its owner's own and may lead anywhere."""
+    if not Path(name).is_absolute() and ".." not in Path(name).parts:
+        return False
+    path = Path(os.path.normpath((folders[0] / name).absolute()))
+    return not any(path.is_relative_to(os.path.normpath(folder.absolute())) for folder in folders)
+
+
 def upright_size(path: Path) -> tuple[int, int] | None:
     """(width, height) of an image as it is read, upright; None when it cannot be read. Reads the beginning only."""
     try:
