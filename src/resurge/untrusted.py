@@ -68,8 +68,8 @@ def read_bytes(path: Place, most: int = MOST_BYTES) -> bytes:
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         # one more than there should be: a file of the system may have no size and no end
-        content = file.read(min(size, most) + 1)
-        while len(content) > size and len(content) <= most and (more := file.read(min(1 << 20, most))):
+        content = file.read(size + 1) if size <= most else b""
+        while size < len(content) <= most and (more := file.read(1 << 20)):
             content += more
     if max(size, len(content)) > most:
         raise OSError(errno.EFBIG, f"it has more than {most:,} bytes, the limit", os.fspath(path))

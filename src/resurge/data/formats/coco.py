@@ -216,7 +216,7 @@ def _records(
         message = f"{label}: {number_of(len(lost), 'annotation', 'annotations')} of images that are not in the file"
         findings.append(finding("stray-annotation", lost, message))
     prefix = _image_folder(root, file, part, [name for _, name, _ in images.values()])
-    return [Record(prefix + name, tuple(by_image[number]), size, number, file, key)
+    return [Record((Path(prefix) / name).as_posix(), tuple(by_image[number]), size, number, file, key)
             for number, (key, name, size) in images.items()]  # fmt: skip
 
 
@@ -287,7 +287,7 @@ def _image_folder(root: Path, file: Path, part: str, names: list[str]) -> str:
     here = below(root, file.parent)
     folders = [words, f"images/{words}", *options, *(f"images/{name}" for name in options), "images", "JPEGImages",
                "data", "", here, f"{here}/images"]  # fmt: skip
-    first = names[:3] + names[-1:]
+    first = [name for name in names[:3] + names[-1:] if not Path(name).is_absolute()]
     full = (folder for folder in folders if any((root / folder / name).is_file() for name in first))
     likely = (folder for folder in folders if folder and (root / folder).is_dir())
     folder = next(full, None)
