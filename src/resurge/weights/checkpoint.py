@@ -18,6 +18,7 @@ from resurge.arch.zoo import MODELS, canonical_name, get_spec
 from resurge.errors import UserError, first_line, nearest
 from resurge.files import atomic_write_bytes
 from resurge.run_files import FORMAT, read_model_json, write_model_json
+from resurge.untrusted import shown
 from resurge.weights.catalog import entries, names_with_parameters, pretrained_source
 from resurge.weights.download import fetch
 from resurge.weights.layouts import torchvision_tasks
@@ -59,7 +60,7 @@ class LoadReport:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        lines = [f"{len(self.loaded)} tensors loaded from {self.source} ({self.layout} names)"]
+        lines = [f"{len(self.loaded)} tensors loaded from {shown(self.source)} ({self.layout} names)"]
         lines += [f"  {note}" for note in self.notes]
         lines += [f"  adapted: {name}, {how}" for name, how in self.adapted.items()]
         lines += [f"  skipped: {_shapes(name, both)}" for name, both in self.mismatched.items()]
