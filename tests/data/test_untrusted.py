@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from bombs import ALIASES
 from scene_files import (
     healthy_coco,
     kinds,
@@ -33,12 +34,6 @@ from resurge.untrusted import read_bytes
 
 DIGITS = "1" * 100_000
 BOX = "0 0.5 0.5 0.2 0.2\n"
-BOMB = (
-    "a: &a ["
-    + "x," * 9
-    + "]\n"
-    + "".join(f"{b}: &{b} [" + f"*{a}," * 9 + "]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=False))
-)
 
 
 @pytest.fixture(autouse=True)
@@ -178,7 +173,7 @@ NUMBERS = {
     "yolo names": ("yolo description", replaced("[cat, dog]", f"{{{DIGITS}: cat}}")),
     "yolo hexadecimal": ("yolo description", replaced("[cat, dog]", f"{{0x{DIGITS}: cat}}")),
     "yolo nesting": ("yolo description", replaced("[cat, dog]", "[" * 20_000)),
-    "yolo aliases": ("yolo description", lambda text: BOMB + text.replace("[cat, dog]", "*i")),
+    "yolo aliases": ("yolo description", lambda text: ALIASES + text.replace("[cat, dog]", "*i")),
     "yolo itself": ("yolo description", replaced("[cat, dog]", "&a [*a]")),
     "table": ("table", replaced("1.png,b", f"1.png,{DIGITS}")),
     "lists of maps": ("lists of maps", replaced("/SegNet", DIGITS)),
