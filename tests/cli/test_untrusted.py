@@ -174,7 +174,7 @@ def test_a_long_message_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed.endswith(" end\n")
 
 
-# ----------------------------------------------------------------------------------------------------- what is asked for
+# ---------------------------------------------------------------------------------------------------- what is asked for
 
 LARGE: dict[str, Callable[[Description], object]] = {
     "channels": lambda d: d.update(in_channels=10**9),
