@@ -147,7 +147,8 @@ def load_weights(
     if not fitting:
         raise UserError(f"{name}: not one of its {len(tensors)} tensors fits the model {str(spec)!r}.")
     model.load_state_dict(fitting, strict=False)
-    notes = [f"taken from {wrapper!r}" for wrapper in checkpoint.wrappers] + notes
+    stripped = [f"{checkpoint.prefix!r} was stripped from the names"] if checkpoint.prefix else []
+    notes = [*(f"taken from {wrapper!r}" for wrapper in checkpoint.wrappers), *stripped, *notes]
     if bare and any(key in missing for key in CLASSIFIER):
         notes.append("the source has no classifier for this model: the last layer starts untrained")
     if eps_free:
@@ -269,7 +270,7 @@ def _part_of(tensors: dict[str, Tensor], spec: Spec, layout: str) -> tuple[dict[
         return whole, [], []
     inside = {key.removeprefix(part): value for key, value in tensors.items() if key.startswith(part)}
     outside = [key for key in tensors if not key.startswith(part)]
-    return inside, outside, [f"the names that begin with {part!r} were taken, without that"]
+    return inside, outside, [f"of the names, those that begin with {part!r} were taken, and that was stripped"]
 
 
 def _without_model(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

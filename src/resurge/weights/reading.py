@@ -50,12 +50,13 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")  # DataParall
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds: the tensors, the wrappers they were taken out of, the safetensors metadata, and the names of
-    what belongs to the module around the network, such as the flag of a metric or a loss."""
+    """What a file holds: the tensors, the wrappers they were taken out of, the safetensors metadata, what was
+    stripped from the names, and the names of what belongs to the module around the network, such as a metric's flag."""
 
     tensors: dict[str, Tensor]
     wrappers: tuple[str, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
+    prefix: str = ""
     outside: tuple[str, ...] = ()
 
 
@@ -174,7 +175,9 @@ def unwrap(content: object, where: str) -> Checkpoint:
         )
     tensors = {str(name).replace("_orig_mod.", ""): value for name, value in content.items()}
     outside: list[str] = []
+    stripped = ""
     while prefix := next((p for p in PREFIXES if _is_around(p, tensors)), None):
+        stripped += prefix
         outside += [name for name in tensors if not name.startswith(prefix)]
         tensors = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     for name, value in tensors.items():
@@ -185,7 +188,7 @@ def unwrap(content: object, where: str) -> Checkpoint:
             f"{where}: {some(broken)} {'has' if len(broken) == 1 else 'have'} values that are not finite. "
             "The training diverged or the file is damaged; take an earlier checkpoint."
         )
-    return Checkpoint(tensors, tuple(wrappers), outside=tuple(outside))
+    return Checkpoint(tensors, tuple(wrappers), prefix=stripped, outside=tuple(outside))
 
 
 def _is_around(prefix: str, names: Collection[str]) -> bool:
