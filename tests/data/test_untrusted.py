@@ -25,6 +25,7 @@ from scene_files import (
 )
 from two_classes import write_images
 
+from resurge.cli import main
 from resurge.data.annotations import Annotation
 from resurge.data.checks import check_data
 from resurge.data.images import UnreadableImage, open_image
@@ -249,6 +250,9 @@ def test_files_outside_the_data_are_refused(name: str, tmp_path: Path) -> None:
     report, _ = check_data(root, annotation=annotation)
     assert "outside" in kinds(report)
     assert not report.ok
+    task = "segment" if annotation == "maps" else "detect"
+    assert main(["check-data", str(root), "--task", task, "--fix", str(tmp_path / "a/b/c")]) == 2
+    assert not (tmp_path / "a").exists()
 
 
 def test_links_in_the_folder_and_paths_that_come_back_are_fine(tmp_path: Path) -> None:

@@ -27,11 +27,14 @@ def mend(data: Examined, out: Place) -> list[str]:
     (where lists or one file per part say what is in it); indices out of range are set to the ignored one.
 
     Raises:
-        UserError: `out` has something in it, or cannot be written.
+        UserError: `out` has something in it, or cannot be written; or the data names files outside its folder.
     """
     target, source = Path(out).expanduser(), data.source
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise UserError(f"{target} is there already and not empty. Name a new folder for the mended annotations.")
+    stray = next((found for found in source.findings if found.kind == "outside"), None)
+    if stray is not None:  # a copy of such a file would be written outside the copy
+        raise UserError(stray.stop)
     format = FORMATS[source.format]
     if target.resolve().is_relative_to(source.root.resolve()) and format.searched:
         raise UserError(f"{target} lies inside {source.root} and would become part of the data. Name another folder.")

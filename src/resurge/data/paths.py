@@ -162,9 +162,9 @@ def upright_size(path: Path) -> tuple[int, int] | None:
     try:
         with open_regular(path) as file:
             data = file.read(1 << 16)
-            try:
-                return read_header(data, str(path)).upright_size
-            except UnreadableImage:
-                return read_header(data + file.read(MAX_BYTES), str(path)).upright_size
+        try:
+            return read_header(data, str(path)).upright_size
+        except UnreadableImage:
+            return read_header(read_bytes(path, MAX_BYTES), str(path)).upright_size
     except (OSError, ValueError, UnreadableImage):
         return None
