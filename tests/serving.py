@@ -128,6 +128,7 @@ def serving(
     *,
     token: str | None = None,
     hosts: frozenset[str] | None = None,
+    origins: frozenset[str] = frozenset(),
     explain: Any = None,
     load: Any = None,
     wait: bool = True,
@@ -135,7 +136,7 @@ def serving(
     """A server of the fake model, or of what `load` gives, on a free port; ready with `wait`, listening without."""
     predictor = predictor or FakePredictor()
     service = Service(load or (lambda: Loaded(predictor, explain)), limits)
-    server = Server(service, token=token, hosts=hosts)
+    server = Server(service, token=token, hosts=hosts, origins=origins)
     failures: list[Exception] = []
 
     def run(listener: socket.socket) -> None:
@@ -157,6 +158,7 @@ def serving(
             yield running
         finally:
             predictor.gate.set()
+            http.close()  # an open connection is waited for
             running.end()
             thread.join(60)
             assert not thread.is_alive()

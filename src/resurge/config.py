@@ -15,9 +15,13 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-import yaml
-
 from resurge.errors import UserError, suggest
+from resurge.untrusted import parse_yaml
+
+MOST_PIXELS = 4096
+"""On the side of what a network sees: a feature map of twice that would fill a machine's memory."""
+LONGEST_SIDE = 4 * MOST_PIXELS
+"""Of an image whose shorter side has `MOST_PIXELS` at most."""
 
 TRUE, FALSE, NONE = ("true", "yes", "on"), ("false", "no", "off"), ("none", "null", "~")  # as YAML has them, and none
 
@@ -124,7 +128,8 @@ def _coerce_one(value: object, kind: Hint) -> object:
         number = float(value)
     except (ValueError, OverflowError):
         raise Unfit from None
-    if not math.isfinite(number) or (kind is int and number != int(number)):
+    # a float beyond 2**53 is a whole number by rounding alone
+    if not math.isfinite(number) or (kind is int and (number != int(number) or abs(number) > 2**53)):
         raise Unfit
     return kind(number)
 
@@ -230,7 +235,7 @@ def read_assignment(text: str) -> tuple[str, object]:
     if not separator or not name.strip():
         raise UserError(f"a recipe field is set as field=value (for example lr=0.1), not {text!r}.")
     try:
-        return name.strip(), yaml.safe_load(value) if value.strip() else None
-    except yaml.YAMLError:
+        return name.strip(), parse_yaml(value)
+    except ValueError:
         # a spec's one-line text may hold characters that mean something to YAML; it is text all the same
         return name.strip(), value

@@ -10,7 +10,6 @@ import errno
 import fnmatch
 import glob
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from resurge.errors import UserError
+from resurge.untrusted import open_regular, parse_json, read_bytes
 
 if sys.platform != "win32":
     import fcntl
@@ -413,6 +413,10 @@ def _usual_mode(mode: int) -> int:
     return mode & ~umask
 
 
+MOST_JSON = 1 << 28
+"""Bytes of a JSON file that is not a data set's: of a run, an export or a cache."""
+
+
 def read_json(path: Path, hint: str) -> Json:
     """Read a JSON object; `hint` is what the user can do, at the end of a message.
 
@@ -420,10 +424,10 @@ def read_json(path: Path, hint: str) -> Json:
         UserError: the file cannot be read, is damaged, or holds something else.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(read_bytes(path, MOST_JSON))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is damaged or was cut short ({error}). {hint}") from error
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}. {hint}")
@@ -433,7 +437,7 @@ def read_json(path: Path, hint: str) -> Json:
 def sha256(path: str | os.PathLike[str]) -> str:
     """Hexadecimal SHA-256 of a file."""
     digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
+    with open_regular(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from resurge.untrusted import shown
+
 
 def percent(fraction: float, digits: int = 1) -> str:
     """0.1234 as "12.3 %"; "–" when it is not a number."""
@@ -41,8 +43,8 @@ def duration(seconds: float) -> str:
 
 
 def table(rows: Sequence[Sequence[str]], head: Sequence[str], align: str) -> str:
-    """Columns two spaces apart; `align` has one `<` or `>` per column."""
-    lines = [list(head), *map(list, rows)]
+    """Columns two spaces apart, with cells that may be anybody's text; `align` has one `<` or `>` per column."""
+    lines = [[shown(cell) for cell in line] for line in (head, *rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     return "\n".join(
         "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(line, align, widths, strict=True)).rstrip()

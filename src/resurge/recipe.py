@@ -16,15 +16,18 @@ from pathlib import Path
 
 import yaml
 
-from resurge.config import Section, option, read_assignment, replaced, to_plain
+from resurge.config import LONGEST_SIDE, MOST_PIXELS, Section, option, read_assignment, replaced, to_plain
 from resurge.data.augmentation import Augmentation
 from resurge.data.reading import Reading
 from resurge.errors import UserError, suggest
 from resurge.tasks.detect.settings import Detector
 from resurge.tasks.segment.settings import Segmenter
 from resurge.tasks.table import TASKS, get_task, pick_head
+from resurge.untrusted import parse_yaml, read_text
 
 RECIPES = Path(__file__).parent / "recipes"
+MOST_BYTES = 1 << 20
+"""Of a recipe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,16 +39,19 @@ class Images(Section):
         "classify: side of the square training crop, pixels; else: the image's short side, 0 for the image as it is; "
         "null: the data's usual one",
         low=0,
-        high=4096,
+        high=MOST_PIXELS,
     )
-    eval_size: int | None = option(None, "the same in evaluation; null: as in training", low=0, high=4096)
+    eval_size: int | None = option(None, "the same in evaluation; null: as in training", low=0, high=MOST_PIXELS)
     max_size: int | None = option(
-        None, "not classify: longest side after resizing, pixels, which bounds the memory; null: 5/3 of size", low=1
+        None,
+        "not classify: longest side after resizing, pixels, which bounds the memory; null: 5/3 of size",
+        low=1,
+        high=LONGEST_SIDE,
     )
     crop_pct: float | None = option(
         None,
         "evaluation resizes the short side to eval_size / crop_pct; null: 0.875, and 1 up to 64 pixels",
-        above=0,
+        low=0.05,
         high=1,
     )
     interpolation: str = option("bilinear", "how images are resized", choices=("nearest", "bilinear", "bicubic"))
@@ -110,7 +116,7 @@ class Regularization(Section):
 class Testing(Section):
     """Test-time augmentation of a segmenter in the final evaluation; validations during training use none."""
 
-    test_scales: tuple[float, ...] = option((1.0,), "segment: average over the image at these scales", above=0)
+    test_scales: tuple[float, ...] = option((1.0,), "segment: average over the image at these scales", above=0, high=8)
     test_flip: bool = option(False, "segment: average over the image and its mirror image")
     test_window: tuple[int, ...] | None = option(
         None, "segment: height and width of a window that slides over larger images; null: whole images", low=1
@@ -203,8 +209,8 @@ class Recipe(Section):
             UserError: not YAML, not a list of fields, an unknown field, or a value that does not fit.
         """
         try:
-            plain = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            plain = parse_yaml(text)
+        except ValueError as error:
             raise UserError(f"{where} is not valid YAML: {error}") from None
         if plain is None:
             plain = {}
@@ -290,7 +296,7 @@ def recipe_text(name: str) -> str:
     named = RECIPES / f"{name}.yaml"
     path = named if name in list_recipes() else Path(name)
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path, MOST_BYTES)
     except (OSError, UnicodeDecodeError) as error:
         if path.suffix in (".yaml", ".yml") or path.exists():
             reason = getattr(error, "strerror", None) or str(error)

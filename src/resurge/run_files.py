@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resurge.errors import UserError
-from resurge.files import Json, atomic_write_text, read_json
+from resurge.files import MOST_JSON, Json, atomic_write_text, read_json
+from resurge.untrusted import read_bytes, read_text
 
 FORMAT = 1
 JSON_FILE = "model.json"
@@ -29,6 +30,7 @@ FIELDS = {
     "head_settings": dict,
     "scores": dict,
 }
+MOST_CHANNELS = 4096  # of an image; spectrometers have some hundreds
 LONGEST_PATH = 256  # longer is the text of a spec, and an error of the system when it is taken for a path
 MEND = "Restore it, or train or evaluate again."
 
@@ -62,8 +64,10 @@ def read_model_json(directory: str | os.PathLike[str]) -> Json:
             f"{path} is of format {described.get('format')!r}; this version of resurge reads {FORMAT}. Update resurge."
         )
     for name, kind in FIELDS.items():
-        if name in described and not isinstance(described[name], kind):
-            raise UserError(f"{path} is damaged: {name} is {described[name]!r}. Train or export it again.")
+        value = described.get(name)
+        few = name != "in_channels" or (isinstance(value, int) and 1 <= value <= MOST_CHANNELS)
+        if name in described and not (isinstance(value, kind) and few):
+            raise UserError(f"{path} is damaged: {name} is {value!r}. Train or export it again.")
     return described
 
 
@@ -126,7 +130,7 @@ class RunFiles:
         root = self.folder.resolve()
         try:
             path = (root / name).resolve()
-            return path.read_bytes() if path.is_relative_to(root) and path.is_file() else None
+            return read_bytes(path) if path.is_relative_to(root) else None
         except (OSError, ValueError):
             return None
 
@@ -192,7 +196,7 @@ def _read_text(path: Path) -> str | None:
     if not path.is_file():
         return None
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return read_text(path, MOST_JSON, errors="replace")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}. Check its permissions.") from error
 

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
 from resurge.arch.backbone import backbone_of
@@ -34,10 +33,11 @@ from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
 from resurge.errors import UserError
 from resurge.files import MARK, Json, carries, locked, make_folders, remove_empty, sweep, writing
 from resurge.machine import versions
-from resurge.recipe import Machine, Recipe
-from resurge.run_files import EVALUATION, FORMAT, read_model_json
+from resurge.recipe import MOST_BYTES, Machine, Recipe
+from resurge.run_files import EVALUATION, FORMAT, read_model_json, section
 from resurge.tasks.table import build_task_model, get_task
-from resurge.weights.checkpoint import describe_model, load_weights, save_model
+from resurge.untrusted import parse_yaml, read_text
+from resurge.weights.checkpoint import WEIGHTS_FILE, build_for, describe_model, load_weights, save_model
 
 LAST = Path("checkpoints", "last.ckpt")
 BEST = Path("checkpoints", "best.ckpt")
@@ -116,7 +116,7 @@ def load_run(folder: str | os.PathLike[str], device: str | torch.device = "cpu")
         raise UserError(
             f"{root} is an export, which is for resurge predict and resurge serve only. Give the run it was made of."
         )
-    run = described_run(root, meta, root / "model.json")
+    run = described_run(root, meta, root / "model.json", root / WEIGHTS_FILE)
     report = load_weights(run.model, root, layout="resurge", adapt=False)
     if report.missing or report.mismatched:
         lost = (*report.missing, *report.mismatched)
@@ -128,8 +128,9 @@ def load_run(folder: str | os.PathLike[str], device: str | torch.device = "cpu")
     return run
 
 
-def described_run(root: Path, meta: Mapping[str, Any], where: Path) -> Run:
-    """The run that a description such as that of model.json speaks of, with random weights.
+def described_run(root: Path, meta: Mapping[str, Any], where: Path, weights: Path) -> Run:
+    """The run that a description such as that of model.json speaks of, with random weights; those meant for it are in
+    the file `weights`.
 
     Raises:
         UserError: the description, which is in the file `where`, is damaged.
@@ -140,7 +141,12 @@ def described_run(root: Path, meta: Mapping[str, Any], where: Path) -> Run:
         classes = tuple(str(name) for name in meta["classes"])
         preprocessing = task.read_preprocessing(meta["preprocessing"])
         settings = task.read_settings(meta.get("head_settings"))
-        model = build_task_model(task.name, spec, len(classes), int(meta["in_channels"]), meta.get("head"), settings)
+        model = build_for(
+            weights,
+            lambda: build_task_model(
+                task.name, spec, len(classes), int(meta["in_channels"]), meta.get("head"), settings
+            ),
+        )
     except UserError as error:  # it may be of a plugin that is not installed here, or of another version
         raise UserError(f"{where}: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
@@ -155,11 +161,12 @@ def read_recipe(root: Path) -> Recipe:
     """The recipe a run was started with; raises UserError if there is none, or it is damaged."""
     path = root / "recipe.yaml"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, MOST_BYTES)
         recipe = Recipe.from_yaml(text, where=str(path))
         # The last field is looked for: others may be missing, since a version before this one did not have them.
         last = dataclasses.fields(Machine)[-1].name
-        if last not in (yaml.safe_load(text) or {}).get("machine", {}):
+        plain = parse_yaml(text)
+        if last not in section(plain if isinstance(plain, dict) else None, "machine"):
             raise UserError(f"{path} was cut short: machine.{last} is missing. Write it in.")
         return recipe
     except (OSError, UnicodeDecodeError) as error:

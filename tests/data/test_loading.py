@@ -1,6 +1,7 @@
 import logging
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from resurge.data import loading
 from resurge.data.augmentation import Augmentation
 from resurge.data.images import UnreadableImage
 from resurge.data.loading import EpochSampler, IndexedDataset, cache, class_weights, make_loader, verify
@@ -142,6 +144,28 @@ def test_evaluation_is_the_preprocessing():
     image, label = IndexedDataset(split, PRE)[7]
     assert torch.equal(image, PRE(split.read(7)))
     assert label == 3
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # Python 3.12 on, about torch's threads
+@pytest.mark.parametrize("room", [0, 1 << 40])
+def test_batches_go_through_pipes_where_shared_memory_is_small(room, monkeypatch, tmp_path, caplog):
+    """As in a container with its usual 64 MB, where a loader process would be killed by a bus error."""
+    monkeypatch.setattr(loading, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(loading.os, "statvfs", lambda place: SimpleNamespace(f_bavail=room, f_frsize=1))
+    loading._warn.cache_clear()
+    split = array_split()
+    dataset = IndexedDataset(split, TrainTransform(PRE, Augmentation()), 5)
+    alone = list(make_loader(dataset, EpochSampler(split.labels, 7, 5)))
+    assert not caplog.records
+    for _ in range(2):  # of training and of validation
+        loader = make_loader(dataset, EpochSampler(split.labels, 7, 5), 2)
+        shared = [
+            (images.is_shared(), torch.equal(images, known))
+            for (images, _), (known, _) in zip(loader, alone, strict=True)
+        ]
+        assert shared == [(room > 0, True)] * len(alone)
+        loader.close()
+    assert ["go through pipes" in each.getMessage() for each in caplog.records] == [True] * (room == 0)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # Python 3.12 on, about torch's threads

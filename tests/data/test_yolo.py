@@ -71,7 +71,7 @@ def test_a_description_with_lists(tmp_path):
 
 
 @pytest.mark.parametrize("text, message", [
-    ("names: [a", "no readable YAML in line"), ("train: x", "describes no YOLO data"), ("names: 3", "must be a list"),
+    ("names: [a", "no readable YAML: .* 1"), ("train: x", "describes no YOLO data"), ("names: 3", "must be a list"),
     ("names: {0: a, 2: b}\ntrain: images", "without gaps"), ("names: [a]\ntrain: imgs", "there is no .*imgs"),
     ("names: [a]", "names no folder with images"), ("- 1", "describes no YOLO data"),
 ])  # fmt: skip

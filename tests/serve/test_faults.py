@@ -20,6 +20,8 @@ import pytest
 from PIL import Image
 from serving import SMALL, FakePredictor, Running, brightness, picture, received, serving, until
 
+from resurge.serve.connection import key_of
+
 
 @pytest.fixture(scope="module")
 def server():
@@ -362,3 +364,77 @@ def test_many_clients_at_once_get_their_own_answers() -> None:
         assert len(statuses) == 72
         assert statuses.count(200) > 0
         until(lambda: not server.service.accepted)
+
+
+# ------------------------------------------------------------------------------------------------ pages of other sites
+
+
+OWN = "http://127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize(
+    "headers, allowed",
+    [
+        ({}, True),  # no browser
+        ({"origin": OWN, "sec-fetch-site": "same-origin"}, True),
+        ({"origin": OWN}, True),
+        ({"sec-fetch-site": "none"}, True),
+        ({"origin": "https://shop.example", "sec-fetch-site": "same-origin"}, True),  # a proxy wrote another Host
+        ({"origin": "https://proxy.example:8443", "sec-fetch-site": "cross-site"}, True),  # let in by name
+        ({"origin": "https://proxy.example"}, True),
+        ({"sec-fetch-site": "cross-site"}, False),
+        ({"origin": "https://evil.example", "sec-fetch-site": "cross-site"}, False),
+        ({"origin": "https://evil.example"}, False),
+        ({"origin": "null"}, False),
+        ({"origin": "null", "sec-fetch-site": "cross-site"}, False),
+        ({"origin": "http://127.0.0.1:9", "sec-fetch-site": "same-site"}, False),  # another server of this machine
+        ({"origin": "http://localhost:{port}"}, False),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("path", ["/predict", "/explain"])
+def test_pages_of_other_sites_send_nothing(headers: dict[str, str], allowed: bool, path: str) -> None:
+    with serving(origins=frozenset({"proxy.example"}), explain=lambda image: b"") as server:
+        given = {name: value.replace("{port}", str(server.port)) for name, value in headers.items()}
+        answer = server.http.post(path, content=picture(), headers={**given, "content-type": "image/png"})
+        assert answer.status_code == (200 if allowed else 403)
+        if not allowed:
+            assert answer.json()["error"]["kind"] == "cross-site"
+            assert server.predictor.batches == []
+        page = server.http.get("/", headers=given)  # a link on another site may lead here
+        assert page.status_code == 200
+
+
+def test_a_client_cannot_hold_all_connections() -> None:
+    with serving(limits=replace(SMALL, per_client=3)) as server, ExitStack() as stack:
+        kept = [stack.enter_context(server.raw()) for _ in range(3)]
+        until(lambda: len(server.server.server_state.connections) == 3)
+        with server.raw() as one_more:
+            one_more.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" + bytes(100_000))
+            assert received(one_more).startswith(b"HTTP/1.1 503")
+        other = stack.enter_context(socket.socket())
+        other.bind(("127.0.0.2", 0))  # another client
+        other.connect(("127.0.0.1", server.port))
+        other.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert received(other).startswith(b"HTTP/1.1 200")
+        kept.pop().close()
+        until(lambda: len(server.server.server_state.connections) <= 2)
+        with server.raw() as again:
+            again.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert received(again).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(
+    "one, other, same",
+    [
+        ("10.0.0.1", "10.0.0.1", True),
+        ("10.0.0.1", "10.0.0.2", False),
+        ("::ffff:10.0.0.1", "10.0.0.1", True),
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::2", True),  # one client has the whole network
+        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+        ("", "", True),
+    ],
+)
+def test_what_is_one_client(one: str, other: str, same: bool) -> None:
+    assert (key_of(one) == key_of(other)) == same

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -53,6 +55,46 @@ def process(
                 yield running, client
         finally:
             running.kill()
+
+
+def exchange(port: int, wait: float) -> str:
+    """What a client gets that connects, waits, and then sends a request: a status, or how it failed."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            time.sleep(wait)
+            body = picture()
+            connection.sendall(
+                b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+            )
+            first = connection.recv(65536)
+            return first[9:12].decode() if first.startswith(b"HTTP/1.1 ") else f"cut off: {first!r}"
+    except ConnectionRefusedError:
+        return "refused"
+    except OSError as error:
+        return f"cut off: {error!r}"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel elsewhere has no filter for new connections")
+def test_of_a_burst_every_request_is_answered_or_refused(tmp_path: Path) -> None:
+    found: list[str] = []
+    end = time.monotonic() + 60
+    with process(tmp_path, "--queue", "20", seconds=0) as (running, client), ThreadPoolExecutor(48) as many:
+
+        def knock(number: int) -> None:
+            while time.monotonic() < end:
+                found.append(exchange(client.base_url.port, 0.02 * (number % 4)))
+                if found[-1] == "refused":
+                    return
+
+        clients = [many.submit(knock, number) for number in range(48)]
+        until(lambda: len(found) > 100)
+        running.send_signal(signal.SIGTERM)
+        for each in clients:
+            each.result()
+        assert running.wait(60) == 0
+        assert running.stdout.read() == "ended; all that was accepted is answered.\n"
+    assert set(found) <= {"200", "503", "refused"}
+    assert found.count("refused") == 48
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

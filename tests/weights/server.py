@@ -19,6 +19,7 @@ class Files:
         cut_after: path -> bytes after which the connection is closed, once for each number in the list.
         absent_headers: headers of the answer 404.
         ranges: whether requests for a part are honoured.
+        if_range: whether they are refused when the file is another than the request speaks of.
         requests: (method, path, Range header) of every request.
     """
 
@@ -26,6 +27,7 @@ class Files:
     headers: dict[str, dict[str, str]] = field(default_factory=dict)
     cut_after: dict[str, list[int]] = field(default_factory=dict)
     ranges: bool = True
+    if_range: bool = True
     absent_headers: dict[str, str] = field(default_factory=dict)
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     address: str = ""
@@ -51,6 +53,9 @@ def serving(files: Files) -> Iterator[Files]:
                     self.send_header(name, value)
                 self.end_headers()
                 return
+            known = self.headers.get("If-Range")
+            if files.if_range and known is not None and known not in files.headers.get(self.path, {}).values():
+                wanted = None
             start = int(wanted.removeprefix("bytes=").split("-")[0]) if wanted and files.ranges else 0
             if start and start >= len(content):
                 self.send_error(416)

@@ -59,6 +59,40 @@ def test_goes_on_where_an_earlier_run_stopped(files, tmp_path):
     assert files.requests == [("GET", f"/{NAME}", "bytes=1000-")]
 
 
+@pytest.mark.parametrize("header", ["ETag", "Last-Modified"])
+@pytest.mark.parametrize("if_range", [True, False])
+def test_two_versions_of_a_file_are_never_mixed(files, tmp_path, header, if_range):
+    """Without a hash in its name, only the server can say that the file is still the one that was begun."""
+    first, second = bytes(300_000), bytes([1]) * 400_000
+    files.if_range = if_range
+    files.contents["/net.pth"], files.headers["/net.pth"] = first, {header: '"one"'}
+    files.cut_after["/net.pth"] = [1000, 0]
+    with pytest.raises(UserError, match="Run it again"):
+        fetch(f"{files.address}/net.pth", tmp_path)
+    files.contents["/net.pth"], files.headers["/net.pth"] = second, {header: '"two"'}
+    path = fetch(f"{files.address}/net.pth", tmp_path)
+    assert path.read_bytes() == second
+    assert sorted(file.name for file in path.parent.iterdir()) == ["net.pth", "net.pth.lock"]
+
+
+def test_the_same_version_of_a_file_is_resumed(files, tmp_path):
+    files.contents["/net.pth"], files.headers["/net.pth"] = WEIGHTS, {"ETag": '"one"'}
+    files.cut_after["/net.pth"] = [1000, 0]
+    with pytest.raises(UserError, match="Run it again"):
+        fetch(f"{files.address}/net.pth", tmp_path)
+    assert fetch(f"{files.address}/net.pth", tmp_path).read_bytes() == WEIGHTS
+    assert files.requests[-1] == ("GET", "/net.pth", "bytes=1000-")
+
+
+def test_a_file_of_no_known_version_is_begun_anew(files, tmp_path):
+    files.contents["/net.pth"] = bytes(5000)
+    address = f"{files.address}/net.pth"
+    part = cached_path(parse_source(address), tmp_path).with_name("net.pth.part")
+    part.parent.mkdir()
+    part.write_bytes(bytes([1]) * 1000)
+    assert fetch(address, tmp_path).read_bytes() == bytes(5000)
+
+
 def test_starts_anew_where_the_server_does_not_resume(files, tmp_path):
     files.ranges = False
     (tmp_path / f"{NAME}.part").write_bytes(b"something else")

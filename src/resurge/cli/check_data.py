@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from resurge.cli.options import Parser, add, add_json, add_reading, print_json, reading_of
+from resurge.cli.options import Parser, add, add_json, add_reading, print_json, reading_of, show
 from resurge.errors import UserError
 from resurge.files import require_apart
 from resurge.tasks.table import DATA_WORDS, TASKS, get_task
@@ -49,5 +49,5 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(found)
     else:
-        print("\n".join(lines))
+        show(*lines)
     return 0 if report.ok else 1

@@ -105,7 +105,8 @@ def run(options: argparse.Namespace) -> int:
         opt.print_json(scores)
     else:
         about = f"{scores['count']:,} images in {len(classes)} classes: {which}"
-        print("\n".join([name, about, "", *task.report.lines(scores, classes), *plugin_lines(scores)]))
+        lines = (*task.report.lines(scores, classes), *plugin_lines(scores))
+        opt.show(name, about, "", *(line for each in lines for line in each.split("\n")))  # some are tables
     return 0
 
 

@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
         opt.print_json(certificate)
     else:
         print(f"{options.out}: {options.format}, {options.precision}, {certificate['bytes'] / 1e6:.1f} MB")
-        print("\n".join(_lines(certificate)))
+        opt.show(*_lines(certificate))
     return 0
 
 

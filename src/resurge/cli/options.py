@@ -13,6 +13,7 @@ from resurge.config import FieldInfo, Hint, Limits, Unfit, coerce, fields, membe
 from resurge.data.reading import Reading
 from resurge.errors import UserError, suggest
 from resurge.tasks.tta import TTA
+from resurge.untrusted import shown, shown_message
 
 V = TypeVar("V")
 Read = Callable[[str], object]
@@ -227,8 +228,13 @@ def as_is(value: object) -> str:
 
 
 def log(line: str) -> None:
-    """A line on standard error."""
-    print(f"resurge: {line}", file=sys.stderr, flush=True)
+    """A line on standard error; names in it may be anybody's."""
+    print(f"resurge: {shown_message(line)}", file=sys.stderr, flush=True)
+
+
+def show(*lines: str) -> None:
+    """Lines on standard output; names in them may be anybody's."""
+    print(*map(shown, lines), sep="\n")
 
 
 def print_json(value: object) -> None:

@@ -22,6 +22,7 @@ from resurge.infer.predictor import Predictor
 from resurge.tasks.result import Result
 from resurge.tasks.table import get_task
 from resurge.tasks.task import Task
+from resurge.untrusted import shown, to_cell
 
 ATTENTION, ATTENTION_MARK = "attention.json", '"attention": '
 
@@ -58,9 +59,12 @@ class Listing:
                 plain["map"] = str(map_file)
             self.images.append(plain | result.to_json(self.classes, self.top))
         elif self.style == "csv":
-            self.rows.writerows([str(path), *row] for row in result.to_rows(self.classes, self.top))
+            rows = ([str(path), *row] for row in result.to_rows(self.classes, self.top))
+            self.rows.writerows(
+                [to_cell(shown(cell)) if isinstance(cell, str) else cell for cell in row] for row in rows
+            )
         else:
-            print(f"{path}  {result.to_text(self.classes, self.top)}", file=self.out)
+            print(shown(f"{path}  {result.to_text(self.classes, self.top)}"), file=self.out)
 
     def finish(self) -> None:
         """Print JSON, or write the file."""

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import importlib
 import io
+import logging
 import os
 import sys
 import traceback
@@ -14,6 +15,7 @@ from typing import Protocol
 
 from resurge.cli.options import Parser, log
 from resurge.errors import UserError, suggest
+from resurge.untrusted import shown, shown_message
 
 
 class Command(Protocol):
@@ -66,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the `resurge` command line on `argv` (without the program's name) and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
+    if logging.lastResort is not None:  # what prints warnings where nobody else does
+        logging.lastResort.setFormatter(_OnOneLine())
     for stream in (sys.stdout, sys.stderr):
         # A file's name may hold bytes that are no UTF-8, a terminal may know ASCII only; neither may end a long job.
         if isinstance(stream, io.TextIOWrapper):
@@ -84,11 +88,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141  # what a shell reports for a program that SIGPIPE ended
     except (Exception, KeyboardInterrupt) as error:
         if debug:
-            traceback.print_exc()
+            print(*map(shown, traceback.format_exc().splitlines()), sep="\n", file=sys.stderr)
         message, code = _ending(error, debug)
         with contextlib.suppress(BrokenPipeError):
             log(message)
         return code
+
+
+class _OnOneLine(logging.Formatter):
+    """A warning may name a file, whose name may hold anything."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        trace = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else ""
+        return "\n".join((shown_message(record.getMessage()), *map(shown, trace.splitlines())))
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -125,8 +137,9 @@ def _ending(error: BaseException, debug: bool) -> tuple[str, int]:
         return f"error: {_refused(error)}", 2
     kind, text = type(error).__name__, " ".join(str(error).split())
     what = f"{kind}: {text}" if text else kind
-    if kind == "OutOfMemoryError":
-        return f"the device is out of memory ({what}). Use a smaller --batch-size or --size, or --precision bf16.", 1
+    if kind in ("OutOfMemoryError", "MemoryError") or "DefaultCPUAllocator" in text:
+        where = "device" if kind == "OutOfMemoryError" else "machine"
+        return f"the {where} is out of memory ({what}). Use a smaller --batch-size or --size, or --precision bf16.", 1
     return f"unexpected failure: {what}" + ("" if debug else " -- run it again with --debug for the traceback."), 1
 
 

@@ -35,7 +35,7 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--port", type=whole_number(0, 65535), default=8000, metavar="N", help=about)
     about = f"clients have to send what stands in FILE as a bearer token (default: the variable {TOKEN}, if set)"
     add(parser, "--token-file", "FILE", about)
-    about = "a name by which a server on 127.0.0.1 may be called, besides localhost; may be repeated"
+    about = "a name by which a server on 127.0.0.1 may be called, and whose pages may use it; may be repeated"
     parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help=about)
     add_device(parser)
     add(parser, "--threads", COUNT, "threads of the model (default: chosen by its runtime)")
@@ -53,6 +53,8 @@ def add_options(parser: Parser) -> None:
     add(group, "--max-pixels", COUNT, "of an image (default: 40,000,000)")
     add(group, "--max-side", COUNT, "pixels on a side of an image (default: 20,000)")
     add(group, "--max-images", COUNT, "in a request (default: 16)")
+    about = "open connections of one client address; more behind a proxy, whose clients are one (default: 128)"
+    add(group, "--per-client", COUNT, about)
     parser.epilog = (
         "The page is at /, the description of the routes at /docs. Ends with 0 after SIGTERM or Ctrl-C, when what was\n"
         "accepted is answered."
@@ -86,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
         shown = f"[{host}]" if ":" in host else host  # as a Host header has it, too
         hosts = LOOPBACK | names | {options.host.lower(), shown} if local or names else None
         print(f"serving {options.model} at http://{shown}:{port}", flush=True)
-        server = Server(service, token=token, hosts=hosts)
+        server = Server(service, token=token, hosts=hosts, origins=frozenset(names))
         server.run_on(listener)
     print("ended." if server.gave_up else "ended; all that was accepted is answered.", flush=True)
     if service.working:  # its thread cannot be stopped, and Python would wait for it

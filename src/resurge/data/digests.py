@@ -19,6 +19,7 @@ from resurge.data.findings import some
 from resurge.data.splits import DataBundle, Files, MaskSplit, Split, split_rows
 from resurge.errors import UserError
 from resurge.files import atomic_write_bytes
+from resurge.untrusted import from_cell
 
 BLOCK = 1 << 14
 """Of a file larger than three blocks, the first, the middle and the last one are read. Another picture differs in them,
@@ -69,7 +70,7 @@ def require_unchanged(bundle: DataBundle[Any], split: Path, digests: Path) -> No
 def _table(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            return list(csv.DictReader(file))
+            return [{key: from_cell(cell or "") for key, cell in row.items()} for row in csv.DictReader(file)]
     except (OSError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot read {path}, which says what this training is of: {reason}. Restore it.") from error

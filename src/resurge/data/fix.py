@@ -27,12 +27,16 @@ def mend(data: Examined, out: Place) -> list[str]:
     (where lists or one file per part say what is in it); indices out of range are set to the ignored one.
 
     Raises:
-        UserError: `out` has something in it, lies inside the data, or cannot be written.
+        UserError: `out` has something in it, lies inside the data, or cannot be written; or the data names files
+            outside its folder.
     """
     target, source = Path(out).expanduser(), data.source
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise UserError(f"{target} is there already and not empty. Name a new folder for the mended annotations.")
     require_apart(target, (source.root,), "--fix")
+    stray = next((found for found in source.findings if found.kind == "outside"), None)
+    if stray is not None:  # a copy of such a file would be written outside the copy
+        raise UserError(stray.stop)
     hint = "Free some space or choose another place."
     with writing(target, hint), atomic_folder(target, hint=hint) as place:
         mending = Mending(data, place)

@@ -11,16 +11,19 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from resurge import untrusted
 from resurge.errors import UserError
 
 MAX_PIXELS = 178_000_000
 """Images with more pixels than this are refused unless the caller allows more (a decompression bomb otherwise)."""
+
+MAX_BYTES = 4 << 30
+"""Of an image file; one of `MAX_PIXELS` with four bands of 32 bits has less."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "MPO", "AVIF")
 """Pillow's readers we let near a user's file. Left out on purpose: EPS runs an external program, others are exotic."""
@@ -200,7 +203,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The content of a file. Raises UnreadableImage when it is missing, a folder, or may not be read."""
     name = os.fspath(path)
     try:
-        return Path(path).read_bytes()
+        return untrusted.read_bytes(path, MAX_BYTES)
     except FileNotFoundError as error:
         message = "there is no such file. Correct the path or remove the entry."
         raise UnreadableImage("missing", name, message) from error

@@ -6,23 +6,25 @@ All of it is a pure function of (seed, epoch, index).
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from resurge.data.annotations import Annotation
 from resurge.data.augmentation import Augmentation
@@ -214,6 +216,63 @@ class EpochSampler(Sampler[list[Key]]):
             yield [(epoch, index) for index in order[batch * size : (batch + 1) * size]]
 
 
+SHARED_MEMORY = Path("/dev/shm")
+"""Where the system keeps memory of several processes; a container often has 64 MB of it."""
+
+
+Collate = Callable[[list[Any]], Any]
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """Writes samples into one text of bytes, which a loader process sends through a pipe, without shared memory; the
+    batch is made where they arrive."""
+
+    collate: Collate
+
+    def __call__(self, samples: list[Any]) -> bytes:
+        return pickle.dumps(samples, pickle.HIGHEST_PROTOCOL)
+
+
+def sender(dataset: Dataset[T], collate: Collate, batch_size: int, workers: int) -> Collate:
+    """What loader processes do with samples: `collate`, or where the shared memory of the system has no room for the
+    batches, which is said, something that `received` makes them of."""
+    return collate if not workers or _has_shared_memory(dataset, batch_size, workers) else _Packed(collate)
+
+
+def received(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The batches of a loader; see `sender`."""
+    batches, sent = DataLoader.__iter__(loader), loader.collate_fn
+    return (sent.collate(pickle.loads(batch)) for batch in batches) if isinstance(sent, _Packed) else batches
+
+
+def _has_shared_memory(dataset: Dataset[T], batch_size: int, workers: int) -> bool:
+    """Whether there is room for the batches that loader processes keep ready, by the first sample."""
+    if not SHARED_MEMORY.is_dir():
+        return True  # another system, which has it elsewhere
+    found = os.statvfs(SHARED_MEMORY)
+    free = found.f_bavail * found.f_frsize
+    if free >= _ENOUGH:
+        return True
+    ready = (2 * workers + 1) * batch_size  # two batches per process, and the one that is used
+    needed = 2 * ready * len(pickle.dumps(dataset[0]))  # other samples may be larger, and there is another loader
+    if needed > free:
+        _warn(
+            f"{SHARED_MEMORY} has room for {free >> 20} MB, and the batches of {workers} loader processes may need "
+            f"{-(-needed >> 20)}: they go through pipes instead. More of it (docker run --shm-size 2g) is faster."
+        )
+    return needed <= free
+
+
+@functools.cache
+def _warn(text: str) -> None:
+    """Once; several loaders are made."""
+    log.warning(text)
+
+
+_ENOUGH = 8 << 30
+
+
 class ImageLoader(DataLoader[object]):
     """A `DataLoader` whose processes end as soon as it is closed or no longer used.
 
@@ -225,10 +284,10 @@ class ImageLoader(DataLoader[object]):
 
     def __iter__(self) -> Iterator[object]:  # type: ignore[override]  # torch's type is private
         if not self.num_workers:
-            return super().__iter__()
+            return received(self)
         before = set(multiprocessing.active_children())
         with _sigterm_blocked():
-            iterator = super().__iter__()
+            iterator = received(self)
         self._processes |= frozenset(multiprocessing.active_children()) - before
         self._owner = os.getpid()
         return iterator
@@ -268,7 +327,8 @@ def make_loader(
     The result does not depend on `workers`."""
     return ImageLoader(
         dataset, batch_sampler=sampler, num_workers=workers, pin_memory=pin_memory, persistent_workers=workers > 0,
-        worker_init_fn=_start_worker, collate_fn=collate_fn,
+        worker_init_fn=_start_worker,
+        collate_fn=sender(dataset, collate_fn or default_collate, sampler.batch_size, workers),
     )  # fmt: skip
 
 

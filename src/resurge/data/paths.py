@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from resurge.data.images import UnreadableImage, ending, is_image_name, read_header
+from resurge.data.images import MAX_BYTES, UnreadableImage, ending, is_image_name, read_header
 from resurge.errors import UserError, suggest
+from resurge.untrusted import open_regular, read_bytes
 
 Place = str | os.PathLike[str]
 T = TypeVar("T")
@@ -113,7 +114,7 @@ def find_images(root: Path, below: str) -> tuple[list[str], list[str]]:
 def read_file(file: Path) -> bytes:
     """The content of a file. Raises UserError when it cannot be read."""
     try:
-        return file.read_bytes()
+        return read_bytes(file)
     except FileNotFoundError as error:
         raise UserError(f"there is no file {file}. Check the path.") from error
     except OSError as error:
@@ -147,14 +148,23 @@ def below(root: Path, path: Path) -> str:
     return (path.relative_to(root) if path.is_relative_to(root) else path.absolute()).as_posix()
 
 
+def leads_out(name: str, *folders: Path) -> bool:
+    """Whether the name of a file, as an annotation has it, leads out of all these folders; it is relative to the first.
+    A symbolic link in a folder is its owner's own and may lead anywhere."""
+    if not Path(name).is_absolute() and ".." not in Path(name).parts:
+        return False
+    path = Path(os.path.normpath((folders[0] / name).absolute()))
+    return not any(path.is_relative_to(os.path.normpath(folder.absolute())) for folder in folders)
+
+
 def upright_size(path: Path) -> tuple[int, int] | None:
     """(width, height) of an image as it is read, upright; None when it cannot be read. Reads the beginning only."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(1 << 16)
-            try:
-                return read_header(data, str(path)).upright_size
-            except UnreadableImage:
-                return read_header(data + file.read(), str(path)).upright_size
+        try:
+            return read_header(data, str(path)).upright_size
+        except UnreadableImage:
+            return read_header(read_bytes(path, MAX_BYTES), str(path)).upright_size
     except (OSError, ValueError, UnreadableImage):
         return None

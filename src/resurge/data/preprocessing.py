@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 import numpy as np
 from PIL import Image
 
-from resurge.config import Section, option, to_plain
+from resurge.config import LONGEST_SIDE, MOST_PIXELS, Section, option, to_plain
 from resurge.errors import UserError, require_one_of
 
 if TYPE_CHECKING:
@@ -116,8 +116,8 @@ class Preprocessing(Values):
     bound.
     """
 
-    size: int = option(MISSING, "side of the result in pixels", low=1)
-    crop_pct: float = option(0.875, "share of the resized shorter side that is cut out", above=0, high=1)
+    size: int = option(MISSING, "side of the result in pixels", low=1, high=MOST_PIXELS)
+    crop_pct: float = option(0.875, "share of the resized shorter side that is cut out", low=0.05, high=1)
     mean: tuple[float, ...] = option(IMAGENET_MEAN, "one number per channel, in units of 0..1")
     std: tuple[float, ...] = option(IMAGENET_STD, "one number per channel, in units of 0..1")
     channels: int = option(3, "1 or 3")
@@ -162,8 +162,8 @@ class ScenePreprocessing(Values):
 
     kind: ClassVar[str | None] = "scene"
 
-    short_side: int | None = option(MISSING, "pixels; null keeps the size of the image", low=1)
-    max_size: int | None = option(MISSING, "bound of the longer side; null for none", low=1)
+    short_side: int | None = option(MISSING, "pixels; null keeps the size of the image", low=1, high=MOST_PIXELS)
+    max_size: int | None = option(MISSING, "bound of the longer side; null for none", low=1, high=LONGEST_SIDE)
     mean: tuple[float, ...] = option(IMAGENET_MEAN, "one number per channel, in units of 0..1")
     std: tuple[float, ...] = option(IMAGENET_STD, "one number per channel, in units of 0..1")
     channels: int = option(3, "1 or 3")

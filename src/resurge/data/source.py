@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from resurge.data.annotations import Annotation
-from resurge.data.findings import Finding, number_of, some
-from resurge.data.paths import below
+from resurge.data.findings import KINDS, Finding, finding, number_of, some
+from resurge.data.paths import below, leads_out
 from resurge.data.reading import Reading
 from resurge.data.records import LabelRecord, MaskRecord, Record
 from resurge.data.splits import MaskSplit, ObjectSplit, Split
@@ -38,6 +38,7 @@ class Source(ABC, Generic[AnyRecord]):
     findings: tuple[Finding, ...] = ()  # about annotation files, not about single images or objects
     unused: tuple[str, ...] = ()  # subfolders that training does not look at
     title: str = ""  # what the data set is called; the folder's name when empty
+    elsewhere: tuple[Path, ...] = ()  # folders with images that its description names, beside `root`
 
     @property
     def name(self) -> str:
@@ -73,14 +74,30 @@ class Source(ABC, Generic[AnyRecord]):
 
     def require_sound(self) -> None:
         """Raises UserError when training must refuse the data."""
-        for finding in self.findings:
-            if finding.stop:
-                raise UserError(finding.stop)
+        for found in self.findings:
+            if found.stop:
+                raise UserError(found.stop)
+
+    def kept_inside(self: AnySource) -> AnySource:
+        """With a finding when annotations name images or masks outside the data folder: data of somebody else must not
+        make a training read, and a report show, other files of this machine. A table of paths that the user wrote may
+        name files anywhere, as `split.csv` of a run does."""
+        strays = [
+            f"{record.source.name if isinstance(record, Record) and record.source else self.name}: {name}"
+            for record in self.records
+            for name in ((record.name, record.mask or "") if isinstance(record, MaskRecord) else (record.name,))
+            if not isinstance(record, LabelRecord) and leads_out(name, self.root, *self.elsewhere)
+        ]
+        if not strays:
+            return self
+        message = f"{number_of(len(strays), 'file', 'files')} outside {self.root}, the first: {strays[0]}"
+        stop = f"{self.name} names {message}. {KINDS['outside']['remedy'].capitalize()}."
+        return replace(self, findings=(*self.findings, finding("outside", strays, message, stop=stop)))
 
     @property
     def notes(self) -> list[str]:
         """What training has to say about the reading of the annotations, a sentence for each finding."""
-        return [f"{finding.message}: {finding.remedy}" for finding in self.findings if finding.severity != "info"]
+        return [f"{found.message}: {found.remedy}" for found in self.findings if found.severity != "info"]
 
     def validation(self: AnySource) -> AnySource:
         """The data set that only has the part "val": what it calls validation, or all of it."""

@@ -25,6 +25,7 @@ from resurge.data.images import UnreadableImage, open_image, read_bytes, read_he
 from resurge.data.seeding import mix
 from resurge.errors import UserError
 from resurge.files import atomic_write_bytes
+from resurge.untrusted import to_cell
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -243,14 +244,15 @@ def write_split(bundle: DataBundle[AnySplit], path: str | Path) -> None:
     """Write which image is in which split, as CSV with the columns path, label (where images have one) and split.
 
     Images in files stand with their absolute path, so that `open_data` reads the same splits of labelled images back
-    from the CSV; images in memory stand with their id.
+    from the CSV; images in memory stand with their id. Cells are as `to_cell` makes them.
     """
     labelled = bundle.annotation == "labels"
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("path", "label", "split") if labelled else ("path", "split"))
     for (name, _), rows in split_rows(bundle):
-        writer.writerows((where, label, name) if labelled else (where, name) for where, label in rows)
+        cells = ((where, label, name) if labelled else (where, name) for where, label in rows)
+        writer.writerows(map(to_cell, row) for row in cells)
     # a file's name may be no text
     atomic_write_bytes(
         path, text.getvalue().encode("utf-8", "surrogateescape"), mark=text.getvalue().partition("\n")[0]

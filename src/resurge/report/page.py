@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,7 @@ from resurge.run_files import RunFiles, read_run, section
 from resurge.tasks.report import plugin_tiles
 from resurge.tasks.table import DEFAULT, TASKS
 from resurge.tasks.task import Task
+from resurge.untrusted import shown
 
 SIGNATURES = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"<svg": "svg+xml", b"<?xml": "svg+xml"}
 """The kind of a picture by the first bytes of its file."""
@@ -93,12 +95,12 @@ def _templates() -> Environment:
 
 
 def _visible(value: object) -> object:
-    """Control characters, and bytes of file names that are no text, become U+FFFD; None is left out."""
+    """Control characters, and bytes of file names that are no text, become escapes; None is left out."""
     if value is None:
         return ""
     if isinstance(value, Markup):
         return value
-    return "".join("\ufffd" if (c < " " and c not in "\n\t") or "\ud800" <= c <= "\udfff" else c for c in str(value))
+    return "".join(part if part in "\n\t" else shown(part) for part in re.split(r"([\n\t])", str(value)))
 
 
 def _images(pictures: Sequence[tuple[bytes, str]]) -> list[tuple[str, str]]:

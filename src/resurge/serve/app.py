@@ -29,13 +29,16 @@ _ESSENTIAL = ("task", "spec", "preprocessing", "scores", "versions", "resurge")
 _LIMITS = ("max_bytes", "max_pixels", "max_side", "max_images", "timeout")
 
 
-def create_app(service: Service, *, token: str | None = None, hosts: frozenset[str] | None = None) -> ASGIApp:
+def create_app(
+    service: Service, *, token: str | None = None, hosts: frozenset[str] | None = None,
+    origins: frozenset[str] = frozenset(),
+) -> ASGIApp:  # fmt: skip
     """The ASGI application of a server.
 
     Args:
         service: started and stopped with the application.
         token: see `Guard`.
-        hosts: see `Guard`.
+        hosts, origins: see `Guard`.
     """
     schema = yaml.safe_load(Path(__file__).with_name("openapi.yaml").read_text(encoding="utf-8"))
     del schema["x"]
@@ -96,7 +99,10 @@ def create_app(service: Service, *, token: str | None = None, hosts: frozenset[s
         exception_handlers={ServeError: _error, HTTPException: _http_error, ClientDisconnect: _client_left},
     )
     counted = frozenset(route.path for route in routes if isinstance(route, Route))
-    return Guard(app, metrics=service.metrics, routes=counted, token=token, hosts=hosts)
+    return Guard(
+        app, metrics=service.metrics, routes=counted, token=token, hosts=hosts, origins=origins,
+        closing=lambda: service.state == "draining",
+    )  # fmt: skip
 
 
 def _error(_: Request, error: Exception) -> Response:

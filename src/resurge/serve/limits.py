@@ -18,6 +18,9 @@ WHILE_DECODED = 16
 """The most bytes per pixel that decoding takes, with the readers' own memory. Measured with images of 40 megapixels:
 JPEG 12, PNG 12, GIF 5, AVIF 14, WebP 16; a JPEG of one scan takes 4."""
 
+ON_ITS_WAY = 1.0
+"""Seconds after which an open connection that brought nothing is not waited for when the server ends."""
+
 LINGER = 5.0
 """Seconds in which a client that was refused early may go on sending before its connection is cut."""
 
@@ -38,6 +41,7 @@ class Limits:
         read_timeout: for a client to send its request, and to take its response.
         grace: for what was accepted to be finished after SIGTERM.
         decoders: threads that decode images.
+        per_client: open connections of one address; of IPv6, of one network of 64 bits.
     """
 
     max_bytes: int = 20_000_000
@@ -51,6 +55,7 @@ class Limits:
     read_timeout: float = 20.0
     grace: float = 30.0
     decoders: int = max(1, min(4, processor_count()))
+    per_client: int = CONNECTIONS // 4
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

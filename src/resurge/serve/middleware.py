@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import time
+from collections.abc import Callable
 
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
@@ -40,14 +41,18 @@ class Guard:
         token: what `Authorization: Bearer …` must hold; None lets everybody in.
         hosts: names that a request may give as Host, without port; None for any. This is the protection against DNS
             rebinding, where a foreign page has its own name resolved to this machine.
+        origins: names whose pages may send images, beside the page of this server: those of a proxy before it.
+        closing: whether the server is about to end, so that no connection is kept open.
     """
 
     def __init__(
-        self, app: ASGIApp, *, metrics: Metrics, routes: frozenset[str], token: str | None, hosts: frozenset[str] | None
-    ) -> None:
+        self, app: ASGIApp, *, metrics: Metrics, routes: frozenset[str], token: str | None,
+        hosts: frozenset[str] | None, origins: frozenset[str] = frozenset(),
+        closing: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
         self._app, self._metrics, self._routes = app, metrics, routes
         self._token = None if token is None else token.encode()
-        self._hosts = hosts
+        self._hosts, self._origins, self._closing = hosts, origins, closing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -74,7 +79,7 @@ class Guard:
                 given = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     given.setdefault(name, value)
-                if unread:  # the rest of this body would be taken for the next request
+                if unread or self._closing():  # the rest of this body would be taken for the next request
                     given["connection"] = "close"
             elif not message.get("more_body", False):
                 self._count(route, status, began)
@@ -84,7 +89,7 @@ class Guard:
                     message = {"type": "http.response.body"}
             await send(message)
 
-        problem = self._problem(scope["path"], headers)
+        problem = self._problem(scope["method"], scope["path"], headers)
         if problem is None:
             await self._app(scope, watched_receive, complete_send)
         else:
@@ -102,16 +107,33 @@ class Guard:
             while (message := await receive())["type"] == "http.request" and message.get("more_body", False):
                 pass
 
-    def _problem(self, path: str, headers: Headers) -> ServeError | None:
+    def _problem(self, method: str, path: str, headers: Headers) -> ServeError | None:
         if self._hosts is not None and _host_name(headers.get("host", "")) not in self._hosts:
             message = "the server is not known by this name. Start it with --allow-host NAME to let it in."
             return ServeError(421, "wrong-host", message)
+        if method not in ("GET", "HEAD", "OPTIONS") and self._is_foreign(headers):
+            message = "the request comes from a page of another site. Use the page of this server, or no browser."
+            return ServeError(403, "cross-site", message)
         if self._token is not None and path not in OPEN and not path.startswith("/page/"):
             scheme, _, given = headers.get("authorization", "").partition(" ")
             if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode("latin-1"), self._token):
                 message = "this server asks for a token: Authorization: Bearer TOKEN."
                 return ServeError(401, "no-token", message, {"WWW-Authenticate": "Bearer"})
         return None
+
+    def _is_foreign(self, headers: Headers) -> bool:
+        """Whether a browser sends this for a page of somebody else, which needs no leave to send, only to read."""
+        site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+        if site is not None:  # a page cannot set it
+            return site not in ("same-origin", "none") and _host_name(_place(origin)) not in self._origins
+        if origin is None:  # no browser
+            return False
+        return _place(origin) != headers.get("host", "").lower() and _host_name(_place(origin)) not in self._origins
+
+
+def _place(origin: str | None) -> str:
+    """Host and port of an Origin header, in lower case."""
+    return (origin or "").lower().partition("://")[2]
 
 
 def _host_name(value: str) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from resurge.data.loading import SomeSplit
+from resurge.data.loading import SomeSplit, received, sender
 from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
 from resurge.errors import UserError, kind_and_line
 from resurge.files import Json, atomic_write_text
@@ -154,16 +154,13 @@ def evaluate(
     scores.check(model, split)
     target = device if isinstance(device, torch.device) else pick_device(device)
     model = model.to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    loader = DataLoader(
-        task.prepared(split, preprocessing),
-        batch_size=batch_size or task.evaluation_batch,
-        num_workers=workers,
-        collate_fn=task.collate,
-    )
+    prepared, size = task.prepared(split, preprocessing), batch_size or task.evaluation_batch
+    collate = sender(prepared, task.collate, size, workers)
+    loader = DataLoader(prepared, batch_size=size, num_workers=workers, collate_fn=collate)
     scores.reset(target)
     done = 0
     with evaluating(model):
-        for batch in loader:
+        for batch in received(loader):
             images = batch.images.to(target, memory_format=torch.channels_last)
             with autocast(target, precision):
                 scores.update(model, batch._replace(images=images), split)

@@ -111,7 +111,7 @@ def load_best(folder: str | os.PathLike[str], device: str | torch.device = "cpu"
         raise UserError(f"{root} has no {BEST}: it is no run directory, or its training did not get that far.")
     content = read_checkpoint(root / BEST)
     state = content["resurge"]
-    run = described_run(root, state["model"], root / BEST)
+    run = described_run(root, state["model"], root / BEST, root / BEST)
     select_by = (run.recipe and run.recipe.optimization.select_by) or get_task(run.task).metrics[0]
     scores = {f"val_{name}": state["best"][name] for name in (select_by, "loss") if name in state["best"]}
     run = replace(run, meta={**run.meta, "scores": {**scores, "epoch": state["best"]["epoch"]}})

@@ -38,6 +38,7 @@ from resurge.train.loaders import Loaders, batches_per_epoch, pick_workers, read
 from resurge.train.loop import Job, Training
 from resurge.train.optim import freeze, length
 from resurge.train.recorder import Recorder
+from resurge.untrusted import shown
 from resurge.weights.checkpoint import load_weights
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def train(
 
     def say(text: str) -> None:
         if first and not quiet:
-            print(text, file=sys.stderr, flush=True)
+            print(shown(text), file=sys.stderr, flush=True)
 
     if resume:
         recipe = _resumed_recipe(read_recipe(folder), recipe, folder)
@@ -227,7 +228,8 @@ def build_model(
     if setting.zero_init_last:
         zero_init_last(model)
     if recipe.weights is not None and start:
-        say(str(load_weights(model, recipe.weights)))
+        for line in str(load_weights(model, recipe.weights, headless=True)).splitlines():
+            say(line)
     if recipe.machine.norm != "batch":
         convert_norm(model, recipe.machine.norm)
     if setting.drop_path:

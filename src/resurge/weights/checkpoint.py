@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,13 +16,14 @@ from resurge.arch.backbone import Backbone, backbone_of, uncompiled
 from resurge.arch.deformable import undeformed
 from resurge.arch.spec import Spec
 from resurge.arch.zoo import MODELS, canonical_name, get_spec
-from resurge.errors import UserError, nearest
+from resurge.errors import UserError, first_line, nearest
 from resurge.files import MARK, atomic_write_bytes
 from resurge.run_files import FORMAT, read_model_json, write_model_json
+from resurge.untrusted import shown
 from resurge.weights.catalog import entries, names_with_parameters, pretrained_source
 from resurge.weights.download import fetch
 from resurge.weights.layouts import torchvision_tasks
-from resurge.weights.layouts.naming import OWN, Value, detect_layout, from_resurge, to_resurge
+from resurge.weights.layouts.naming import OWN, Value, detect_layout, find_part, from_resurge, to_resurge
 from resurge.weights.reading import Checkpoint, read_checkpoint, some, unwrap
 
 WEIGHTS_FILE = "model.safetensors"
@@ -60,7 +61,7 @@ class LoadReport:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        lines = [f"{len(self.loaded)} tensors loaded from {self.source} ({self.layout} names)"]
+        lines = [f"{len(self.loaded)} tensors loaded from {shown(self.source)} ({self.layout} names)"]
         lines += [f"  {note}" for note in self.notes]
         lines += [f"  adapted: {name}, {how}" for name, how in self.adapted.items()]
         lines += [f"  skipped: {_shapes(name, both)}" for name, both in self.mismatched.items()]
@@ -76,6 +77,7 @@ def load_weights(
     *,
     strict: bool = True,
     adapt: bool = True,
+    headless: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> LoadReport:
     """Copy trained weights into `model`, whatever package they are from.
@@ -91,6 +93,8 @@ def load_weights(
         strict: a tensor that is missing, unexpected or misshapen is an error, except a last layer for another number
             of classes, which is skipped and reported. Otherwise whatever fits is loaded.
         adapt: convert the first convolution when the model takes another number of channels; see `adapt_input`.
+        headless: the source may be a backbone alone, or with heads of other purposes, as self-supervised training
+            leaves it; the model's head then keeps its values.
         cache_dir: where downloads are kept; see `resurge.weights.download`.
 
     Raises:
@@ -103,7 +107,7 @@ def load_weights(
     if strict and stated and get_spec(stated) not in (spec, _plain(spec)):
         raise UserError(f"{name} holds weights of {stated!r}, but the model is {str(spec)!r}: use --model {stated!r}.")
 
-    tensors = _without_model(checkpoint.tensors)
+    tensors, others, notes = _part_of(checkpoint.tensors, spec, layout if layout != "auto" else source_layout)
     if layout == "auto" and source_layout == "auto":
         layout = "torchvision" if torchvision_tasks.is_of_task(tensors) else detect_layout(tensors, spec)
     elif layout == "auto":
@@ -130,10 +134,13 @@ def load_weights(
     counts = "num_batches_tracked"
     foreign = [key for key in found if key not in expected and not key.endswith(counts)]
     missing = [key for key in expected if key not in found and not key.endswith(counts)]
+    bare = headless and not any(key in expected and not key.startswith("backbone.") for key in {*found} - {*CLASSIFIER})
     if strict:
+        lost = [key for key in missing if key.startswith("backbone.") or not bare]
+        extra = [key for key in foreign if key.startswith("backbone.") or not bare]
         problems = {
-            "missing": [key for key in missing if not _may_miss(model, key, found)],
-            "unexpected": [theirs[key] for key in foreign if not _may_leave(model, key)],
+            "missing": [key for key in lost if not _may_miss(model, key, found)],
+            "unexpected": [theirs[key] for key in extra if not _may_leave(model, key)],
             "of another shape": [_shapes(*item) for item in mismatched.items() if not _is_other_classes(*item)],
         }
         if any(problems.values()):
@@ -141,13 +148,16 @@ def load_weights(
     if not fitting:
         raise UserError(f"{name}: not one of its {len(tensors)} tensors fits the model {str(spec)!r}.")
     model.load_state_dict(fitting, strict=False)
-    notes = [f"taken from {wrapper!r}" for wrapper in checkpoint.wrappers]
+    stripped = [f"{checkpoint.prefix!r} was stripped from the names"] if checkpoint.prefix else []
+    notes = [*(f"taken from {wrapper!r}" for wrapper in checkpoint.wrappers), *stripped, *notes]
+    if bare and any(key in missing for key in CLASSIFIER):
+        notes.append("the source has no classifier for this model: the last layer starts untrained")
     if eps_free:
         notes.append(f"{len(eps_free)} variances lowered by {torchvision_tasks.EPS}: trained without an eps")
     offsets = sum(OFFSET in key for key in missing)
     if offsets and not any(OFFSET in key for key in found):
         notes.append(f"{offsets} of the missing are offsets, missing by design: the source is not deformable")
-    unexpected = tuple(theirs[key] for key in foreign)
+    unexpected = (*(theirs[key] for key in foreign), *checkpoint.outside, *others)
     return LoadReport(name, layout, tuple(fitting), tuple(missing), unexpected, mismatched, adapted, tuple(notes))
 
 
@@ -215,6 +225,27 @@ def to_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -
     return len(text).to_bytes(8, "little") + text + content[end:]
 
 
+def build_for(file: Path, build: Callable[[], nn.Module]) -> nn.Module:
+    """The network that `build` makes, for the weights in a file: what a description in words asks for may be of any
+    size, what lies in a file is not, so that the memory is taken only when they agree.
+
+    Raises:
+        UserError: the file is missing or damaged, or the network has many more weights than the file.
+    """
+    if not file.is_file():
+        read_checkpoint(file)  # says why not
+    try:
+        with torch.device("meta"):
+            wanted = sum(tensor.numel() for tensor in build().state_dict().values())
+    except RuntimeError as error:
+        if "meta" not in str(error):  # a shape beyond all numbers
+            raise UserError(f"no network can be as large as described ({first_line(error)}).") from error
+        wanted = 0  # a part of a plugin computes with its own weights
+    if wanted > (size := file.stat().st_size):  # less than a byte each
+        raise UserError(f"the network described has {wanted:,} weights, and {file.name} has {size:,} bytes for them.")
+    return build()
+
+
 def _plain(spec: Spec) -> Spec:
     """The spec without the deformable convolutions around its transform, whose weights it may start from."""
     return spec.but(transform=undeformed(spec.transform))
@@ -243,6 +274,19 @@ def _read(source: Source, spec: Spec, cache_dir: str | os.PathLike[str] | None) 
     if not path.exists() and (near := nearest(text, entries())):
         raise UserError(f"{text} is no file. For the published weights of a model, say catalog:{near}.")
     return text, read_checkpoint(path), "auto"
+
+
+def _part_of(tensors: dict[str, Tensor], spec: Spec, layout: str) -> tuple[dict[str, Tensor], list[str], list[str]]:
+    """The tensors of the network in a file that holds other parts too; the names of those; and a note that says so."""
+    whole = _without_model(tensors)
+    if layout not in ("auto", "resurge") or torchvision_tasks.is_of_task(tensors):
+        return whole, [], []
+    part = find_part([*tensors], spec)
+    if not part or not find_part([*whole], spec):  # as a whole it is one already
+        return whole, [], []
+    inside = {key.removeprefix(part): value for key, value in tensors.items() if key.startswith(part)}
+    outside = [key for key in tensors if not key.startswith(part)]
+    return inside, outside, [f"of the names, those that begin with {part!r} were taken, and that was stripped"]
 
 
 def _without_model(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

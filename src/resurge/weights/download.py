@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 from resurge.errors import UserError
 from resurge.files import sha256
+from resurge.untrusted import open_regular
 
 CHUNK = 1 << 20
 ATTEMPTS = 3
@@ -136,7 +137,7 @@ def looks_like_web_page(head: bytes) -> bool:
 
 def _problem(path: Path, expected: str) -> str:
     """Why the file cannot be the one asked for, or an empty string."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(512)
     if not head:
         return "the file is empty"
@@ -201,8 +202,9 @@ def _fetch_url(source: Source, path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(path.name + ".lock")):
             if not path.is_file():  # another process may have been faster
-                _download(address, part, _by_hand(path))
+                _download(address, part, bool(source.sha256), _by_hand(path))
                 problem = _problem(part, source.sha256)
+                _version_file(part).unlink(missing_ok=True)
                 if problem:
                     part.unlink()
                     raise UserError(f"{address}: {problem}. {_by_hand(path)}")
@@ -215,9 +217,12 @@ def _fetch_url(source: Source, path: Path) -> Path:
     return path
 
 
-def _download(address: str, part: Path, advice: str) -> None:
-    """Bring `part` to its full length, resuming what an earlier attempt left; raises UserError when that fails."""
+def _download(address: str, part: Path, has_hash: bool, advice: str) -> None:
+    """Bring `part` to its full length, resuming what an earlier attempt left of the same version; raises UserError when
+    that fails. Where nobody knows which version that was, it goes on only if a hash will show what came of it."""
     reason = ""
+    if not has_hash and not _version(part, address):
+        part.unlink(missing_ok=True)
     for _ in range(ATTEMPTS):
         before = _size(part)
         try:
@@ -245,15 +250,40 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
+def _version_file(part: Path) -> Path:
+    return part.with_name(part.name + ".version")
+
+
+def _version(part: Path, address: str) -> str:
+    """The ETag or the date of the file of which `part` is the beginning; "" where that is not known."""
+    try:
+        where, version = _version_file(part).read_text(encoding="utf-8").split("\n")[:2]
+    except (OSError, ValueError):
+        return ""
+    return version if where == address else ""
+
+
 def _transfer(address: str, part: Path, before: int) -> int | None:
-    """One request, from byte `before` on. Returns the length of the whole file, None where it is not announced."""
+    """One request, from byte `before` on if the file there is still the one that was begun. Returns the length of the
+    whole file, None where it is not announced."""
     headers = {"User-Agent": "resurge", "Accept-Encoding": "identity"}
+    begun = _version(part, address) if before else ""
     if before:
         headers["Range"] = f"bytes={before}-"
+    if begun:
+        headers["If-Range"] = begun
     request = urllib.request.Request(address, headers=headers)
     with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
         span = response.headers.get("Content-Range", "") if response.status == http.client.PARTIAL_CONTENT else ""
         start = before if span.startswith(f"bytes {before}-") else 0
+        # strong, as a range needs it
+        version = response.headers.get("ETag", "W/")
+        version = response.headers.get("Last-Modified", "") if version.startswith("W/") else version
+        if start and begun and version != begun:  # a server that knows Range, but not If-Range
+            part.unlink()
+            return _transfer(address, part, 0)
+        if not start:
+            _version_file(part).write_text(f"{address}\n{version}\n", encoding="utf-8")
         length = response.headers.get("Content-Length", "")
         expected = start + int(length) if length.isdigit() else None
         with part.open("ab" if start else "wb") as file:

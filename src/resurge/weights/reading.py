@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import pickle
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import zipfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -15,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from resurge.errors import UserError, first_line
+from resurge.untrusted import open_regular, shown
 from resurge.weights.download import looks_like_web_page
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".th", ".bin", ".ckpt", ".tar")
@@ -25,6 +28,8 @@ WRAPPERS = (
     "model_ema",
     "ema_state_dict",
     "params_ema",
+    "ema",
+    "teacher",
     "state_dict",
     "model_state_dict",
     "model",
@@ -32,17 +37,27 @@ WRAPPERS = (
     "net",
     "network",
     "weights",
+    "student",
+    "online_encoder",
+    "encoder_q",
+    "encoder",
+    "backbone",
 )
+MAX_NESTING = 8  # wrappers around each other; a pickle may hold one that holds itself
+MOST_BYTES = 32 << 30
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")  # DataParallel, compile, Lightning, ...
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds: the tensors, the wrappers they were taken out of, and the safetensors metadata."""
+    """What a file holds: the tensors, the wrappers they were taken out of, the safetensors metadata, what was
+    stripped from the names, and the names of what belongs to the module around the network, such as a metric's flag."""
 
     tensors: dict[str, Tensor]
     wrappers: tuple[str, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
+    prefix: str = ""
+    outside: tuple[str, ...] = ()
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -53,19 +68,45 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             anything but finite tensors.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"expected a file of weights ({', '.join(SUFFIXES)}), but {path} does not exist.")
     try:
-        with path.open("rb") as file:
-            head = file.read(512)
+        with open_regular(path) as file:
+            head, size = file.read(512), os.fstat(file.fileno()).st_size
+    except (FileNotFoundError, IsADirectoryError) as error:
+        what = "does not exist" if isinstance(error, FileNotFoundError) else "is a folder"
+        raise UserError(f"expected a file of weights ({', '.join(SUFFIXES)}), but {path} {what}.") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}.") from error
+    if size > MOST_BYTES:
+        raise UserError(f"{path} has {size:,} bytes, more than the limit of {MOST_BYTES:,}. Check the file.")
     if looks_like_web_page(head):
         raise UserError(f"{path} is a web page, not weights: download the file itself.")
     # The suffix alone is not trusted: a safetensors file starts with the length of a JSON header.
     if path.suffix == ".safetensors" or head[8:9] == b"{":
         return _read_safetensors(path)
+    if head.startswith(b"PK"):
+        _require_unpacked(path, size)
     return unwrap(_read_pickle(path), str(path))
+
+
+def _require_unpacked(path: Path, size: int) -> None:
+    """Raises UserError for an archive whose entries would be larger in memory than in the file: they are compressed,
+    or lie over each other. `torch.save` writes no such file, and `torch.load` would take them as they are."""
+    try:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked <= size:
+                pickles = [archive.read(entry) for entry in archive.infolist() if entry.filename.endswith(".pkl")]
+                if any(b"bytearray" in content for content in pickles):
+                    raise ValueError("it asks for memory, not for tensors")
+    except (OSError, zipfile.BadZipFile, ValueError, LookupError, NotImplementedError) as error:
+        raise UserError(
+            f"{path} is not a file of weights, or was cut short ({first_line(error)}). Get it again."
+        ) from error
+    if unpacked > size:
+        raise UserError(
+            f"{path} has {size:,} bytes and would unpack to {unpacked:,}, which torch.save never writes. If you trust "
+            "the file, unpack it and save its state dict anew: torch.save(model.state_dict(), FILE)."
+        )
 
 
 def _read_safetensors(path: Path) -> Checkpoint:
@@ -73,12 +114,12 @@ def _read_safetensors(path: Path) -> Checkpoint:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise UserError(
             f"{path} is not a whole safetensors file ({error}): it was cut short or is of another kind. Get it again."
         ) from error
     found = unwrap(tensors, str(path))
-    return Checkpoint(found.tensors, found.wrappers, metadata)
+    return replace(found, metadata=metadata)
 
 
 def _read_pickle(path: Path) -> object:
@@ -106,13 +147,14 @@ def _read_pickle(path: Path) -> object:
 def unwrap(content: object, where: str) -> Checkpoint:
     """Take the tensors out of known wrappers and strip known prefixes from their names.
 
-    `module.`, `model.` and the like are stripped when every name has them; `_orig_mod.` everywhere.
+    `module.`, `model.` and the like are stripped when nearly every name has them, and the others left out; `_orig_mod.`
+    everywhere.
 
     Raises:
         UserError: `content` is no dictionary of tensors, or one of them has values that are not finite.
     """
     wrappers: list[str] = []
-    while isinstance(content, Mapping) and not any(isinstance(value, Tensor) for value in content.values()):
+    while isinstance(content, Mapping) and len(wrappers) < MAX_NESTING:
         inside = next((name for name in WRAPPERS if isinstance(content.get(name), Mapping) and content[name]), None)
         if inside is None:
             break
@@ -132,18 +174,44 @@ def unwrap(content: object, where: str) -> Checkpoint:
             f"The weights may lie under one of {', '.join(WRAPPERS)}; save that dictionary alone."
         )
     tensors = {str(name).replace("_orig_mod.", ""): value for name, value in content.items()}
-    while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in tensors)), None):
-        tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    outside: list[str] = []
+    stripped = ""
+    while prefix := next((p for p in PREFIXES if _is_around(p, tensors)), None):
+        stripped += prefix
+        outside += [name for name in tensors if not name.startswith(prefix)]
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    for name, value in tensors.items():
+        _require_plain(name, value, where)
     broken = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
         raise UserError(
             f"{where}: {some(broken)} {'has' if len(broken) == 1 else 'have'} values that are not finite. "
             "The training diverged or the file is damaged; take an earlier checkpoint."
         )
-    return Checkpoint(tensors, tuple(wrappers))
+    return Checkpoint(tensors, tuple(wrappers), prefix=stripped, outside=tuple(outside))
+
+
+def _is_around(prefix: str, names: Collection[str]) -> bool:
+    """Whether a prefix is that of a module around the network, which may have a few tensors of its own."""
+    return sum(name.startswith(prefix) for name in names) > 0.9 * len(names)
+
+
+def _require_plain(name: str, value: Tensor, where: str) -> None:
+    """Raises UserError for a tensor that is more than its numbers: sparse, quantised, without any, or a few of them
+    again and again, which a check or a copy would make terabytes of."""
+    if value.layout != torch.strided or value.is_quantized or value.is_meta or value.is_nested:
+        kind = "quantised" if value.is_quantized else "without values" if value.is_meta else "sparse"
+        raise UserError(f"{where}: {name} is {kind}; expected ordinary tensors. Save the state dict of a float model.")
+    # one without numbers may have any sides beside the 0
+    most = value.untyped_storage().nbytes() if value.numel() else 1 << 40
+    if math.prod(max(side, 1) for side in value.shape) * value.element_size() > most:
+        raise UserError(
+            f"{where}: {name} is of shape {tuple(value.shape)}, but the file has only "
+            f"{value.untyped_storage().nbytes():,} bytes of it, used again and again. Save it with .contiguous()."
+        )
 
 
 def some(names: Sequence[str], limit: int = 10) -> str:
     """The first names, and how many more there are."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+    return ", ".join(map(shown, names[:limit])) + more

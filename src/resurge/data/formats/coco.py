@@ -18,6 +18,7 @@ from resurge.data.paths import PART_OF, PARTS, below, by_part, is_hidden, read_f
 from resurge.data.records import Fault, RawObject, Record
 from resurge.data.regions import Polygons, RunLengths, coco_run_lengths, polygons
 from resurge.errors import UserError
+from resurge.untrusted import parse_json
 
 _NOT_OBJECTS = ("captions", "person_keypoints", "stuff", "panoptic", "image_info")
 _LIMIT = 10**9
@@ -152,13 +153,13 @@ def load_coco(file: Path) -> Document:
     encoding = json.detect_encoding(data)
     text = data.decode(encoding, "surrogateescape" if encoding.startswith("utf-8") else "replace")
     try:
-        document = json.loads(text)
+        document = parse_json(text, 4000)  # one object with a number beyond all others is left out by itself
     except json.JSONDecodeError as error:
         damaged = text.rstrip().endswith("}") and error.pos < len(text.rstrip())
         what = "is damaged" if damaged else "is cut short"
         raise UserError(f"{file} {what}: {error}. Copy or download it again.") from error
-    except RecursionError as error:
-        raise UserError(f"{file} is nested too deeply to be a COCO file. Give another.") from error
+    except ValueError as error:
+        raise UserError(f"{file} is no COCO file: {error}. Give another.") from error
     lists = [key for key, value in document.items() if isinstance(value, list)] if isinstance(document, dict) else []
     lacking = [key for key in Document.__annotations__ if key not in lists]
     if lacking:
@@ -215,7 +216,7 @@ def _records(
         message = f"{label}: {number_of(len(lost), 'annotation', 'annotations')} of images that are not in the file"
         findings.append(finding("stray-annotation", lost, message))
     prefix = _image_folder(root, file, part, [name for _, name, _ in images.values()])
-    return [Record(prefix + name, tuple(by_image[number]), size, number, file, key)
+    return [Record((Path(prefix) / name).as_posix(), tuple(by_image[number]), size, number, file, key)
             for number, (key, name, size) in images.items()]  # fmt: skip
 
 
@@ -286,7 +287,7 @@ def _image_folder(root: Path, file: Path, part: str, names: list[str]) -> str:
     here = below(root, file.parent)
     folders = [words, f"images/{words}", *options, *(f"images/{name}" for name in options), "images", "JPEGImages",
                "data", "", here, f"{here}/images"]  # fmt: skip
-    first = names[:3] + names[-1:]
+    first = [name for name in names[:3] + names[-1:] if not Path(name).is_absolute()]
     full = (folder for folder in folders if any((root / folder / name).is_file() for name in first))
     likely = (folder for folder in folders if folder and (root / folder).is_dir())
     folder = next(full, None)

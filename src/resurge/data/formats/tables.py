@@ -16,6 +16,7 @@ from resurge.data.label_source import LabelSource
 from resurge.data.paths import PART_OF, read_file
 from resurge.data.records import LabelRecord
 from resurge.errors import UserError, suggest
+from resurge.untrusted import from_cell
 
 PATH_COLUMNS = ("path", "paths", "file", "filename", "file_name", "image", "image_path", "filepath")
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "target", "category")
@@ -80,7 +81,8 @@ def _rows(file: Path) -> Iterator[tuple[str, LabelRecord]]:
         if len(fields) < len(header):
             count = f"{len(fields)} field{'s' if len(fields) > 1 else ''}"
             raise UserError(f"{file}, line {line}: {count}, but the header names {len(header)}. Complete the line.")
-        path, label = _path(fields[path_at], file), _text(fields[label_at], file).strip()
+        path = _path(from_cell(fields[path_at]), file)
+        label = from_cell(_text(fields[label_at], file).strip())
         split = "" if split_at is None else fields[split_at].strip().lower()
         if split_at is not None and split not in PART_OF:
             raise UserError(f"{file}, line {line}: the split {split!r} is unknown; use train, val or test.")

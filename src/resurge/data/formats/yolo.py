@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from resurge.data.findings import without_image
 from resurge.data.formats.format import Format
@@ -24,6 +23,7 @@ from resurge.data.paths import PARTS, below, by_part, find_images, read_file, re
 from resurge.data.records import Box, Fault, RawObject, Record
 from resurge.data.regions import Polygons, polygons
 from resurge.errors import UserError
+from resurge.untrusted import parse_yaml
 
 _Description = dict[str, object]
 _DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
@@ -44,8 +44,10 @@ class Yolo(Format):
     def read(self, path: Path) -> ObjectSource:
         description, root = find_yaml(path), path if path.is_dir() else path.parent
         names: tuple[str, ...] = ()
+        places: tuple[Path, ...] = ()
         if description is not None:
             document = _load(description)
+            places = tuple(place if place.is_dir() else place.parent for _, _, place in _places(document, root))
             names = _class_names(document, description)
             images = _images_of(document, root, description)
             how = f"the parts that {description.name} names"
@@ -71,7 +73,7 @@ class Yolo(Format):
         lost = without_image("label file", _stray(root, parts), "add the image, or remove the file; it is not used")
         return ObjectSource(
             format=self.name, root=root, classes=names, parts=parts, how=how, findings=tuple(lost),
-            has_masks=any(thing.region is not None for thing in things),
+            has_masks=any(thing.region is not None for thing in things), elsewhere=places,
         )  # fmt: skip
 
     def write(self, mending: Mending) -> None:
@@ -85,7 +87,7 @@ class Yolo(Format):
             name = mending.inside(file)
             counted, size = mending.changes[name], data.size(record.name)
             if mending.keeps(record, part, counted, listed=False) and size is not None:
-                lines = _mended(mending, record, file.read_bytes(), size, counted)
+                lines = _mended(mending, record, read_file(file), size, counted)
                 mending.file(name).write_bytes("".join(lines).encode("utf-8"))
         mending.left_out("missing-file", "label file without an image left out")
         description = find_yaml(root)
@@ -127,11 +129,9 @@ def class_file(root: Path) -> tuple[str, ...]:
 
 def _load(file: Path) -> _Description:
     try:
-        document = yaml.safe_load(read_file(file).decode("utf-8-sig"))
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" in line {mark.line + 1}" if mark is not None else ""
-        raise UserError(f"{file} is no readable YAML{place}. Expected the keys train, val and names.") from error
+        document = parse_yaml(read_file(file).decode("utf-8-sig"))
+    except ValueError as error:
+        raise UserError(f"{file} is no readable YAML: {error}. Expected the keys train, val and names.") from error
     if not isinstance(document, dict) or "names" not in document:
         raise UserError(f"{file} describes no YOLO data: expected the keys train, val and names.")
     return document

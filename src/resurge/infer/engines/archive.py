@@ -314,7 +314,9 @@ def vetted(path: Path) -> io.BytesIO:
             f"{path} holds {error}, which no export of resurge does and which could run code on this machine. Use it "
             "only with what made it, or export the run again."
         ) from None
-    except (OSError, zipfile.BadZipFile, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (
+        OSError, zipfile.BadZipFile, ValueError, LookupError, TypeError, RecursionError, NotImplementedError
+    ) as error:  # fmt: skip
         raise UserError(f"{path} is damaged or was cut short ({error}). Export it again.") from None
     copy.seek(0)
     return copy

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import TypeVar
 
 from resurge.arch import blocks, transforms
@@ -16,6 +18,9 @@ from resurge.weights.layouts.tables import PLAIN, Layout, Pairs
 Value = TypeVar("Value")  # a tensor, or whatever else has its name
 
 OWN = ("stem.", "stages.", "head.")  # how this project's names begin, after "backbone."
+MAX_NESTING = 6  # modules around a network that a training script has
+_AVERAGES = re.compile(r"ema|averaged|teacher")
+_FOLLOWERS = re.compile(r"student|momentum|target|encoder_k|key")
 
 
 _OWN = (torchvision.LAYOUT, timm.LAYOUT, official.LAYOUT, cifar.LAYOUT)
@@ -76,14 +81,7 @@ def detect_layout(state_dict: Iterable[str], spec: Spec) -> str:
         UserError: none knows a single name.
     """
     keys = list(state_dict)
-    modules = [key.rpartition(".")[0] for key in keys]
-    known = {"resurge": sum(module.removeprefix("backbone.").startswith(OWN) for module in modules)}
-    for name, layout in _LAYOUTS.items():
-        try:
-            table = dict(_pairs(spec, layout))
-        except UserError:
-            continue
-        known[name] = sum(module in table for module in modules)
+    known = _Known(spec).counts(keys)
     best = max(known, key=lambda name: known[name])  # the first of the largest
     if not known[best]:
         shown = ", ".join(keys[:3]) or "nothing"
@@ -92,6 +90,41 @@ def detect_layout(state_dict: Iterable[str], spec: Spec) -> str:
             f"found ({shown}, ...) are of none of them. Rename them, or pass the file of one of those packages."
         )
     return best
+
+
+def find_part(state_dict: Iterable[str], spec: Spec) -> str:
+    """What the names begin with of the part of a state dict that is a network of this spec: "module.encoder_q.", or ""
+    where no part has more of it than the whole. Of several copies an average (`ema`, `teacher`) is preferred, and one
+    that follows another (`momentum`, `target`, `encoder_k`, `student`) comes last.
+    """
+    parts: dict[str, list[str]] = {}
+    for key in state_dict:
+        for dot in [0, *(at + 1 for at, letter in enumerate(key) if letter == ".")][:MAX_NESTING]:
+            parts.setdefault(key[:dot], []).append(key[dot:])
+    known = _Known(spec)
+    counts = {part: max(known.counts(names).values()) for part, names in parts.items()}
+
+    def rank(part: str) -> tuple[int, bool, bool, int]:
+        return counts[part], bool(_AVERAGES.search(part)), not _FOLLOWERS.search(part), -len(part)
+
+    return max(counts, key=rank, default="")
+
+
+class _Known:
+    """How many names are of a network of this spec, by layout."""
+
+    def __init__(self, spec: Spec) -> None:
+        self._tables: dict[str, set[str]] = {}
+        for name, layout in _LAYOUTS.items():
+            with suppress(UserError):
+                self._tables[name] = {theirs for theirs, _ in _pairs(spec, layout)}
+
+    def counts(self, keys: Iterable[str]) -> dict[str, int]:
+        modules = [key.rpartition(".")[0] for key in keys]
+        own = sum(module.removeprefix("backbone.").startswith(OWN) for module in modules)
+        return {"resurge": own} | {
+            name: sum(module in table for module in modules) for name, table in self._tables.items()
+        }
 
 
 def _layout(name: str) -> Layout:
