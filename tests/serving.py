@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
+from resurge.data.preprocessing import Preprocessing
 from resurge.errors import UserError
 from resurge.serve.limits import Limits
 from resurge.serve.loading import Loaded
@@ -74,6 +75,7 @@ class FakePredictor:
     precision: str = "fp32"
     gate: threading.Event = field(default_factory=threading.Event)
     batches: list[int] = field(default_factory=list)
+    preprocessing: Preprocessing = Preprocessing(32)
 
     def __post_init__(self) -> None:
         self.gate.set()

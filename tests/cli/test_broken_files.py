@@ -56,7 +56,7 @@ def broken(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     (top / "really-a-png.jpg").write_bytes(png[:-4] + b"\xae\x42\x60\x82")
     shutil.copy(top / "1.png", top / "copy.png")
     Image.new("CMYK", (30, 30), (9, 90, 200, 0)).save(top / "print.jpg")
-    Image.fromarray((noise.random((30, 30)) * 60_000).astype(np.uint16)).save(left / "sixteen.png")
+    Image.fromarray(noise.integers(0, 255, (30, 30, 3), dtype=np.uint8)).quantize(16).save(left / "sixteen.png")
     (top / "dangling.png").symlink_to("nowhere.png")
     return folder, {
         "left/truncated.jpg": "truncated",
@@ -69,7 +69,7 @@ def broken(tmp_path: Path) -> tuple[Path, dict[str, str]]:
         "top/really-a-png.jpg": "wrong-extension",
         "top/copy.png": "duplicate",
         "top/print.jpg": "cmyk",
-        "left/sixteen.png": "sixteen-bit",
+        "left/sixteen.png": "palette",
     }
 
 

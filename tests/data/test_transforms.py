@@ -77,7 +77,7 @@ def test_normalising_can_be_undone():
 
 
 @pytest.mark.parametrize("wrong, message", [
-    ({"size": 0}, "at least 1"), ({"size": 8, "crop_pct": 1.5}, "crop_pct"), ({"size": 8, "channels": 2}, "1 or 3"),
+    ({"size": 0}, "at least 1"), ({"size": 8, "crop_pct": 1.5}, "crop_pct"), ({"size": 8, "channels": 2}, "2 numbers"),
     ({"size": 8, "mean": (1,)}, "3 numbers"), ({"size": 8, "interpolation": "bilinaer"}, "Did you mean 'bilinear'"),
     ({"size": 8, "squash": True}, "crop_pct must be 1"), ({"size": 8, "std": (0, 1, 1)}, "above 0"),
 ])  # fmt: skip

@@ -49,6 +49,7 @@ def run(options: argparse.Namespace) -> int:
     files = _find_files(options.images)
     _keep_apart(options, files)
     from resurge.cli.prediction_files import ImageFiles, Listing
+    from resurge.data.bands import OtherBands, naming
     from resurge.data.images import UnreadableImage, open_image
     from resurge.infer.predictor import Predictor
 
@@ -74,8 +75,11 @@ def run(options: argparse.Namespace) -> int:
         opened = {}
         for path in files[start : start + batch]:
             try:
-                opened[path] = open_image(path)
-            except UnreadableImage as error:
+                image = open_image(path)
+                with naming(str(path)):
+                    predictor.preprocessing.require(image)
+                opened[path] = image
+            except (UnreadableImage, OtherBands) as error:
                 listing.skip(path, str(error))
                 opt.log(f"skipped {error}")
         results = predictor.predict(list(opened.values()), score=score, views=tta)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from resurge.data.bands import Picture
 from resurge.errors import UserError
 from resurge.explain.heat import save_image, sheet
 from resurge.explain.overlays import index_image
@@ -49,7 +50,7 @@ class Listing:
         """Take a file that cannot be read."""
         self.skipped.append({"path": str(path), "problem": problem})
 
-    def add(self, path: Path, image: Image.Image, result: Result, map_file: Path | None) -> None:
+    def add(self, path: Path, image: Picture, result: Result, map_file: Path | None) -> None:
         """Take the result of one image. map_file: where its label map is."""
         if self.style == "json":
             plain: dict[str, object] = {"path": str(path)}
@@ -93,13 +94,13 @@ class ImageFiles:
         self.names: set[str] = set()
         self.explained: dict[str, dict[str, object]] = {}
 
-    def write(self, path: Path, image: Image.Image, result: Result) -> Path | None:
+    def write(self, path: Path, image: Picture, result: Result) -> Path | None:
         """Write the files of one image; returns where its label map is."""
         name, map_file = self._name(path), None
         if self.maps is not None and result.label_map is not None:
             map_file = save_image(index_image(result.label_map, self.classes), self.maps / name)
         if self.overlays is not None:
-            save_image(self.task.draw(image, result, self.classes), self.overlays / name)
+            save_image(self.task.draw(self._shown(image), result, self.classes), self.overlays / name)
         if self.explain is not None:
             self._explain(self.explain / name, path, image)
         if self.annotations is not None:
@@ -135,13 +136,16 @@ class ImageFiles:
         self.names.add(name.casefold())
         return name
 
-    def _explain(self, file: Path, path: Path, image: Image.Image) -> None:
+    def _shown(self, image: Picture) -> Image.Image:
+        return self.predictor.preprocessing.shown(image)
+
+    def _explain(self, file: Path, path: Path, image: Picture) -> None:
         """A sheet of activation maps, and what the attention weighed."""
         from resurge.explain.attention import attention_summary, explain_image
 
         assert self.predictor.run is not None
         model, preprocessing = self.predictor.run.model, self.predictor.preprocessing
         batch = preprocessing(image).to(next(model.parameters()).device)[None]
-        shown = preprocessing.fit(image) if self.task.explains_classes else image
+        shown = preprocessing.seen(image) if self.task.explains_classes else self._shown(image)
         save_image(sheet(explain_image(model, batch, shown, classifier=self.task.explains_classes)), file)
         self.explained[file.name] = {"path": str(path), "attention": attention_summary(model, batch)}

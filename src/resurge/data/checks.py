@@ -10,6 +10,7 @@ from statistics import median
 from typing import NamedTuple
 
 from resurge.data.annotations import WORDS, Annotation, Words
+from resurge.data.bands import OtherBands, is_plain, same_bands
 from resurge.data.check_maps import mask_report
 from resurge.data.check_objects import object_report
 from resurge.data.check_report import CheckReport, ranked
@@ -20,6 +21,7 @@ from resurge.data.label_source import LabelSource, MemorySource
 from resurge.data.map_source import MaskSource
 from resurge.data.mending import Examined, Facts, examine_file, examine_mask
 from resurge.data.paths import Place, user_path
+from resurge.data.preprocessing import usual_values, value_notes
 from resurge.data.reading import AS_IT_IS, Reading
 from resurge.data.records import LabelRecord, MaskRecord
 from resurge.data.sources import given_val, is_digits, make_bundle, read_source, recognise
@@ -97,7 +99,8 @@ def _training(
 ) -> tuple[list[str], str]:
     """What training says about the data beside its findings, and with which message it refuses it."""
     try:
-        notes = make_bundle(found, annotation, held, val).notes
+        bundle = make_bundle(found, annotation, held, val)
+        notes = [*bundle.notes, *value_notes(usual_values(bundle))]
     except UserError as error:
         return [], str(error)
     said = {note for each in (found, held) if each is not None for note in each.notes}
@@ -124,23 +127,28 @@ def _duplicates(images: Iterable[tuple[bytes, _Entry]]) -> list[Finding]:
     return findings
 
 
-def _oddities(facts: Iterable[Facts]) -> list[Finding]:
+def _oddities(facts: Collection[Facts]) -> list[Finding]:
     """Findings about formats, colours, orientation and size: one for each kind, with all its files."""
     images = [(fact.name, fact.header, min(fact.header.size)) for fact in facts if fact.header is not None]
+    several = {fact.name for fact in facts if fact.pages > 1}
     files: dict[str, list[str]] = defaultdict(list)
     usual = median(side for _, _, side in images) if images else 0
     for name, header, side in images:
         promised, real = EXTENSIONS.get(ending(name)), header.format
         if promised is not None and promised != ("JPEG" if real == "MPO" else real):
             files["wrong-extension"].append(name)
-        if header.mode.startswith("I") or header.mode == "F":
+        if header.depth != "8-bit":
             files["sixteen-bit"].append(name)
+        elif not is_plain(header.bands, header.depth):
+            files["many-bands"].append(name)
         elif header.mode in ("P", "PA"):
             files["palette"].append(name)
         elif header.mode in ("CMYK", "YCbCr", "LAB", "HSV") and real != "JPEG2000":
             files["cmyk"].append(name)
-        if header.mode in ("1", "L", "LA"):
+        if header.mode in ("1", "L", "LA") and header.depth == "8-bit":
             files["grey"].append(name)
+        if name in several:
+            files["pages"].append(name)
         if header.transparency:
             files["transparency"].append(name)
         if header.orientation not in (0, 1):
@@ -151,10 +159,19 @@ def _oddities(facts: Iterable[Facts]) -> list[Finding]:
             files["huge"].append(name)
     if len(files["grey"]) == len(images):
         del files["grey"]
-    return [
+    found = [
         finding(kind, names, f"{number_of(len(names), 'file', 'files')} {KINDS[kind]['message']}")
         for kind, names in files.items() if names
     ]  # fmt: skip
+    found_bands = {name: (header.bands, header.depth) for name, header, _ in images}
+    try:
+        same_bands(found_bands)
+    except OtherBands as error:
+        kinds = {name: None if is_plain(*kind) else kind for name, kind in found_bands.items()}
+        (usual_kind, _), *_ = Counter(kinds.values()).most_common(1)
+        others = [name for name, kind in kinds.items() if kind != usual_kind]
+        found.append(finding("mixed-bands", others, str(error), stop=str(error)))
+    return found
 
 
 def _balance(entries: list[_Entry], readable: set[_Entry]) -> list[Finding]:

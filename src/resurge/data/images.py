@@ -1,5 +1,5 @@
-"""Reading one image file, whatever it holds, into an upright 8-bit grey or RGB picture, or saying why not; and masks,
-whose values are kept as they are."""
+"""Reading one image file, whatever it holds, into an upright picture, or saying why not: 8 bits in grey or RGB, or
+`Bands` where there are more bits or other bands; and masks, whose values are kept as they are."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import os
 import threading
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from resurge import untrusted
+from resurge.data.band_files import NUMPY, Raster, deep, open_raster, tiff_pages
+from resurge.data.bands import Bands, Depth, Picture, depth_of
 from resurge.errors import UserError
 
 MAX_PIXELS = 178_000_000
@@ -31,7 +33,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "MPO"
 EXTENSIONS = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".mpo": "JPEG", ".png": "PNG", ".webp": "WEBP",
     ".bmp": "BMP", ".gif": "GIF", ".tif": "TIFF", ".tiff": "TIFF", ".ppm": "PPM", ".pgm": "PPM", ".pbm": "PPM",
-    ".pnm": "PPM", ".jp2": "JPEG2000", ".j2k": "JPEG2000", ".avif": "AVIF",
+    ".pnm": "PPM", ".jp2": "JPEG2000", ".j2k": "JPEG2000", ".avif": "AVIF", ".npy": "NPY",
 }  # fmt: skip
 """File name endings, in lower case, that are taken for images, and the format they promise."""
 
@@ -39,11 +41,13 @@ Kind = Literal["missing", "permission", "empty", "not-an-image", "truncated", "t
 
 _SIGNATURES = (
     (b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n", "PNG"), (b"GIF8", "GIF"), (b"RIFF", "WEBP"), (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
+    (b"MM\0*", "TIFF"), (NUMPY, "NPY"),
 )  # fmt: skip
 
 _MASK_FORMATS = ("PNG", "TIFF", "BMP", "GIF", "PPM", "WEBP")
 _BAND = 1 << 18  # pixels that are laid over white at a time
+_GREY_MODES = ("1", "L", "LA", "La")
+_WIDEST = 8  # bytes a pixel that an image of the largest number of pixels may have
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -70,13 +74,17 @@ class UnreadableImage(UserError):
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What a file says about itself before its pixels are decoded. `size` is (width, height) as stored."""
+    """What a file says about itself before its pixels are decoded. `size` is (width, height) as stored; `bands` and
+    `depth` are those of the image as it is read, `nbytes` the bytes of its values where it is read as `Bands`."""
 
     format: str
     mode: str
     size: tuple[int, int]
     orientation: int
     transparency: bool
+    bands: int = 3
+    depth: Depth = "8-bit"
+    nbytes: int = 0
 
     @property
     def upright_size(self) -> tuple[int, int]:
@@ -129,12 +137,12 @@ def ending(name: str) -> str:
     return dot + last.lower() if stem else ""
 
 
-def open_image(source: str | os.PathLike[str] | bytes, draft_size: int | None = None) -> Image.Image:
-    """Decode a file, given by its path or its bytes: upright (EXIF orientation applied), 8 bits, mode "L" or "RGB".
+def open_image(source: str | os.PathLike[str] | bytes, draft_size: int | None = None) -> Picture:
+    """Decode a file, given by its path or its bytes, upright (EXIF orientation applied).
 
-    Transparent pixels are laid over white, palettes are resolved, CMYK and other colour spaces converted; 16-bit
-    values are divided by 257, and 32-bit and floating point ones scaled as `to_eight_bits` says. Of an animation or a
-    multi-page file the first picture is taken.
+    8 bits in grey or colour become an image of mode "L" or "RGB": palettes are resolved, CMYK and other colour spaces
+    converted. More bits, and other numbers of bands (TIFF, .npy), become `Bands` with the values of the file. What the
+    file says is transparency is laid over white. Of an animation or a multi-page file the first picture is taken.
 
     Args:
         draft_size: allow a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size as long as its shorter side keeps at
@@ -149,27 +157,81 @@ def open_image(source: str | os.PathLike[str] | bytes, draft_size: int | None = 
 
 def decode(
     data: bytes, name: str, max_pixels: int = MAX_PIXELS, draft_size: int | None = None
-) -> tuple[ImageHeader, Image.Image]:
+) -> tuple[ImageHeader, Picture]:
     """The header of the file, and the image as `open_image` returns it; raises what `open_image` does."""
     with _decoding(name):
-        image = _open(data, name, max_pixels)
-        format, mode, size = str(image.format), image.mode, image.size
-        if draft_size is not None and format == "JPEG":
-            image.draft(None, (draft_size, draft_size))
-        image.load()
+        opened, raster = _open_any(data, name, max_pixels)
+        if raster is not None:
+            header, picture = _header(opened, raster), _picture(raster.planes())
+            return header, _turned(picture, header.orientation)
+        assert opened is not None
+        mode, size = opened.mode, opened.size
+        if draft_size is not None and opened.format == "JPEG":
+            opened.draft(None, (draft_size, draft_size))
+        opened.load()
         # Only now: Pillow may find orientation and transparency of a PNG behind its pixels.
-        header = ImageHeader(format, mode, size, _orientation(image), image.has_transparency_data)
-        if header.orientation in _UPRIGHT:
-            image = image.transpose(_UPRIGHT[header.orientation])  # lets go of the one that was stored
-        return header, _eight_bit_grey_or_rgb(image, header)
+        header = replace(_header(opened), mode=mode, size=size)
+        opened = _turned(opened, header.orientation)  # lets go of the one that was stored
+        return header, _eight_bit_grey_or_rgb(opened, header)
+
+
+def pages(data: bytes, header: ImageHeader) -> int:
+    """How many images of its size a TIFF file holds, of which the first is read; 1 for other formats."""
+    with pillow_settings:
+        try:
+            return tiff_pages(data) if header.format == "TIFF" else 1
+        except Exception:  # what is damaged behind the first image says nothing about it
+            return 1
 
 
 def read_header(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> ImageHeader:
     """Format, mode, size and orientation from the first bytes of a file, without decoding its pixels. Raises
     UnreadableImage when the bytes are no image, or announce more than `max_pixels`."""
     with _decoding(name):
-        image = _open(data, name, max_pixels)
-        return ImageHeader(str(image.format), image.mode, image.size, _orientation(image), image.has_transparency_data)
+        return _header(*_open_any(data, name, max_pixels))
+
+
+def _open_any(data: bytes, name: str, max_pixels: int) -> tuple[Image.Image | None, Raster | None]:
+    """(what Pillow opened, the values of it that Pillow would change), either of them None."""
+    opened, raster = None, open_raster(data)
+    if raster is None:
+        opened = _open(data, name, max_pixels)
+        raster = deep(opened, data)
+    else:
+        _require_pixels(data, name, raster.size, max_pixels)
+    if raster is not None and raster.nbytes > _WIDEST * max_pixels:
+        message = f"has {raster.nbytes:,} bytes of values, more than the limit of {_WIDEST * max_pixels:,}."
+        raise UnreadableImage("too-large", name, f"{message} Make it smaller.")
+    return opened, raster
+
+
+def _header(opened: Image.Image | None, raster: Raster | None = None) -> ImageHeader:
+    turned = 1 if opened is None else _orientation(opened)
+    if raster is None:
+        assert opened is not None
+        bands = 1 if opened.mode in _GREY_MODES else 3
+        return ImageHeader(
+            str(opened.format), opened.mode, opened.size, turned, opened.has_transparency_data, bands, "8-bit"
+        )
+    mode = f"{raster.dtype.name} x {raster.bands}" if opened is None or raster.bands > 1 else opened.mode
+    return ImageHeader(
+        raster.format, mode, raster.size, raster.orientation if opened is None else turned, raster.transparency,
+        raster.bands, depth_of(raster.dtype), raster.nbytes,
+    )  # fmt: skip
+
+
+def _picture(planes: np.ndarray) -> Picture:
+    if planes.dtype == np.uint8 and len(planes) in (1, 3):
+        pixels = planes[0] if len(planes) == 1 else planes.transpose(1, 2, 0)
+        return Image.fromarray(np.ascontiguousarray(pixels))
+    return Bands(planes)
+
+
+SomePicture = TypeVar("SomePicture", Image.Image, Picture)
+
+
+def _turned(picture: SomePicture, orientation: int) -> SomePicture:
+    return picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture
 
 
 def read_indices(path: str | os.PathLike[str]) -> np.ndarray:
@@ -214,26 +276,6 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         raise UnreadableImage("corrupt", name, f"cannot be read ({error.strerror or error}).") from error
 
 
-def to_eight_bits(values: np.ndarray) -> np.ndarray:
-    """Grey values of any depth (H, W) as uint8 (H, W), by a rule that depends on type and largest value only.
-
-    uint16, and integers up to 65535: divided by 257 and rounded. Integers up to 255: kept. Larger integers: the range
-    from smallest to largest is stretched over 0..255. Floats: 0..1 is multiplied by 255, up to 255 kept, anything
-    else stretched; values that are not finite become 0.
-    """
-    if values.dtype == np.uint16:
-        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    wide = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(wide.min()), float(wide.max())
-    if low < 0 or high > (65535 if values.dtype.kind in "iu" else 255):
-        wide = (wide - low) * (255 / max(high - low, 1e-12))
-    elif values.dtype.kind == "f" and high <= 1:
-        wide = wide * 255
-    elif high > 255:
-        wide = wide / 257
-    return np.rint(wide).astype(np.uint8)
-
-
 @contextlib.contextmanager
 def _decoding(name: str) -> Iterator[None]:
     """Pillow's decoders raise nearly anything on damaged files: here it becomes an UnreadableImage."""
@@ -267,7 +309,12 @@ def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
         shown = repr(start) if start.isprintable() and start.isascii() else f"the bytes {data[:8].hex(' ')}"
         message = f"is not an image, whatever its name says (it starts with {shown}). Remove or replace it."
         raise UnreadableImage("not-an-image", name, message) from error
-    width, height = image.size
+    _require_pixels(data, name, image.size, max_pixels)
+    return image
+
+
+def _require_pixels(data: bytes, name: str, size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
     if width * height > max_pixels:
         message = (
             f"announces {width} x {height} = {width * height:,} pixels in {len(data):,} bytes, more than the limit of "
@@ -276,7 +323,6 @@ def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
         raise UnreadableImage("too-large", name, message)
     if width * height == 0:
         raise UnreadableImage("corrupt", name, f"has no pixels ({width} x {height}). Replace or remove it.")
-    return image
 
 
 def _orientation(image: Image.Image) -> int:
@@ -290,11 +336,6 @@ def _eight_bit_grey_or_rgb(image: Image.Image, header: ImageHeader) -> Image.Ima
     mode = image.mode
     if mode in ("L", "RGB") and not header.transparency:
         return image
-    if mode.startswith("I") or mode == "F":
-        values = np.asarray(image)
-        # Pillow gives 16-bit files of these two formats as 32-bit integers in some versions.
-        sixteen = mode == "I" and header.format in ("PNG", "PPM")
-        return Image.fromarray(to_eight_bits(values.astype(np.uint16) if sixteen else values))
     if mode == "1":
         return image.convert("L")
     if header.transparency:

@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from resurge.data.annotations import Annotation
 from resurge.data.augmentation import Augmentation
+from resurge.data.bands import Bands, OtherBands, Picture, naming
 from resurge.data.images import UnreadableImage
 from resurge.data.preprocessing import ScenePreprocessing
 from resurge.data.seeding import mix
@@ -49,7 +50,8 @@ class _Samples(Dataset[T], ABC):
 
     The random changes run with torch's CPU generator seeded by (seed, epoch, index), and the generator is put back
     after it. An image, mask or label map that cannot be read is replaced by the next readable image of its class, or of
-    any class when its class has none; every such image is logged once and counted in `replaced`.
+    any class when its class has none; every such image is logged once and counted in `replaced`. An image of other
+    bands or another depth than the others is an error.
     """
 
     def __init__(self, split: SomeSplit, seed: int) -> None:
@@ -67,7 +69,7 @@ class _Samples(Dataset[T], ABC):
                 continue
             try:
                 # The CPU's generator alone: a loader in the main process must not disturb the state of accelerators.
-                with torch.random.fork_rng(devices=[]):
+                with torch.random.fork_rng(devices=[]), naming(self.split.ids[candidate]):
                     torch.default_generator.manual_seed(mix(self.seed, epoch, index))
                     return self._sample(candidate)
             except UnreadableImage as error:
@@ -92,7 +94,7 @@ class _Samples(Dataset[T], ABC):
 class IndexedDataset(_Samples[tuple[Tensor, int]]):
     """Images with labels, transformed: (tensor, label)."""
 
-    def __init__(self, split: Split, transform: Callable[[Image.Image], Tensor], seed: int = 0) -> None:
+    def __init__(self, split: Split, transform: Callable[[Picture], Tensor], seed: int = 0) -> None:
         super().__init__(split, seed)
         self.transform, self.labels = transform, split.labels
         self.draft_size: int | None = getattr(transform, "draft_size", None)
@@ -120,7 +122,7 @@ class SceneDataset(_Samples[Sample]):
         image, target = self.split.read(index), self.target(index)
         try:
             return *self.transform(image, target), index  # decodes masks
-        except UnreadableImage:
+        except (UnreadableImage, OtherBands):
             raise
         except UserError as error:
             raise UnreadableImage("corrupt", self.split.ids[index], str(error)) from error
@@ -380,14 +382,16 @@ def verify(split: AnySplit, threads: int = 2) -> tuple[AnySplit, tuple[Unreadabl
 
 @dataclass(frozen=True)
 class CachedImages:
-    """Decoded images kept in memory, as uint8 arrays; those that did not fit are read from `source`."""
+    """Decoded images kept in memory, as uint8 arrays or `Bands`; those that did not fit are read from `source`."""
 
     source: Images
-    pixels: tuple[np.ndarray | None, ...]
+    pixels: tuple[np.ndarray | Bands | None, ...]
 
-    def read(self, index: int, draft_size: int | None = None) -> Image.Image:
+    def read(self, index: int, draft_size: int | None = None) -> Picture:
         kept = self.pixels[index]
-        return self.source.read(index, draft_size) if kept is None else Image.fromarray(kept)
+        if kept is None:
+            return self.source.read(index, draft_size)
+        return kept if isinstance(kept, Bands) else Image.fromarray(kept)
 
     def path(self, index: int) -> Path | None:
         return self.source.path(index)
@@ -402,13 +406,14 @@ def cache(split: AnySplit, budget_bytes: int, threads: int = 2) -> AnySplit:
     Call before loader processes start: they then share the memory. Unreadable images stay uncached.
     """
 
-    def load(index: int) -> np.ndarray | None:
+    def load(index: int) -> np.ndarray | Bands | None:
         try:
-            return np.asarray(split.read(index))
+            image = split.read(index)
+            return image if isinstance(image, Bands) else np.asarray(image)
         except UnreadableImage:
             return None
 
-    kept: list[np.ndarray | None] = []
+    kept: list[np.ndarray | Bands | None] = []
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(split), 256):
             for pixels in pool.map(load, range(start, min(start + 256, len(split)))):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from resurge.data.findings import KINDS
-from resurge.data.images import ImageHeader, UnreadableImage, decode, read_bytes, read_indices
+from resurge.data.images import ImageHeader, UnreadableImage, decode, pages, read_bytes, read_indices
 from resurge.data.map_source import MaskSource
 from resurge.data.object_source import ObjectSource, examine
 from resurge.data.paths import below
@@ -21,12 +21,14 @@ from resurge.errors import UserError
 
 @dataclass(frozen=True)
 class Facts:
-    """What reading an image file gave: its size in bytes, a header and a digest of its pixels, or the error."""
+    """What reading an image file gave: its size in bytes, a header, a digest of its pixels and the number of its
+    pages, or the error."""
 
     name: str
     size: int
     header: ImageHeader | None = None
     digest: bytes = b""
+    pages: int = 1
     error: UnreadableImage | None = None
 
 
@@ -41,7 +43,7 @@ def examine_file(root: Path, name: str) -> Facts:
         return Facts(name, size, error=error)
     digest = hashlib.blake2b(repr((image.mode, image.size)).encode(), digest_size=16)
     digest.update(image.tobytes())
-    return Facts(name, size, header, digest.digest())
+    return Facts(name, size, header, digest.digest(), pages(data, header))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from resurge.data.images import MAX_BYTES, UnreadableImage, ending, is_image_name, read_header
+from resurge.data.images import MAX_BYTES, ImageHeader, UnreadableImage, ending, is_image_name, read_header
 from resurge.errors import UserError, suggest
 from resurge.untrusted import open_regular, read_bytes
 
@@ -25,7 +25,7 @@ PART_OF = {name: part for part, names in PARTS.items() for name in names}
 
 _SIDECARS = frozenset(
     (".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".html", ".ini", ".db", ".py", ".log",
-     ".pdf", ".npy", ".npz", ".sha256", ".md5")
+     ".pdf", ".npz", ".sha256", ".md5")
 )  # fmt: skip
 _SIDECAR_NAMES = frozenset(("license", "licence", "readme", "checksums", "desktop.ini", "thumbs.db"))
 
@@ -85,7 +85,8 @@ def slashed(folders: Iterable[str]) -> str:
 
 
 def find_images(root: Path, below: str) -> tuple[list[str], list[str]]:
-    """(images, ignored) in root/below and all folders under it, as sorted paths relative to `root` with slashes.
+    """(images, ignored) in root/below and all folders under it, as sorted paths relative to `root` with slashes. NumPy
+    arrays are images where there are no others.
 
     Symbolic links are followed, each real folder once. Raises UserError when a folder may not be listed."""
 
@@ -108,6 +109,9 @@ def find_images(root: Path, below: str) -> tuple[list[str], list[str]]:
                 images.append((relative / name).as_posix())
             elif not is_sidecar(name):
                 ignored.append((relative / name).as_posix())
+    arrays = [name for name in images if ending(name) == ".npy"]
+    if len(arrays) < len(images):  # beside pictures they are something else, such as features of them
+        images, ignored = [name for name in images if name not in set(arrays)], ignored + arrays
     return sorted(images), sorted(ignored)
 
 
@@ -158,13 +162,19 @@ def leads_out(name: str, *folders: Path) -> bool:
 
 
 def upright_size(path: Path) -> tuple[int, int] | None:
-    """(width, height) of an image as it is read, upright; None when it cannot be read. Reads the beginning only."""
+    """(width, height) of an image as it is read, upright; None when it cannot be read."""
+    header = header_of(path)
+    return None if header is None else header.upright_size
+
+
+def header_of(path: Path) -> ImageHeader | None:
+    """What an image file says about itself; None when it cannot be read. Reads the beginning only."""
     try:
         with open_regular(path) as file:
             data = file.read(1 << 16)
         try:
-            return read_header(data, str(path)).upright_size
+            return read_header(data, str(path))
         except UnreadableImage:
-            return read_header(read_bytes(path, MAX_BYTES), str(path)).upright_size
+            return read_header(read_bytes(path, MAX_BYTES), str(path))
     except (OSError, ValueError, UnreadableImage):
         return None

@@ -1,4 +1,4 @@
-"""Randomness as a pure function of integers, so that resuming needs no random state. No torch here."""
+"""Randomness, and choices, as pure functions of integers, so that resuming needs no random state. No torch here."""
 
 from __future__ import annotations
 
@@ -19,3 +19,9 @@ def mix(*values: int) -> int:
         state = (state ^ (state >> 27)) * 0x94D049BB133111EB & _MASK
         state ^= state >> 31
     return state >> 1
+
+
+def spread(length: int, count: int) -> list[int]:
+    """`count` of the indices below `length`, evenly spread, first and last among them; all where there are no more."""
+    few = min(length, count)
+    return [round(i * (length - 1) / max(few - 1, 1)) for i in range(few)]

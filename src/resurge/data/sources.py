@@ -226,10 +226,10 @@ def make_bundle(
     notes += [note for each in (found, held) if each is not None for note in each.notes]
     notes += _other_files(found, used) + _class_notes(found.name, train, validation, classes)
     notes += [f"{found.name} {hint}"] if hint else []
-    grey, side = peek(train.images)
+    bands, depth, side = peek(*(split.images for split in (train, validation, test) if split is not None))
     size = found.default_size(side)
-    return DataBundle(found.name, classes, train, validation, test, 1 if grey else 3, size, how, seed,
-                      tuple(notes), annotation)  # fmt: skip
+    return DataBundle(found.name, classes, train, validation, test, bands, size, how, seed,
+                      tuple(notes), annotation, depth)  # fmt: skip
 
 
 def _require_training(found: AnySource) -> None:

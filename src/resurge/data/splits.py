@@ -7,7 +7,6 @@ IGNORE marks pixels without a class, whatever the files on disk use for it.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -21,8 +20,10 @@ import numpy as np
 from PIL import Image
 
 from resurge.data.annotations import Annotation
-from resurge.data.images import UnreadableImage, open_image, read_bytes, read_header
-from resurge.data.seeding import mix
+from resurge.data.bands import Depth, Picture, same_bands
+from resurge.data.images import open_image
+from resurge.data.paths import header_of
+from resurge.data.seeding import mix, spread
 from resurge.errors import UserError
 from resurge.files import atomic_write_bytes
 from resurge.untrusted import to_cell
@@ -33,13 +34,13 @@ if TYPE_CHECKING:
     _Selectable = TypeVar("_Selectable", bound=DataclassInstance)
 
 IGNORE = 255
-_GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+_SIDES, _HEADERS = 48, 1024  # files whose headers say how large images are, and which bands they have
 
 
 class Images(Protocol):
     """Where the images of a split are. Implementations are small values that travel to loader processes."""
 
-    def read(self, index: int, draft_size: int | None = None) -> Image.Image: ...
+    def read(self, index: int, draft_size: int | None = None) -> Picture: ...
     def path(self, index: int) -> Path | None: ...
     def select(self, indices: Sequence[int]) -> Images: ...
 
@@ -71,7 +72,7 @@ SomeFiles = TypeVar("SomeFiles", bound=Files)
 class FileImages(Files):
     """Image files."""
 
-    def read(self, index: int, draft_size: int | None = None) -> Image.Image:
+    def read(self, index: int, draft_size: int | None = None) -> Picture:
         return open_image(self.path(index), draft_size=draft_size)
 
 
@@ -94,7 +95,7 @@ SomeArrays = TypeVar("SomeArrays", bound=Arrays)
 class ArrayImages(Arrays):
     """Images in memory, grey or RGB."""
 
-    def read(self, index: int, draft_size: int | None = None) -> Image.Image:
+    def read(self, index: int, draft_size: int | None = None) -> Picture:
         return Image.fromarray(self.pixels[index])
 
 
@@ -148,9 +149,9 @@ class _Annotated:
         """The file of image `index`, or None for images that are in no file of their own."""
         return self.images.path(index)
 
-    def read(self, index: int, draft_size: int | None = None) -> Image.Image:
-        """Image `index`, upright, mode "L" or "RGB". `draft_size`: see `images.open_image`; only for training. Raises
-        UnreadableImage when the file cannot be read or decoded."""
+    def read(self, index: int, draft_size: int | None = None) -> Picture:
+        """Image `index`, upright. `draft_size`: see `images.open_image`; only for training. Raises UnreadableImage when
+        the file cannot be read or decoded."""
         return self.images.read(index, draft_size)
 
     def select(self: _Selectable, indices: Sequence[int]) -> _Selectable:
@@ -215,12 +216,13 @@ class DataBundle(Generic[AnySplit]):
     train: AnySplit
     val: AnySplit
     test: AnySplit | None
-    in_channels: int  # 1 when the images are grey, else 3
+    in_channels: int  # 1 when the images are grey, 3 when they are coloured, else their number of bands
     default_size: int  # a sensible side of the network's input; of the shorter side where images keep their shape
     how: str  # how the splits were made, in one sentence
     seed: int
     notes: tuple[str, ...] = ()  # what the user should know about (ignored files, classes without validation images)
     annotation: Annotation = "labels"
+    depth: Depth = "8-bit"
 
     @property
     def num_classes(self) -> int:
@@ -306,19 +308,26 @@ def hold_out(split: AnySplit, fraction: float, seed: int, num_classes: int) -> t
     return split.select(kept), split.select(held)
 
 
-def peek(images: Images, count: int = 48) -> tuple[bool, int | None]:
-    """Whether all images are grey, and the median of their shorter sides, from the headers of `count` files, evenly
-    spread. The side is None where no header can be read."""
-    if isinstance(images, ArrayImages):
-        return images.pixels.ndim == 3, min(images.pixels.shape[1:3])
-    if not isinstance(images, FileImages) or not images.names:
-        return False, None
-    headers = []
-    for index in sorted({round(i * (len(images.names) - 1) / (count - 1)) for i in range(count)}):
-        path = images.path(index)
-        with contextlib.suppress(UnreadableImage):
-            headers.append(read_header(read_bytes(path), str(path)))
-    if not headers:
-        return False, None
-    grey = all(header.mode in _GREY_MODES for header in headers)
-    return grey, int(median(min(header.size) for header in headers))
+def peek(*splits: Images) -> tuple[int, Depth, int | None]:
+    """(bands, depth) of all images, and the median of the shorter sides of the first of `splits`, from the headers of
+    files, evenly spread. The side is None where no header can be read; without any the images count as RGB.
+
+    Raises:
+        OtherBands: the images are of several kinds.
+    """
+    found: dict[str, tuple[int, Depth]] = {}
+    sides: list[int] = []
+    for images in splits:
+        if isinstance(images, ArrayImages):
+            return (1 if images.pixels.ndim == 3 else 3), "8-bit", min(images.pixels.shape[1:3])
+        if not isinstance(images, FileImages) or not images.names:
+            continue
+        few = spread(len(images.names), _SIDES)
+        for index in sorted({*few, *spread(len(images.names), _HEADERS)}):
+            header = header_of(images.path(index))
+            if header is not None:
+                found[images.names[index]] = header.bands, header.depth
+                if images is splits[0] and index in few:
+                    sides.append(min(header.size))
+    bands, depth = same_bands(found) or (3, "8-bit")
+    return bands, depth, int(median(sides)) if sides else None

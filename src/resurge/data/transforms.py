@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -24,12 +24,16 @@ from torchvision.transforms.v2 import functional as F
 
 from resurge.data.annotations import Annotation
 from resurge.data.augmentation import Augmentation
+from resurge.data.bands import Picture, bands_in_words
 from resurge.data.preprocessing import INTERPOLATION, Preprocessing, ScenePreprocessing, Values, resize_factor, resized
 from resurge.data.splits import IGNORE, Objects
 from resurge.errors import UserError
 
-Step = Callable[[Image.Image], Image.Image]
-Movable = TypeVar("Movable", Image.Image, tv_tensors.BoundingBoxes, tv_tensors.Mask)
+Pixels: TypeAlias = Image.Image | tv_tensors.Image
+"""A converted image as torchvision changes it; of `Bands` the values, float32 (C, H, W)."""
+
+Step = Callable[[Pixels], Pixels]
+Movable = TypeVar("Movable", Pixels, tv_tensors.BoundingBoxes, tv_tensors.Mask)
 
 
 class TrainTransform:
@@ -40,11 +44,18 @@ class TrainTransform:
     2018) or TrivialAugment (Müller, Hutter, 2021). color_jitter: brightness, contrast and saturation times
     1 ± color_jitter. random_erasing (Zhong et al., 2017): of 2 to 33 % of the area, with the mean colour.
 
-    With all of it off it gives exactly what `pre` gives.
+    With all of it off it gives exactly what `pre` gives. Images of other than 8 bits in grey or colour get brightness
+    and contrast alone, of each band, from color_jitter.
+
+    Raises:
+        UserError: such images are expected, and auto_augment, which is for colours, is on.
     """
 
     def __init__(self, pre: Preprocessing, augment: Augmentation) -> None:
         self.pre, self.augment = pre, augment
+        self.size: Callable[[Picture], Picture] = pre.place
+        if augment.crop_scale is not None:
+            self.size = ResizedCrop(pre.size, augment.crop_scale, augment.crop_ratio, pre.interpolation)
         self.steps = (*_geometry(pre, augment), *_policy(pre, augment), *_colours(pre, augment))
         self.erase = v2.RandomErasing(augment.random_erasing, value=0) if augment.random_erasing else None
 
@@ -53,12 +64,22 @@ class TrainTransform:
         """Shorter side that a decoded image should keep for crops to stay sharp; None: every pixel matters."""
         return None if self.augment.crop_scale is None else 2 * self.pre.size
 
-    def __call__(self, image: Image.Image) -> Tensor:
-        image = self.pre.convert(image)
+    def __call__(self, image: Picture) -> Tensor:
+        pixels = _pixels(self.size(self.pre.convert(image)))
         for step in self.steps:
-            image = step(image)
-        tensor = torch.from_numpy(self.pre.normalise(image))
+            pixels = step(pixels)
+        tensor = _normalised(self.pre, pixels)
         return tensor if self.erase is None else self.erase(tensor)
+
+
+def _pixels(image: Picture) -> Pixels:
+    if isinstance(image, Image.Image):
+        return image
+    return tv_tensors.Image(torch.from_numpy(np.array(image, dtype=np.float32)))
+
+
+def _normalised(pre: Values, pixels: Pixels) -> Tensor:
+    return torch.from_numpy(pre.normalise(pixels if isinstance(pixels, Image.Image) else pixels.numpy()))
 
 
 @dataclass(frozen=True)
@@ -74,7 +95,7 @@ class ResizedCrop:
     ratio: tuple[float, ...]
     interpolation: str
 
-    def __call__(self, image: Image.Image) -> Image.Image:
+    def __call__(self, image: Picture) -> Picture:
         # A giant image is averaged down by a whole factor first, so that it costs no more than a photo does.
         factor = min(image.size) // (8 * self.size)
         if factor > 1:
@@ -102,19 +123,18 @@ class PaddingCrop:
     """Pad all sides with the mean colour and cut out the old size at random (He et al., 2015, section 4.2)."""
 
     padding: int
-    fill: tuple[int, ...]
+    fill: tuple[float, ...]
 
-    def __call__(self, image: Image.Image) -> Image.Image:
-        dx, dy = (int(v * (2 * self.padding + 1)) - self.padding for v in torch.rand(2).tolist())
-        canvas = Image.new(image.mode, image.size, self.fill if len(self.fill) > 1 else self.fill[0])
-        canvas.paste(image, (dx, dy))
-        return canvas
+    def __call__(self, image: Pixels) -> Pixels:
+        left, top = (2 * self.padding - int(v * (2 * self.padding + 1)) for v in torch.rand(2).tolist())
+        height, width = F.get_size(image)
+        padded = F.pad(image, [self.padding], fill=list(self.fill))
+        cut: Pixels = F.crop(padded, top, left, height, width)
+        return cut
 
 
 def _geometry(pre: Preprocessing, augment: Augmentation) -> list[Step]:
-    steps: list[Step] = [pre.fit]
-    if augment.crop_scale is not None:
-        steps = [ResizedCrop(pre.size, augment.crop_scale, augment.crop_ratio, pre.interpolation)]
+    steps: list[Step] = []
     if augment.pad_crop:
         steps.append(PaddingCrop(augment.pad_crop, pre.mean_colour))
     if augment.hflip:
@@ -137,6 +157,8 @@ def _geometry(pre: Preprocessing, augment: Augmentation) -> list[Step]:
 
 
 def _policy(pre: Preprocessing, augment: Augmentation) -> list[Step]:
+    if augment.auto_augment != "none":
+        _require_colours(pre, "auto_augment", "none")
     warp, fill = v2.InterpolationMode.BILINEAR, list(pre.mean_colour)
     if augment.auto_augment == "randaugment":
         return [v2.RandAugment(augment.auto_operations, augment.auto_magnitude, interpolation=warp, fill=fill)]
@@ -148,11 +170,34 @@ def _policy(pre: Preprocessing, augment: Augmentation) -> list[Step]:
 def _colours(pre: Values, augment: Augmentation) -> list[Step]:
     steps: list[Step] = []
     if augment.photometric:
+        _require_colours(pre, "photometric", "0")
         steps.append(v2.RandomPhotometricDistort(p=augment.photometric))
-    if strength := augment.color_jitter:
+    strength = augment.color_jitter
+    if strength and not pre.plain:
+        steps.append(_EachBand(v2.ColorJitter(strength, strength)))
+    elif strength:
         # Saturation means nothing for grey images.
         steps.append(v2.ColorJitter(strength, strength, strength if pre.channels == 3 else 0.0))
     return steps
+
+
+@dataclass(frozen=True)
+class _EachBand:
+    """A step for grey images, done to each band with the same draws."""
+
+    step: Callable[[Tensor], Tensor]
+
+    def __call__(self, image: Pixels) -> Pixels:
+        assert isinstance(image, Tensor)
+        return tv_tensors.Image(self.step(image.as_subclass(Tensor)[:, None])[:, 0])
+
+
+def _require_colours(pre: Values, name: str, off: str) -> None:
+    if not pre.plain:
+        raise UserError(
+            f"{name} changes colours of 8 bits, and the images have {bands_in_words(pre.channels, pre.depth)}. Set "
+            f"{name}={off}; color_jitter, flips, crops, affine maps and erasing take any bands."
+        )
 
 
 @dataclass(frozen=True)
@@ -174,9 +219,9 @@ class Geometry:
             return self.crop[2:]
         return self.size if self.turns % 2 == 0 else self.size[::-1]
 
-    def image(self, image: Image.Image, pre: ScenePreprocessing) -> Image.Image:
+    def image(self, image: Picture, pre: ScenePreprocessing) -> Pixels:
         """The image, without its padding."""
-        result: Image.Image = self._move(pre.resize(image, self.size))
+        result: Pixels = self._move(_pixels(pre.resize(image, self.size)))
         return result
 
     def boxes(self, boxes: Tensor, width: int, height: int) -> Tensor:
@@ -277,14 +322,15 @@ class SceneTransform:
     order that Liu et al. (2015, arXiv:1512.02325) make; color_jitter as in `TrainTransform`.
 
     Raises:
-        UserError: a label map or mask is not of the image's size, or the data has boxes only and masks are wanted.
+        UserError: a label map or mask is not of the image's size, or the data has boxes only and masks are wanted; or
+            photometric, which is for colours, is on for images of other than 8 bits in grey or colour.
     """
 
     def __init__(self, pre: ScenePreprocessing, augment: Augmentation | None, annotation: Annotation) -> None:
         self.pre, self.augment, self.annotation = pre, augment, annotation
         self.colours = () if augment is None else _colours(pre, augment)
 
-    def __call__(self, image: Image.Image, target: Objects | np.ndarray) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, image: Picture, target: Objects | np.ndarray) -> tuple[Tensor, dict[str, Tensor]]:
         width, height = image.size
         geometry = draw_geometry(self.pre, self.augment, width, height)
         if isinstance(target, Objects):
@@ -292,10 +338,10 @@ class SceneTransform:
         else:
             _require_size("label map", target, width, height)
             changed = {"mask": geometry.mask(target, IGNORE).long()}
-        image = geometry.image(self.pre.convert(image), self.pre)
+        pixels = geometry.image(self.pre.convert(image), self.pre)
         for step in self.colours:
-            image = step(image)
-        tensor = torch.from_numpy(self.pre.normalise(image))
+            pixels = step(pixels)
+        tensor = _normalised(self.pre, pixels)
         # The padding comes last: colours must not change it, since `collate_scenes` pads with the same.
         h, w = geometry.shape
         return pad(tensor, (0, w - tensor.shape[2], 0, h - tensor.shape[1])), changed

@@ -142,12 +142,19 @@ def explain_image(
 
 
 def write_thumbnails(
-    model: nn.Module, x: Tensor, run_dir: Path, *, mean: Sequence[float], std: Sequence[float], prefix: str
+    model: nn.Module,
+    x: Tensor,
+    run_dir: Path,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    prefix: str,
+    window: tuple[float, float] = (0.0, 1.0),
 ) -> list[dict[str, str]]:
     """Write the images of a batch and the class-activation maps of what is predicted into `run_dir/explain`.
 
     Args:
-        x: normalised images, (N, C, H, W); `mean` and `std` are those of the preprocessing.
+        x: normalised images, (N, C, H, W); `mean`, `std` and `window` are those of the preprocessing.
         prefix: files are `<prefix>_000.png` and `<prefix>_000_cam.png`.
 
     Returns:
@@ -158,7 +165,7 @@ def write_thumbnails(
     """
     written = []
     for i, (tensor, heat) in enumerate(zip(x, cam(model, x), strict=True)):
-        shown = enlarge(to_image(tensor, mean, std))
+        shown = enlarge(to_image(tensor, mean, std, window))
         names = {"thumbnail": f"explain/{prefix}_{i:03d}.png", "overlay": f"explain/{prefix}_{i:03d}_cam.png"}
         save_image(shown, run_dir / names["thumbnail"])
         save_image(overlay(shown, heat), run_dir / names["overlay"])

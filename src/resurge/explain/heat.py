@@ -47,12 +47,16 @@ def overlay(image: Image.Image, heat: Tensor) -> Image.Image:
     return Image.fromarray(np.rint(grey * (1 - alpha) + colors(smooth) * alpha).astype(np.uint8))
 
 
-def to_image(tensor: Tensor, mean: Sequence[float], std: Sequence[float]) -> Image.Image:
-    """A normalised input (C, H, W) as the image it was made of: RGB for three channels, else grey (their mean)."""
+def to_image(
+    tensor: Tensor, mean: Sequence[float], std: Sequence[float], window: tuple[float, float] = (0.0, 1.0)
+) -> Image.Image:
+    """A normalised input (C, H, W) as the image it was made of: the first three channels in RGB, or one in grey; black
+    and white are the values of `window`."""
     pixels = tensor.detach().double().cpu()
     pixels = pixels * pixels.new_tensor(list(std)).view(-1, 1, 1) + pixels.new_tensor(list(mean)).view(-1, 1, 1)
-    values = np.rint(np.clip(np.nan_to_num(pixels.numpy()), 0.0, 1.0) * 255)
-    shown = values.transpose(1, 2, 0) if len(values) == 3 else np.rint(values.mean(0))
+    stretched = (np.nan_to_num(pixels.numpy()) - window[0]) / (window[1] - window[0])
+    values = np.rint(np.clip(stretched, 0.0, 1.0) * 255)
+    shown = values[:3].transpose(1, 2, 0) if len(values) >= 3 else values[0]
     return Image.fromarray(shown.astype(np.uint8))
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from PIL import Image
 
+from resurge.data.bands import OtherBands, Picture, naming
 from resurge.data.paths import find_images
 from resurge.data.preprocessing import Values
+from resurge.data.seeding import spread
 from resurge.data.sources import open_data
 from resurge.data.splits import FileImages
 from resurge.errors import UserError
@@ -25,7 +26,8 @@ from resurge.tasks.task import Task
 class Readable(Protocol):
     """Images by number, as a split of a data set has them."""
 
-    def read(self, index: int) -> Image.Image: ...
+    def read(self, index: int) -> Picture: ...
+    def path(self, index: int) -> Path | None: ...
 
 
 class Annotated(Readable, Protocol):
@@ -73,17 +75,21 @@ class Pictures:
         """At most `count` of them, evenly spread."""
         if len(self) <= count:
             return self
-        chosen = [round(i * (len(self) - 1) / max(count - 1, 1)) for i in range(count)]
-        return replace(self, indices=tuple(self.indices[row] for row in chosen))
+        return replace(self, indices=tuple(self.indices[row] for row in spread(len(self), count)))
 
     def batches(self, task: Task, preprocessing: Values, size: int, truth: Truth | None = None) -> Iterator[Batch]:
-        """The inputs of the network made of them, `size` images at most; those that cannot be read are passed over."""
+        """The inputs of the network made of them, `size` images at most; those that cannot be read are passed over.
+        Raises OtherBands for one with other bands or another depth than the network takes."""
         read: list[tuple[int, Size, np.ndarray, object]] = []
         for index in self.indices:
             try:
                 image = self.split.read(index)
                 own = (image.height, image.width)
-                read.append((index, own, preprocessing.array(image), truth and truth(index, own)))
+                with naming(str(self.split.path(index) or index)):
+                    prepared = preprocessing.array(image)
+                read.append((index, own, prepared, truth and truth(index, own)))
+            except OtherBands:
+                raise
             except UserError:
                 continue
             if len(read) == size:
@@ -180,7 +186,10 @@ class _Patterns:
 
     run: Run
 
-    def read(self, index: int) -> Image.Image:
+    def path(self, index: int) -> None:
+        return None
+
+    def read(self, index: int) -> Picture:
         noise = np.random.default_rng(index)
         seen = self.run.preprocessing
         side = getattr(seen, "size", None) or getattr(seen, "short_side", None) or 256
@@ -191,4 +200,5 @@ class _Patterns:
             disc = (x - c / 2) ** 2 + (y - d / 2) ** 2 < 0.2 + 0.1 * e**2
             planes.append(a * x + b * y + np.sin(6 * c * x + 5 * d * y + e) + 2 * disc)
         values = np.stack(planes, axis=-1) * 40 + 128 + 8 * noise.standard_normal((side, side, 3))
-        return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+        made: Picture = seen.made_of(np.clip(values, 0, 255).astype(np.uint8))
+        return made

@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
+from resurge.data.bands import Picture
 from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
 from resurge.errors import UserError
 from resurge.infer.engines import Engine, open_engine
@@ -83,18 +82,20 @@ class Predictor:
         self.format, self.precision, self.notes = engine.format, engine.precision, engine.notes
         self.views = TTA.of_recipe(None if run is None else run.recipe)
 
-    def predict(self, images: Sequence[Image.Image], *, score: float = 0.0, views: TTA | None = None) -> list[Result]:
+    def predict(self, images: Sequence[Picture], *, score: float = 0.0, views: TTA | None = None) -> list[Result]:
         """The result for each image, in order. They are one batch: memory grows with their number.
 
         A result does not depend on what else is in the batch, except for what padding does to a detector's borders.
 
         Args:
-            images: upright images of any mode, size and number; see `resurge.data.images.open_image`.
+            images: upright images of any size and number, with the bands and the depth of the training images (of 8
+                bits in any mode); see `resurge.data.images.open_image`.
             score: of a detector: objects with a lower score are left out.
             views: of a segmenter: test-time augmentation. An export gives each image one forward pass.
 
         Raises:
-            UserError: the network cannot take an image, or test-time augmentation with an export.
+            UserError: the network cannot take an image (`OtherBands`: it has other bands), or test-time augmentation
+                with an export.
         """
         task, tta = get_task(self.task), self.views if views is None else views
         if self.run is None and not tta.plain:

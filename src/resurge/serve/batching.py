@@ -11,15 +11,14 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
 
-from PIL import Image
-
+from resurge.data.bands import Picture
 from resurge.tasks.result import Result
 
 log = logging.getLogger("resurge.serve")
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Predict = Callable[[Sequence[Image.Image], float], Sequence[Result]]
+Predict = Callable[[Sequence[Picture], float], Sequence[Result]]
 
 
 class Engine(ThreadPoolExecutor):
@@ -58,7 +57,7 @@ class Engine(ThreadPoolExecutor):
 
 @dataclass(eq=False)
 class _Waiting:
-    image: Image.Image
+    image: Picture
     score: float
     result: asyncio.Future[Result]
     since: float  # of the loop's clock
@@ -99,7 +98,7 @@ class Batcher:
         """Images that wait for the model."""
         return len(self._waiting)
 
-    async def predict(self, image: Image.Image, score: float = 0.0) -> Result:
+    async def predict(self, image: Picture, score: float = 0.0) -> Result:
         """The result for one image, perhaps with objects below the score. When this is cancelled, the image is not
         given to the model any more.
 
@@ -150,7 +149,7 @@ class Batcher:
             except asyncio.TimeoutError:
                 continue
 
-    def _outcomes(self, images: list[Image.Image], score: float) -> list[Result | Exception]:
+    def _outcomes(self, images: list[Picture], score: float) -> list[Result | Exception]:
         """For each image a result or an exception. Runs in the executor."""
         try:
             results = list(self._predict(images, score))

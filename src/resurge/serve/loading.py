@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
+from resurge.data.bands import Picture
 from resurge.tasks.table import get_task
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ class Loaded:
     """
 
     predictor: Predictor
-    explain: Callable[[Image.Image], bytes] | None = None
+    explain: Callable[[Picture], bytes] | None = None
 
 
 def loader(folder: str, device: str = "auto", threads: int | None = None) -> Callable[[], Loaded]:
@@ -46,7 +45,7 @@ def loader(folder: str, device: str = "auto", threads: int | None = None) -> Cal
     return load
 
 
-def _explain(run: Run, image: Image.Image) -> bytes:
+def _explain(run: Run, image: Picture) -> bytes:
     """The image with a heat map over it, as PNG."""
     from resurge.explain.heat import enlarge, overlay
 

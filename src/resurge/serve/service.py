@@ -12,8 +12,9 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from PIL import Image
+import numpy as np
 
+from resurge.data.bands import Picture
 from resurge.data.images import UnreadableImage
 from resurge.errors import UserError
 from resurge.serve.batching import Batcher, Engine
@@ -92,8 +93,10 @@ class Service:
         loaded = self._load()
         # The first result is slow, for each size of batch, and a model that gives none should not be called ready.
         count = min(self.limits.max_batch, 8)
+        pixels = np.full((WARM_UP[1], WARM_UP[0], 3), (120, 130, 140), dtype=np.uint8)
+        image = loaded.predictor.preprocessing.made_of(pixels)
         while count:
-            loaded.predictor.predict([Image.new("RGB", WARM_UP, (120, 130, 140))] * count)
+            loaded.predictor.predict([image] * count)
             count //= 2
         return loaded
 
@@ -203,6 +206,7 @@ class Service:
                         image = await stack.enter_async_context(self._open(upload))
                     finally:
                         self._decoding -= 1
+                    predictor.preprocessing.require(image)
                     result = await self._batcher.predict(image, options.score)
                     parts = (index, upload.name, image.size, result, predictor.classes, options)
                     quick = get_task(predictor.task).annotation == "labels"  # masks and label maps take long to encode
@@ -210,7 +214,7 @@ class Service:
         except ServeError as error:
             return error
 
-    async def explain(self, upload: Upload, explain: Callable[[Image.Image], bytes]) -> bytes:
+    async def explain(self, upload: Upload, explain: Callable[[Picture], bytes]) -> bytes:
         """The image with a heat map over it, as PNG; within `limits.timeout`.
 
         Raises:
@@ -227,10 +231,10 @@ class Service:
         except asyncio.TimeoutError:
             raise self._late() from None
 
-    def _open(self, upload: Upload) -> AbstractAsyncContextManager[Image.Image]:
+    def _open(self, upload: Upload) -> AbstractAsyncContextManager[Picture]:
         if upload.problem is not None:
             raise upload.problem
-        return self._decoder.open(upload.data, upload.name)
+        return self._decoder.open(upload.data, upload.name, not self.loaded.predictor.preprocessing.plain)
 
     def _late(self) -> ServeError:
         return ServeError(504, "timeout", f"there was no result within {self.limits.timeout:g} seconds.")

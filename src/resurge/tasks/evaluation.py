@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from resurge.data.bands import Picture, naming
 from resurge.data.loading import SomeSplit, received, sender
 from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
 from resurge.errors import UserError, kind_and_line
@@ -21,8 +22,6 @@ from resurge.tasks.running import autocast, evaluating, pick_device
 from resurge.tasks.tta import TTA
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from resurge.tasks.task import Task
 
 Seen = Preprocessing | ScenePreprocessing
@@ -42,8 +41,8 @@ class PreparedImages(Dataset[tuple[Tensor, object, int]]):
     """Images of a split as a network sees them in evaluation: (tensor (C, h, w), the result of `about`, index)."""
 
     def __init__(
-        self, split: SomeSplit, preprocessing: Callable[[Image.Image], Tensor],
-        about: Callable[[SomeSplit, Image.Image, int], object],
+        self, split: SomeSplit, preprocessing: Callable[[Picture], Tensor],
+        about: Callable[[SomeSplit, Picture, int], object],
     ) -> None:  # fmt: skip
         self.split, self.preprocessing, self.about = split, preprocessing, about
 
@@ -53,7 +52,9 @@ class PreparedImages(Dataset[tuple[Tensor, object, int]]):
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, object, int]:
         index = key[1] if isinstance(key, tuple) else key  # (epoch, index), as samplers of a training ask
         image = self.split.read(index)
-        return self.preprocessing(image), self.about(self.split, image, index), index
+        with naming(self.split.ids[index]):
+            prepared = self.preprocessing(image)
+        return prepared, self.about(self.split, image, index), index
 
 
 class Scores(ABC, Generic[BatchT, SplitT]):
@@ -124,7 +125,7 @@ def evaluate(
     task: Task,
     model: nn.Module,
     split: SomeSplit,
-    preprocessing: Callable[[Image.Image], Tensor],
+    preprocessing: Callable[[Picture], Tensor],
     classes: Sequence[str],
     *,
     batch_size: int | None = None,

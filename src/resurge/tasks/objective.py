@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from resurge.data.bands import is_plain
 from resurge.data.loading import SceneBatch, SceneDataset, SomeSplit
-from resurge.data.preprocessing import ScenePreprocessing, usual_values
+from resurge.data.preprocessing import PixelValues, ScenePreprocessing, usual_values
 from resurge.data.splits import AnySplit, DataBundle, Split
+from resurge.data.transforms import SceneTransform
 from resurge.errors import UserError
 from resurge.tasks.evaluation import Batch, Gather, Reduce, Seen
 
@@ -88,6 +91,7 @@ class SceneObjective(Objective):
     def __init__(self, task: Task, recipe: Recipe, bundle: DataBundle[AnySplit]) -> None:
         self._training, evaluation = scene_preprocessings(recipe, bundle)
         super().__init__(task, recipe, bundle, (self._training, evaluation))
+        SceneTransform(self._training, recipe.augmentation, task.annotation)  # refuses what cannot be done
 
     def training_data(self, split: SomeSplit) -> Dataset[object]:
         assert not isinstance(split, Split)
@@ -101,17 +105,25 @@ class SceneObjective(Objective):
 def scene_preprocessings(recipe: Recipe, bundle: DataBundle[AnySplit]) -> tuple[ScenePreprocessing, ScenePreprocessing]:
     """(Of the training, of the evaluation): the same but for the size, in which 0 keeps that of the images. The longer
     side is at most 5/3 of the shorter unless the recipe says another bound (COCO's 800 and 1333)."""
-    images, values = recipe.images, pixel_values(recipe, bundle)
+    images, values = recipe.images, vars(pixel_values(recipe, bundle))
 
     def resized_to(short: int) -> ScenePreprocessing:
         longest = images.max_size or max(round((short or bundle.default_size) * 5 / 3), 1)
-        return ScenePreprocessing(min(short, longest) if short else None, longest, *values, images.interpolation)
+        short_side = min(short, longest) if short else None
+        return ScenePreprocessing(short_side, longest, interpolation=images.interpolation, **values)
 
     training = resized_to(bundle.default_size if images.size is None else images.size)
     return training, training if images.eval_size is None else resized_to(images.eval_size)
 
 
-def pixel_values(recipe: Recipe, bundle: DataBundle[AnySplit]) -> tuple[tuple[float, ...], tuple[float, ...], int]:
-    """(mean, std, channels) of the recipe, or the data's usual ones."""
-    mean, std = recipe.images.mean, recipe.images.std
-    return usual_values(bundle) if mean is None or std is None else (mean, std, len(mean))
+def pixel_values(recipe: Recipe, bundle: DataBundle[AnySplit]) -> PixelValues:
+    """Those of the data, with mean and deviation of the recipe if it has them. Raises UserError when these are of
+    another number of channels than the data."""
+    mean, std, channels = recipe.images.mean, recipe.images.std, bundle.in_channels
+    if mean is None or std is None:
+        return usual_values(bundle)
+    if is_plain(channels, bundle.depth) and len(mean) in (1, 3):
+        return PixelValues(mean, std, len(mean))
+    if len(mean) != channels:
+        raise UserError(f"mean and std have {len(mean)} numbers each, but the images have {channels} bands.")
+    return replace(usual_values(bundle), mean=mean, std=std)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from resurge.arch.spec import Spec
+    from resurge.data.bands import Picture
     from resurge.data.loading import SomeSplit
     from resurge.data.splits import DataBundle
     from resurge.recipe import Recipe
@@ -222,26 +223,26 @@ class Task(ABC):
         """A file of annotations that results are collected in. Raises UserError when this task has none."""
         raise UserError(f"the results of a {self.noun} are not written as annotations.")
 
-    def heat_map(self, model: nn.Module, preprocessing: Seen, image: Image.Image) -> tuple[Image.Image, Tensor]:
+    def heat_map(self, model: nn.Module, preprocessing: Seen, image: Picture) -> tuple[Image.Image, Tensor]:
         """The part of the image that the network saw, and a heat map (h, w) in 0..1 over it: the class activation map
         of the best class, or else the mean activation of the last stage."""
         from resurge.explain.attention import activation_maps, cam
 
         batch = preprocessing(image)[None].to(next(model.parameters()).device)
         if self.explains_classes:
-            return preprocessing.fit(image), cam(model, batch)[0]
-        return image, activation_maps(model, batch)[-1][0]
+            return preprocessing.seen(image), cam(model, batch)[0]
+        return preprocessing.shown(image), activation_maps(model, batch)[-1][0]
 
     # ------------------------------------------------------------------------------------- evaluation and training
 
-    def prepared(self, split: SomeSplit, preprocessing: Callable[[Image.Image], Tensor]) -> PreparedImages:
+    def prepared(self, split: SomeSplit, preprocessing: Callable[[Picture], Tensor]) -> PreparedImages:
         """The images of a split as a network sees them in evaluation."""
         from resurge.tasks.evaluation import PreparedImages
 
         return PreparedImages(split, preprocessing, self.about)
 
     @abstractmethod
-    def about(self, split: SomeSplit, image: Image.Image, index: int) -> object:
+    def about(self, split: SomeSplit, image: Picture, index: int) -> object:
         """What a batch of evaluation holds of an image beside its tensor."""
 
     @abstractmethod

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from lightning_fabric import Fabric
 
 from resurge.data.images import UnreadableImage
@@ -43,7 +44,7 @@ def cached(split: AnySplit, gibibytes: float) -> AnySplit:
             image = split.read(index)
         except UnreadableImage:
             continue
-        sizes.append(image.width * image.height * len(image.getbands()))
+        sizes.append(np.asarray(image).nbytes)
     budget = int(gibibytes * 2**30)
     if not sizes or sum(sizes) / len(sizes) * len(split) > 0.9 * budget:
         return split

@@ -21,6 +21,7 @@ from resurge import processes
 from resurge.arch.surgery import convert_norm, set_drop_block, set_drop_path, zero_init_last
 from resurge.arch.zoo import get_spec
 from resurge.data.digests import require_unchanged, write_digests
+from resurge.data.preprocessing import value_notes
 from resurge.data.seeding import mix
 from resurge.data.sources import open_data
 from resurge.data.splits import DataBundle, write_split
@@ -126,7 +127,7 @@ def _trained(
     objective = get_task(recipe.task).objective(recipe, bundle)
     net = build_model(recipe, objective.preprocessing[0].channels, len(objective.classes), start=not resume, say=say)
     bundle = readable(bundle)
-    for note in (bundle.how, *bundle.notes):
+    for note in (bundle.how, *bundle.notes, *value_notes(objective.preprocessing[0])):
         say(note)
     frozen = freeze(net, recipe.optimization.freeze)
     if frozen:

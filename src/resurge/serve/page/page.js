@@ -70,7 +70,8 @@ async function show(file) {
       body: file,
     });
     const entry = (await response.json()).images[0];
-    const image = await createImageBitmap(file); // upright, as the server sees it
+    // Upright, as the server sees it; empty where the browser cannot show the file.
+    const image = await createImageBitmap(file).catch(() => new OffscreenCanvas(entry.width, entry.height));
     if (mine !== turn) return;
     shown = { file, image, entry, explained: false };
     at("result").hidden = false;

@@ -30,7 +30,9 @@ def write_pictures(
             return []
         batch = torch.stack([images[index][0] for index in indices]).to(device)
         seen = network.preprocessing
-        return write_thumbnails(network.model, batch, folder, mean=seen.mean, std=seen.std, prefix=prefix)
+        return write_thumbnails(
+            network.model, batch, folder, mean=seen.mean, std=seen.std, prefix=prefix, window=seen.window
+        )
 
     mistakes = evaluation["mistakes"]
     pictures = thumbnails([mistake["index"] for mistake in mistakes], "mistake")

@@ -67,8 +67,8 @@ def preprocessings(recipe: Recipe, bundle: DataBundle[Split]) -> tuple[Preproces
     images, tiny = recipe.images, bundle.default_size <= 64
     size = bundle.default_size if images.size is None else images.size
     crop = (1.0 if tiny else 0.875) if images.crop_pct is None else images.crop_pct
-    values = pixel_values(recipe, bundle)
-    training = Preprocessing(size, crop, *values, images.interpolation, squash=tiny and crop == 1)
+    values = vars(pixel_values(recipe, bundle))
+    training = Preprocessing(size, crop, interpolation=images.interpolation, squash=tiny and crop == 1, **values)
     return training, training if images.eval_size is None else replace(training, size=images.eval_size)
 
 

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
-    from PIL import Image
     from torch import nn
 
     from resurge.arch.spec import Spec
+    from resurge.data.bands import Picture
     from resurge.data.loading import SomeSplit
     from resurge.data.preprocessing import Preprocessing
     from resurge.data.splits import DataBundle, Split
@@ -92,7 +92,7 @@ class Classify(Task):
         """The class of an image in evaluation."""
         return split.labels[index]
 
-    def about(self, split: SomeSplit, image: Image.Image, index: int) -> int:
+    def about(self, split: SomeSplit, image: Picture, index: int) -> int:
         return self.label(split, index)
 
     def collate(self, samples: Sequence[Any]) -> LabelBatch:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from resurge.data.bands import Picture
     from resurge.data.loading import SceneBatch, SomeSplit
     from resurge.data.preprocessing import ScenePreprocessing
     from resurge.data.splits import DataBundle
@@ -45,7 +46,7 @@ class SceneTask(Task):
 
         return ScenePreprocessing(*self.published_size)
 
-    def about(self, split: SomeSplit, image: Image.Image, index: int) -> dict[str, Tensor]:
+    def about(self, split: SomeSplit, image: Picture, index: int) -> dict[str, Tensor]:
         """The height and width of the image itself."""
         import torch
 
@@ -89,7 +90,8 @@ class SceneTask(Task):
                 (result,) = self.results(outputs, inputs, [(image.height, image.width)], network.classes, score)
                 entry["overlay"] = f"explain/{kind}_{number:03d}.jpg"
                 entry["thumbnail"] = f"explain/{kind}_{number:03d}_truth.jpg"
-                found, there = self.compare(image, result, truth, network.classes, SIDES)
+                shown = network.preprocessing.shown(image)
+                found, there = self.compare(shown, result, truth, network.classes, SIDES)
                 save_image(found, folder / entry["overlay"])
                 save_image(there, folder / entry["thumbnail"])
 
