@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
+import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import unquote
 
 from resurge.data.images import UnreadableImage, ending, is_image_name, read_header
 from resurge.errors import UserError, suggest
@@ -140,6 +144,73 @@ def present(root: Path, names: Iterable[str]) -> set[str]:
         if path.name in listed[path.parent]:
             found.add(name)
     return found
+
+
+_URL = re.compile(
+    r"(?:https?://[^/]+)?/data/(?:local-files/\?d=|upload/(?:\d+/)?)|file://|[a-z0-9]+://[^/]+/", re.IGNORECASE
+)
+_UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")
+
+
+def listed_name(text: str) -> str:
+    """What an annotation calls a file, as a path with slashes: without blanks and quotes about it, without ./ or an
+    address before it; Label Studio's and other addresses have escapes such as %20."""
+    name = text.strip().strip("\"'")
+    if address := _URL.match(name):
+        name = unquote(name[address.end() :])
+    name = name.replace("\\", "/")
+    while name.startswith("./"):
+        name = name[2:].lstrip("/")
+    return name
+
+
+def found_names(root: Path, names: Iterable[str]) -> dict[str, str]:
+    """The image file below `root` that is meant by a name, for each of `names` that is no file itself.
+
+    Such names have the separators of another system, another case, or more or fewer folders before them than there are:
+    the one image is taken whose path ends in the name, or the name in it. Nothing is taken that another name has.
+    """
+    wanted = list(dict.fromkeys(names))
+    there = present(root, wanted)
+    missing = {name: listed_name(name) for name in wanted if name not in there}
+    plain = present(root, missing.values())
+    found = {name: text for name, text in missing.items() if text in plain}
+    if len(found) == len(missing):
+        return found
+    taken = {os.path.normpath(below(root, root / name)) for name in (*there, *plain)}
+    by_last: dict[str, list[tuple[list[str], str]]] = defaultdict(list)
+    try:
+        files = find_images(root, "")[0]
+    except UserError:  # a folder that may not be listed; whoever needs the images says that they are missing
+        files = []
+    for file in files:
+        if file not in taken:
+            steps = _steps(file)
+            by_last[steps[-1]].append((steps, file))
+    for name, text in missing.items():
+        if name not in found and (match := _only_match(_steps(text), by_last)):
+            found[name] = match
+    counted = Counter(file for name, file in found.items() if missing[name] != file)
+    return {name: file for name, file in found.items() if counted[file] < 2}
+
+
+def _steps(name: str) -> list[str]:
+    """The parts of a path, the same for names that differ in case or in the composition of letters alone."""
+    text = unicodedata.normalize("NFC", name).casefold()
+    return [step for step in text.split("/") if step not in ("", ".", "..")] or [""]
+
+
+def _only_match(steps: list[str], by_last: dict[str, list[tuple[list[str], str]]]) -> str | None:
+    """The file that shares most of its last folders with a name, if there is only one, and all that both have."""
+    if steps[-1] not in by_last:  # Label Studio puts eight digits before the names of uploaded files
+        steps = [*steps[:-1], _UPLOADED.sub("", steps[-1], 1)]
+    shared: dict[int, list[str]] = defaultdict(list)
+    for other, file in by_last.get(steps[-1], ()):
+        length = min(len(steps), len(other))
+        if steps[-length:] == other[-length:]:
+            shared[length].append(file)
+    best = shared[max(shared)] if shared else []
+    return best[0] if len(best) == 1 else None
 
 
 def below(root: Path, path: Path) -> str:

@@ -129,7 +129,7 @@ def read_source(
     found = format.read(place)
     if annotation is not None:
         _require_served(found, annotation, words)
-    return found.reviewed(reading)
+    return found.located().reviewed(reading)
 
 
 def _formats(annotation: Annotation | None) -> list[Format]:
