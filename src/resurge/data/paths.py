@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote
@@ -87,16 +87,27 @@ def slashed(folders: Iterable[str]) -> str:
     return ", ".join(f"{folder}/" for folder in folders)
 
 
-def find_images(root: Path, below: str) -> tuple[list[str], list[str]]:
-    """(images, ignored) in root/below and all folders under it, as sorted paths relative to `root` with slashes.
+def folder_of(root: Path, steps: Iterable[Iterable[str]]) -> str:
+    """The folder below `root` that has one of the names (in lower case) of each step, whatever its case; "" for
+    none."""
+    place = root
+    for names in steps:
+        by_lower = {name.lower(): name for name in subfolders(place)}
+        name = next((by_lower[name] for name in names if name in by_lower), None)
+        if name is None:
+            return ""
+        place /= name
+    return below(root, place)
+
+
+def walk(root: Path, below: str) -> Iterator[str]:
+    """The files in root/below and all folders under it that are not hidden, as paths relative to `root` with slashes.
 
     Symbolic links are followed, each real folder once. Raises UserError when a folder may not be listed."""
 
     def fail(error: OSError) -> None:
         raise UserError(f"the folder {error.filename} cannot be listed: {error.strerror}. Change its permissions.")
 
-    images: list[str] = []
-    ignored: list[str] = []
     seen: set[str] = set()
     for place, folders, files in os.walk(root / below, followlinks=True, onerror=fail):
         real = os.path.realpath(place)
@@ -106,12 +117,28 @@ def find_images(root: Path, below: str) -> tuple[list[str], list[str]]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         relative = Path(place).relative_to(root)
-        for name in files:
-            if is_image_name(name) and not is_hidden(name):
-                images.append((relative / name).as_posix())
-            elif not is_sidecar(name):
-                ignored.append((relative / name).as_posix())
+        yield from ((relative / name).as_posix() for name in files)
+
+
+def find_images(root: Path, below: str) -> tuple[list[str], list[str]]:
+    """(images, ignored) in root/below and all folders under it, as sorted paths relative to `root` with slashes. Raises
+    UserError when a folder may not be listed."""
+    images: list[str] = []
+    ignored: list[str] = []
+    for name in walk(root, below):
+        last = name.rsplit("/", 1)[-1]
+        if is_image_name(last) and not is_hidden(last):
+            images.append(name)
+        elif not is_sidecar(last):
+            ignored.append(name)
     return sorted(images), sorted(ignored)
+
+
+def find_files(root: Path, below: str, ending: str) -> list[str]:
+    """The files in root/below and all folders under it whose names have this ending, in whatever case, and are not
+    hidden."""
+    files = (name for name in walk(root, below) if name.lower().endswith(ending))
+    return sorted(name for name in files if not is_hidden(name.rsplit("/", 1)[-1]))
 
 
 def read_file(file: Path) -> bytes:

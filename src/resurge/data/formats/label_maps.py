@@ -14,7 +14,7 @@ from resurge.data.formats.voc import part_lists
 from resurge.data.images import EXTENSIONS, UnreadableImage, ending, read_indices
 from resurge.data.map_source import UNKNOWN, MaskSource, plain_meaning, unknown_values
 from resurge.data.mending import Mending
-from resurge.data.paths import PARTS, below, find_images, read_file, read_lines, slashed, subfolders
+from resurge.data.paths import PARTS, find_images, folder_of, read_file, read_lines, slashed
 from resurge.data.records import MaskRecord
 from resurge.data.splits import IGNORE
 from resurge.errors import UserError
@@ -131,7 +131,7 @@ class VocMaps(_LabelMaps):
 
         lists = part_lists(path / _VOC_LISTS)
         parts = {part: records(stems) for part, (_, stems) in lists.items()}
-        how = f"the lists {', '.join(f'{_VOC_LISTS}/{part}.txt' for part in parts)}"
+        how = f"the lists {', '.join(f'{_VOC_LISTS}/{file.name}' for file, _ in lists.values())}"
         if not parts:
             parts = {"": records([Path(mask).stem for mask in find_images(path, "SegmentationClass")[0]])}
             how = "the folder SegmentationClass/"
@@ -216,20 +216,8 @@ def find_pairs(root: Path) -> dict[str, tuple[str, str]]:
 
 
 def _pair(root: Path, images: Steps, masks: Steps) -> tuple[str, str] | None:
-    one, other = _folder(root, images), _folder(root, masks)
+    one, other = folder_of(root, images), folder_of(root, masks)
     return (one, other) if one and other else None
-
-
-def _folder(root: Path, steps: Steps) -> str:
-    """The folder below `root` that has one of the names of each step, whatever their case; "" for none."""
-    place = root
-    for names in steps:
-        by_lower = {name.lower(): name for name in subfolders(place)}
-        name = next((by_lower[name] for name in names if name in by_lower), None)
-        if name is None:
-            return ""
-        place /= name
-    return below(root, place)
 
 
 def paired(root: Path, images: str, masks: str) -> tuple[tuple[MaskRecord, ...], list[str]]:
