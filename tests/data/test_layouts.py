@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from layout_files import HEIGHT, NAMES, WIDTH, drawn, put, scene, voc
+from layout_files import HEIGHT, NAMES, WIDTH, drawn, put, scene, voc, yolo
 from PIL import Image
 
 from resurge.data.checks import check_data
-from resurge.data.sources import open_data
+from resurge.data.sources import open_data, open_split
 from resurge.data.splits import ObjectSplit
 
 COUNT = 6
@@ -95,6 +96,108 @@ def labelme_of_cvat(root: Path) -> None:
         put(root / f"default/{i}.xml", f"<annotation><filename>{i}.png</filename>{size}{objects}</annotation>")
 
 
+def yolo_files(root: Path, images: str, labels: str, ending: str = "png", **more: object) -> list[str]:
+    """The images and text files in these folders, {part} and {i} filled in; the names of the images."""
+    names = []
+    for i in range(COUNT):
+        part = "val" if i > 3 else "train"
+        names.append(f"{images.format(part=part)}/{i}.{ending}")
+        scene(root / names[-1], i)
+        put(root / f"{labels.format(part=part)}/{i}.txt", yolo(i, **more))
+    return names
+
+
+@layout
+def yolo_with_backslashes(root: Path) -> None:
+    names = yolo_files(root, "images/{part}", "labels/{part}")
+    put(root / "train.txt", "\r\n".join(name.replace("/", "\\") for name in names))
+    put(root / "data.yaml", f"train: train.txt\nnames: {list(NAMES)}\n")
+
+
+@layout
+def yolo_11_of_cvat(root: Path) -> None:
+    names = yolo_files(root, "obj_train_data", "obj_train_data", ending="PNG")
+    put(root / "train.txt", "\n".join(f"data/{name}" for name in names))
+    put(root / "obj.names", "\n".join(NAMES))
+    put(root / "obj.data", "classes = 2\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n")
+
+
+@layout
+def yolo_of_darknet_with_validation(root: Path) -> None:
+    names = yolo_files(root, "obj", "obj")
+    put(root / "train.txt", "\n".join(f"/home/else/darknet/data/{name}" for name in names[:4]))
+    put(root / "test.txt", "\n".join(f"data/{name}" for name in names[4:]))
+    put(root / "my.names", "\n".join(NAMES))
+    put(root / "my.data", "classes=2\ntrain=data/train.txt\nvalid=data/test.txt\nnames=cfg/my.names\n")
+
+
+@layout
+def yolo_of_ultralytics_in_cvat(root: Path) -> None:
+    names = yolo_files(root, "images/train", "labels/train")
+    put(root / "train.txt", "\n".join(f"data/{name}" for name in names))
+    put(root / "data.yaml", "names:\n  0: bolt head\n  1: nut\npath: .\ntrain: train.txt\n")
+
+
+@layout
+def yolo_under_another_name(root: Path) -> None:
+    yolo_files(root, "images/{part}", "labels/{part}")
+    put(root / "coco8.yaml", f"path: ../datasets/coco8\ntrain: images/train\nval: images/val\nnames: {list(NAMES)}\n")
+
+
+@layout
+def yolo_of_label_studio(root: Path) -> None:
+    yolo_files(root, "images", "labels")
+    put(root / "classes.txt", "\n".join(NAMES))
+    put(root / "notes.json", json.dumps({"categories": [{"id": 0, "name": NAMES[0]}], "info": {}}))
+
+
+@layout
+def yolo_in_capitals(root: Path) -> None:
+    yolo_files(root, "Images/{part}", "Labels/{part}")
+    put(root / "classes.txt", "\n".join(NAMES))
+
+
+@layout
+def yolo_of_roboflow(root: Path) -> None:
+    yolo_files(root, "{part}/images", "{part}/labels")
+    (root / "val").rename(root / "valid")
+    put(root / "data.yaml", f"train: ../train/images\nval: ../valid/images\n\nnc: 2\nnames: {list(NAMES)}\n")
+
+
+@layout
+def yolo_of_roboflow_for_darknet(root: Path) -> None:
+    yolo_files(root, "{part}", "{part}")
+    for part in ("train", "val"):
+        put(root / part / "_darknet.labels", "\n".join(NAMES))
+
+
+@layout
+def yolo_of_labelimg(root: Path) -> None:
+    yolo_files(root, ".", ".")
+    put(root / "classes.txt", "\n".join(NAMES))
+
+
+@layout
+def yolo_beside_images(root: Path) -> None:
+    yolo_files(root, "shots/images", "shots/images")
+    put(root / "train.txt", "\n".join(f"shots/images/{i}.png" for i in range(COUNT)))
+    put(root / "data.yaml", f"train: train.txt\nnames: {list(NAMES)}\n")
+
+
+def pose(points: int, visible: bool, shape: str) -> Write:
+    def write(root: Path) -> None:
+        yolo_files(root, "images/{part}", "labels/{part}", points=points, visible=visible)
+        put(root / "data.yaml", f"path: .\ntrain: images/train\nval: images/val\n{shape}names: {list(NAMES)}\n")
+
+    return write
+
+
+for _points, _visible in ((4, False), (5, True), (2, True), (2, False)):
+    _shape = f"kpt_shape: [{_points}, {2 + _visible}]\n"
+    LAYOUTS[f"yolo_pose_{_points}_{2 + _visible}"] = pose(_points, _visible, _shape)
+    LAYOUTS[f"yolo_pose_{_points}_{2 + _visible}_unsaid"] = pose(_points, _visible, "")
+
+
 def boxes_of(root: Path) -> dict[bytes, list[tuple[str, list[float]]]]:
     """The objects that training and validation see, by the pixels of their pictures."""
     bundle = open_data(root, annotation="boxes", val_fraction=0.34)
@@ -128,3 +231,36 @@ def test_what_is_drawn_is_read(tmp_path, name):
     report, _ = check_data(root)  # without being told what the data are for
     assert report.ok
     assert report.stats["objects"] == 2 * COUNT
+
+
+def test_key_points_and_rotated_boxes_are_said(tmp_path):
+    for name in ("yolo_pose_4_2", "yolo_pose_5_3_unsaid"):
+        LAYOUTS[name](tmp_path / name)
+        assert any("numbers behind each box are key points" in note for note in notes(tmp_path / name))
+    corners = "0 0.2 0.1 0.4 0.3 0.2 0.5 0.1 0.3"
+    for name, task in (("plain", ""), ("obb", "task: obb\n")):
+        root = tmp_path / name
+        for i in range(4):
+            scene(root / f"images/{i}.png", i)
+            put(root / f"labels/{i}.txt", corners)
+        put(root / "data.yaml", f"{task}train: images\nnames: [bolt]\n")
+        split, _, _ = open_split(root, annotation="boxes")
+        assert np.allclose(split.target(0).boxes, [[0.1 * WIDTH, 0.1 * HEIGHT, 0.4 * WIDTH, 0.5 * HEIGHT]])
+        assert any("four corners each" in note for note in notes(root)) == bool(task)
+        assert "four-corners" in {finding.kind for finding in check_data(root)[0].findings}
+
+
+def test_outlines_of_one_length_stay_outlines(tmp_path):
+    for i in range(8):
+        scene(tmp_path / f"images/{i}.png", i)
+        lines = []
+        for label, *box in drawn(i):
+            x1, y1, x2, y2 = (v / s for v, s in zip(box, (WIDTH, HEIGHT, WIDTH, HEIGHT), strict=True))
+            lines.append(f"{label} {x1} {y1} {x2} {y1} {x2} {y2} {(x1 + x2) / 2} {y2} {x1} {y2}")
+        put(tmp_path / f"labels/{i}.txt", "\n".join(lines))
+    assert len(open_data(tmp_path, annotation="masks").train) == 6
+    assert notes(tmp_path) == []
+
+
+def notes(root: Path) -> list[str]:
+    return [note for note in open_data(root, annotation="boxes").notes if "validation object" not in note]
