@@ -198,6 +198,55 @@ for _points, _visible in ((4, False), (5, True), (2, True), (2, False)):
     LAYOUTS[f"yolo_pose_{_points}_{2 + _visible}_unsaid"] = pose(_points, _visible, "")
 
 
+def table_of_boxes(file: Path, header: str, row: str, images: str = "", only: range = range(COUNT)) -> None:
+    """A table with a row per object, its format filled in from name, label, the corners, shares (u1 to v2) and part."""
+    lines = [header] if header else []
+    for i in only:
+        scene(file.parent / images / f"{i}.png", i)
+        for label, x1, y1, x2, y2 in drawn(i):
+            shares = {"u1": x1 / WIDTH, "v1": y1 / HEIGHT, "u2": x2 / WIDTH, "v2": y2 / HEIGHT}
+            lines.append(row.format(name=f"{i}.png", i=i, label=NAMES[label], x1=x1, y1=y1, x2=x2, y2=y2, **shares,
+                                    part="valid" if i > 3 else "train"))  # fmt: skip
+    put(file, "\n".join(lines) + "\n")
+
+
+@layout
+def csv_of_roboflow(root: Path) -> None:
+    for part, only in (("train", range(4)), ("valid", range(4, COUNT))):
+        header = "filename,width,height,class,xmin,ymin,xmax,ymax"
+        table_of_boxes(root / part / "_annotations.csv", header, "{name},96,64,{label},{x1},{y1},{x2},{y2}", only=only)
+
+
+@layout
+def csv_with_a_split(root: Path) -> None:
+    table_of_boxes(
+        root / "boxes.csv", "Image;x1;y1;x2;y2;Label;Split", "img\\{name};{x1};{y1};{x2};{y2};{label};{part}", "img"
+    )
+
+
+@layout
+def csv_of_open_images(root: Path) -> None:
+    header = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsGroupOf"
+    row = "{i},xclick,/m/{label},1,{u1:.6f},{u2:.6f},{v1:.6f},{v2:.6f},0,0"
+    table_of_boxes(root / "train-annotations-bbox.csv", header, row, "train")
+    put(root / "class-descriptions-boxable.csv", "".join(f"/m/{name},{name}\n" for name in NAMES))
+
+
+@layout
+def csv_of_retinanet(root: Path) -> None:
+    table_of_boxes(root / "annotations.csv", "", "/home/else/data/imgs/{name},{x1},{y1},{x2},{y2},{label}", "imgs")
+
+
+@layout
+def csv_of_the_old_tutorials(root: Path) -> None:
+    row = "{name},96,64,{label},{x1},{y1},{x2},{y2}"
+    for part, only in (("train", range(4)), ("test", range(4, COUNT))):
+        header = "filename,width,height,class,xmin,ymin,xmax,ymax"
+        table_of_boxes(root / f"{part}_labels.csv", header, row, f"images/{part}", only)
+    (root / "test_labels.csv").rename(root / "val_labels.csv")
+    (root / "images/test").rename(root / "images/val")
+
+
 def boxes_of(root: Path) -> dict[bytes, list[tuple[str, list[float]]]]:
     """The objects that training and validation see, by the pixels of their pictures."""
     bundle = open_data(root, annotation="boxes", val_fraction=0.34)

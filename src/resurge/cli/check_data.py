@@ -12,7 +12,7 @@ from resurge.tasks.table import DATA_WORDS, TASKS, get_task
 
 def add_options(parser: Parser) -> None:
     add(parser, "data", "DATA", "what `resurge train --data` takes")
-    about = "what the data is for (default: what its folders look like)"
+    about = "what the data is for (default: what its folders look like; the report says which)"
     parser.add_argument("--task", choices=tuple(TASKS), help=about)
     add(parser, "--val", "DATA", "where the validation images are, as for `resurge train`")
     about = "write a mended copy of the annotations into this new folder: boxes cut to their images, what cannot be "
@@ -34,7 +34,8 @@ def run(options: argparse.Namespace) -> int:
     report, data = check_data(
         options.data, annotation=annotation, words=DATA_WORDS, val=options.val, reading=reading_of(options)
     )
-    found, lines = report.to_json(), report.lines()
+    task = options.task or next(task.name for task in TASKS.values() if task.annotation == report.annotation)
+    found, lines = {"task": task, **report.to_json()}, report.lines()
     if options.fix is not None:
         if data is None:
             raise UserError(

@@ -26,6 +26,12 @@ PARTS: dict[str, tuple[str, ...]] = {
 
 PART_OF = {name: part for part, names in PARTS.items() for name in names}
 
+IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img", "leftimg8bit")
+ANNOTATION_FOLDERS = ("annotations", "annotation", "masks", "mask", "labels", "label", "gt", "gtfine", "segmentation",
+                      "segmentationclass", "ann", "ann_dir", "xml", "xmls")  # fmt: skip
+"""The usual names of folders of images, and of annotations beside them, in lower case."""
+
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 _SIDECARS = frozenset(
     (".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".html", ".ini", ".db", ".py", ".log",
      ".pdf", ".npy", ".npz", ".sha256", ".md5")
@@ -58,6 +64,11 @@ def user_path(place: Place) -> Path:
     return path
 
 
+def is_archive(path: Path) -> bool:
+    """Whether a file is one that others are packed in, by its name."""
+    return path.suffix.lower() in _ARCHIVES and path.is_file()
+
+
 def require_folder(folder: Path) -> None:
     """Raises UserError when `folder` is missing, no folder, or may not be listed."""
     if not folder.exists():
@@ -73,7 +84,7 @@ def require_folder(folder: Path) -> None:
 def subfolders(folder: Path) -> list[str]:
     """Names of the folders directly in `folder`, sorted, hidden ones left out."""
     require_folder(folder)
-    return sorted(item.name for item in folder.iterdir() if item.is_dir() and not is_hidden(item.name))
+    return sorted(item.name for item in os.scandir(folder) if item.is_dir() and not is_hidden(item.name))
 
 
 def by_part(find: Callable[[str], T | None]) -> dict[str, T]:
@@ -89,7 +100,7 @@ def slashed(folders: Iterable[str]) -> str:
 
 def folder_of(root: Path, steps: Iterable[Iterable[str]]) -> str:
     """The folder below `root` that has one of the names (in lower case) of each step, whatever its case; "" for
-    none."""
+    none, or for no steps."""
     place = root
     for names in steps:
         by_lower = {name.lower(): name for name in subfolders(place)}
@@ -97,7 +108,7 @@ def folder_of(root: Path, steps: Iterable[Iterable[str]]) -> str:
         if name is None:
             return ""
         place /= name
-    return below(root, place)
+    return "" if place == root else below(root, place)
 
 
 def walk(root: Path, below: str) -> Iterator[str]:

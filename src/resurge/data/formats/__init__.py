@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from resurge.data.formats.cifar import Cifar
 from resurge.data.formats.coco import Coco
+from resurge.data.formats.csv_boxes import CsvBoxes
 from resurge.data.formats.folders import Folders
 from resurge.data.formats.format import Format
 from resurge.data.formats.idx import Idx
@@ -16,7 +17,21 @@ from resurge.data.formats.voc import Voc
 from resurge.data.formats.yolo import Yolo
 from resurge.plugins import Table, instance_of
 
-_OWN = (Coco(), Voc(), Yolo(), Nuclei(), VocMaps(), Ade20k(), CamVid(), Pairs(), Tables(), Cifar(), Idx(), Folders())
+_OWN = (
+    Coco(),
+    Voc(),
+    Yolo(),
+    CsvBoxes(),
+    Nuclei(),
+    VocMaps(),
+    Ade20k(),
+    CamVid(),
+    Pairs(),
+    Tables(),
+    Cifar(),
+    Idx(),
+    Folders(),
+)
 
 
 FORMATS: Mapping[str, Format] = Table("data", {format.name: format for format in _OWN}, instance_of(Format))  # type: ignore[type-abstract]

@@ -14,7 +14,16 @@ from resurge.data.formats.voc import part_lists
 from resurge.data.images import EXTENSIONS, UnreadableImage, ending, read_indices
 from resurge.data.map_source import UNKNOWN, MaskSource, plain_meaning, unknown_values
 from resurge.data.mending import Mending
-from resurge.data.paths import PARTS, find_images, folder_of, read_file, read_lines, slashed
+from resurge.data.paths import (
+    ANNOTATION_FOLDERS,
+    IMAGE_FOLDERS,
+    PARTS,
+    find_images,
+    folder_of,
+    read_file,
+    read_lines,
+    slashed,
+)
 from resurge.data.records import MaskRecord
 from resurge.data.splits import IGNORE
 from resurge.errors import UserError
@@ -27,9 +36,6 @@ VOC = ("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "c
 ADE20K_CLASSES = 150
 
 _VOC_LISTS = "ImageSets/Segmentation"
-_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "leftimg8bit")
-_MASK_FOLDERS = ("masks", "mask", "annotations", "annotation", "labels", "label", "gt", "gtfine", "segmentation",
-                 "segmentationclass", "ann", "ann_dir")  # fmt: skip
 _MASK_ENDINGS = ("_mask", "_masks", "-mask", "_label", "_labels", "_gt", "_seg", "_annotation", "_labelids", "_l")
 _CITYSCAPES_ENDINGS = ("_gtFine_labelTrainIds", "_gtFine_labelIds", "_labelIds")  # instead of _leftImg8bit
 
@@ -207,10 +213,10 @@ def find_pairs(root: Path) -> dict[str, tuple[str, str]]:
     """Folders of (images, masks) by part; "" when they are not split; {} for another layout."""
     found: dict[str, tuple[str, str]] = {}
     for part, names in PARTS.items():
-        outside = _pair(root, (_IMAGE_FOLDERS, names), (_MASK_FOLDERS, names))
-        if both := outside or _pair(root, (names, _IMAGE_FOLDERS), (names, _MASK_FOLDERS)):
+        outside = _pair(root, (IMAGE_FOLDERS, names), (ANNOTATION_FOLDERS, names))
+        if both := outside or _pair(root, (names, IMAGE_FOLDERS), (names, ANNOTATION_FOLDERS)):
             found[part] = both
-    if not found and (both := _pair(root, (_IMAGE_FOLDERS,), (_MASK_FOLDERS,))):
+    if not found and (both := _pair(root, (IMAGE_FOLDERS,), (ANNOTATION_FOLDERS,))):
         found[""] = both
     return {part: (images, masks) for part, (images, masks) in found.items() if find_images(root, masks)[0]}
 

@@ -24,6 +24,8 @@ from resurge.data.images import EXTENSIONS, ending
 from resurge.data.mending import Mending
 from resurge.data.object_source import ObjectSource, counted_classes
 from resurge.data.paths import (
+    ANNOTATION_FOLDERS,
+    IMAGE_FOLDERS,
     PART_OF,
     PARTS,
     below,
@@ -35,6 +37,7 @@ from resurge.data.paths import (
     read_file,
     read_lines,
     slashed,
+    subfolders,
     upright_size,
     walk,
 )
@@ -42,8 +45,6 @@ from resurge.data.records import Fault, RawObject, Record
 from resurge.data.regions import polygons
 from resurge.errors import UserError
 
-_ANNOTATIONS = ("annotations", "annotation", "xml", "xmls", "labels", "label", "ann")
-_IMAGES = ("jpegimages", "images", "image", "imgs", "img")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _FROM_0 = "from-0"
 _Steps = tuple[tuple[str, ...], ...]
@@ -146,10 +147,15 @@ def _folders(path: Path) -> dict[str, tuple[str, str]]:
 
 def _pair(path: Path, before: _Steps = (), after: _Steps = ()) -> tuple[str, str] | None:
     """Folders of (annotations, images) below `path`, below and above folders of these names."""
-    for name in _ANNOTATIONS:
-        folder = folder_of(path, (*before, (name,), *after))
-        if folder and _is_voc(path / each for each in walk(path, folder)):
-            return folder, folder_of(path, (*before, _IMAGES, *after)) or (folder_of(path, before) if before else "")
+    base = folder_of(path, before) if before else ""
+    if before and not base:
+        return None
+    inside = {name.lower(): below(path, path / base / name) for name in subfolders(path / base)}
+    for name in (each for each in ANNOTATION_FOLDERS if each in inside):
+        folder = folder_of(path / inside[name], after)
+        place = path / inside[name] / folder
+        if (folder or not after) and _is_voc(path / each for each in walk(path, below(path, place))):
+            return below(path, place), folder_of(path, (*before, IMAGE_FOLDERS, *after)) or base
     return None
 
 
@@ -160,7 +166,7 @@ def _is_voc(files: Iterable[Path]) -> bool:
         return False
     with first.open("rb") as opened:
         begin = opened.read(4096)
-    return b"<annotations" not in begin and (b"<annotation" in begin or first.parent.name.lower() in _ANNOTATIONS)
+    return b"<annotations" not in begin and (b"<annotation" in begin or first.parent.name.lower() in ANNOTATION_FOLDERS)
 
 
 def _by_stem(names: Iterable[str], folder: str) -> dict[str, str]:
