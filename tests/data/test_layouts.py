@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 from resurge.data.checks import check_data
 from resurge.data.sources import open_data, open_split
 from resurge.data.splits import ObjectSplit
+from resurge.errors import UserError
 
 COUNT = 6
 Write = Callable[[Path], object]
@@ -152,6 +154,21 @@ def yolo_of_label_studio(root: Path) -> None:
 
 
 @layout
+def yolo_in_other_letters(root: Path) -> None:
+    for i, name in enumerate(yolo_files(root, "images", "labels")):
+        (root / name).rename(root / f"images/Shot_{i}.PNG")
+        (root / f"labels/{i}.txt").rename(root / f"labels/SHOT_{i}.TXT")
+    put(root / "classes.txt", "\n".join(NAMES))
+
+
+@layout
+def voc_in_other_letters(root: Path) -> None:
+    for i in range(COUNT):
+        scene(root / f"JPEGImages/Shot_{i}.png", i)
+        put(root / f"ANNOTATIONS/SHOT_{i}.XML", voc(i, first=1))
+
+
+@layout
 def yolo_in_capitals(root: Path) -> None:
     yolo_files(root, "Images/{part}", "Labels/{part}")
     put(root / "classes.txt", "\n".join(NAMES))
@@ -247,6 +264,131 @@ def csv_of_the_old_tutorials(root: Path) -> None:
     (root / "images/test").rename(root / "images/val")
 
 
+def cvat_xml(shape: Callable[..., str], subset: str = "default") -> str:
+    """The XML of CVAT with what `shape` makes of each label and box."""
+    images = "".join(
+        f'<image id="{i}" name="frames/{i}.png" subset="{subset}" width="{WIDTH}" height="{HEIGHT}">'
+        f"{''.join(shape(NAMES[label], *box) for label, *box in drawn(i))}</image>"
+        for i in range(COUNT)
+    )
+    return f"<?xml version='1.0' encoding='utf-8'?><annotations><version>1.1</version><meta/>{images}</annotations>"
+
+
+def cvat_box(label: str, x1: int, y1: int, x2: int, y2: int) -> str:
+    return f'<box label="{label}" xtl="{x1}.00" ytl="{y1}.0" xbr="{x2}.0" ybr="{y2}.0" occluded="0"/>'
+
+
+def cvat_polygon(label: str, x1: int, y1: int, x2: int, y2: int) -> str:
+    return f'<polygon label="{label}" points="{x1}.0,{y1}.0;{x2}.0,{y1}.0;{x2}.0,{y2}.0;{x1}.0,{y2}.0"/>'
+
+
+def cvat_mask(label: str, x1: int, y1: int, x2: int, y2: int) -> str:
+    lengths = ", ".join(["1", str((x2 - x1) * (y2 - y1) - 2), "1"])  # but its first and its last pixel
+    return (f'<mask label="{label}" rle="{lengths}" left="{x1}" top="{y1}" width="{x2 - x1}" '
+            f'height="{y2 - y1}"/>')  # fmt: skip
+
+
+@layout
+def cvat_boxes(root: Path) -> None:
+    put(root / "annotations.xml", cvat_xml(cvat_box))
+    for i in range(COUNT):
+        scene(root / f"images/frames/{i}.png", i)
+
+
+@layout
+def cvat_outlines(root: Path) -> None:
+    put(root / "annotations.xml", cvat_xml(cvat_polygon, "Train"))
+    for i in range(COUNT):
+        scene(root / f"images/Train/frames/{i}.png", i)
+
+
+@layout
+def cvat_masks(root: Path) -> None:
+    put(root / "annotations.xml", cvat_xml(cvat_mask))
+    for i in range(COUNT):
+        scene(root / f"{i}.png", i)
+
+
+@layout
+def datumaro(root: Path) -> None:
+    items = []
+    for i in range(COUNT):
+        scene(root / f"images/default/{i}.png", i)
+        shapes = []
+        for n, (label, x1, y1, x2, y2) in enumerate(drawn(i)):
+            box = {"type": "bbox", "bbox": [x1, y1, x2 - x1, y2 - y1], "attributes": {"rotation": 0.0}}
+            outline = {"type": "polygon", "points": [x1, y1, x2, y1, x2, y2, x1, y2]}
+            shapes.append({"id": n, "label_id": label, "group": 0, **(outline if n else box)})
+        image = {"path": f"{i}.png", "size": [HEIGHT, WIDTH]}
+        items.append({"id": str(i), "annotations": shapes, "attr": {"frame": i}, "image": image})
+    categories = {"label": {"labels": [{"name": name, "parent": ""} for name in NAMES]}, "points": {"items": []}}
+    put(root / "annotations/default.json", json.dumps({"info": {}, "categories": categories, "items": items}))
+
+
+@layout
+def labelme(root: Path) -> None:
+    for i in range(COUNT):
+        scene(root / f"{i}.png", i)
+        shapes = [
+            {"label": NAMES[label], "points": [[x2, y1], [x1, y2]], "group_id": None, "shape_type": "rectangle"}
+            if label
+            else {"label": NAMES[label], "points": [[x1, y1], [x2, y1], [x2, y2], [x1, y2]], "shape_type": "polygon"}
+            for label, x1, y1, x2, y2 in drawn(i)
+        ]
+        document = {"version": "5.1.1", "flags": {}, "shapes": shapes, "imagePath": f"..\\shots\\{i}.png",
+                    "imageData": None, "imageHeight": HEIGHT, "imageWidth": WIDTH}  # fmt: skip
+        put(root / f"{i}.json", json.dumps(document))
+
+
+def label_studio_shapes(index: int) -> list[dict]:
+    shapes = []
+    for label, x1, y1, x2, y2 in drawn(index):
+        value = {"x": x1 / WIDTH * 100, "y": y1 / HEIGHT * 100, "width": (x2 - x1) / WIDTH * 100,
+                 "height": (y2 - y1) / HEIGHT * 100, "rotation": 0, "rectanglelabels": [NAMES[label]]}  # fmt: skip
+        shapes.append({"original_width": WIDTH, "original_height": HEIGHT, "value": value, "type": "rectanglelabels"})
+    return shapes
+
+
+@layout
+def label_studio(root: Path) -> None:
+    tasks = []
+    for i in range(COUNT):
+        scene(root / f"images/shot {i}.png", i)
+        done = [{"id": i, "was_cancelled": False, "result": label_studio_shapes(i)}]
+        tasks.append({"id": i, "annotations": done, "data": {"image": f"/data/upload/7/1a2b3c4d-shot%20{i}.png"}})
+    put(root / "project-1.json", json.dumps(tasks))
+
+
+def label_studio_rows() -> list[dict]:
+    return [
+        {"image": f"/data/local-files/?d=set/{i}.png", "id": i, "annotator": 1, "annotation_id": i, "lead_time": 3.5,
+         "label": [{**shape.pop("value"), **shape} for shape in label_studio_shapes(i)]}
+        for i in range(COUNT)
+    ]  # fmt: skip
+
+
+@layout
+def label_studio_min(root: Path) -> None:
+    for i in range(COUNT):
+        scene(root / f"{i}.png", i)
+    put(root / "project.json", json.dumps(label_studio_rows()))
+
+
+@layout
+def coco_of_cvat_and_label_studio(root: Path) -> None:
+    """Backslashes in the names of the files, as on Windows."""
+    images, annotations = [], []
+    for i in range(COUNT):
+        scene(root / f"images/{i}.png", i)
+        images.append({"id": i, "file_name": f"images\\{i}.png", "width": WIDTH, "height": HEIGHT})
+        for label, x1, y1, x2, y2 in drawn(i):
+            box = [x1, y1, x2 - x1, y2 - y1]
+            annotations.append({"id": len(annotations), "image_id": i, "category_id": label, "bbox": box,
+                                "segmentation": [], "area": box[2] * box[3], "iscrowd": 0, "ignore": 0})  # fmt: skip
+    categories = [{"id": label, "name": name} for label, name in enumerate(NAMES)]
+    put(root / "result.json", json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+
+
 def boxes_of(root: Path) -> dict[bytes, list[tuple[str, list[float]]]]:
     """The objects that training and validation see, by the pixels of their pictures."""
     bundle = open_data(root, annotation="boxes", val_fraction=0.34)
@@ -313,3 +455,71 @@ def test_outlines_of_one_length_stay_outlines(tmp_path):
 
 def notes(root: Path) -> list[str]:
     return [note for note in open_data(root, annotation="boxes").notes if "validation object" not in note]
+
+
+def test_a_table_of_label_studio(tmp_path):
+    rows = [{**row, "label": json.dumps(row["label"])} for row in label_studio_rows()]
+    with (tmp_path / "export.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    for i in range(COUNT):
+        scene(tmp_path / f"images/{i}.png", i)
+    split, classes, _ = open_split(tmp_path / "export.csv", annotation="boxes")
+    assert classes == NAMES
+    assert np.allclose(split.target(3).boxes, [box for _, *box in drawn(3)])
+    assert check_data(tmp_path / "export.csv")[0].stats["format"] == "label_studio"
+
+
+@pytest.mark.parametrize("name", ["cvat_outlines", "cvat_masks", "datumaro", "labelme", "labelme_of_cvat"])
+def test_outlines_of_tools_are_masks(tmp_path, name):
+    LAYOUTS[name](tmp_path)
+    if name == "labelme_of_cvat":
+        with pytest.raises(UserError, match="boxes but no masks"):
+            open_split(tmp_path, annotation="masks")
+        return
+    target = open_split(tmp_path, annotation="masks")[0].target(0)
+    boxes = [box for i in range(COUNT) for _, *box in drawn(i)]
+    areas = {tuple(map(float, box)): (box[2] - box[0]) * (box[3] - box[1]) for box in boxes}
+    missing = 2 if name == "cvat_masks" else 0
+    found = [region.decode(HEIGHT, WIDTH).sum() for region in target.regions]
+    assert len(found) == (1 if name in ("datumaro", "labelme") else 2)  # in these the other object is a box alone
+    assert found == [areas[tuple(box)] - missing for box in target.boxes.tolist()]
+
+
+def test_a_turned_box_is_its_four_corners(tmp_path):
+    xml = cvat_xml(lambda label, x1, y1, x2, y2: cvat_box(label, 10, 10, 30, 20).replace("/>", ' rotation="90.0"/>'))
+    put(tmp_path / "annotations.xml", xml)
+    for i in range(COUNT):
+        scene(tmp_path / f"images/frames/{i}.png", i)
+    target = open_split(tmp_path, annotation="masks")[0].target(0)
+    assert np.allclose(target.boxes, [[15, 5, 25, 25]] * 2)
+
+
+ELSEWHERE = {
+    "tags": ("annotations.xml", lambda: cvat_xml(lambda label, *box: f'<tag label="{label}"/>'), "ImageNet 1.0"),
+    "tracks": ("annotations.xml", lambda: "<annotations><track id='0'/></annotations>", "CVAT for images 1.1 or COCO"),
+    "choices": (
+        "project.json",
+        lambda: json.dumps([{"image": "0.png", "choice": "a", "annotator": 1, "annotation_id": 2}]),
+        "Export them as CSV",
+    ),
+    "half": ("annotations.xml", lambda: cvat_xml(cvat_box)[:300], "is damaged or cut short"),
+}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_exports_that_are_not_read_are_said(tmp_path, name):
+    file, text, message = ELSEWHERE[name]
+    put(tmp_path / file, text())
+    for i in range(2):
+        scene(tmp_path / f"{i}.png", i)
+    with pytest.raises(UserError, match=message):
+        open_data(tmp_path, annotation="boxes")
+
+
+def test_what_is_no_area_is_counted(tmp_path):
+    put(tmp_path / "annotations.xml", cvat_xml(lambda *box: cvat_box(*box) + '<points label="nut" points="1,1"/>'))
+    for i in range(COUNT):
+        scene(tmp_path / f"{i}.png", i)
+    assert any("shapes that are no boxes, outlines or masks: 12 points" in note for note in notes(tmp_path))

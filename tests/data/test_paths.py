@@ -54,3 +54,10 @@ def test_what_another_name_has_is_not_taken(tmp_path):
     # The real name wins; a file is meant once.
     assert found_names(tmp_path, ["a/0.png", "x/a/0.png", "a\\1.png", "x/b/2.png", "y/b/2.png"]) == {}
     assert found_names(tmp_path, ["a/0.png", ".\\a\\0.png"]) == {".\\a\\0.png": "a/0.png"}
+
+
+def test_other_folders_before_all_names(tmp_path):
+    files(tmp_path, "images/0.png", "images/1.png", "more/1.png", "images/2.png")
+    assert found_names(tmp_path, ["set/0.png", "set/1.png"]) == {"set/0.png": "images/0.png"}
+    assert found_names(tmp_path, ["set/0.png", "images/2.png"]) == {}  # some are where they are said to be
+    assert found_names(tmp_path, ["a/0.png", "b/0.png"]) == {}

@@ -12,7 +12,7 @@ from resurge.tasks.table import DATA_WORDS, TASKS, get_task
 
 def add_options(parser: Parser) -> None:
     add(parser, "data", "DATA", "what `resurge train --data` takes")
-    about = "what the data is for (default: what its folders look like; the report says which)"
+    about = "what the data is for (default: what its folders look like)"
     parser.add_argument("--task", choices=tuple(TASKS), help=about)
     add(parser, "--val", "DATA", "where the validation images are, as for `resurge train`")
     about = "write a mended copy of the annotations into this new folder: boxes cut to their images, what cannot be "

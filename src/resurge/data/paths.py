@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote
@@ -162,6 +162,17 @@ def read_file(file: Path) -> bytes:
         raise UserError(f"{file} cannot be read: {error.strerror or error}. Give a file that you may read.") from error
 
 
+def beginning(file: Path, length: int = 1 << 16) -> bytes:
+    """The first bytes of a file; none when it cannot be read, or is no regular file."""
+    try:
+        if not file.is_file():
+            return b""
+        with file.open("rb") as opened:
+            return opened.read(length)
+    except OSError:
+        return b""
+
+
 def read_lines(file: Path) -> list[str]:
     """The lines of a text file in UTF-8, blanks about them and empty ones left out. Names of files may be no text."""
     lines = read_file(file).decode("utf-8-sig", "surrogateescape").split("\n")
@@ -206,7 +217,8 @@ def found_names(root: Path, names: Iterable[str]) -> dict[str, str]:
     """The image file below `root` that is meant by a name, for each of `names` that is no file itself.
 
     Such names have the separators of another system, another case, or more or fewer folders before them than there are:
-    the one image is taken whose path ends in the name, or the name in it. Nothing is taken that another name has.
+    the one image is taken whose path ends in the name, or the name in it. Where no image is found so, other folders may
+    stand before the names. Nothing is taken that another name has.
     """
     wanted = list(dict.fromkeys(names))
     there = present(root, wanted)
@@ -225,9 +237,10 @@ def found_names(root: Path, names: Iterable[str]) -> dict[str, str]:
         if file not in taken:
             steps = _steps(file)
             by_last[steps[-1]].append((steps, file))
-    for name, text in missing.items():
-        if name not in found and (match := _only_match(_steps(text), by_last)):
-            found[name] = match
+    for whole in (True, False):
+        if whole or not (found or there):
+            found |= {name: match for name, text in missing.items()
+                      if name not in found and (match := _only_match(_steps(text), by_last, whole))}  # fmt: skip
     counted = Counter(file for name, file in found.items() if missing[name] != file)
     return {name: file for name, file in found.items() if counted[file] < 2}
 
@@ -238,17 +251,30 @@ def _steps(name: str) -> list[str]:
     return [step for step in text.split("/") if step not in ("", ".", "..")] or [""]
 
 
-def _only_match(steps: list[str], by_last: dict[str, list[tuple[list[str], str]]]) -> str | None:
-    """The file that shares most of its last folders with a name, if there is only one, and all that both have."""
+def _only_match(steps: list[str], by_last: dict[str, list[tuple[list[str], str]]], whole: bool) -> str | None:
+    """The file that shares most of its last folders with a name, if there is only one: with `whole` all that both
+    have."""
     if steps[-1] not in by_last:  # Label Studio puts eight digits before the names of uploaded files
         steps = [*steps[:-1], _UPLOADED.sub("", steps[-1], 1)]
     shared: dict[int, list[str]] = defaultdict(list)
     for other, file in by_last.get(steps[-1], ()):
         length = min(len(steps), len(other))
-        if steps[-length:] == other[-length:]:
-            shared[length].append(file)
+        if steps[-length:] == other[-length:] or not whole:
+            shared[length if whole else 1].append(file)
     best = shared[max(shared)] if shared else []
     return best[0] if len(best) == 1 else None
+
+
+def usual_folder(root: Path, folder: Path, part: str, listed: Sequence[str]) -> Path:
+    """The first of the usual folders of images in which one of the first of these files is; `folder` when none is.
+    `part` is the part of the data set that they belong to, or ""."""
+    known = PARTS.get(part, ())
+    names = ("", "images", *known, *(f"images/{name}" for name in known), *(f"{name}/images" for name in known),
+             "images/default", "default")  # fmt: skip
+    places = [base / name for base in (folder, root, folder.parent) for name in names]
+    inside = (place for place in places if place.is_relative_to(root))
+    first = [*listed[:3], *listed[-1:]]
+    return next((place for place in inside if any((place / name).is_file() for name in first)), folder)
 
 
 def below(root: Path, path: Path) -> str:

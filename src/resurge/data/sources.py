@@ -190,7 +190,8 @@ def read_source(
         labels = recognise(path, "labels") if annotation not in (None, "labels") else None
         is_labelled = labels is not None and (labels[0].name != "folder" or bool(class_folders(path)))
         hint = f" It looks like {_purpose(labels[0], words)}." if labels is not None and is_labelled else ""
-        served = (each for each in _formats(annotation) if annotation is None or annotation in each.annotations)
+        served = (each for each in FORMATS.values()
+                  if (annotation in each.annotations if annotation else "labels" not in each.annotations))  # fmt: skip
         expected = "; ".join(each.expected for each in served)
         raise UserError(f"{path} is in no format of annotations that is known. Expected one of: {expected}.{hint}")
     format, place = known
@@ -201,8 +202,9 @@ def read_source(
 
 
 def _formats(annotation: Annotation | None) -> list[Format]:
-    """The formats to try, in order; those of the kind come first, then those that may be taken for it."""
+    """The formats to try, in order: those of the kind first, then those that may be taken for it."""
     served = [each for each in FORMATS.values() if ("labels" in each.annotations) == (annotation == "labels")]
+    served.sort(key=lambda each: not each.particular)
     return sorted(served, key=lambda each: annotation == "maps" and "maps" not in each.annotations)
 
 

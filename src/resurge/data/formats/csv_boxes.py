@@ -20,7 +20,17 @@ from resurge.data.formats.tables import LABEL_COLUMNS, PATH_COLUMNS, SPLIT_COLUM
 from resurge.data.images import ending, is_image_name
 from resurge.data.mending import Mending
 from resurge.data.object_source import ObjectSource, counted_classes
-from resurge.data.paths import PARTS, below, find_images, folder_of, found_names, listed_name, read_file, upright_size
+from resurge.data.paths import (
+    PARTS,
+    below,
+    find_images,
+    folder_of,
+    found_names,
+    listed_name,
+    read_file,
+    upright_size,
+    usual_folder,
+)
 from resurge.data.records import Fault, RawObject, Record
 from resurge.errors import UserError
 
@@ -93,7 +103,7 @@ def _has_boxes(file: Path) -> bool:
     """Whether the first line of a table is that of a table of boxes."""
     try:
         sheet = first_line(file, _names_of)
-    except (OSError, UserError):
+    except UserError:
         return False
     return sheet.corners() is not None and sheet.column(PATH_COLUMNS) is not None
 
@@ -156,11 +166,7 @@ def _columns(sheet: Sheet, part: str) -> tuple[int, int, int | None, tuple[int, 
 def _files(file: Path, root: Path, part: str, listed: Sequence[str], findings: list[Finding]) -> list[str]:
     """The image of each row below `root`: as it is listed, in the first of the usual folders that has it, or else by
     the ending of its path; Open Images leaves the ending of the name away."""
-    known = PARTS.get(part, ())
-    folders = ("", "images", *known, *(f"images/{name}" for name in known), *(f"{name}/images" for name in known))
-    bases = [base / folder for base in (file.parent, root, file.parent.parent) for folder in folders]
-    bases = [base for base in bases if base == root or base.is_relative_to(root)]
-    base = next((base for base in bases if any((base / name).is_file() for name in (*listed[:3], *listed[-1:]))), root)
+    base = usual_folder(root, file.parent, part, listed)
     names = {name: below(root, base / name) for name in dict.fromkeys(listed)}
     if not any(ending(name) for name in names):
         by_stem = {Path(name).stem: name for name in reversed(find_images(root, "")[0])}

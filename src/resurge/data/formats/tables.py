@@ -15,7 +15,7 @@ from pathlib import Path
 from resurge.data.findings import Finding, finding
 from resurge.data.formats.format import Format
 from resurge.data.label_source import LabelSource
-from resurge.data.paths import PART_OF, listed_name, read_file
+from resurge.data.paths import PART_OF, beginning, listed_name, read_file
 from resurge.data.records import LabelRecord
 from resurge.errors import UserError, suggest
 
@@ -137,8 +137,7 @@ def read_sheet(file: Path, names_of: Callable[[list[str]], list[str] | None] = l
 
 def first_line(file: Path, names_of: Callable[[list[str]], list[str] | None] = lambda fields: None) -> Sheet:
     """The names of the columns alone, without a word about what cannot be read."""
-    with file.open("rb") as opened:
-        data = opened.read(1 << 16)
+    data = beginning(file)
     encoding = json.detect_encoding(data)
     text = data.decode("utf-8-sig" if encoding == "utf-8" else encoding, "replace")
     fields = next(iter(_split(file, text)), (0, [""]))[1] if text.strip() else [""]

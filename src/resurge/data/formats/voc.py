@@ -28,6 +28,7 @@ from resurge.data.paths import (
     IMAGE_FOLDERS,
     PART_OF,
     PARTS,
+    beginning,
     below,
     find_files,
     find_images,
@@ -162,11 +163,9 @@ def _pair(path: Path, before: _Steps = (), after: _Steps = ()) -> tuple[str, str
 def _is_voc(files: Iterable[Path]) -> bool:
     """Whether the first XML file among these is VOC's, by its beginning; a damaged one may be."""
     first = next((file for file in files if file.suffix.lower() == ".xml" and not is_hidden(file.name)), None)
-    if first is None or not first.is_file():
-        return False
-    with first.open("rb") as opened:
-        begin = opened.read(4096)
-    return b"<annotations" not in begin and (b"<annotation" in begin or first.parent.name.lower() in ANNOTATION_FOLDERS)
+    begin = b"" if first is None else beginning(first)
+    is_inside = first is not None and first.parent.name.lower() in ANNOTATION_FOLDERS
+    return b"<annotations" not in begin and (b"<annotation" in begin or is_inside)
 
 
 def _by_stem(names: Iterable[str], folder: str) -> dict[str, str]:
@@ -252,7 +251,7 @@ def _record(
     except UserError as error:
         findings.append(broken_annotations(name, error))
         return None
-    image = pictures.get(stem) or _named(document, stem, images, stems)
+    image = pictures.get(stem) or _named(document, stem, images, stems, pictures)
     size = _size(document) or upright_size(root / image)
     objects = tuple(
         _object(item, key, written) for key, item in enumerate(document.findall("object"))
@@ -261,12 +260,15 @@ def _record(
     return Record(image, objects, size, None, file)
 
 
-def _named(document: ElementTree.Element, stem: str, images: str, stems: dict[str, str]) -> str:
+def _named(
+    document: ElementTree.Element, stem: str, images: str, stems: dict[str, str], pictures: dict[str, str]
+) -> str:
     """The image that an annotation names, where none has the name of the annotation file. A name that another
     annotation file has is that of a copy."""
-    named = Path(listed_name(document.findtext("filename") or "") or f"{stem}.jpg")
+    usual = next((ending(name) for other, name in pictures.items() if other.casefold() == stem.casefold()), ".jpg")
+    named = Path(listed_name(document.findtext("filename") or "") or f"{stem}{usual}")
     if named.stem != Path(stem).name and (named.stem in stems or named.suffix.lower() not in EXTENSIONS):
-        named = Path(stem + ".jpg")
+        named = Path(stem + usual)
     folder = Path(images) if len(named.parts) > 1 else Path(images) / Path(stem).parent
     return (folder / named.name if len(named.parts) < 2 else folder / named).as_posix()
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from resurge.data.mending import Mending
 from resurge.data.object_source import ObjectSource
 from resurge.data.paths import (
     PARTS,
+    beginning,
     below,
     by_part,
     find_images,
@@ -81,11 +82,11 @@ class Yolo(Format):
             whole = f"the folder{'s images/ and labels/' if folders.get('') else ''}"
             how = whole if "" in folders else f"the folders {slashed(folders.values())}"
         names = names or class_file(root)
-        findings = other_names(renamed)
         everything = list(dict.fromkeys(name for found in images.values() for name in found))
-        files = {name: file for name in everything if (file := label_file(root, name)).is_file()}
+        files = _label_files(root, everything, renamed)
         lines = {name: list(_lines_of(read_file(file))) for name, file in files.items()}
         numbers = [each for found in lines.values() for _, line in found if (each := _numbers(line))]
+        findings = other_names(renamed)
         points = _points(document, numbers, findings)
         with ThreadPoolExecutor(4) as pool:
             sizes = dict(zip(everything, pool.map(upright_size, [root / name for name in everything]), strict=True))
@@ -147,10 +148,7 @@ def find_yaml(path: Path) -> Path | None:
 
 def _describes(file: Path, keys: tuple[bytes, ...]) -> bool:
     """Whether lines of a file begin with all these keys."""
-    if not file.is_file():
-        return False
-    with file.open("rb") as opened:
-        begins = {line.replace(b"=", b":").split(b":")[0].strip() for line in opened.read(1 << 16).split(b"\n")}
+    begins = {line.replace(b"=", b":").split(b":")[0].strip() for line in beginning(file).split(b"\n")}
     return begins >= set(keys)
 
 
@@ -177,19 +175,23 @@ def _label_folders(root: Path) -> dict[str, str]:
 
 def _holds_labels(root: Path, images: str) -> bool:
     labels = label_file(root, f"{images}/x.png").parent
-    return any(_is_of_image(file) for file in labels.glob("*.txt"))
+    return any(map(_is_of_image, _texts(labels)))
 
 
 def _is_of_image(file: Path) -> bool:
     return file.name not in {Path(name).name for name in _CLASSES}
 
 
+def _texts(folder: Path) -> list[Path]:
+    return [file for file in folder.iterdir() if file.suffix.lower() == ".txt"] if folder.is_dir() else []
+
+
 def _has_labels_beside(folder: Path) -> bool:
     """Whether text files beside the images directly in a folder are YOLO's, by the first ones."""
     names = sorted(item.name for item in folder.iterdir() if item.suffix.lower() == ".txt" or is_image_name(item.name))
     stems = {Path(name).stem for name in names if is_image_name(name)}
-    files = [folder / name for name in names if name.endswith(".txt") and Path(name).stem in stems]
-    lines = [line for file in files[:_LOOKED_AT] for _, line in _lines_of(read_file(file))]
+    files = [folder / name for name in names if name.lower().endswith(".txt") and Path(name).stem in stems]
+    lines = [line for file in files[:_LOOKED_AT] for _, line in _lines_of(beginning(file))]
     return bool(lines) and all(_numbers(line) is not None for line in lines)
 
 
@@ -294,6 +296,24 @@ def label_file(root: Path, name: str) -> Path:
     return (root / path).with_suffix(".txt")
 
 
+def _label_files(root: Path, images: Sequence[str], renamed: dict[str, str]) -> dict[str, Path]:
+    """The text files of images that have one; those whose names differ in case are added to `renamed`."""
+    found: dict[str, Path] = {}
+    folded: dict[Path, dict[str, Path]] = {}
+    for name in images:
+        file = label_file(root, name)
+        if not file.is_file():
+            if file.parent not in folded:
+                folded[file.parent] = {each.name.casefold(): each for each in _texts(file.parent)}
+            other = folded[file.parent].get(file.name.casefold())
+            if other is None or label_file(root, name.replace(Path(name).stem, other.stem)) in found.values():
+                continue
+            renamed[below(root, file)] = below(root, other)
+            file = other
+        found[name] = file
+    return found
+
+
 def _lines_of(data: bytes) -> Iterator[tuple[int, str]]:
     """(number from 0, text) of the lines that are not empty."""
     for number, line in enumerate(data.split(b"\n")):
@@ -392,7 +412,7 @@ def _object(key: int, line: str, size: tuple[int, int] | None, names: tuple[str,
 
 def _stray(root: Path, used: set[Path]) -> list[str]:
     """Text files that belong to no image, in the folders where others do."""
-    files = (file for folder in {file.parent for file in used} for file in folder.glob("*.txt"))
+    files = (file for folder in {file.parent for file in used} for file in _texts(folder))
     return sorted(
         below(root, file) for file in files
         if file not in used and _is_of_image(file) and not file.name.startswith("README")
