@@ -68,7 +68,7 @@ def test_a_folder_that_is_two_things_says_so(tmp_path, capsys):
         (tmp_path / f"pets/{'ab'[i % 2]}/{i}.xml").write_text(voc_xml([("dog", 1, 1, 9, 9)]))
     line, report = found(tmp_path / "pets", capsys)
     assert "found boxes in the format voc" in line
-    assert report["notes"][0] == "the folder also looks like folders that may be classes (a, b), for --task classify"
+    assert report["notes"][0] == "the folder also has folders that may be classes (a, b), for --task classify"
     root = write_voc(tmp_path / "both", OBJECTS)
     for stem in "ab":
         mask(root / f"SegmentationClass/{stem}.png", 1)

@@ -11,6 +11,8 @@ NAMES = {
     "/data/upload/3/1a2b3c4d-my%20photo.png": "1a2b3c4d-my photo.png",
     "/data/local-files/?d=set/my%20photo.png": "set/my photo.png",
     "http://localhost:8080/data/local-files/?d=set/0.png": "set/0.png",
+    "images/http://localhost:8080/data/upload/12/0.png": "0.png",
+    "file:///home/else/0.png": "home/else/0.png",
     "s3://bucket/set/0.png": "set/0.png",
     "100%.png": "100%.png",
 }

@@ -77,7 +77,7 @@ def check_data(
     purpose, others = purposes(path, found, words) if is_guessed else ("", [])
     if refusal and is_guessed and annotation == "labels":
         refusal += strange_annotations(path)
-    training = [*(f"the folder also looks like {other}" for other in others), *notes], refusal, kind, purpose
+    training = [*(f"the folder also {other}" for other in others), *notes], refusal, kind, purpose
     if isinstance(found, MemorySource):
         return _memory_report(found, val), None
     if held is not None:

@@ -195,9 +195,8 @@ def present(root: Path, names: Iterable[str]) -> set[str]:
     return found
 
 
-_URL = re.compile(
-    r"(?:https?://[^/]+)?/data/(?:local-files/\?d=|upload/(?:\d+/)?)|file://|[a-z0-9]+://[^/]+/", re.IGNORECASE
-)
+_UPLOAD = re.compile(r"/data/(?:local-files/\?d=|upload/(?:\d+/)?)")
+_ADDRESS = re.compile(r"[a-z0-9]+://[^/]*/", re.IGNORECASE)
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")
 
 
@@ -205,7 +204,7 @@ def listed_name(text: str) -> str:
     """What an annotation calls a file, as a path with slashes: without blanks and quotes about it, without ./ or an
     address before it; Label Studio's and other addresses have escapes such as %20."""
     name = text.strip().strip("\"'")
-    if address := _URL.match(name):
+    if address := _UPLOAD.search(name) or _ADDRESS.search(name):
         name = unquote(name[address.end() :])
     name = name.replace("\\", "/")
     while name.startswith("./"):

@@ -28,6 +28,7 @@ from resurge.data.paths import (
     walk,
 )
 from resurge.data.reading import AS_IT_IS, Reading
+from resurge.data.records import MaskRecord
 from resurge.data.source import AnnotatedSplit
 from resurge.data.splits import DataBundle, ObjectSplit, Split, hold_out, peek, require_fraction
 from resurge.errors import UserError, require_one_of
@@ -46,8 +47,9 @@ def open_data(
             labels: a folder with train/ and val/ or test/, each with one subfolder per class; a folder of class
             folders; a CSV with the columns path, label and perhaps split; a folder or .tar.gz of CIFAR-10 or CIFAR-100
             in their original files; a folder of Fashion-MNIST's idx files. For boxes or masks: a folder or file in
-            COCO's, Pascal VOC's or YOLO's format, or with one mask file per object. For maps: a folder of images and
-            masks, as pairs or in CamVid's, ADE20K's or Pascal VOC's layout.
+            the format of COCO, Pascal VOC, YOLO, CVAT, Label Studio, LabelMe or Datumaro, a table of boxes, or one mask
+            file per object. For maps: a folder of images and masks, as pairs or in CamVid's, ADE20K's or Pascal VOC's
+            layout.
         annotation: what is needed of each image; decides what the splits of the bundle are.
         words: how messages call the choice of an annotation.
         val: where the validation images are when `source` has none or others are wanted: another data set of the same
@@ -84,20 +86,23 @@ def _purpose(format: Format, words: Words) -> str:
 
 
 def purposes(path: Path, found: AnySource, words: Words) -> tuple[str, list[str]]:
-    """What a data set that was read without a wish is for, as the end of a sentence; and what its folder may be for
-    besides."""
+    """What a data set that was read without a wish is for, as the end of a sentence; and what its folder may be
+    besides, each as the end of "the folder also"."""
     kinds: tuple[Annotation, ...] = ("labels",)
     if isinstance(found, MaskSource):
         kinds = ("maps",)
     elif isinstance(found, ObjectSource):
         kinds = ("boxes", "masks") if found.has_masks else ("boxes",)
     used = FORMATS.get(found.format)
-    others = [_purpose(each, words) for each in FORMATS.values()
+    others = [f"looks like {_purpose(each, words)}" for each in FORMATS.values()
               if each is not used and "labels" not in each.annotations and each.recognise(found.root)
               and used is not None and not set(each.annotations) & set(used.annotations)]  # fmt: skip
-    classes = class_folders(path) if kinds != ("labels",) else []
-    if classes:
-        others.append(f"folders that may be classes ({_first(classes)}), for {words['labels']}")
+    masks = {
+        step for record in found.records if isinstance(record, MaskRecord) for step in (record.mask or "").split("/")
+    }
+    classes = [name for name in class_folders(path) if name not in masks] if kinds != ("labels",) else []
+    if len(classes) > 1:
+        others.append(f"has folders that may be classes ({_first(classes)}), for {words['labels']}")
     named = f" in the format {found.format}" if used is not None else ""
     return f"{' and '.join(kinds)}{named}, for {' or '.join(words[kind] for kind in kinds)}", others
 

@@ -126,7 +126,7 @@ def _is_number(text: str) -> bool:
 def _records(sheet: Sheet, root: Path, part: str, findings: list[Finding]) -> dict[str, list[Record]]:
     """The images of a table by part, in the order in which they come."""
     path_at, label_at, split_at, corners = _columns(sheet, part)
-    listed = [listed_name(fields[path_at]) for _, fields in sheet.rows]
+    listed = [fields[path_at].strip() for _, fields in sheet.rows]
     names = _files(sheet.file, root, part, listed, findings)
     sizes = {name: _stated(sheet, fields) or upright_size(root / name)
              for name, (_, fields) in reversed(list(zip(names, sheet.rows, strict=True)))}  # fmt: skip
@@ -166,7 +166,7 @@ def _columns(sheet: Sheet, part: str) -> tuple[int, int, int | None, tuple[int, 
 def _files(file: Path, root: Path, part: str, listed: Sequence[str], findings: list[Finding]) -> list[str]:
     """The image of each row below `root`: as it is listed, in the first of the usual folders that has it, or else by
     the ending of its path; Open Images leaves the ending of the name away."""
-    base = usual_folder(root, file.parent, part, listed)
+    base = usual_folder(root, file.parent, part, [*listed, *map(listed_name, listed)])
     names = {name: below(root, base / name) for name in dict.fromkeys(listed)}
     if not any(ending(name) for name in names):
         by_stem = {Path(name).stem: name for name in reversed(find_images(root, "")[0])}

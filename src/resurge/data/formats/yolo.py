@@ -188,9 +188,10 @@ def _texts(folder: Path) -> list[Path]:
 
 def _has_labels_beside(folder: Path) -> bool:
     """Whether text files beside the images directly in a folder are YOLO's, by the first ones."""
-    names = sorted(item.name for item in folder.iterdir() if item.suffix.lower() == ".txt" or is_image_name(item.name))
-    stems = {Path(name).stem for name in names if is_image_name(name)}
-    files = [folder / name for name in names if name.lower().endswith(".txt") and Path(name).stem in stems]
+    names = [item.name for item in os.scandir(folder)]
+    texts = sorted(name for name in names if name.lower().endswith(".txt"))
+    stems = {Path(name).stem for name in names if is_image_name(name)} if texts else set()
+    files = [folder / name for name in texts if Path(name).stem in stems]
     lines = [line for file in files[:_LOOKED_AT] for _, line in _lines_of(beginning(file))]
     return bool(lines) and all(_numbers(line) is not None for line in lines)
 
