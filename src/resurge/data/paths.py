@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import unicodedata
@@ -173,9 +174,18 @@ def beginning(file: Path, length: int = 1 << 16) -> bytes:
         return b""
 
 
+def text_of(data: bytes, errors: str = "replace") -> str:
+    """Text in UTF-8, or UTF-16 or 32 as Windows writes them. What is not UTF-8 in it becomes surrogates, as in names of
+    files. Raises UnicodeDecodeError when it is none of the others, and `errors` is "strict"."""
+    encoding = json.detect_encoding(data)
+    return (
+        data.decode("utf-8-sig", "surrogateescape") if encoding.startswith("utf-8") else data.decode(encoding, errors)
+    )
+
+
 def read_lines(file: Path) -> list[str]:
-    """The lines of a text file in UTF-8, blanks about them and empty ones left out. Names of files may be no text."""
-    lines = read_file(file).decode("utf-8-sig", "surrogateescape").split("\n")
+    """The lines of a text file, blanks about them and empty ones left out. Names of files may be no text."""
+    lines = text_of(read_file(file)).split("\n")
     return [line.strip() for line in lines if line.strip()]
 
 
@@ -247,7 +257,8 @@ def found_names(root: Path, names: Iterable[str]) -> dict[str, str]:
 def _steps(name: str) -> list[str]:
     """The parts of a path, the same for names that differ in case or in the composition of letters alone."""
     text = unicodedata.normalize("NFC", name).casefold()
-    return [step for step in text.split("/") if step not in ("", ".", "..")] or [""]
+    steps = (step.strip() for step in text.split("/"))
+    return [step for step in steps if step not in ("", ".", "..")] or [""]
 
 
 def _only_match(steps: list[str], by_last: dict[str, list[tuple[list[str], str]]], whole: bool) -> str | None:

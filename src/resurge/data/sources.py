@@ -353,11 +353,11 @@ def _class_notes(name: str, train: AnnotatedSplit, val: AnnotatedSplit, classes:
         if missing:
             notes.append(f"no validation images of {_first(missing)}: their accuracy will not be measured")
     if isinstance(train, ObjectSplit) and isinstance(val, ObjectSplit):
-        empty = sum(len(objects) == 0 for objects in train.objects)
-        if empty == len(train):
+        if not any(map(len, train.objects)):
             raise UserError(f"{name} has no object to train on in its {len(train)} training images. Add some.")
-        if empty:
-            notes.append(f"{number_of(empty, 'training image has', 'training images have')} no objects")
+        for part, split in (("training", train), ("validation", val)):
+            if empty := sum(len(objects) == 0 for objects in split.objects):
+                notes.append(f"{number_of(empty, f'{part} image has', f'{part} images have')} no objects")
         for part, split in (("training", train), ("validation", val)):
             seen = {int(label) for objects in split.objects for label in objects.labels}
             lacking = [label for index, label in enumerate(classes) if index not in seen]

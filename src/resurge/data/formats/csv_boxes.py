@@ -70,10 +70,10 @@ class CsvBoxes(Format):
         for part, record, file in mending.objects():
             by_file[file].append((part, record))
         for file, records in by_file.items():
-            sheet = read_sheet(file, _names_of)
-            mending.file(mending.inside(file)).write_text(
-                _mended(mending, sheet, records), encoding="utf-8", newline=""
-            )
+            text = _mended(mending, read_sheet(file, _names_of), records)
+            mending.file(mending.inside(file)).write_text(text, encoding="utf-8", newline="")
+            for names in file.parent.glob(_CLASS_NAMES):
+                mending.file(mending.inside(names)).write_bytes(read_file(names))
 
 
 def _tables(path: Path) -> dict[str, Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
 from collections import Counter, defaultdict
@@ -15,7 +14,7 @@ from pathlib import Path
 from resurge.data.findings import Finding, finding
 from resurge.data.formats.format import Format
 from resurge.data.label_source import LabelSource
-from resurge.data.paths import PART_OF, beginning, listed_name, read_file
+from resurge.data.paths import PART_OF, beginning, listed_name, read_file, text_of
 from resurge.data.records import LabelRecord
 from resurge.errors import UserError, suggest
 
@@ -107,11 +106,8 @@ def read_sheet(file: Path, names_of: Callable[[list[str]], list[str] | None] = l
     """The table in a CSV file in UTF-8 or UTF-16, or in Windows-1252, which is said. `names_of` gives names of the
     columns for a first row that has none. Raises UserError when it cannot be read, has no rows, or one is short."""
     data = read_file(file)
-    encoding = json.detect_encoding(data)
     try:
-        # A file's name need not be text; whatever else is not is complained of below.
-        errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
-        text = data.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors)
+        text = text_of(data, "strict")  # a file's name need not be text; whatever else is not is complained of below
     except UnicodeDecodeError as error:
         raise _no_text(file) from error
     table, findings = _split(file, text), []
@@ -138,8 +134,7 @@ def read_sheet(file: Path, names_of: Callable[[list[str]], list[str] | None] = l
 def first_line(file: Path, names_of: Callable[[list[str]], list[str] | None] = lambda fields: None) -> Sheet:
     """The names of the columns alone, without a word about what cannot be read."""
     data = beginning(file)
-    encoding = json.detect_encoding(data)
-    text = data.decode("utf-8-sig" if encoding == "utf-8" else encoding, "replace")
+    text = text_of(data)
     fields = next(iter(_split(file, text)), (0, [""]))[1] if text.strip() else [""]
     return Sheet(file, names_of(fields) or [name.strip() for name in fields], [], [])
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,7 @@ from resurge.data.paths import (
     read_lines,
     slashed,
     subfolders,
+    text_of,
     upright_size,
 )
 from resurge.data.records import Box, Fault, RawObject, Record
@@ -46,6 +48,7 @@ _Description = dict[str, object]
 _DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _CLASSES = ("classes.txt", "obj.names", "labels/classes.txt", "labels.txt", "_darknet.labels", "train/classes.txt",
             "train/_darknet.labels")  # fmt: skip
+_OBB = re.compile(r"(?<![a-z])obb(?![a-z])")
 _LOOKED_AT = 20  # text files that tell whether those of a folder are labels
 _Lines = list[tuple[int, str]]
 
@@ -124,6 +127,9 @@ class Yolo(Format):
                 mending.file(name).write_bytes("".join(lines).encode("utf-8"))
         mending.left_out("missing-file", "label file without an image left out")
         description = find_yaml(root)
+        names = [root / name for name in _CLASSES] + sorted(root.glob("*.names"))
+        for file in (file for file in (description, *names) if file is not None and file.is_file()):
+            mending.file(mending.inside(file)).write_bytes(read_file(file))
         places = () if description is None else _places(_load(description), root)
         for file in (place for _, _, place in places if place.is_file()):
             listed = _listed(file, root, {})
@@ -206,7 +212,7 @@ def _load(file: Path) -> _Description:
     if file.suffix.lower() == ".data":
         return _load_darknet(file)
     try:
-        document = yaml.safe_load(read_file(file).decode("utf-8-sig"))
+        document = yaml.safe_load(text_of(read_file(file)))
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f" in line {mark.line + 1}" if mark is not None else ""
@@ -317,9 +323,9 @@ def _label_files(root: Path, images: Sequence[str], renamed: dict[str, str]) -> 
 
 def _lines_of(data: bytes) -> Iterator[tuple[int, str]]:
     """(number from 0, text) of the lines that are not empty."""
-    for number, line in enumerate(data.split(b"\n")):
+    for number, line in enumerate(text_of(data).split("\n")):
         if line.strip():
-            yield number, line.decode("utf-8", "replace").strip("\ufeff \r\t")
+            yield number, line.strip("\ufeff \r\t")
 
 
 def _numbers(line: str) -> list[float] | None:
@@ -371,12 +377,14 @@ def _are_pairs_in_boxes(rows: np.ndarray) -> bool:
 
 
 def _rotated(document: _Description, description: Path | None, lines: list[list[float]], points: int) -> list[Finding]:
-    """The finding for rotated boxes, four corners each, which are read as outlines."""
-    said = "obb" in f"{description} {document.get('task')}".lower() or bool(document.get("obb"))
-    if points or {len(each) for each in lines} != {9} or not (said or len(lines) > 2):
+    """The finding for rotated boxes, four corners each, which are read as outlines: where the description calls them
+    so."""
+    named = "" if description is None else f"{description.absolute().parent.name} {description.stem}"
+    said = _OBB.search(f"{named} {document.get('task')}".lower()) or document.get("obb")
+    if points or not said or {len(each) for each in lines} != {9}:
         return []
     message = f"the {len(lines)} objects are four corners each, as of rotated boxes"
-    return [finding("four-corners", (), message, severity="warning" if said else "info")]
+    return [finding("four-corners", (), message)]
 
 
 def _object(key: int, line: str, size: tuple[int, int] | None, names: tuple[str, ...], points: int) -> RawObject:
