@@ -300,6 +300,8 @@ TABLES = {
     "one column per class": (",filename,rust,Crack", "{i},{name},{even},{odd}", "utf-8", ("Crack", "rust"), "one-hot"),
     "UTF-16": ("path\tlabel", "{name}\tfür {number}", "utf-16", ("für 0", "für 1", "für 2"), ""),
     "Windows-1252": ("path,label", "{name},für {number}", "cp1252", ("für 0", "für 1", "für 2"), "encoding"),
+    "a choice of Label Studio": ("annotator,choice,image", "1,{number},/data/upload/4/1a2b3c4d-{i}.png", "utf-8",
+                                 ("0", "1", "2"), "other-name"),
     "folds": ("path,label,fold", "{name},{number},{i}", "utf-8", ("0", "1", "2"), "folds"),
     "backslashes": ("path,label", ".\\X\\{i}.png,{number}", "utf-8-sig", ("0", "1", "2"), "other-name"),
     "a class with a comma": ("path,label", '{name},"Po, {number}"', "utf-8", ("Po, 0", "Po, 1", "Po, 2"), ""),

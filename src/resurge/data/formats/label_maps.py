@@ -17,12 +17,15 @@ from resurge.data.mending import Mending
 from resurge.data.paths import (
     ANNOTATION_FOLDERS,
     IMAGE_FOLDERS,
+    PART_OF,
     PARTS,
+    beginning,
     find_images,
     folder_of,
     read_file,
     read_lines,
     slashed,
+    text_of,
 )
 from resurge.data.records import MaskRecord
 from resurge.data.splits import IGNORE
@@ -162,27 +165,37 @@ class CamVid(_LabelMaps):
     expected = "lists: train.txt with an image and its mask in each line"
 
     def recognise(self, path: Path) -> bool:
-        file = next((path / f"{part}.txt" for part in PARTS if (path / f"{part}.txt").is_file()), None)
-        if file is None:
-            return False
-        with file.open("rb") as opened:
-            first = opened.readline(4096).decode("utf-8", "replace").split()
-        return len(first) == 2 and all(ending(word) in EXTENSIONS for word in first)
+        return bool(_pair_lists(path))
 
     def read(self, path: Path) -> MaskSource:
-        lists = {part: path / f"{part}.txt" for part in PARTS}
-        parts = {part: tuple(_listed(path, file)) for part, file in lists.items() if file.is_file()}
+        lists = _pair_lists(path)
+        parts = {part: tuple(_listed(path, file)) for part, file in lists.items()}
         parts = {part: records for part, records in parts.items() if records}
         names = class_lines(path)
         return MaskSource(
             format=self.name, root=path, classes=names or CAMVID, parts=parts,
-            how=f"the lists {', '.join(f'{part}.txt' for part in parts)}",
+            how=f"the lists {', '.join(file.name for file in lists.values())}",
             meaning=plain_meaning(len(names)) if names else plain_meaning(len(CAMVID), len(CAMVID)),
         )  # fmt: skip
 
     def write(self, mending: Mending) -> None:
+        lists = _pair_lists(mending.root)
         for part, records in write_maps(mending, listed=True).items():
-            mending.write_lines(f"{part}.txt", [f"{record.name} {record.mask}" for record in records])
+            mending.write_lines(lists[part].name, [f"{record.name} {record.mask}" for record in records])
+
+
+def _pair_lists(path: Path) -> dict[str, Path]:
+    """The lists with an image and its mask in each line, by part; where none is a part's, one of another name, such as
+    CVAT's default.txt, is that of all images."""
+    files = {file: PART_OF.get(file.stem.lower(), "") for file in sorted(path.glob("*.txt"), reverse=True)}
+    firsts = {file: next(iter(text_of(beginning(file)).split("\n")), "").split() for file in files}
+    good = {
+        file for file, first in firsts.items() if len(first) == 2 and all(ending(each) in EXTENSIONS for each in first)
+    }
+    found = {part: file for file, part in files.items() if part or file in good}
+    if len(found) > 1:
+        found.pop("", None)
+    return {part: found[part] for part in (*PARTS, "") if part in found} if good & set(found.values()) else {}
 
 
 def _listed(root: Path, file: Path) -> list[MaskRecord]:

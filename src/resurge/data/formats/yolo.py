@@ -87,6 +87,11 @@ class Yolo(Format):
         names = names or class_file(root)
         everything = list(dict.fromkeys(name for found in images.values() for name in found))
         files = _label_files(root, everything, renamed)
+        if everything and not files:
+            raise UserError(
+                f"none of the {len(everything)} images in {how} has a text file of labels; the first would be "
+                f"{label_file(root, everything[0])}. Put the files there."
+            )
         lines = {name: list(_lines_of(read_file(file))) for name, file in files.items()}
         numbers = [each for found in lines.values() for _, line in found if (each := _numbers(line))]
         findings = other_names(renamed)
