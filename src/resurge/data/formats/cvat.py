@@ -26,7 +26,6 @@ class Cvat(Format):
     name = "cvat"
     annotations = ("boxes", "masks")
     expected = "CVAT for images: annotations.xml with images/"
-    searched = True
 
     def recognise(self, path: Path) -> bool:
         file = path / FILE if path.is_dir() else path

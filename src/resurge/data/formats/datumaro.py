@@ -26,7 +26,6 @@ class Datumaro(Format):
     name = "datumaro"
     annotations = ("boxes", "masks")
     expected = "Datumaro: annotations/default.json with images/default/"
-    searched = True
     particular = True
 
     def recognise(self, path: Path) -> bool:

@@ -21,7 +21,6 @@ class LabelMe(Format):
     name = "labelme"
     annotations = ("boxes", "masks")
     expected = "LabelMe: a .json file beside each image"
-    searched = True
     particular = True
 
     def recognise(self, path: Path) -> bool:
