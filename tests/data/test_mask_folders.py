@@ -206,3 +206,16 @@ def test_the_real_camvid(real_data):
     seen = np.unique(np.concatenate([np.unique(bundle.test.target(i)) for i in range(39)]))
     assert seen.tolist() == [*range(11), IGNORE]
     assert bundle.train.read(0).size[::-1] == bundle.train.target(0).shape == (360, 480)
+
+
+def test_the_list_that_cvat_writes(tmp_path):
+    lines = []
+    for i in range(4):
+        picture(tmp_path / f"default/{i}.png", i)
+        mask(tmp_path / f"defaultannot/{i}.png", i % 2)
+        lines.append(f"/default/{i}.png /defaultannot/{i}.png\n")
+    (tmp_path / "default.txt").write_text("".join(lines))
+    (tmp_path / "classes.txt").write_text("ground\nbolt\n")
+    bundle = open_data(tmp_path, annotation="maps")
+    assert bundle.classes == ("ground", "bolt")
+    assert (len(bundle.train), len(bundle.val)) == (3, 1)

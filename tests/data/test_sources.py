@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from resurge.data.checks import check_data
 from resurge.data.sources import open_data, open_split
 from resurge.data.splits import stratified, write_split
 from resurge.errors import UserError
@@ -213,7 +214,10 @@ def test_other_wrong_sources_are_explained(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="Did you mean 'photos'"):
         open_data(tmp_path / "phots")
     with pytest.raises(UserError, match="in no format of annotations that is known"):
-        open_data(table(tmp_path / "x.zip", "x"))
+        open_data(table(tmp_path / "x.dat", "x"))
+    for name, annotation in (("x.zip", "labels"), ("x.tar", "boxes"), ("x.tgz", "maps")):
+        with pytest.raises(UserError, match=rf"x\.{name[2:]} is an archive\. Unpack it"):
+            open_data(table(tmp_path / name, "x"), annotation=annotation)
     with pytest.raises(UserError, match="fraction"):
         open_data(tmp_path / "photos", val_fraction=1.5)
     with pytest.raises(UserError, match="nor a file or folder"):
@@ -282,6 +286,67 @@ def test_a_table_that_is_no_text_is_explained(tmp_path):
         open_data(tmp_path / "d.csv")
     with pytest.raises(UserError, match="no file"):
         open_data(tmp_path / "e.csv")
+
+
+def listed(root: Path, text: str, encoding: str = "utf-8") -> Path:
+    make(root, {"x": 6})
+    (root / "d.csv").write_bytes(text.encode(encoding))
+    return root / "d.csv"
+
+
+NAMED = [f"x/{i}.png" for i in range(6)]
+TABLES = {
+    "floats of pandas": ("path,label", "{name},{number}.0", "utf-8", ("0", "1", "2"), "float-labels"),
+    "one column per class": (",filename,rust,Crack", "{i},{name},{even},{odd}", "utf-8", ("Crack", "rust"), "one-hot"),
+    "UTF-16": ("path\tlabel", "{name}\tfür {number}", "utf-16", ("für 0", "für 1", "für 2"), ""),
+    "Windows-1252": ("path,label", "{name},für {number}", "cp1252", ("für 0", "für 1", "für 2"), "encoding"),
+    "a choice of Label Studio": ("annotator,choice,image", "1,{number},/data/upload/4/1a2b3c4d-{i}.png", "utf-8",
+                                 ("0", "1", "2"), "other-name"),
+    "folds": ("path,label,fold", "{name},{number},{i}", "utf-8", ("0", "1", "2"), "folds"),
+    "backslashes": ("path,label", ".\\X\\{i}.png,{number}", "utf-8-sig", ("0", "1", "2"), "other-name"),
+    "a class with a comma": ("path,label", '{name},"Po, {number}"', "utf-8", ("Po, 0", "Po, 1", "Po, 2"), ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_odd_tables_are_read(tmp_path, name):
+    header, row, encoding, classes, kind = TABLES[name]
+    lines = [row.format(name=name, i=i, number=i % 3, even=(i + 1) % 2, odd=i % 2) for i, name in enumerate(NAMED)]
+    file = listed(tmp_path, "\n".join([header, *lines]), encoding)
+    split, found, _ = open_split(file)
+    assert found == classes
+    assert sorted(split.ids) == NAMED
+    wanted = [("rust", "Crack")[i % 2] if len(classes) == 2 else classes[i % 3] for i in range(6)]
+    assert [found[label] for label in split.labels] == wanted
+    report, _ = check_data(file, annotation="labels")
+    assert [finding.kind for finding in report.findings if finding.kind != "duplicate"] == ([kind] if kind else [])
+
+
+SEVERAL = {
+    "a bar": "path,label\nx/0.png,crack|rust\nx/1.png,crack\n",
+    "bars alone": "path,label\nx/0.png,crack|rust\nx/1.png,rust|ok\n",
+    "a comma": 'path,label\nx/0.png,"crack, rust"\nx/1.png,crack\n',
+    "a list": "path;label\nx/0.png;['crack']\nx/1.png;['rust']\n",
+    "rows": "path,label\nx/0.png,crack\nx\\0.png,rust\n",
+    "columns": "path,crack,rust\nx/0.png,1,1\nx/1.png,0,1\n",
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_several_labels_are_refused_in_a_sentence(tmp_path, name):
+    with pytest.raises(UserError, match=r"line [23].*several labels per image are not supported yet\. Leave one"):
+        open_data(listed(tmp_path, SEVERAL[name]))
+
+
+def test_no_column_that_is_1(tmp_path):
+    with pytest.raises(UserError, match="line 2: the label is empty"):
+        open_data(listed(tmp_path, "path,a,b\nx/0.png,0,0\nx/1.png,0,1\n"))
+
+
+def test_a_table_of_boxes_is_called_so(tmp_path):
+    file = listed(tmp_path, "filename,width,height,class,xmin,ymin,xmax,ymax\nx/0.png,40,36,a,1,1,9,9\n")
+    with pytest.raises(UserError, match=r"lists boxes \(xmin, .* It looks like data in the format csv_boxes, for anno"):
+        open_data(file)
 
 
 # ----------------------------------------------------------------------------------------------------- real data

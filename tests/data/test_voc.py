@@ -1,6 +1,8 @@
 import pytest
-from scene_files import picture, voc_xml, write_voc
+from scene_files import masks_of, picture, voc_xml, write_voc
 
+from resurge.data.checks import check_data
+from resurge.data.fix import mend
 from resurge.data.formats.voc import Voc
 from resurge.data.sources import open_data, open_split
 from resurge.errors import UserError
@@ -124,3 +126,39 @@ def test_the_real_blood_cells(real_data):
         open_data(folder, annotation="masks")
     with pytest.raises(UserError, match="format voc, for annotation='boxes'"):
         open_data(folder)
+
+
+def test_a_0_says_that_coordinates_count_from_0(tmp_path):
+    write_voc(tmp_path / "set", {"a": [("dog", 0, 3, 9, 9)], "b": [("dog", 4, 4, 10, 10), ("dog", 4, 4, 50, 10)]})
+    split, _, _ = open_split(tmp_path / "set", annotation="boxes")
+    assert [split.target(i).boxes[0].tolist() for i in range(2)] == [[0, 3, 9, 9], [4, 4, 10, 10]]
+    report, data = check_data(tmp_path / "set")
+    assert "from-0" in {finding.kind for finding in report.findings}
+    mend(data, tmp_path / "out")
+    (tmp_path / "out/JPEGImages").symlink_to(tmp_path / "set/JPEGImages")
+    split, _, _ = open_split(tmp_path / "out", annotation="boxes")
+    assert split.target(1).boxes.tolist() == [[4, 4, 10, 10], [4, 4, 40, 10]]
+
+
+def test_what_no_list_and_no_file_names_is_said(tmp_path):
+    root = write_voc(tmp_path / "set", {stem: [("dog", 1, 1, 9, 9)] for stem in "abc"}, {"train": ["a", "b"]})
+    unlisted = next(each for each in Voc().read(root).findings if each.kind == "unlisted")
+    assert unlisted.paths == ("Annotations/c.xml",)
+    (root / "ImageSets/Main/train.txt").unlink()
+    (root / "Annotations/c.xml").unlink()
+    assert any(
+        "1 image has no annotation file: JPEGImages/c.jpg" in note for note in open_data(root, annotation="boxes").notes
+    )
+
+
+def test_outlines_are_masks(tmp_path):
+    points = "<polygon>{}</polygon></object>".format(
+        "".join(f"<x{i}>{x}</x{i}><y{i}>{y}</y{i}>" for i, (x, y) in enumerate(((2, 2), (12, 2), (12, 12)), 1))
+    )
+    write_voc(tmp_path, {"a": [("dog", 3, 3, 12, 12)], "b": [("dog", 1, 1, 9, 9)]})
+    for stem in "ab":
+        file = tmp_path / f"Annotations/{stem}.xml"
+        file.write_text(file.read_text().replace("</object>", points))
+    target = open_split(tmp_path, annotation="masks")[0].target(0)
+    assert target.boxes.tolist() == [[2, 2, 12, 12]]
+    assert masks_of(target, 30, 40).sum() == pytest.approx(50, abs=6)

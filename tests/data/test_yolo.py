@@ -145,3 +145,18 @@ def test_masks_called_labels_are_no_yolo(tmp_path):
         mask(tmp_path / f"labels/{name}.png", np.arange(1200).reshape(30, 40) % 2)
     (tmp_path / "labels/classes.txt").write_text("sky\nsea\n")
     assert len(open_data(tmp_path, annotation="maps").val) == 1
+
+
+def test_labels_that_are_elsewhere(tmp_path):
+    write_yolo(tmp_path, {"a": "0 0.5 0.5 0.5 0.5", "b": "0 0.5 0.5 0.5 0.5"})
+    (tmp_path / "labels").rename(tmp_path / "txt")
+    (tmp_path / "data.yaml").write_text("train: images\nnames: [cat, dog]\n")
+    with pytest.raises(UserError, match=r"none of the 2 images .* has a text file of labels; .*labels/a\.txt\. Put"):
+        open_data(tmp_path, annotation="boxes")
+
+
+def test_what_key_points_cannot_be(tmp_path):
+    write_yolo(tmp_path, {"a": "0 0.5 0.5 0.2 0.2 0.5 0.5 2 0.4 0.4 1", "b": "0 0.5 0.5 0.2 0.2 0.5 0.5 2"})
+    (tmp_path / "data.yaml").write_text("train: images\nnames: [cat, dog]\nkpt_shape: [2, 3]\n")
+    with pytest.raises(UserError, match="with or without 6 numbers of key points"):
+        open_data(tmp_path, annotation="boxes")

@@ -34,7 +34,8 @@ def run(options: argparse.Namespace) -> int:
     report, data = check_data(
         options.data, annotation=annotation, words=DATA_WORDS, val=options.val, reading=reading_of(options)
     )
-    found, lines = report.to_json(), report.lines()
+    task = options.task or next(task.name for task in TASKS.values() if task.annotation == report.annotation)
+    found, lines = {"task": task, **report.to_json()}, report.lines()
     if options.fix is not None:
         if data is None:
             raise UserError(

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from resurge.data.annotations import Annotation
 from resurge.data.findings import SHOWN, Finding
 from resurge.files import Json
 
@@ -18,7 +19,8 @@ class CheckReport:
     """All findings, worst first, and figures of the data set.
 
     notes: what training says about the data beside the findings. refusal: with which message training refuses the data;
-    empty when it goes on.
+    empty when it goes on. annotation: what the data were checked for. purpose: what they were found to be,
+    as the end of a sentence; empty when the user said what they are for.
     """
 
     source: str
@@ -26,6 +28,8 @@ class CheckReport:
     stats: Json
     notes: tuple[str, ...] = ()
     refusal: str = ""
+    annotation: Annotation = "labels"
+    purpose: str = ""
 
     @property
     def ok(self) -> bool:
@@ -37,6 +41,7 @@ class CheckReport:
         count = self.stats["num_classes"]
         lines = [f"{self.source}: {self.stats['images']:,} images, {count} class{'' if count == 1 else 'es'}"]
         lines += [f"  {name}: {count:,} images" for name, count in self.stats["splits"].items()]
+        lines += [f"  found {self.purpose}"] if self.purpose else []
         lines += self._content()
         by_kind: dict[str, list[Finding]] = defaultdict(list)
         for found in self.findings:
@@ -80,18 +85,19 @@ class CheckReport:
         return lines
 
     def to_json(self) -> Json:
-        """Plain values: source, ok, findings, notes, refusal and stats."""
+        """Plain values: source, annotation, ok, findings, notes, refusal and stats."""
         findings = [{key: value for key, value in vars(each).items() if key != "stop"} for each in self.findings]
-        return {"source": self.source, "ok": self.ok, "findings": findings, "notes": list(self.notes),
-                "refusal": self.refusal, "stats": self.stats}  # fmt: skip
+        return {"source": self.source, "annotation": self.annotation, "ok": self.ok, "findings": findings,
+                "notes": list(self.notes), "refusal": self.refusal, "stats": self.stats}  # fmt: skip
 
 
 def ranked(
-    source: str, findings: list[Finding], stats: Json, notes: Iterable[str] = (), refusal: str = ""
-) -> CheckReport:
+    source: str, findings: list[Finding], stats: Json, notes: Iterable[str] = (), refusal: str = "",
+    annotation: Annotation = "labels", purpose: str = "",
+) -> CheckReport:  # fmt: skip
     """The report with the worst findings first."""
     order = sorted(findings, key=lambda found: (SEVERITIES.index(found.severity), found.kind, found.paths))
-    return CheckReport(source, tuple(order), stats, tuple(notes), refusal)
+    return CheckReport(source, tuple(order), stats, tuple(notes), refusal, annotation, purpose)
 
 
 def _more(shown: Collection[object], indent: str) -> list[str]:

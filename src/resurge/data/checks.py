@@ -24,7 +24,15 @@ from resurge.data.paths import Place, user_path
 from resurge.data.preprocessing import usual_values, value_notes
 from resurge.data.reading import AS_IT_IS, Reading
 from resurge.data.records import LabelRecord, MaskRecord
-from resurge.data.sources import given_val, is_digits, make_bundle, read_source, recognise
+from resurge.data.sources import (
+    given_val,
+    is_digits,
+    make_bundle,
+    purposes,
+    read_source,
+    recognise,
+    strange_annotations,
+)
 from resurge.errors import UserError
 from resurge.files import Json
 
@@ -57,13 +65,21 @@ def check_data(
     Raises:
         UserError: there is nothing to check: the source is missing, empty, in no known format or cannot be read.
     """
-    path = user_path(source)
+    path, is_guessed = user_path(source), annotation is None
     if annotation is None and (is_digits(source) or not path.exists() or not recognise(path)):
         annotation = "labels"
-    found = read_source(source, annotation, words, reading)
+    try:
+        found = read_source(source, annotation, words, reading)
+    except UserError as error:
+        more = strange_annotations(path) if is_guessed and annotation == "labels" else ""
+        raise UserError(f"{error}{more}") from error
     kind = annotation or ("maps" if isinstance(found, MaskSource) else "boxes")
     held = None if val is None else given_val(found, kind, val, path, words, reading)
-    training = _training(found, kind, held, val)
+    notes, refusal = _training(found, kind, held, val)
+    purpose, others = purposes(path, found, words) if is_guessed else ("", [])
+    if refusal and is_guessed and annotation == "labels":
+        refusal += strange_annotations(path)
+    training = [*(f"the folder also {other}" for other in others), *notes], refusal, kind, purpose
     if isinstance(found, MemorySource):
         return _memory_report(found, val), None
     if held is not None:

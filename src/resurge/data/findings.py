@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +54,16 @@ def without_image(what: str, lost: Sequence[str], remedy: str) -> list[Finding]:
     """The finding for annotation files that belong to no image; none when there are none."""
     message = f"{number_of(len(lost), what, what + 's')} without an image: {', '.join(lost[:3])}"
     return [finding("missing-file", lost, message, remedy=remedy)] if lost else []
+
+
+def other_names(found: Mapping[str, str]) -> list[Finding]:
+    """The finding for images that are listed under other names than their files have, by those names."""
+    if not found:
+        return []
+    one, other = next(iter(found.items()))
+    are = number_of(len(found), "image is", "images are")
+    message = f"{are} listed under another name than the file has: {one!r} is {other}"
+    return [finding("other-name", found.values(), message)]
 
 
 def some(names: Iterable[str], limit: int = SHOWN) -> str:

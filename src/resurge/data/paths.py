@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterable
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import unquote
 
 from resurge.data.images import MAX_BYTES, ImageHeader, UnreadableImage, ending, is_image_name, read_header
 from resurge.errors import UserError, suggest
@@ -23,6 +28,12 @@ PARTS: dict[str, tuple[str, ...]] = {
 
 PART_OF = {name: part for part, names in PARTS.items() for name in names}
 
+IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img", "leftimg8bit")
+ANNOTATION_FOLDERS = ("annotations", "annotation", "masks", "mask", "labels", "label", "gt", "gtfine", "segmentation",
+                      "segmentationclass", "ann", "ann_dir", "xml", "xmls")  # fmt: skip
+"""The usual names of folders of images, and of annotations beside them, in lower case."""
+
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 _SIDECARS = frozenset(
     (".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".html", ".ini", ".db", ".py", ".log",
      ".pdf", ".npz", ".sha256", ".md5")
@@ -55,6 +66,11 @@ def user_path(place: Place) -> Path:
     return path
 
 
+def is_archive(path: Path) -> bool:
+    """Whether a file is one that others are packed in, by its name."""
+    return path.suffix.lower() in _ARCHIVES and path.is_file()
+
+
 def require_folder(folder: Path) -> None:
     """Raises UserError when `folder` is missing, no folder, or may not be listed."""
     if not folder.exists():
@@ -70,7 +86,7 @@ def require_folder(folder: Path) -> None:
 def subfolders(folder: Path) -> list[str]:
     """Names of the folders directly in `folder`, sorted, hidden ones left out."""
     require_folder(folder)
-    return sorted(item.name for item in folder.iterdir() if item.is_dir() and not is_hidden(item.name))
+    return sorted(item.name for item in os.scandir(folder) if item.is_dir() and not is_hidden(item.name))
 
 
 def by_part(find: Callable[[str], T | None]) -> dict[str, T]:
@@ -84,17 +100,27 @@ def slashed(folders: Iterable[str]) -> str:
     return ", ".join(f"{folder}/" for folder in folders)
 
 
-def find_images(root: Path, below: str) -> tuple[list[str], list[str]]:
-    """(images, ignored) in root/below and all folders under it, as sorted paths relative to `root` with slashes. NumPy
-    arrays are images where there are no others.
+def folder_of(root: Path, steps: Iterable[Iterable[str]]) -> str:
+    """The folder below `root` that has one of the names (in lower case) of each step, whatever its case; "" for
+    none, or for no steps."""
+    place = root
+    for names in steps:
+        by_lower = {name.lower(): name for name in subfolders(place)}
+        name = next((by_lower[name] for name in names if name in by_lower), None)
+        if name is None:
+            return ""
+        place /= name
+    return "" if place == root else below(root, place)
+
+
+def walk(root: Path, below: str) -> Iterator[str]:
+    """The files in root/below and all folders under it that are not hidden, as paths relative to `root` with slashes.
 
     Symbolic links are followed, each real folder once. Raises UserError when a folder may not be listed."""
 
     def fail(error: OSError) -> None:
         raise UserError(f"the folder {error.filename} cannot be listed: {error.strerror}. Change its permissions.")
 
-    images: list[str] = []
-    ignored: list[str] = []
     seen: set[str] = set()
     for place, folders, files in os.walk(root / below, followlinks=True, onerror=fail):
         real = os.path.realpath(place)
@@ -104,15 +130,31 @@ def find_images(root: Path, below: str) -> tuple[list[str], list[str]]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         relative = Path(place).relative_to(root)
-        for name in files:
-            if is_image_name(name) and not is_hidden(name):
-                images.append((relative / name).as_posix())
-            elif not is_sidecar(name):
-                ignored.append((relative / name).as_posix())
+        yield from ((relative / name).as_posix() for name in files)
+
+
+def find_images(root: Path, below: str) -> tuple[list[str], list[str]]:
+    """(images, ignored) in root/below and all folders under it, as sorted paths relative to `root` with slashes. NumPy
+    arrays are images where there are no others. Raises UserError when a folder may not be listed."""
+    images: list[str] = []
+    ignored: list[str] = []
+    for name in walk(root, below):
+        last = name.rsplit("/", 1)[-1]
+        if is_image_name(last) and not is_hidden(last):
+            images.append(name)
+        elif not is_sidecar(last):
+            ignored.append(name)
     arrays = [name for name in images if ending(name) == ".npy"]
     if len(arrays) < len(images):  # beside pictures they are something else, such as features of them
         images, ignored = [name for name in images if name not in set(arrays)], ignored + arrays
     return sorted(images), sorted(ignored)
+
+
+def find_files(root: Path, below: str, ending: str) -> list[str]:
+    """The files in root/below and all folders under it whose names have this ending, in whatever case, and are not
+    hidden."""
+    files = (name for name in walk(root, below) if name.lower().endswith(ending))
+    return sorted(name for name in files if not is_hidden(name.rsplit("/", 1)[-1]))
 
 
 def read_file(file: Path) -> bytes:
@@ -125,9 +167,29 @@ def read_file(file: Path) -> bytes:
         raise UserError(f"{file} cannot be read: {error.strerror or error}. Give a file that you may read.") from error
 
 
+def beginning(file: Path, length: int = 1 << 16) -> bytes:
+    """The first bytes of a file; none when it cannot be read, or is no regular file."""
+    try:
+        if not file.is_file():
+            return b""
+        with file.open("rb") as opened:
+            return opened.read(length)
+    except OSError:
+        return b""
+
+
+def text_of(data: bytes, errors: str = "replace") -> str:
+    """Text in UTF-8, or UTF-16 or 32 as Windows writes them. What is not UTF-8 in it becomes surrogates, as in names of
+    files. Raises UnicodeDecodeError when it is none of the others, and `errors` is "strict"."""
+    encoding = json.detect_encoding(data)
+    return (
+        data.decode("utf-8-sig", "surrogateescape") if encoding.startswith("utf-8") else data.decode(encoding, errors)
+    )
+
+
 def read_lines(file: Path) -> list[str]:
-    """The lines of a text file in UTF-8, blanks about them and empty ones left out. Names of files may be no text."""
-    lines = read_file(file).decode("utf-8-sig", "surrogateescape").split("\n")
+    """The lines of a text file, blanks about them and empty ones left out. Names of files may be no text."""
+    lines = text_of(read_file(file)).split("\n")
     return [line.strip() for line in lines if line.strip()]
 
 
@@ -145,6 +207,88 @@ def present(root: Path, names: Iterable[str]) -> set[str]:
         if path.name in listed[path.parent]:
             found.add(name)
     return found
+
+
+_UPLOAD = re.compile(r"/data/(?:local-files/\?d=|upload/(?:\d+/)?)")
+_ADDRESS = re.compile(r"[a-z0-9]+://[^/]*/", re.IGNORECASE)
+_UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")
+
+
+def listed_name(text: str) -> str:
+    """What an annotation calls a file, as a path with slashes: without blanks and quotes about it, without ./ or an
+    address before it; Label Studio's and other addresses have escapes such as %20."""
+    name = text.strip().strip("\"'")
+    if address := _UPLOAD.search(name) or _ADDRESS.search(name):
+        name = unquote(name[address.end() :])
+    name = name.replace("\\", "/")
+    while name.startswith("./"):
+        name = name[2:].lstrip("/")
+    return name
+
+
+def found_names(root: Path, names: Iterable[str]) -> dict[str, str]:
+    """The image file below `root` that is meant by a name, for each of `names` that is no file itself.
+
+    Such names have the separators of another system, another case, or more or fewer folders before them than there are:
+    the one image is taken whose path ends in the name, or the name in it. Where no image is found so, other folders may
+    stand before the names. Nothing is taken that another name has.
+    """
+    wanted = list(dict.fromkeys(names))
+    there = present(root, wanted)
+    missing = {name: listed_name(name) for name in wanted if name not in there}
+    plain = present(root, missing.values())
+    found = {name: text for name, text in missing.items() if text in plain}
+    if len(found) == len(missing):
+        return found
+    taken = {os.path.normpath(below(root, root / name)) for name in (*there, *plain)}
+    by_last: dict[str, list[tuple[list[str], str]]] = defaultdict(list)
+    try:
+        files = find_images(root, "")[0]
+    except UserError:  # a folder that may not be listed; whoever needs the images says that they are missing
+        files = []
+    for file in files:
+        if file not in taken:
+            steps = _steps(file)
+            by_last[steps[-1]].append((steps, file))
+    for whole in (True, False):
+        if whole or not (found or there):
+            found |= {name: match for name, text in missing.items()
+                      if name not in found and (match := _only_match(_steps(text), by_last, whole))}  # fmt: skip
+    counted = Counter(file for name, file in found.items() if missing[name] != file)
+    return {name: file for name, file in found.items() if counted[file] < 2}
+
+
+def _steps(name: str) -> list[str]:
+    """The parts of a path, the same for names that differ in case or in the composition of letters alone."""
+    text = unicodedata.normalize("NFC", name).casefold()
+    steps = (step.strip() for step in text.split("/"))
+    return [step for step in steps if step not in ("", ".", "..")] or [""]
+
+
+def _only_match(steps: list[str], by_last: dict[str, list[tuple[list[str], str]]], whole: bool) -> str | None:
+    """The file that shares most of its last folders with a name, if there is only one: with `whole` all that both
+    have."""
+    if steps[-1] not in by_last:  # Label Studio puts eight digits before the names of uploaded files
+        steps = [*steps[:-1], _UPLOADED.sub("", steps[-1], 1)]
+    shared: dict[int, list[str]] = defaultdict(list)
+    for other, file in by_last.get(steps[-1], ()):
+        length = min(len(steps), len(other))
+        if steps[-length:] == other[-length:] or not whole:
+            shared[length if whole else 1].append(file)
+    best = shared[max(shared)] if shared else []
+    return best[0] if len(best) == 1 else None
+
+
+def usual_folder(root: Path, folder: Path, part: str, listed: Sequence[str]) -> Path:
+    """The first of the usual folders of images in which one of the first of these files is; `folder` when none is.
+    `part` is the part of the data set that they belong to, or ""."""
+    known = PARTS.get(part, ())
+    names = ("", "images", *known, *(f"images/{name}" for name in known), *(f"{name}/images" for name in known),
+             "images/default", "default")  # fmt: skip
+    places = [base / name for base in (folder, root, folder.parent) for name in names]
+    inside = (place for place in places if place.is_relative_to(root))
+    first = [*listed[:3], *listed[-1:]]
+    return next((place for place in inside if any((place / name).is_file() for name in first)), folder)
 
 
 def below(root: Path, path: Path) -> str:

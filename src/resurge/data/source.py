@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from resurge.data.annotations import Annotation
-from resurge.data.findings import KINDS, Finding, finding, number_of, some
-from resurge.data.paths import below, leads_out
+from resurge.data.findings import KINDS, Finding, finding, number_of, other_names, some
+from resurge.data.paths import below, found_names, leads_out
 from resurge.data.reading import Reading
 from resurge.data.records import LabelRecord, MaskRecord, Record
 from resurge.data.splits import MaskSplit, ObjectSplit, Split
@@ -66,6 +66,17 @@ class Source(ABC, Generic[AnyRecord]):
     def default_size(self, side: int | None) -> int:
         """Side of the network's input for images with this median of their shorter sides."""
         return min(side or 800, 800)  # shorter side, of Lin et al. 2017 (arXiv:1612.03144)
+
+    def located(self: AnySource) -> AnySource:
+        """The data set with the names that the files of its images have, where the annotations have others."""
+        renamed = found_names(self.root, (record.name for record in self.records))
+        if not renamed:
+            return self
+        parts = {
+            part: tuple(replace(record, name=renamed.get(record.name, record.name)) for record in records)
+            for part, records in self.parts.items()
+        }
+        return replace(self, parts=parts, findings=(*self.findings, *other_names(renamed)))
 
     def reviewed(self: AnySource, reading: Reading) -> AnySource:
         """The data set as training takes it: read as the user wants, and compared with its pictures. What was changed,

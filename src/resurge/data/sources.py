@@ -9,16 +9,31 @@ from typing import Any, cast
 from resurge.data.annotations import ANNOTATIONS, WORDS, Annotation, Words
 from resurge.data.findings import number_of
 from resurge.data.formats import FORMATS
+from resurge.data.formats.coco import part_of
 from resurge.data.formats.digits import read_digits
 from resurge.data.formats.format import AnySource, Format
+from resurge.data.images import ending, is_image_name
 from resurge.data.label_source import LabelSource, MemorySource
 from resurge.data.map_source import MaskSource
 from resurge.data.object_source import ObjectSource
-from resurge.data.paths import Place, require_folder, subfolders, user_path
+from resurge.data.paths import (
+    ANNOTATION_FOLDERS,
+    IMAGE_FOLDERS,
+    PART_OF,
+    Place,
+    is_archive,
+    require_folder,
+    subfolders,
+    user_path,
+    walk,
+)
 from resurge.data.reading import AS_IT_IS, Reading
+from resurge.data.records import MaskRecord
 from resurge.data.source import AnnotatedSplit
 from resurge.data.splits import DataBundle, ObjectSplit, Split, hold_out, peek, require_fraction
 from resurge.errors import UserError, require_one_of
+
+_ANNOTATION_FILES = (".xml", ".json", ".csv", ".tsv", ".yaml", ".yml", ".txt")
 
 
 def open_data(
@@ -32,8 +47,9 @@ def open_data(
             labels: a folder with train/ and val/ or test/, each with one subfolder per class; a folder of class
             folders; a CSV with the columns path, label and perhaps split; a folder or .tar.gz of CIFAR-10 or CIFAR-100
             in their original files; a folder of Fashion-MNIST's idx files. For boxes or masks: a folder or file in
-            COCO's, Pascal VOC's or YOLO's format, or with one mask file per object. For maps: a folder of images and
-            masks, as pairs or in CamVid's, ADE20K's or Pascal VOC's layout.
+            the format of COCO, Pascal VOC, YOLO, CVAT, Label Studio, LabelMe or Datumaro, a table of boxes, or one mask
+            file per object. For maps: a folder of images and masks, as pairs or in CamVid's, ADE20K's or Pascal VOC's
+            layout.
         annotation: what is needed of each image; decides what the splits of the bundle are.
         words: how messages call the choice of an annotation.
         val: where the validation images are when `source` has none or others are wanted: another data set of the same
@@ -54,18 +70,70 @@ def open_data(
         held = None if val is None else given_val(found, annotation, val, user_path(source), words, reading)
         return make_bundle(found, annotation, held, val, seed, val_fraction, hint=hint)
     except UserError as error:
-        if not hint:
-            raise
-        raise UserError(f"{error} It {hint}.") from error
+        more = f" It {hint}." if hint else strange_annotations(user_path(source)) if annotation == "labels" else ""
+        raise UserError(f"{error}{more}") from error
 
 
 def _other_annotation(path: Path, words: Words) -> str:
-    """What a folder looks like that does not seem to be meant for labels; else an empty string."""
-    found = recognise(path) if path.is_dir() else None
-    if found is None:
+    """What data look like that do not seem to be meant for labels; else an empty string."""
+    found = recognise(path) if path.exists() else None
+    return "" if found is None else f"looks like {_purpose(found[0], words)}"
+
+
+def _purpose(format: Format, words: Words) -> str:
+    meant = " or ".join(words[annotation] for annotation in format.annotations)
+    return f"data in the format {format.name}, for {meant}"
+
+
+def purposes(path: Path, found: AnySource, words: Words) -> tuple[str, list[str]]:
+    """What a data set that was read without a wish is for, as the end of a sentence; and what its folder may be
+    besides, each as the end of "the folder also"."""
+    kinds: tuple[Annotation, ...] = ("labels",)
+    if isinstance(found, MaskSource):
+        kinds = ("maps",)
+    elif isinstance(found, ObjectSource):
+        kinds = ("boxes", "masks") if found.has_masks else ("boxes",)
+    used = FORMATS.get(found.format)
+    others = [f"looks like {_purpose(each, words)}" for each in FORMATS.values()
+              if each is not used and "labels" not in each.annotations and each.recognise(found.root)
+              and used is not None and not set(each.annotations) & set(used.annotations)]  # fmt: skip
+    masks = {
+        step for record in found.records if isinstance(record, MaskRecord) for step in (record.mask or "").split("/")
+    }
+    classes = [name for name in class_folders(path) if name not in masks] if kinds != ("labels",) else []
+    if len(classes) > 1:
+        others.append(f"has folders that may be classes ({_first(classes)}), for {words['labels']}")
+    named = f" in the format {found.format}" if used is not None else ""
+    return f"{' and '.join(kinds)}{named}, for {' or '.join(words[kind] for kind in kinds)}", others
+
+
+def class_folders(path: Path) -> list[str]:
+    """The subfolders, in parts or not, that hold images and have no name of a layout's."""
+    layout = {*IMAGE_FOLDERS, *ANNOTATION_FOLDERS}
+    places = [path] if path.is_dir() else []
+    places += [path / name for place in places for name in subfolders(place) if name.lower() in PART_OF]
+    names = {
+        name for place in places for name in subfolders(place)
+        if name.lower() not in layout and not part_of(name)
+        and any(is_image_name(item.name) for item in (place / name).iterdir())
+    }  # fmt: skip
+    return sorted(names) if len(names) > 1 else []
+
+
+def strange_annotations(path: Path) -> str:
+    """A sentence on files in a folder that may be annotations in no known format; empty when there are none."""
+    if not path.is_dir():
         return ""
-    meant = " or ".join(words[annotation] for annotation in found[0].annotations)
-    return f"looks like data in the format {found[0].name}, for {meant}"
+    names = (name for name in walk(path, "") if ending(name) in _ANNOTATION_FILES)
+    files = [name for name in names if not Path(name).name.lower().startswith((".", "__", "readme", "licen"))]
+    if not files:
+        return ""
+    are = number_of(len(files), "file that may be annotations", "files that may be annotations")
+    expected = "; ".join(each.expected for each in FORMATS.values() if "labels" not in each.annotations)
+    return (
+        f" {path.name} has {are}, such as {min(files)}, in no format that is known ({expected}). Name a table of "
+        "labels as the data, or export annotations again, for example as COCO."
+    )
 
 
 def open_split(
@@ -121,20 +189,27 @@ def read_source(
     if not path.exists() and not (annotation == "labels" and FORMATS["csv"].recognise(path)):
         require_folder(path)
     known = recognise(path, annotation)
+    if is_archive(path) and (known is None or "labels" not in known[0].annotations):
+        raise UserError(f"{path} is an archive. Unpack it, and name the folder as the data.")
     if known is None:
-        served = (each for each in _formats(annotation) if annotation is None or annotation in each.annotations)
+        labels = recognise(path, "labels") if annotation not in (None, "labels") else None
+        is_labelled = labels is not None and (labels[0].name != "folder" or bool(class_folders(path)))
+        hint = f" It looks like {_purpose(labels[0], words)}." if labels is not None and is_labelled else ""
+        served = (each for each in FORMATS.values()
+                  if (annotation in each.annotations if annotation else "labels" not in each.annotations))  # fmt: skip
         expected = "; ".join(each.expected for each in served)
-        raise UserError(f"{path} is in no format of annotations that is known. Expected one of: {expected}.")
+        raise UserError(f"{path} is in no format of annotations that is known. Expected one of: {expected}.{hint}")
     format, place = known
     found = format.read(place)
     if annotation is not None:
         _require_served(found, annotation, words)
-    return found.kept_inside().reviewed(reading)
+    return found.located().kept_inside().reviewed(reading)
 
 
 def _formats(annotation: Annotation | None) -> list[Format]:
-    """The formats to try, in order; those of the kind come first, then those that may be taken for it."""
+    """The formats to try, in order: those of the kind first, then those that may be taken for it."""
     served = [each for each in FORMATS.values() if ("labels" in each.annotations) == (annotation == "labels")]
+    served.sort(key=lambda each: not each.particular)
     return sorted(served, key=lambda each: annotation == "maps" and "maps" not in each.annotations)
 
 
@@ -278,11 +353,11 @@ def _class_notes(name: str, train: AnnotatedSplit, val: AnnotatedSplit, classes:
         if missing:
             notes.append(f"no validation images of {_first(missing)}: their accuracy will not be measured")
     if isinstance(train, ObjectSplit) and isinstance(val, ObjectSplit):
-        empty = sum(len(objects) == 0 for objects in train.objects)
-        if empty == len(train):
+        if not any(map(len, train.objects)):
             raise UserError(f"{name} has no object to train on in its {len(train)} training images. Add some.")
-        if empty:
-            notes.append(f"{number_of(empty, 'training image has', 'training images have')} no objects")
+        for part, split in (("training", train), ("validation", val)):
+            if empty := sum(len(objects) == 0 for objects in split.objects):
+                notes.append(f"{number_of(empty, f'{part} image has', f'{part} images have')} no objects")
         for part, split in (("training", train), ("validation", val)):
             seen = {int(label) for objects in split.objects for label in objects.labels}
             lacking = [label for index, label in enumerate(classes) if index not in seen]

@@ -14,7 +14,7 @@ from resurge.data.findings import Finding, broken_annotations, finding, number_o
 from resurge.data.formats.format import Format
 from resurge.data.mending import Mending
 from resurge.data.object_source import ObjectSource
-from resurge.data.paths import PART_OF, PARTS, below, by_part, is_hidden, read_file
+from resurge.data.paths import PART_OF, PARTS, below, by_part, is_hidden, listed_name, read_file
 from resurge.data.records import Fault, RawObject, Record
 from resurge.data.regions import Polygons, RunLengths, coco_run_lengths, polygons
 from resurge.errors import UserError
@@ -215,7 +215,8 @@ def _records(
     if lost:
         message = f"{label}: {number_of(len(lost), 'annotation', 'annotations')} of images that are not in the file"
         findings.append(finding("stray-annotation", lost, message))
-    prefix = _image_folder(root, file, part, [name for _, name, _ in images.values()])
+    listed = [name for _, name, _ in images.values()]
+    prefix = _image_folder(root, file, part, [*listed, *map(listed_name, listed)])
     return [Record((Path(prefix) / name).as_posix(), tuple(by_image[number]), size, number, file, key)
             for number, (key, name, size) in images.items()]  # fmt: skip
 

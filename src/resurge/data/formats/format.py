@@ -25,6 +25,9 @@ class Format(ABC):
     expected: str
     """What it looks like, for messages."""
 
+    particular = False
+    """Whether data is tried for it before others, as its files may be taken for theirs."""
+
     @abstractmethod
     def recognise(self, path: Path) -> bool:
         """Whether a folder or file is in it."""

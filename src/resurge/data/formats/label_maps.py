@@ -14,7 +14,19 @@ from resurge.data.formats.voc import part_lists
 from resurge.data.images import EXTENSIONS, UnreadableImage, ending, read_indices
 from resurge.data.map_source import UNKNOWN, MaskSource, plain_meaning, unknown_values
 from resurge.data.mending import Mending
-from resurge.data.paths import PARTS, below, find_images, read_file, read_lines, slashed, subfolders
+from resurge.data.paths import (
+    ANNOTATION_FOLDERS,
+    IMAGE_FOLDERS,
+    PART_OF,
+    PARTS,
+    beginning,
+    find_images,
+    folder_of,
+    read_file,
+    read_lines,
+    slashed,
+    text_of,
+)
 from resurge.data.records import MaskRecord
 from resurge.data.splits import IGNORE
 from resurge.errors import UserError
@@ -27,9 +39,6 @@ VOC = ("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "c
 ADE20K_CLASSES = 150
 
 _VOC_LISTS = "ImageSets/Segmentation"
-_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "leftimg8bit")
-_MASK_FOLDERS = ("masks", "mask", "annotations", "annotation", "labels", "label", "gt", "gtfine", "segmentation",
-                 "segmentationclass", "ann", "ann_dir")  # fmt: skip
 _MASK_ENDINGS = ("_mask", "_masks", "-mask", "_label", "_labels", "_gt", "_seg", "_annotation", "_labelids", "_l")
 _CITYSCAPES_ENDINGS = ("_gtFine_labelTrainIds", "_gtFine_labelIds", "_labelIds")  # instead of _leftImg8bit
 
@@ -131,7 +140,7 @@ class VocMaps(_LabelMaps):
 
         lists = part_lists(path / _VOC_LISTS)
         parts = {part: records(stems) for part, (_, stems) in lists.items()}
-        how = f"the lists {', '.join(f'{_VOC_LISTS}/{part}.txt' for part in parts)}"
+        how = f"the lists {', '.join(f'{_VOC_LISTS}/{file.name}' for file, _ in lists.values())}"
         if not parts:
             parts = {"": records([Path(mask).stem for mask in find_images(path, "SegmentationClass")[0]])}
             how = "the folder SegmentationClass/"
@@ -156,27 +165,37 @@ class CamVid(_LabelMaps):
     expected = "lists: train.txt with an image and its mask in each line"
 
     def recognise(self, path: Path) -> bool:
-        file = next((path / f"{part}.txt" for part in PARTS if (path / f"{part}.txt").is_file()), None)
-        if file is None:
-            return False
-        with file.open("rb") as opened:
-            first = opened.readline(4096).decode("utf-8", "replace").split()
-        return len(first) == 2 and all(ending(word) in EXTENSIONS for word in first)
+        return bool(_pair_lists(path))
 
     def read(self, path: Path) -> MaskSource:
-        lists = {part: path / f"{part}.txt" for part in PARTS}
-        parts = {part: tuple(_listed(path, file)) for part, file in lists.items() if file.is_file()}
+        lists = _pair_lists(path)
+        parts = {part: tuple(_listed(path, file)) for part, file in lists.items()}
         parts = {part: records for part, records in parts.items() if records}
         names = class_lines(path)
         return MaskSource(
             format=self.name, root=path, classes=names or CAMVID, parts=parts,
-            how=f"the lists {', '.join(f'{part}.txt' for part in parts)}",
+            how=f"the lists {', '.join(file.name for file in lists.values())}",
             meaning=plain_meaning(len(names)) if names else plain_meaning(len(CAMVID), len(CAMVID)),
         )  # fmt: skip
 
     def write(self, mending: Mending) -> None:
+        lists = _pair_lists(mending.root)
         for part, records in write_maps(mending, listed=True).items():
-            mending.write_lines(f"{part}.txt", [f"{record.name} {record.mask}" for record in records])
+            mending.write_lines(lists[part].name, [f"{record.name} {record.mask}" for record in records])
+
+
+def _pair_lists(path: Path) -> dict[str, Path]:
+    """The lists with an image and its mask in each line, by part; where none is a part's, one of another name, such as
+    CVAT's default.txt, is that of all images."""
+    files = {file: PART_OF.get(file.stem.lower(), "") for file in sorted(path.glob("*.txt"), reverse=True)}
+    firsts = {file: next(iter(text_of(beginning(file)).split("\n")), "").split() for file in files}
+    good = {
+        file for file, first in firsts.items() if len(first) == 2 and all(ending(each) in EXTENSIONS for each in first)
+    }
+    found = {part: file for file, part in files.items() if part or file in good}
+    if len(found) > 1:
+        found.pop("", None)
+    return {part: found[part] for part in (*PARTS, "") if part in found} if good & set(found.values()) else {}
 
 
 def _listed(root: Path, file: Path) -> list[MaskRecord]:
@@ -207,29 +226,17 @@ def find_pairs(root: Path) -> dict[str, tuple[str, str]]:
     """Folders of (images, masks) by part; "" when they are not split; {} for another layout."""
     found: dict[str, tuple[str, str]] = {}
     for part, names in PARTS.items():
-        outside = _pair(root, (_IMAGE_FOLDERS, names), (_MASK_FOLDERS, names))
-        if both := outside or _pair(root, (names, _IMAGE_FOLDERS), (names, _MASK_FOLDERS)):
+        outside = _pair(root, (IMAGE_FOLDERS, names), (ANNOTATION_FOLDERS, names))
+        if both := outside or _pair(root, (names, IMAGE_FOLDERS), (names, ANNOTATION_FOLDERS)):
             found[part] = both
-    if not found and (both := _pair(root, (_IMAGE_FOLDERS,), (_MASK_FOLDERS,))):
+    if not found and (both := _pair(root, (IMAGE_FOLDERS,), (ANNOTATION_FOLDERS,))):
         found[""] = both
     return {part: (images, masks) for part, (images, masks) in found.items() if find_images(root, masks)[0]}
 
 
 def _pair(root: Path, images: Steps, masks: Steps) -> tuple[str, str] | None:
-    one, other = _folder(root, images), _folder(root, masks)
+    one, other = folder_of(root, images), folder_of(root, masks)
     return (one, other) if one and other else None
-
-
-def _folder(root: Path, steps: Steps) -> str:
-    """The folder below `root` that has one of the names of each step, whatever their case; "" for none."""
-    place = root
-    for names in steps:
-        by_lower = {name.lower(): name for name in subfolders(place)}
-        name = next((by_lower[name] for name in names if name in by_lower), None)
-        if name is None:
-            return ""
-        place /= name
-    return below(root, place)
 
 
 def paired(root: Path, images: str, masks: str) -> tuple[tuple[MaskRecord, ...], list[str]]:
