@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from resurge.data.class_names import yaml_names
 from resurge.data.findings import without_image
 from resurge.data.formats.format import Format
 from resurge.data.mending import Mending
@@ -46,7 +47,7 @@ class Yolo(Format):
         names: tuple[str, ...] = ()
         if description is not None:
             document = _load(description)
-            names = _class_names(document, description)
+            names = yaml_names(description)
             images = _images_of(document, root, description)
             how = f"the parts that {description.name} names"
             if not images:
@@ -135,17 +136,6 @@ def _load(file: Path) -> _Description:
     if not isinstance(document, dict) or "names" not in document:
         raise UserError(f"{file} describes no YOLO data: expected the keys train, val and names.")
     return document
-
-
-def _class_names(document: _Description, file: Path) -> tuple[str, ...]:
-    names = document["names"]
-    if isinstance(names, dict):
-        if sorted(names) != list(range(len(names))):
-            raise UserError(f"{file}: names must number the classes 0, 1, 2, … without gaps; it has {list(names)[:8]}.")
-        names = [names[index] for index in range(len(names))]
-    if not isinstance(names, list) or not names:
-        raise UserError(f"{file}: names must be a list of class names, or numbers with a name each.")
-    return tuple(str(name) for name in names)
 
 
 def _base(root: Path, document: _Description) -> Path:
