@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from resurge.config import Section, option, read_assignment, replaced, to_plain
+from resurge.config import Section, load_yaml, option, read_assignment, replaced, to_plain
 from resurge.data.augmentation import Augmentation
 from resurge.data.reading import Reading
 from resurge.errors import UserError, suggest
@@ -185,7 +185,7 @@ class Recipe(Section):
         Raises:
             UserError: not an assignment, an unknown field, or a value that does not fit.
         """
-        return self.replace(dict(read_assignment(text) for text in assignments))
+        return self.replace(dict(read_assignment(text, Recipe) for text in assignments))
 
     def replace(self, changes: Mapping[str, object], where: str = "recipe") -> Recipe:
         """A copy with changed fields, by name or dotted path; `where` opens the error message."""
@@ -203,7 +203,7 @@ class Recipe(Section):
             UserError: not YAML, not a list of fields, an unknown field, or a value that does not fit.
         """
         try:
-            plain = yaml.safe_load(text)
+            plain = load_yaml(text, cls)
         except yaml.YAMLError as error:
             raise UserError(f"{where} is not valid YAML: {error}") from None
         if plain is None:

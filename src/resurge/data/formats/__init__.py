@@ -9,14 +9,18 @@ from resurge.data.formats.coco import Coco
 from resurge.data.formats.folders import Folders
 from resurge.data.formats.format import Format
 from resurge.data.formats.idx import Idx
-from resurge.data.formats.label_maps import Ade20k, CamVid, Pairs, VocMaps
+from resurge.data.formats.instance_maps import InstanceMaps
+from resurge.data.formats.label_maps import Ade20k, Beside, CamVid, Pairs, VocMaps
 from resurge.data.formats.nuclei import Nuclei
 from resurge.data.formats.tables import Tables
 from resurge.data.formats.voc import Voc
 from resurge.data.formats.yolo import Yolo
 from resurge.plugins import Table, instance_of
 
-_OWN = (Coco(), Voc(), Yolo(), Nuclei(), VocMaps(), Ade20k(), CamVid(), Pairs(), Tables(), Cifar(), Idx(), Folders())
+_OWN = (
+    Coco(), Voc(), Yolo(), Nuclei(), InstanceMaps(), VocMaps(), Ade20k(), CamVid(), Pairs(), Beside(), Tables(),
+    Cifar(), Idx(), Folders(),
+)  # fmt: skip
 
 
 FORMATS: Mapping[str, Format] = Table("data", {format.name: format for format in _OWN}, instance_of(Format))  # type: ignore[type-abstract]

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from resurge.data.class_names import yaml_names
+from resurge.data.class_names import find_classes, yaml_names
 from resurge.data.findings import without_image
 from resurge.data.formats.format import Format
 from resurge.data.mending import Mending
@@ -66,12 +66,13 @@ class Yolo(Format):
                 sizes = pool.map(upright_size, [root / name for name in found])
                 parts[part] = tuple(_record(root, name, size, names) for name, size in zip(found, sizes, strict=True))
         things = [thing for records in parts.values() for record in records for thing in record.objects]
-        if not names:
+        named = bool(names)
+        if not named:
             highest = max((int(thing.label) for thing in things if thing.label.isdigit()), default=-1)
             names = tuple(str(index) for index in range(highest + 1))
         lost = without_image("label file", _stray(root, parts), "add the image, or remove the file; it is not used")
         return ObjectSource(
-            format=self.name, root=root, classes=names, parts=parts, how=how, findings=tuple(lost),
+            format=self.name, root=root, classes=names, named=named, parts=parts, how=how, findings=tuple(lost),
             has_masks=any(thing.region is not None for thing in things),
         )  # fmt: skip
 
@@ -121,9 +122,9 @@ def _holds_pair(images: Path, labels: Path) -> bool:
 
 
 def class_file(root: Path) -> tuple[str, ...]:
-    """The lines of classes.txt (or obj.names); empty when there is none."""
-    files = [root / name for name in _CLASSES]
-    return next((tuple(read_lines(file)) for file in files if file.is_file()), ())
+    """The names in classes.txt (or obj.names); empty when there is none. Raises UserError when one is there twice."""
+    table = find_classes([root], _CLASSES)
+    return () if table is None else table.names
 
 
 def _load(file: Path) -> _Description:
