@@ -15,6 +15,8 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
+import yaml
+
 from resurge.errors import UserError, suggest
 from resurge.untrusted import parse_yaml
 
@@ -107,7 +109,10 @@ def coerce(value: object, hint: Hint) -> object:
 def _coerce_one(value: object, kind: Hint) -> object:
     if _origin(kind) is tuple:
         if isinstance(value, str):
-            inner = value.strip().strip("[]()").strip()
+            inner = value.strip()
+            # of texts, (other) is one with brackets of its own
+            pairs = ("[]",) if typing.get_args(kind)[0] is str else ("[]", "()")
+            inner = inner[1:-1].strip() if inner[:1] + inner[-1:] in pairs else inner
             value = inner.split(",") if inner else ()
         items = value if isinstance(value, (list, tuple)) else (value,)
         return tuple(coerce(item, typing.get_args(kind)[0]) for item in items)
@@ -183,6 +188,27 @@ def paths(kind: type[Section]) -> dict[str, str]:
     return {name: path for path, *_ in fields(kind) for name in (path.rpartition(".")[2], path)}
 
 
+def load_yaml(text: str, kind: type[Section]) -> object:
+    """The content of YAML with fields of a section; names in lists stay as they are written: no, 010, 1e3. Raises
+    ValueError as `parse_yaml`."""
+    return _as_written(parse_yaml(text), parse_yaml(text, yaml.BaseLoader), _name_lists(kind))
+
+
+def _name_lists(kind: type[Section]) -> set[str]:
+    lists = {path for path, hint, *_ in fields(kind) if hint == tuple[str, ...]}
+    return {name for name, path in paths(kind).items() if path in lists}
+
+
+def _as_written(plain: object, text: object, names: set[str], at: str = "") -> object:
+    if at in names and plain is not None:
+        return text
+    if isinstance(plain, Mapping) and isinstance(text, Mapping):
+        return {
+            key: _as_written(value, text.get(key), names, f"{at}.{key}".lstrip(".")) for key, value in plain.items()
+        }
+    return plain
+
+
 def to_plain(section: Section) -> dict[str, object]:
     """Nested dictionaries and lists, ready for YAML or JSON."""
 
@@ -225,8 +251,9 @@ def replaced(section: S, changes: Mapping[str, object], where: str) -> S:
         raise UserError(f"{where}: {error}") from None
 
 
-def read_assignment(text: str) -> tuple[str, object]:
-    """`"lr=0.1"` -> `("lr", 0.1)`; the value is read as YAML, so lists are `[1, 2]` and nothing is `null`.
+def read_assignment(text: str, kind: type[Section]) -> tuple[str, object]:
+    """`"lr=0.1"` -> `("lr", 0.1)`; the value is read as YAML, so lists are `[1, 2]` and nothing is `null`. Names
+    in lists of the section `kind` stay as they are written.
 
     Raises:
         UserError: there is no `=`.
@@ -234,8 +261,12 @@ def read_assignment(text: str) -> tuple[str, object]:
     name, separator, value = text.partition("=")
     if not separator or not name.strip():
         raise UserError(f"a recipe field is set as field=value (for example lr=0.1), not {text!r}.")
+    name = name.strip()
     try:
-        return name.strip(), parse_yaml(value)
+        plain = parse_yaml(value)
+        if plain is not None and name in _name_lists(kind):
+            plain = parse_yaml(value, yaml.BaseLoader)
+        return name, plain
     except ValueError:
         # a spec's one-line text may hold characters that mean something to YAML; it is text all the same
-        return name.strip(), value
+        return name, value

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import yaml
 
-from resurge.config import LONGEST_SIDE, MOST_PIXELS, Section, option, read_assignment, replaced, to_plain
+from resurge.config import LONGEST_SIDE, MOST_PIXELS, Section, load_yaml, option, read_assignment, replaced, to_plain
 from resurge.data.augmentation import Augmentation
 from resurge.data.reading import Reading
 from resurge.errors import UserError, suggest
 from resurge.tasks.detect.settings import Detector
 from resurge.tasks.segment.settings import Segmenter
 from resurge.tasks.table import TASKS, get_task, pick_head
-from resurge.untrusted import parse_yaml, read_text
+from resurge.untrusted import read_text
 
 RECIPES = Path(__file__).parent / "recipes"
 MOST_BYTES = 1 << 20
@@ -191,7 +191,7 @@ class Recipe(Section):
         Raises:
             UserError: not an assignment, an unknown field, or a value that does not fit.
         """
-        return self.replace(dict(read_assignment(text) for text in assignments))
+        return self.replace(dict(read_assignment(text, Recipe) for text in assignments))
 
     def replace(self, changes: Mapping[str, object], where: str = "recipe") -> Recipe:
         """A copy with changed fields, by name or dotted path; `where` opens the error message."""
@@ -209,7 +209,7 @@ class Recipe(Section):
             UserError: not YAML, not a list of fields, an unknown field, or a value that does not fit.
         """
         try:
-            plain = parse_yaml(text)
+            plain = load_yaml(text, cls)
         except ValueError as error:
             raise UserError(f"{where} is not valid YAML: {error}") from None
         if plain is None:

@@ -29,6 +29,7 @@ from resurge.arch.spec import Spec
 from resurge.arch.surgery import convert_norm
 from resurge.arch.zoo import get_spec
 from resurge.config import Section, to_plain
+from resurge.data.coding import Coding
 from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
 from resurge.errors import UserError
 from resurge.files import MARK, Json, carries, locked, make_folders, remove_empty, sweep, writing
@@ -69,6 +70,17 @@ class Run:
     preprocessing: Any  # Preprocessing of a classifier, ScenePreprocessing of the other tasks
     meta: Mapping[str, Any] = field(repr=False)
     recipe: Recipe | None = field(repr=False)
+
+    @property
+    def coding(self) -> Coding | None:
+        """What the values of masks meant in the training; None where model.json does not say. Raises UserError when it
+        speaks of other classes."""
+        values = dict(self.meta.get("data") or {}).get("values")
+        try:
+            return Coding.from_json(values, self.classes) if values else None
+        except (ValueError, AttributeError) as error:
+            what = f"{self.folder / 'model.json'} is damaged: data.values is of other classes"
+            raise UserError(f"{what}. Restore it, or train again.") from error
 
 
 def bare_run(

@@ -101,7 +101,7 @@ def parse_json(content: str | bytes, most_digits: int = MOST_DIGITS) -> object:
         raise ValueError("it is nested too deeply") from None
 
 
-def parse_yaml(content: str | bytes, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> object:
+def parse_yaml(content: str | bytes, loader: type[yaml.SafeLoader] | type[yaml.BaseLoader] = yaml.SafeLoader) -> object:
     """The value in a YAML document; None for an empty one.
 
     Raises:

@@ -7,10 +7,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scene_files import write_pairs
+from scene_files import mask, picture, write_pairs
 from scene_runs import DETECTOR, MODEL, SEGMENTER, write_run
 
 import resurge
@@ -168,3 +169,77 @@ def test_bad_input(words: list[str], told: str, runs: dict[str, Path], capsys: p
 def test_tiny_settings_are_kept(runs: dict[str, Path]) -> None:
     assert resurge.load_run(runs["detect"]).model.settings == DETECTOR
     assert resurge.load_run(runs["segment"]).model.settings == SEGMENTER
+
+
+# ---------------------------------------------------------------------------------- what the values of masks mean
+
+
+def write_masks(root: Path, values: tuple[int, ...], count: int = 4) -> Path:
+    """Images of 40 x 30 pixels with masks of these values, in columns 10 pixels wide."""
+    columns = np.repeat(np.array([values[k % len(values)] for k in range(4)]), 10)
+    for i in range(count):
+        picture(root / f"images/{i}.png", i)
+        mask(root / f"masks/{i}.png", columns[None].repeat(30, 0))
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Runs of a step each: of three classes, of two with the values 0 and 255, and of two that a file names."""
+    root = tmp_path_factory.mktemp("trained")
+    names = root / "names.txt"
+    names.write_text("no\ncrack\n")
+    kinds = {"three": ((0, 1, 2), []), "two": ((0, 255), []), "named": ((0, 128), ["--classes", names])}
+    for name, (values, words) in kinds.items():
+        data = write_masks(root / f"{name}_data", values)
+        short = ["--steps", 1, "--batch-size", 2, "--size", 32, "--device", "cpu", "--workers", 0]
+        out = ["--out", root / name, "--head", "fcn", "--channels-last", "false"]
+        assert (
+            main(list(map(str, ["train", "--task", "segment", "--model", MODEL, "--data", data, *short, *out, *words])))
+            == 0
+        )
+    names.unlink()  # the run has the names, not the file
+    return {name: root / name for name in kinds}
+
+
+def test_a_run_keeps_names_and_values(trained: dict[str, Path]) -> None:
+    kept = {name: json.loads((run / "model.json").read_text()) for name, run in trained.items()}
+    assert kept["three"]["data"]["values"] == {"0": "class 0", "1": "class 1", "2": "class 2"}
+    assert kept["two"]["data"]["values"] == {"0": "background", "255": "foreground"}
+    assert kept["named"]["data"]["values"] == {"0": "no", "128": "crack"}
+    assert kept["named"]["classes"] == ["no", "crack"]
+
+
+@pytest.mark.parametrize("run, values, pixels, said", [
+    ("three", (0, 1), {"class 0": 2400, "class 1": 2400, "class 2": 0}, "classes of the run"),
+    ("three", (0,), {"class 0": 4800, "class 1": 0, "class 2": 0}, "classes of the run"),
+    ("three", (2, 1), {"class 0": 0, "class 1": 2400, "class 2": 2400}, "classes of the run"),
+    ("two", (0, 255), {"background": 2400, "foreground": 2400}, "0 background, 255 foreground"),
+    ("two", (0, 1), {"background": 2400, "foreground": 2400}, "0 background, 1 foreground"),
+    ("two", (0,), {"background": 4800, "foreground": 0}, "classes of the run"),
+    ("named", (0, 255), {"no": 2400, "crack": 2400}, "0 no, 255 crack"),
+])  # fmt: skip
+def test_other_data_is_read_as_the_training_s(
+    run: str, values: tuple[int, ...], pixels: dict[str, int], said: str, trained: dict[str, Path], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    capsys.readouterr()
+    assert evaluate(trained[run], "--data", write_masks(tmp_path / "other", values), "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {each["class"]: each["pixels"] for each in found["per_class"]} == pixels
+    assert said in found["data"]
+
+
+def test_other_values_have_to_be_named(
+    trained: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_masks(tmp_path / "other", (0, 255))
+    assert evaluate(trained["three"], "--data", other) == 2
+    assert "255 with nothing but 0" in capsys.readouterr().err
+    assert evaluate(trained["three"], "--data", other, "--classes", "0=class 0,255=class 2", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [each["pixels"] for each in found["per_class"]] == [2400, 0, 2400]
+    assert evaluate(trained["three"], "--classes", "0=class 0,255=class 2") == 2
+    assert "--data" in capsys.readouterr().err
+    assert evaluate(trained["three"], "--data", other, "--classes", "0=class 0,255=crack") == 2
+    assert "'crack' is not one of training's" in capsys.readouterr().err

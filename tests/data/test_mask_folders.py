@@ -3,8 +3,10 @@ import pytest
 from PIL import Image
 from scene_files import mask, picture, write_camvid, write_pairs
 
+from resurge.data.coding import Coding
 from resurge.data.formats.label_maps import CAMVID, CamVid, Pairs
 from resurge.data.images import UnreadableImage, read_indices
+from resurge.data.map_source import LabelFiles
 from resurge.data.records import MaskRecord
 from resurge.data.sources import open_data, open_split
 from resurge.data.splits import IGNORE
@@ -51,7 +53,7 @@ def test_flat_pairs_and_names_from_a_file(tmp_path):
     with pytest.raises(UserError, match="the class 'Straße' is not one of training's"):
         open_split(tmp_path, annotation="maps", classes=("Strase", "rest"))
     (tmp_path / "classes.txt").write_text("a\na\n")
-    with pytest.raises(UserError, match="a name twice"):
+    with pytest.raises(UserError, match="has 'a' more than once"):
         open_data(tmp_path, annotation="maps")
 
 
@@ -86,11 +88,13 @@ def test_names_that_do_not_match(tmp_path):
 def test_an_index_out_of_range(tmp_path):
     write_pairs(tmp_path, classes=3)
     (tmp_path / "classes.txt").write_text("a\nb\n")
-    split = open_data(tmp_path, annotation="maps").train
     with pytest.raises(
-        UnreadableImage, match=r"has the class index 2, but the classes have 0 to 1 and 255 \(ignored\)"
+        UserError, match=r"6 masks have class indices .* of classes.txt \(0, 1 and 255 \(ignored\)\): 2 \(25.00%\)"
     ):
-        split.target(0)
+        open_data(tmp_path, annotation="maps")
+    files = LabelFiles(tmp_path, ("masks/train/p0.png",), Coding({0: 0, 1: 1}))
+    with pytest.raises(UnreadableImage, match=r"has values that are none of 0, 1 and 255 \(ignored\)"):
+        files.read(0)
 
 
 def test_colours_are_no_indices(tmp_path):
@@ -98,7 +102,7 @@ def test_colours_are_no_indices(tmp_path):
     for part in ("train", "val"):
         for i in range(3):
             picture(tmp_path / f"masks/{part}/p{i}.png", i)
-    with pytest.raises(UserError, match="hold no class indices: they cannot be read"):
+    with pytest.raises(UserError, match=r"hold colours, not class indices .*labelmap\.txt"):
         open_data(tmp_path, annotation="maps")
     with pytest.raises(UnreadableImage, match="holds colours, not class indices"):
         read_indices(tmp_path / "masks/train/p0.png")

@@ -130,7 +130,7 @@ def test_label_maps(tmp_path):
     found = {finding.kind: finding for finding in report.findings}
     assert set(found) == {"index-out-of-range", "mask-size", "all-ignored", "empty-file", "overlap", "missing-mask",
                           "missing-file", "class-missing"}  # fmt: skip
-    assert "400 pixels have the class index 4, 5; the classes have 0 to 3" in found["index-out-of-range"].message
+    assert "none of classes.txt (0 to 3 and 255 (ignored)): 4 (3.31%), 5 (3.31%)" in found["index-out-of-range"].message
     assert "the mask has 40 x 31 pixels, its image images/train/p1.jpg 40 x 30" in found["mask-size"].message
     assert report.stats["pixels"]["train"] == {"a": 200, "b": 200, "c": 200, "d": 200}
     assert report.stats["ignored"]["train"] == 1200

@@ -40,11 +40,12 @@ def test_every_format_is_recognised(tmp_path):
 
 
 def test_a_folder_that_is_both_serves_both(tmp_path):
-    write_voc(tmp_path, {stem: [("dog", 1, 1, 9, 9)] for stem in "abc"})
-    for i, stem in enumerate("abc"):
-        mask(tmp_path / f"SegmentationClass/{stem}.png", i)
-    assert open_data(tmp_path, annotation="boxes").classes == ("dog",)
-    assert open_data(tmp_path, annotation="maps").num_classes == 21
+    for folder, classes in (("VOC2012", 21), ("mine", 3)):
+        root = write_voc(tmp_path / folder, {stem: [("dog", 1, 1, 9, 9)] for stem in "abc"})
+        for i, stem in enumerate("abc"):
+            mask(root / f"SegmentationClass/{stem}.png", i)
+        assert open_data(root, annotation="boxes").classes == ("dog",)
+        assert open_data(root, annotation="maps").num_classes == classes
 
 
 def test_validation_from_elsewhere(tmp_path):

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resurge.cli import options as opt
+from resurge.config import replaced
+from resurge.data.reading import Reading
 from resurge.errors import UserError, suggest
 from resurge.files import require_apart, require_free
 from resurge.run_files import EVALUATION
@@ -53,6 +55,7 @@ def add_options(parser: opt.Parser) -> None:
     opt.add(seen, "--std", opt.CHANNELS, "deviation of each channel, on a scale of 0..1")
     opt.add_max_size(parser)
     opt.add_tta(parser)
+    opt.add_reading(parser, "of --data, where it is to be read otherwise than the data of the training")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -131,7 +134,7 @@ def _of_run(options: argparse.Namespace) -> tuple[Run, Images]:
 
     run = (load_best if options.best else load_run)(options.model)
     _require_taken(options, run.task)
-    return run, images_of(run, options.data, options.split)
+    return run, images_of(run, options.data, options.split, opt.reading_given(options))
 
 
 def _of_model(options: argparse.Namespace) -> tuple[Run, Images]:
@@ -146,7 +149,10 @@ def _of_model(options: argparse.Namespace) -> tuple[Run, Images]:
 
     task = get_task(name)
     _require_taken(options, name)
-    split, classes, which = open_split(options.data, annotation=task.annotation, words=DATA_WORDS, split=options.split)
+    reading = replaced(Reading(), opt.reading_given(options), "command line")
+    split, classes, which = open_split(
+        options.data, annotation=task.annotation, words=DATA_WORDS, split=options.split, reading=reading
+    )
     classes = task.classes or classes
     model = create_model(options.model, num_classes=len(classes), task=name, head=options.head)
     report = load_weights(model, options.weights)

@@ -139,18 +139,22 @@ def option_name(path: str) -> str:
 # ------------------------------------------------------------------------------------ options of several subcommands
 
 
-def add_reading(parser: Parser) -> None:
-    """The options that say how a data set is to be read, as `resurge train` has them."""
-    group = parser.add_argument_group("reading")
+def add_reading(parser: Parser, about: str | None = None) -> None:
+    """The options that say how a data set is to be read, as `resurge train` has them; `about` says more of them."""
+    group = parser.add_argument_group("reading", about)
     for field in fields(Reading):
         add_field(group, field)
 
 
 def reading_of(options: argparse.Namespace) -> Reading:
     """What the options of `add_reading` say."""
+    return replaced(Reading(), reading_given(options), "command line")
+
+
+def reading_given(options: argparse.Namespace) -> dict[str, str]:
+    """Those of the options of `add_reading` that are given, by field."""
     given = {field.path: getattr(options, f"field:{field.path}") for field in fields(Reading)}
-    changes = {path: text for path, text in given.items() if text is not None}
-    return replaced(Reading(), changes, "command line")
+    return {path: text for path, text in given.items() if text is not None}
 
 
 def add_json(parser: Parser) -> None:

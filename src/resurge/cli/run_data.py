@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sized
 from pathlib import Path
 
+from resurge.config import replaced
 from resurge.data.reading import AS_IT_IS
 from resurge.data.source import AnnotatedSplit
 from resurge.data.sources import open_data, open_split
@@ -20,13 +21,19 @@ Images = tuple[AnnotatedSplit, tuple[str, ...], str]
 """A split, its classes, and a description of which images these are."""
 
 
-def images_of(run: Run, data: str | None, split: str) -> Images:
-    """The images to score a run on: those of `data`, or else those it was trained with.
+def images_of(run: Run, data: str | None, split: str, given: Mapping[str, str] | None = None) -> Images:
+    """The images to score a run on: those of `data`, or else those it was trained with. `given` says how `data` is read
+    otherwise than in the training, by fields of `Reading`.
 
     Raises:
         UserError: there are none, the run does not say what it was trained on, or that has changed since.
     """
     task = get_task(run.task)
+    reading = run.recipe.reading if run.recipe else AS_IT_IS
+    if given and data is None:
+        raise UserError(f"--{next(iter(given))} says how other data is read. Name it with --data.")
+    if given:
+        reading = replaced(reading, given, "command line")
     if data is None and task.annotation != "labels":
         return _own_scenes(run, split)
     found, _, which = open_split(
@@ -37,7 +44,8 @@ def images_of(run: Run, data: str | None, split: str) -> Images:
         classes=run.classes if task.classes is None else None,
         seed=run.recipe.seed if run.recipe else 0,
         val_fraction=run.recipe.val_fraction if run.recipe else None,
-        reading=run.recipe.reading if run.recipe else AS_IT_IS,
+        reading=reading,
+        coding=None if given else run.coding,
     )
     return found, run.classes, which
 

@@ -126,7 +126,7 @@ def changed_fields(options: argparse.Namespace) -> dict[str, object]:
     names = paths(Recipe)
     changes: dict[str, object] = {}
     for assignment in options.set:
-        name, value = read_assignment(assignment)
+        name, value = read_assignment(assignment, Recipe)
         if name not in names:
             raise UserError(f"--set {assignment}: a recipe has no field {name!r}.{suggest(name, names)}")
         changes[names[name]] = value

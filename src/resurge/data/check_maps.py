@@ -6,9 +6,10 @@ from collections import Counter
 
 import numpy as np
 
-from resurge.data.findings import SHOWN, Finding, class_findings, finding, unreadable
+from resurge.data.coding import UNKNOWN
+from resurge.data.findings import Finding, class_findings, finding, unreadable
 from resurge.data.images import UnreadableImage
-from resurge.data.map_source import MaskSource, known_range, unknown_values
+from resurge.data.map_source import MaskSource
 from resurge.data.mending import Examined
 from resurge.data.records import MaskRecord
 from resurge.data.splits import IGNORE
@@ -18,21 +19,31 @@ from resurge.files import Json
 def mask_report(data: Examined, source: MaskSource, findings: list[Finding]) -> Json:
     pixels: dict[str, Counter[str]] = {}
     ignored: dict[str, int] = {}
+    values: Counter[tuple[str, int]] = Counter()
     for part, records in source.parts.items():
-        total = sum((_check_mask(data, source, record, findings) for record in records), np.zeros(256, dtype=np.int64))
+        total = np.zeros(256, dtype=np.int64)
+        for record in records:
+            total += _check_mask(data, source, part, record, values, findings)
         pixels[part or "all"] = Counter({name: int(total[index]) for index, name in enumerate(source.classes)})
         ignored[part or "all"] = int(total[IGNORE])
     findings += class_findings(pixels, source.classes, "pixels")
-    return {"pixels": {part: dict(counter) for part, counter in pixels.items()}, "ignored": ignored}
+    names = (*source.classes, *[""] * (IGNORE - len(source.classes)), "ignored")
+    order = sorted(values, key=lambda key: key[::-1])
+    coded = [{"value": value, "class": names[index], "share": round(values[value, index] / values.total(), 6)}
+             for value, index in order]  # fmt: skip
+    return {"pixels": {part: dict(counter) for part, counter in pixels.items()}, "ignored": ignored, "values": coded}
 
 
-def _check_mask(data: Examined, source: MaskSource, record: MaskRecord, findings: list[Finding]) -> np.ndarray:
-    """Pixels by class, int64 (256,), IGNORE among them; zeros when the mask cannot be used."""
+def _check_mask(
+    data: Examined, source: MaskSource, part: str, record: MaskRecord, values: Counter[tuple[str, int]],
+    findings: list[Finding],
+) -> np.ndarray:  # fmt: skip
+    """Pixels by class, int64 (256,), IGNORE among them; zeros when the mask cannot be used. Adds to `values`, too."""
     total = np.zeros(256, dtype=np.int64)
     if record.mask is None:
         findings.append(finding("missing-mask", (record.name,), f"{record.name}: there is no mask for this image"))
         return total
-    facts = data.masks[record.mask]
+    facts = source.facts_of(record)
     if isinstance(facts, UnreadableImage):
         findings += unreadable([(record.mask, facts)])
         return total
@@ -45,14 +56,11 @@ def _check_mask(data: Examined, source: MaskSource, record: MaskRecord, findings
         sizes = f"{facts.size[0]} x {facts.size[1]} pixels, its image {record.name} {real[0]} x {real[1]}"
         add("mask-size", f"the mask has {sizes}", remedy="make the mask again at the image's size; --fix leaves it out")
         return total
-    strange = unknown_values(facts.counts, source.meaning)
-    if strange:
-        shown, known = ", ".join(map(str, strange[:SHOWN])), known_range(source.meaning)
-        count = int(facts.counts[strange].sum())
-        add("index-out-of-range", f"{count:,} pixels have the class index {shown}; the classes have {known}")
-    for value in np.flatnonzero(facts.counts):
-        if value not in strange:
-            total[source.meaning[value]] += facts.counts[value]
+    coding = source.coding_of(part)
+    for shown, index, count in facts.coded(coding):
+        if index != UNKNOWN:
+            total[index] += count
+            values[shown, index] += count
     if total[IGNORE] == total.sum():
         add("all-ignored", "every pixel is ignored")
     return total

@@ -82,6 +82,9 @@ class CheckReport:
             total = sum(counts.values())
             ignored = stats["ignored"][part] / max(total + stats["ignored"][part], 1)
             lines.append(f"  pixels in {part}: {_most(counts, total, True)}; {ignored:.1%} ignored")
+        if coded := stats.get("values"):
+            shown = ", ".join(f"{each['value']} = {each['class']} {each['share']:.1%}" for each in coded[:_CLASSES])
+            lines.append(f"  values in masks: {shown}{', …' if len(coded) > _CLASSES else ''}")
         return lines
 
     def to_json(self) -> Json:

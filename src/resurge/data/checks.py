@@ -19,11 +19,11 @@ from resurge.data.formats.format import AnySource
 from resurge.data.images import EXTENSIONS, ending
 from resurge.data.label_source import LabelSource, MemorySource
 from resurge.data.map_source import MaskSource
-from resurge.data.mending import Examined, Facts, examine_file, examine_mask
+from resurge.data.mending import Examined, Facts, examine_file
 from resurge.data.paths import Place, user_path
 from resurge.data.preprocessing import usual_values, value_notes
 from resurge.data.reading import AS_IT_IS, Reading
-from resurge.data.records import LabelRecord, MaskRecord
+from resurge.data.records import LabelRecord
 from resurge.data.sources import (
     given_val,
     is_digits,
@@ -87,8 +87,6 @@ def check_data(
     root, names = found.root, list(dict.fromkeys(record.name for record in found.records))
     with ThreadPoolExecutor(2) as pool:
         facts = dict(zip(names, pool.map(lambda name: examine_file(root, name), names), strict=True))
-        masked = sorted({record.mask for record in found.records if isinstance(record, MaskRecord) and record.mask})
-        masks = dict(zip(masked, pool.map(lambda name: examine_mask(root / name), masked), strict=True))
     findings = [*found.findings, *unreadable((fact.name, fact.error) for fact in facts.values())]
     findings += _oddities(facts.values())
     entries = [_Entry(part or "train", record.label if isinstance(record, LabelRecord) else "", record.name)
@@ -102,7 +100,7 @@ def check_data(
         "images": sum(found.sizes.values()), "num_classes": len(found.classes),
         "splits": {part or "all": count for part, count in found.sizes.items()}, "format": found.format,
     }  # fmt: skip
-    data = Examined(found, facts, masks)
+    data = Examined(found, facts)
     if isinstance(found, MaskSource):
         stats |= mask_report(data, found, findings)
     else:

@@ -8,14 +8,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from resurge.data.class_names import CLASS_FILES
 from resurge.data.formats import FORMATS
 from resurge.data.mending import Examined, Mending
 from resurge.data.paths import Place
 from resurge.errors import UserError
 from resurge.files import atomic_folder, require_apart, writing
 
-_COPIED = ("classes.txt", "labels.txt", "obj.names", "objectInfo150.txt", "sceneCategories.txt", "data.yaml",
-           "data.yml", "dataset.yaml", "dataset.yml")  # fmt: skip
+_COPIED = (*CLASS_FILES, "objectInfo150.txt", "sceneCategories.txt", "data.yaml", "data.yml", "dataset.yaml",
+           "dataset.yml")  # fmt: skip
 
 
 def mend(data: Examined, out: Place) -> list[str]:
@@ -41,9 +42,10 @@ def mend(data: Examined, out: Place) -> list[str]:
     with writing(target, hint), atomic_folder(target, hint=hint) as place:
         mending = Mending(data, place)
         FORMATS[source.format].write(mending)
-        for name in _COPIED:
-            if (source.root / name).is_file() and not (place / name).exists():
-                shutil.copyfile(source.root / name, place / name)
+        for file in (found for name in _COPIED for found in (source.root / name, *source.root.glob(f"*/{name}"))):
+            copy = place / file.relative_to(source.root)
+            if file.is_file() and copy.parent.is_dir() and not copy.exists():
+                shutil.copyfile(file, copy)
     lines = [f"{name}: {', '.join(f'{count} {what}' for what, count in counted.items())}"
              for name, counted in sorted(mending.changes.items()) if counted]  # fmt: skip
     if not lines:

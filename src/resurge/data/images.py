@@ -234,31 +234,65 @@ def _turned(picture: SomePicture, orientation: int) -> SomePicture:
     return picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture
 
 
-def read_indices(path: str | os.PathLike[str]) -> np.ndarray:
-    """The values of a mask as they are stored: uint8 (H, W), or int32 (H, W) where they do not fit. Of an image with a
-    palette the palette's indices; of a coloured one that holds grey the grey; of an image of one bit 0 and 1.
+@dataclass(frozen=True)
+class StoredMask:
+    """A mask as its file has it.
 
-    Raises:
-        UnreadableImage: as `open_image`; or the format is lossy, or it holds colours instead of indices.
+    values: uint8 (H, W), or int32 (H, W) where they do not fit; of an image of one bit 0 and 1; where it is `coloured`,
+    red * 65536 + green * 256 + blue. palette: such colours, int32 (n,), of the values of an image with a palette.
+    lossy: the format, where it is one that changes values.
     """
+
+    values: np.ndarray
+    coloured: bool = False
+    palette: np.ndarray | None = None
+    lossy: str = ""
+
+    def as_colours(self) -> np.ndarray:
+        """The values as colours, those of the palette or of grey where it has no others; int32, of the same shape."""
+        if self.coloured:
+            return self.values
+        grey = np.arange(256, dtype=np.int32) * 0x010101
+        colours = grey if self.palette is None else np.concatenate([self.palette, grey[len(self.palette) :]])
+        return np.asarray(colours[np.minimum(self.values.astype(np.int32), 255)], dtype=np.int32)
+
+
+def read_mask(path: str | os.PathLike[str]) -> StoredMask:
+    """Read a mask. A coloured image that holds nothing but grey counts as grey. Raises UnreadableImage as `open_image`,
+    or when it holds no whole numbers from 0 to 65535."""
     name, data = os.fspath(path), read_bytes(path)
     with _decoding(name):
         image = _open(data, name, MAX_PIXELS)
-        if image.format not in _MASK_FORMATS:
-            message = f"is a {image.format}, which changes values; masks hold class indices. Save masks as PNG."
-            raise UnreadableImage("corrupt", name, message)
+        lossy = "" if image.format in _MASK_FORMATS else str(image.format)
         values = np.asarray(image)
+        palette = image.getpalette("RGB") if image.mode == "P" else None
     if values.ndim == 3:
-        colours = values[..., :3] if values.shape[2] >= 3 else values[..., :1]
-        if (colours != colours[..., :1]).any():
-            message = "holds colours, not class indices. Save the index of each pixel's class as grey or palette PNG."
-            raise UnreadableImage("corrupt", name, message)
-        values = colours[..., 0]
+        if values.shape[2] >= 3 and (values[..., :3] != values[..., :1]).any():
+            red, green, blue = (values[..., channel].astype(np.int32) for channel in range(3))
+            return StoredMask((red << 16) + (green << 8) + blue, coloured=True, lossy=lossy)
+        values = values[..., 0]
     if values.dtype in (np.uint8, bool):
-        return values.astype(np.uint8)
+        colours = None if palette is None else np.asarray(palette, dtype=np.int32).reshape(-1, 3) @ (1 << 16, 1 << 8, 1)
+        return StoredMask(values.astype(np.uint8), palette=colours, lossy=lossy)
     if values.dtype.kind == "f" or values.min(initial=0) < 0 or values.max(initial=0) > 65535:
         raise UnreadableImage("corrupt", name, "holds values that are no class indices (0 to 65535). Save it as PNG.")
-    return values.astype(np.int32)
+    return StoredMask(values.astype(np.int32), lossy=lossy)
+
+
+def read_indices(path: str | os.PathLike[str]) -> np.ndarray:
+    """The values of a mask as they are stored, as in `StoredMask`; of an image with a palette the palette's indices.
+
+    Raises:
+        UnreadableImage: as `read_mask`; or the format is lossy, or it holds colours instead of indices.
+    """
+    mask = read_mask(path)
+    if mask.lossy:
+        message = f"is a {mask.lossy}, which changes values; masks hold class indices. Save masks as PNG."
+        raise UnreadableImage("corrupt", os.fspath(path), message)
+    if mask.coloured:
+        message = "holds colours, not class indices. Save the index of each pixel's class as grey or palette PNG."
+        raise UnreadableImage("corrupt", os.fspath(path), message)
+    return mask.values
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:

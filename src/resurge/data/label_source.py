@@ -40,6 +40,13 @@ class LabelSource(Source[LabelRecord]):
         names = tuple(dict.fromkeys(name for names in self.part_classes.values() for name in names))
         return replace(self, parts={"": self.records}, part_classes={"": names})
 
+    def _renamed(self, names: Mapping[str, str], classes: tuple[str, ...]) -> LabelSource:
+        of_parts = {
+            part: tuple(dict.fromkeys(names.get(name, name) for name in each))
+            for part, each in self.part_classes.items()
+        }
+        return replace(super()._renamed(names, classes), part_classes=of_parts)
+
     def part(self, name: str, classes: Sequence[str], annotation: Annotation) -> Part:
         records = self.parts[name]
         index = {name: i for i, name in enumerate(classes)}
@@ -82,11 +89,26 @@ class MemorySource(Source[LabelRecord]):
     def default_size(self, side: int | None) -> int:
         return self.side
 
+    def _renamed(self, names: Mapping[str, str], classes: tuple[str, ...]) -> MemorySource:
+        moved = [classes.index(names[name]) for name in self.classes]
+        splits = {part: _moved(split, moved, self.title) for part, split in self.splits.items()}
+        return replace(self, classes=classes, splits=splits)
+
     def part(self, name: str, classes: Sequence[str], annotation: Annotation) -> Part:
         split = self.splits[name]
         if tuple(classes) == self.classes:
             return split, []
         if not isinstance(split, Split):
             raise UserError(f"the network was trained on {', '.join(classes[:6])}, …; {self.name!r} has other classes.")
-        moved = moved_labels(self.name, self.classes, classes)
-        return replace(split, labels=tuple(moved[label] for label in split.labels)), []
+        return _moved(split, moved_labels(self.name, self.classes, classes), self.name), []
+
+
+def _moved(split: AnnotatedSplit, to: Sequence[int], name: str) -> AnnotatedSplit:
+    """The split whose class i is `to[i]`."""
+    if isinstance(split, Split):
+        return replace(split, labels=tuple(to[label] for label in split.labels))
+    if list(to) != list(range(len(to))):
+        raise UserError(
+            f"the classes of {name!r} can be called otherwise, but not be joined or put into another order."
+        )
+    return split

@@ -8,10 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from resurge.data.findings import KINDS
-from resurge.data.images import ImageHeader, UnreadableImage, decode, pages, read_bytes, read_indices
+from resurge.data.images import ImageHeader, UnreadableImage, decode, pages, read_bytes
 from resurge.data.map_source import MaskSource
 from resurge.data.object_source import ObjectSource, examine
 from resurge.data.paths import below
@@ -47,29 +45,11 @@ def examine_file(root: Path, name: str) -> Facts:
 
 
 @dataclass(frozen=True)
-class MaskFacts:
-    """What reading a mask gave: its size (width, height) and its pixels by value (length 65536 at most)."""
-
-    size: tuple[int, int]
-    counts: np.ndarray
-
-
-def examine_mask(file: Path) -> MaskFacts | UnreadableImage:
-    """Read a mask, or why it cannot be read."""
-    try:
-        values = read_indices(file)
-    except UnreadableImage as error:
-        return error
-    return MaskFacts((values.shape[1], values.shape[0]), np.bincount(values.reshape(-1)))
-
-
-@dataclass(frozen=True)
 class Examined:
-    """A data set with what reading all its images (and masks) gave, by name."""
+    """A data set with what reading all its images gave, by name."""
 
     source: ObjectSource | MaskSource
     images: dict[str, Facts]
-    masks: dict[str, MaskFacts | UnreadableImage]
 
     def size(self, name: str) -> tuple[int, int] | None:
         """(width, height) of an image, upright; None when it cannot be read."""

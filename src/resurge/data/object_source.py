@@ -18,6 +18,8 @@ from resurge.data.source import Part, Source, left_out, unknown_class
 from resurge.data.splits import FileImages, Objects, ObjectSplit
 from resurge.errors import UserError
 
+OBJECT = "object"
+"""The class of objects of which nothing more is known."""
 BEYOND = 1.5
 """Pixels that a box may stand out of its image without a word: rounding, and VOC's counting from 1 taken for 0."""
 

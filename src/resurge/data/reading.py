@@ -17,10 +17,10 @@ class Reading(Section):
         UserError: a value that does not fit; names the field.
     """
 
-    classes: str | None = option(
-        None,
-        "class names in the order of their indices, with commas between them, or a file of one per line; with values: "
-        "0=background,128=crack; null: what the data says",
+    classes: tuple[str, ...] = option(
+        (),
+        "class names in the order of their indices, or a file of them (classes.txt); of masks also with values: "
+        "0=background,128=crack,255=ignore; empty: what the data says",
     )
     rename: tuple[str, ...] = option((), "classes to call otherwise, or to join, as old=new")
     threshold: int | None = option(

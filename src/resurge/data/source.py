@@ -6,18 +6,21 @@ Training is fed from `Source.part`, which leaves out what cannot be used and say
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from resurge.data.annotations import Annotation
+from resurge.data.annotations import Annotation, Words
+from resurge.data.class_names import given_classes, new_names
+from resurge.data.coding import Known
 from resurge.data.findings import KINDS, Finding, finding, number_of, other_names, some
 from resurge.data.paths import below, found_names, leads_out
 from resurge.data.reading import Reading
 from resurge.data.records import LabelRecord, MaskRecord, Record
 from resurge.data.splits import MaskSplit, ObjectSplit, Split
 from resurge.errors import UserError, suggest
+from resurge.files import Json
 
 AnnotatedSplit = Split | ObjectSplit | MaskSplit
 Part = tuple[AnnotatedSplit, list[str]]
@@ -39,6 +42,7 @@ class Source(ABC, Generic[AnyRecord]):
     unused: tuple[str, ...] = ()  # subfolders that training does not look at
     title: str = ""  # what the data set is called; the folder's name when empty
     elsewhere: tuple[Path, ...] = ()  # folders with images that its description names, beside `root`
+    named: bool = True  # whether the annotations name the classes, rather than number them
 
     @property
     def name(self) -> str:
@@ -77,6 +81,46 @@ class Source(ABC, Generic[AnyRecord]):
             for part, records in self.parts.items()
         }
         return replace(self, parts=parts, findings=(*self.findings, *other_names(renamed)))
+
+    def with_classes(self: AnySource, reading: Reading, known: Known | None, words: Words) -> AnySource:
+        """The data set with the classes that the user, or a trained network, has for it. Raises UserError when they do
+        not fit."""
+        # Data of a run that names its classes is matched by these names; the run's own list has them already renamed.
+        given = None if known is not None and self.named else given_classes(reading.classes)
+        names = self.classes if given is None else given.names
+        if given is None and known is not None and not self.named:
+            names = known.classes
+        lacking = [name for name in self.classes if name not in names]
+        if self.named and lacking:
+            raise UserError(
+                f"--classes leaves out {some(map(repr, lacking))} of {self.name}.{suggest(lacking[0], names)} List "
+                "every class of the data; --rename old=new calls one otherwise."
+            )
+        if len(names) < len(self.classes):
+            raise UserError(
+                f"{self.name} has {len(self.classes)} classes, {', '.join(self.classes[:6])}, but --classes or the "
+                f"network names {len(names)}: {', '.join(names[:6])}. Name all of them."
+            )
+        renamed = new_names(names, reading.new_names, strict=known is None)
+        final = {was: renamed[was if self.named else name] for was, name in zip(self.classes, names, strict=False)}
+        classes = tuple(dict.fromkeys(renamed.values()))
+        changed = classes != self.classes or any(was != now for was, now in final.items())
+        found = self._renamed(final, classes) if changed else self
+        if self.named or given is not None or known is not None:
+            return found
+        return replace(
+            found, how=f"{self.how}; classes without names are called {some(classes)} (--classes names them)"
+        )
+
+    def _renamed(self: AnySource, names: Mapping[str, str], classes: tuple[str, ...]) -> AnySource:
+        """The data set whose classes are called otherwise in all records."""
+        parts = {part: tuple(_relabelled(each, names) for each in records) for part, records in self.parts.items()}
+        return replace(self, classes=classes, parts=parts)
+
+    @property
+    def values(self) -> Json | None:
+        """The class of each value in masks, by its name; None where there are no masks of values."""
+        return None
 
     def reviewed(self: AnySource, reading: Reading) -> AnySource:
         """The data set as training takes it: read as the user wants, and compared with its pictures. What was changed,
@@ -128,6 +172,15 @@ class Source(ABC, Generic[AnyRecord]):
 
 
 AnySource = TypeVar("AnySource", bound="Source[Any]")
+
+
+def _relabelled(record: AnyRecord, names: Mapping[str, str]) -> AnyRecord:
+    if isinstance(record, LabelRecord):
+        return replace(record, label=names.get(record.label, record.label))
+    if isinstance(record, Record):
+        things = tuple(replace(thing, label=names.get(thing.label, thing.label)) for thing in record.objects)
+        return replace(record, objects=things)
+    return record
 
 
 def unknown_class(where: str, label: str, classes: Sequence[str], remedy: str = "") -> UserError:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from resurge.data.annotations import ANNOTATIONS, WORDS, Annotation, Words
+from resurge.data.coding import Coding, Known
 from resurge.data.findings import number_of
 from resurge.data.formats import FORMATS
 from resurge.data.formats.coco import part_of
@@ -38,7 +39,7 @@ _ANNOTATION_FILES = (".xml", ".json", ".csv", ".tsv", ".yaml", ".yml", ".txt")
 
 def open_data(
     source: Place, *, annotation: Annotation = "labels", words: Words = WORDS, val: Place | None = None, seed: int = 0,
-    val_fraction: float | None = None, reading: Reading = AS_IT_IS,
+    val_fraction: float | None = None, reading: Reading = AS_IT_IS, known: Known | None = None,
 ) -> DataBundle[Any]:  # fmt: skip
     """Open a data set; images are decoded when they are read.
 
@@ -58,6 +59,7 @@ def open_data(
         seed: of that choice; has no effect when the source has validation images.
         val_fraction: share of the training images to hold out; None means 0.2, and 0.1 from 10,000 images on.
         reading: what the user says about the data, where its files leave it open; also holds for `val`.
+        known: the classes of a network that is trained already, and what the values of masks mean to it.
 
     Raises:
         UserError: the source is missing, empty, of an unknown kind or inconsistent; the message says what to do.
@@ -66,7 +68,7 @@ def open_data(
         require_fraction(val_fraction)
     hint = _other_annotation(user_path(source), words) if annotation == "labels" else ""
     try:
-        found = read_source(source, annotation, words, reading)
+        found = read_source(source, annotation, words, reading, known)
         held = None if val is None else given_val(found, annotation, val, user_path(source), words, reading)
         return make_bundle(found, annotation, held, val, seed, val_fraction, hint=hint)
     except UserError as error:
@@ -139,19 +141,21 @@ def strange_annotations(path: Path) -> str:
 def open_split(
     source: Place, *, annotation: Annotation = "labels", words: Words = WORDS, split: str = "auto",
     classes: Sequence[str] | None = None, seed: int = 0, val_fraction: float | None = None,
-    reading: Reading = AS_IT_IS,
+    reading: Reading = AS_IT_IS, coding: Coding | None = None,
 ) -> tuple[AnnotatedSplit, tuple[str, ...], str]:  # fmt: skip
     """Images to evaluate on: (split, class names, sentence that says which images these are).
 
     `split` is "train", "val", "test", "all", or "auto": the test images if there are any, else the validation images
     the source brings, else, for a source that is not split, all its images. With `classes` (those of a trained
     network) labels are indices into them and the source may lack some; without, the classes are the source's own.
+    `coding` is what the network takes the values of masks for that come without names.
 
     Raises:
         UserError: as `open_data`; or the source has a class that `classes` lacks, or not the wanted split.
     """
     require_one_of("split", split, ("auto", "train", "val", "test", "all"))
-    found = read_source(source, annotation, words, reading)
+    known = None if classes is None else Known(tuple(classes), coding)
+    found = read_source(source, annotation, words, reading, known)
     found.require_sound()
     whole = "" in found.sizes
     if split == "all" and not whole:
@@ -177,21 +181,23 @@ def open_split(
 
 
 def read_source(
-    source: Place, annotation: Annotation | None, words: Words = WORDS, reading: Reading = AS_IT_IS
-) -> AnySource:
-    """The records of a data set that has this kind of annotation; of any kind but labels when None. Raises UserError
-    when it is missing, in no known format, cannot be read, or has no such annotations."""
+    source: Place, annotation: Annotation | None, words: Words = WORDS, reading: Reading = AS_IT_IS,
+    known: Known | None = None,
+) -> AnySource:  # fmt: skip
+    """The records of a data set that has this kind of annotation; of any kind but labels when None. `known` is what a
+    trained network, or the training part, knows of its classes. Raises UserError when it is missing, in no known
+    format, cannot be read, or has no such annotations."""
     if annotation is not None:
         require_one_of("annotation", annotation, ANNOTATIONS)
     if is_digits(source):
-        return read_digits(annotation or "labels")
+        return read_digits(annotation or "labels").with_classes(reading, known, words)
     path = user_path(source)
     if not path.exists() and not (annotation == "labels" and FORMATS["csv"].recognise(path)):
         require_folder(path)
-    known = recognise(path, annotation)
-    if is_archive(path) and (known is None or "labels" not in known[0].annotations):
+    recognised = recognise(path, annotation)
+    if is_archive(path) and (recognised is None or "labels" not in recognised[0].annotations):
         raise UserError(f"{path} is an archive. Unpack it, and name the folder as the data.")
-    if known is None:
+    if recognised is None:
         labels = recognise(path, "labels") if annotation not in (None, "labels") else None
         is_labelled = labels is not None and (labels[0].name != "folder" or bool(class_folders(path)))
         hint = f" It looks like {_purpose(labels[0], words)}." if labels is not None and is_labelled else ""
@@ -199,11 +205,11 @@ def read_source(
                   if (annotation in each.annotations if annotation else "labels" not in each.annotations))  # fmt: skip
         expected = "; ".join(each.expected for each in served)
         raise UserError(f"{path} is in no format of annotations that is known. Expected one of: {expected}.{hint}")
-    format, place = known
+    format, place = recognised
     found = format.read(place)
     if annotation is not None:
         _require_served(found, annotation, words)
-    return found.located().kept_inside().reviewed(reading)
+    return found.located().kept_inside().with_classes(reading, known, words).reviewed(reading)
 
 
 def _formats(annotation: Annotation | None) -> list[Format]:
@@ -259,7 +265,8 @@ def given_val(
     if not place.exists() and not is_inside:
         has = ", ".join(name for name in found.sizes if name) or "no named parts"
         raise UserError(f"--val {val} is neither a part of {found.name} (it has {has}) nor a file or folder.")
-    held = read_source(path / place if is_inside else place, annotation, words, reading).validation()
+    known = Known(found.classes, found.coding if isinstance(found, MaskSource) else None)
+    held = read_source(path / place if is_inside else place, annotation, words, reading, known).validation()
     if not held.sizes.get("val"):
         raise UserError(f"{held.name}, given with --val, lists no images ({held.how}). Add some, or leave out --val.")
     return held.moved(found.root) if is_inside else held
@@ -304,7 +311,7 @@ def make_bundle(
     bands, depth, side = peek(*(split.images for split in (train, validation, test) if split is not None))
     size = found.default_size(side)
     return DataBundle(found.name, classes, train, validation, test, bands, size, how, seed,
-                      tuple(notes), annotation, depth)  # fmt: skip
+                      tuple(notes), annotation, depth, found.values)  # fmt: skip
 
 
 def _require_training(found: AnySource) -> None:

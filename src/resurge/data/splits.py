@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from io import StringIO
 from pathlib import Path
@@ -223,6 +223,7 @@ class DataBundle(Generic[AnySplit]):
     notes: tuple[str, ...] = ()  # what the user should know about (ignored files, classes without validation images)
     annotation: Annotation = "labels"
     depth: Depth = "8-bit"
+    values: Mapping[str, str | None] | None = None  # the class of each value in masks; None of one is ignored
 
     @property
     def num_classes(self) -> int:
@@ -239,7 +240,7 @@ class DataBundle(Generic[AnySplit]):
             "name": self.name, "classes": list(self.classes),
             "sizes": {name: len(split) for name, split in self.splits().items()}, "seed": self.seed, "how": self.how,
             "notes": list(self.notes), "in_channels": self.in_channels,
-        }  # fmt: skip
+        } | ({} if self.values is None else {"values": dict(self.values)})  # fmt: skip
 
 
 def write_split(bundle: DataBundle[AnySplit], path: str | Path) -> None:

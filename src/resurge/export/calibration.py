@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from resurge.data.bands import OtherBands, Picture, naming
+from resurge.data.coding import Known
 from resurge.data.paths import find_images
 from resurge.data.preprocessing import Values
 from resurge.data.seeding import spread
@@ -174,10 +175,13 @@ def _opened(run: Run, source: str) -> ExportData:
 
 def _split_by(run: Run, source: str) -> Json:
     """How the training split this data, so that what is measured on was not trained on."""
-    recipe = run.recipe
-    if recipe is None or Path(recipe.data).absolute() != Path(source).absolute():
-        return {"seed": int(dict(run.meta.get("data") or {}).get("seed") or 0)}
-    return {"seed": recipe.seed, "val": recipe.val, "val_fraction": recipe.val_fraction, "reading": recipe.reading}
+    recipe, known = run.recipe, {"known": Known(run.classes, run.coding)}
+    if recipe is None:
+        return {"seed": int(dict(run.meta.get("data") or {}).get("seed") or 0), **known}
+    if Path(recipe.data).absolute() != Path(source).absolute():
+        return {"seed": recipe.seed, "reading": recipe.reading, **known}
+    own = {"val": recipe.val, "val_fraction": recipe.val_fraction}
+    return {"seed": recipe.seed, "reading": recipe.reading, **own, **known}
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from torch import nn
 from resurge import processes
 from resurge.arch.surgery import convert_norm, set_drop_block, set_drop_path, zero_init_last
 from resurge.arch.zoo import get_spec
+from resurge.data.class_names import written_out
 from resurge.data.digests import require_unchanged, write_digests
 from resurge.data.preprocessing import value_notes
 from resurge.data.seeding import mix
@@ -189,12 +190,13 @@ def _resumed_recipe(saved: Recipe, wanted: Recipe | None, folder: Path) -> Recip
 
 def _with_absolute_paths(recipe: Recipe) -> Recipe:
     """The recipe with its files and folders named from the root, so that it resumes from anywhere."""
-    changes: dict[str, str] = {}
+    changes: dict[str, object] = {}
     for name in ("data", "val", "weights"):
         value = getattr(recipe, name)
         if value is not None and value != "digits" and Path(value).expanduser().exists():
             changes[name] = str(Path(value).expanduser().absolute())
-    return recipe.replace(changes)
+    # The names themselves rather than the file that may list them, for the same reason.
+    return recipe.replace(changes | {"reading.classes": written_out(recipe.reading.classes)})
 
 
 def _device(recipe: Recipe) -> torch.device:

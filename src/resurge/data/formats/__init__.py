@@ -12,7 +12,8 @@ from resurge.data.formats.datumaro import Datumaro
 from resurge.data.formats.folders import Folders
 from resurge.data.formats.format import Format
 from resurge.data.formats.idx import Idx
-from resurge.data.formats.label_maps import Ade20k, CamVid, Pairs, VocMaps
+from resurge.data.formats.instance_maps import InstanceMaps
+from resurge.data.formats.label_maps import Ade20k, Beside, CamVid, Pairs, VocMaps
 from resurge.data.formats.label_studio import LabelStudio
 from resurge.data.formats.labelme import LabelMe
 from resurge.data.formats.nuclei import Nuclei
@@ -22,8 +23,8 @@ from resurge.data.formats.yolo import Yolo
 from resurge.plugins import Table, instance_of
 
 _OWN = (
-    Coco(), Voc(), Yolo(), CsvBoxes(), Cvat(), LabelStudio(), LabelMe(), Datumaro(), Nuclei(), VocMaps(), Ade20k(),
-    CamVid(), Pairs(), Tables(), Cifar(), Idx(), Folders(),
+    Coco(), Voc(), Yolo(), CsvBoxes(), Cvat(), LabelStudio(), LabelMe(), Datumaro(), Nuclei(), InstanceMaps(),
+    VocMaps(), Ade20k(), CamVid(), Pairs(), Beside(), Tables(), Cifar(), Idx(), Folders(),
 )  # fmt: skip
 
 

@@ -1,18 +1,21 @@
-"""The formats of label maps: images/ beside masks/, ADE20K, Pascal VOC's semantic masks, and CamVid's lists."""
+"""The formats of label maps: images/ beside masks/, masks beside images, ADE20K, Pascal VOC's semantic masks, and
+CamVid's lists. What values mean, where a format does not say, is found by `coding`."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import re
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from resurge.data.class_names import ClassTable, find_classes
+from resurge.data.coding import UNKNOWN
 from resurge.data.findings import Finding, without_image
 from resurge.data.formats.format import Format
 from resurge.data.formats.voc import part_lists
-from resurge.data.images import EXTENSIONS, UnreadableImage, ending, read_indices
-from resurge.data.map_source import UNKNOWN, MaskSource, plain_meaning, unknown_values
+from resurge.data.images import EXTENSIONS, UnreadableImage, ending, is_image_name, read_indices
+from resurge.data.map_source import MaskSource
 from resurge.data.mending import Mending
 from resurge.data.paths import (
     ANNOTATION_FOLDERS,
@@ -20,11 +23,13 @@ from resurge.data.paths import (
     PART_OF,
     PARTS,
     beginning,
+    by_part,
     find_images,
     folder_of,
+    is_hidden,
     read_file,
-    read_lines,
     slashed,
+    subfolders,
     text_of,
 )
 from resurge.data.records import MaskRecord
@@ -39,6 +44,7 @@ VOC = ("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "c
 ADE20K_CLASSES = 150
 
 _VOC_LISTS = "ImageSets/Segmentation"
+_VOC_NAME, _VOC_STEM = re.compile(r"VOC\d{4}"), re.compile(r"(19|20)\d\d_\d{6}")
 _MASK_ENDINGS = ("_mask", "_masks", "-mask", "_label", "_labels", "_gt", "_seg", "_annotation", "_labelids", "_l")
 _CITYSCAPES_ENDINGS = ("_gtFine_labelTrainIds", "_gtFine_labelIds", "_labelIds")  # instead of _leftImg8bit
 
@@ -53,8 +59,7 @@ class _LabelMaps(Format):
 
 
 class Pairs(_LabelMaps):
-    """Images and masks in folders of their own. A mask has its image's name, perhaps with an ending such as _mask.
-    Classes are the lines of classes.txt, else counted."""
+    """Images and masks in folders of their own. A mask has its image's name, perhaps with an ending such as _mask."""
 
     name = "pairs"
     expected = "images/ with masks/, each flat or with train/ and val/ inside"
@@ -76,12 +81,63 @@ class Pairs(_LabelMaps):
                 f"{images}/a.jpg and {masks}/a.png."
             )
         how = f"the folders {' and '.join(f'{one}/ with {other}/' for one, other in folders.values())}"
-        names = class_lines(path)
-        classes, meaning = (names, plain_meaning(len(names))) if names else _counted_classes(path, parts)
         return MaskSource(
-            format=self.name, root=path, classes=classes, parts=parts, how=how, meaning=meaning,
-            findings=tuple(findings),
-        )  # fmt: skip
+            format=self.name, root=path, table=class_table(path, parts), parts=parts, how=how, findings=tuple(findings)
+        )
+
+
+class Beside(_LabelMaps):
+    """Masks beside their images, a.jpg with a_mask.png, in train/, valid/ and test/ or in one folder; Roboflow writes
+    them so, with the classes in _classes.csv."""
+
+    name = "masks_beside"
+    expected = "a.jpg with a_mask.png beside it, in train/, valid/ and test/ or in one folder"
+
+    def recognise(self, path: Path) -> bool:
+        return path.is_dir() and bool(_beside(path))
+
+    def read(self, path: Path) -> MaskSource:
+        parts: Parts = {}
+        findings: list[Finding] = []
+        folders = _beside(path)
+        for part, folder in folders.items():
+            masks = [name for name in _files(path, folder) if _is_mask(name)]
+            images = [name for name in _files(path, folder) if not _is_mask(name)]
+            parts[part], lost = _matched(path, images, masks, folder, folder)
+            findings += without_image("mask", lost, "add the image, or remove the mask; it is not used")
+        how = "masks beside their images" + (f" in {slashed(folders.values())}" if "" not in folders else "")
+        return MaskSource(
+            format=self.name, root=path, table=class_table(path, parts), parts=parts, how=how, findings=tuple(findings)
+        )
+
+
+def _beside(path: Path) -> dict[str, str]:
+    """Folders in which most images have a mask beside them, by part; "" for `path` itself."""
+    names = {name.lower(): name for name in subfolders(path)}
+    found = by_part(lambda name: names[name] if name in names and _has_masks_beside(path, names[name]) else None)
+    return found or ({"": ""} if _has_masks_beside(path, "") else {})
+
+
+def _has_masks_beside(root: Path, folder: str) -> bool:
+    names = _files(root, folder)
+    return sum(map(_is_mask, names)) * 3 > len(names)
+
+
+def _files(root: Path, folder: str) -> list[str]:
+    """The images directly in a folder, as paths below `root`."""
+    there = (item.name for item in (root / folder).iterdir() if is_image_name(item.name) and not is_hidden(item.name))
+    return sorted(f"{folder}/{name}" if folder else name for name in there)
+
+
+def _is_mask(name: str) -> bool:
+    return name.lower().endswith("_mask.png")
+
+
+def class_table(root: Path, parts: Parts) -> ClassTable | None:
+    """What the class files in the folder, or in those of the masks, say."""
+    masks = [Path(record.mask).parent for records in parts.values() for record in records if record.mask]
+    folders = {Path(), *(above for folder in dict.fromkeys(masks) for above in (folder, *folder.parents))}
+    return find_classes(root / folder for folder in sorted(folders, key=lambda folder: len(folder.parts)))
 
 
 class Ade20k(_LabelMaps):
@@ -97,12 +153,11 @@ class Ade20k(_LabelMaps):
 
     def read(self, path: Path) -> MaskSource:
         folders = find_pairs(path)
-        classes = range(1, ADE20K_CLASSES + 1)
+        values = {0: IGNORE} | {value: value - 1 for value in range(1, ADE20K_CLASSES + 1)}
         return MaskSource(
-            format=self.name, root=path, classes=_ade20k_names(path / "objectInfo150.txt"),
+            format=self.name, root=path, table=ClassTable(_ade20k_names(path / "objectInfo150.txt"), "ADE20K", values),
             parts={part: paired(path, images, masks)[0] for part, (images, masks) in folders.items()},
             how=f"the folders {slashed(images for images, _ in folders.values())}",
-            meaning=tuple(IGNORE if v == 0 else v - 1 if v in classes else UNKNOWN for v in range(256)),
         )  # fmt: skip
 
 
@@ -120,8 +175,8 @@ def _ade20k_names(file: Path) -> tuple[str, ...]:
 
 
 class VocMaps(_LabelMaps):
-    """Pascal VOC's semantic masks, PNGs whose palette indices are classes. Classes are the lines of classes.txt, else
-    VOC's twenty and background."""
+    """Pascal VOC's semantic masks, PNGs whose palette indices are classes, and what other tools write in its folders.
+    VOC's twenty classes and background are meant where its own pictures are there."""
 
     name = "voc_segmentation"
     expected = "Pascal VOC: SegmentationClass/*.png with JPEGImages/"
@@ -130,24 +185,26 @@ class VocMaps(_LabelMaps):
         return (path / "SegmentationClass").is_dir() and (path / "JPEGImages").is_dir()
 
     def read(self, path: Path) -> MaskSource:
-        stems = {Path(name).stem: name for name in find_images(path, "JPEGImages")[0]}
+        pairs = {
+            _key(record.name, "JPEGImages"): record for record in paired(path, "JPEGImages", "SegmentationClass")[0]
+        }
+        masks = {_key(name, "SegmentationClass"): name for name in find_images(path, "SegmentationClass")[0]}
 
         def records(wanted: list[str]) -> tuple[MaskRecord, ...]:
-            return tuple(
-                MaskRecord(stems.get(stem, f"JPEGImages/{stem}.jpg"), f"SegmentationClass/{stem}.png")
-                for stem in wanted
-            )
+            bare = ((stem, f"JPEGImages/{stem}.jpg", f"SegmentationClass/{stem}.png") for stem in wanted)
+            return tuple(pairs.get(stem, MaskRecord(name, masks.get(stem, mask))) for stem, name, mask in bare)
 
         lists = part_lists(path / _VOC_LISTS)
         parts = {part: records(stems) for part, (_, stems) in lists.items()}
         how = f"the lists {', '.join(f'{_VOC_LISTS}/{file.name}' for file, _ in lists.values())}"
         if not parts:
-            parts = {"": records([Path(mask).stem for mask in find_images(path, "SegmentationClass")[0]])}
+            parts = {"": records(list(masks))}
             how = "the folder SegmentationClass/"
-        names = class_lines(path) or VOC
+        values = {index: index for index in range(len(VOC))}
         return MaskSource(
-            format=self.name, root=path, classes=names, parts=parts, how=how, meaning=plain_meaning(len(names))
-        )
+            format=self.name, root=path, table=class_table(path, parts), parts=parts, how=how,
+            usual=ClassTable(VOC, "Pascal VOC", values) if _is_voc(path, list(masks)) else None,
+        )  # fmt: skip
 
     def write(self, mending: Mending) -> None:
         for part, records in write_maps(mending, listed=True).items():
@@ -156,10 +213,18 @@ class VocMaps(_LabelMaps):
                 mending.write_lines(f"{_VOC_LISTS}/{part}.txt", stems)
 
 
+def _is_voc(path: Path, stems: list[str]) -> bool:
+    """Whether a folder is Pascal VOC's own: by its name, or those of most images. Objects in XML files that have names
+    of VOC's prove nothing: others have cars and dogs too, with other indices."""
+    return bool(_VOC_NAME.fullmatch(path.resolve().name)) or (
+        sum(map(bool, map(_VOC_STEM.fullmatch, stems))) * 2 > len(stems)
+    )
+
+
 class CamVid(_LabelMaps):
     """Lists as in SegNet's CamVid, with an image and its mask in each line. What stands before the part of a path that
-    exists in the folder (/SegNet/CamVid/) is stripped. Classes are the lines of classes.txt, else CamVid's eleven, with
-    11 ignored."""
+    exists in the folder (/SegNet/CamVid/) is stripped. CamVid's eleven classes, with 11 ignored, are meant where the
+    folder has its name, or has its folders trainannot/ and so on and no other values."""
 
     name = "camvid"
     expected = "lists: train.txt with an image and its mask in each line"
@@ -171,11 +236,14 @@ class CamVid(_LabelMaps):
         lists = _pair_lists(path)
         parts = {part: tuple(_listed(path, file)) for part, file in lists.items()}
         parts = {part: records for part, records in parts.items() if records}
-        names = class_lines(path)
+        masks = [record.mask for records in parts.values() for record in records if record.mask]
+        values = {index: index for index in range(len(CAMVID))} | {len(CAMVID): IGNORE}
+        own = ClassTable(CAMVID, "CamVid", values)
+        named = path.resolve().name.lower() == "camvid"
+        like = all(Path(mask).parent.name in ("trainannot", "valannot", "testannot") for mask in masks)
         return MaskSource(
-            format=self.name, root=path, classes=names or CAMVID, parts=parts,
-            how=f"the lists {', '.join(file.name for file in lists.values())}",
-            meaning=plain_meaning(len(names)) if names else plain_meaning(len(CAMVID), len(CAMVID)),
+            format=self.name, root=path, table=class_table(path, parts) or (own if named else None), parts=parts,
+            how=f"the lists {', '.join(file.name for file in lists.values())}", usual=own if like else None,
         )  # fmt: skip
 
     def write(self, mending: Mending) -> None:
@@ -227,7 +295,9 @@ def find_pairs(root: Path) -> dict[str, tuple[str, str]]:
     found: dict[str, tuple[str, str]] = {}
     for part, names in PARTS.items():
         outside = _pair(root, (IMAGE_FOLDERS, names), (ANNOTATION_FOLDERS, names))
-        if both := outside or _pair(root, (names, IMAGE_FOLDERS), (names, ANNOTATION_FOLDERS)):
+        inside = _pair(root, (names, IMAGE_FOLDERS), (names, ANNOTATION_FOLDERS))
+        beside = tuple(f"{name}{ending}" for name in names for ending in ("_labels", "_label", "_masks", "_mask"))
+        if both := outside or inside or _pair(root, (names,), (beside,)):
             found[part] = both
     if not found and (both := _pair(root, (IMAGE_FOLDERS,), (ANNOTATION_FOLDERS,))):
         found[""] = both
@@ -241,14 +311,20 @@ def _pair(root: Path, images: Steps, masks: Steps) -> tuple[str, str] | None:
 
 def paired(root: Path, images: str, masks: str) -> tuple[tuple[MaskRecord, ...], list[str]]:
     """The images with their masks, and the masks that belong to no image."""
-    by_key = {_key(name, masks): name for name in reversed(find_images(root, masks)[0])}
+    return _matched(root, find_images(root, images)[0], find_images(root, masks)[0], images, masks)
+
+
+def _matched(
+    root: Path, names: list[str], masks: list[str], images: str, beside: str
+) -> tuple[tuple[MaskRecord, ...], list[str]]:
+    by_key = {_key(name, beside).lower(): name for name in reversed(masks)}
     used = set()
     records = []
-    for name in find_images(root, images)[0]:
+    for name in names:
         key = _key(name, images)
         options = [key, *(key + suffix for suffix in _MASK_ENDINGS)]
         options += [key.removesuffix("_leftImg8bit") + suffix for suffix in _CITYSCAPES_ENDINGS]
-        match = next((by_key[option] for option in options if option in by_key), None)
+        match = next((by_key[option.lower()] for option in options if option.lower() in by_key), None)
         used.add(match)
         records.append(MaskRecord(name, match))
     return tuple(records), sorted(name for name in by_key.values() if name not in used)
@@ -256,45 +332,8 @@ def paired(root: Path, images: str, masks: str) -> tuple[tuple[MaskRecord, ...],
 
 def _key(name: str, folder: str) -> str:
     """Name below `folder` without its ending."""
-    rest = name.removeprefix(f"{folder}/")
+    rest = name.removeprefix(f"{folder}/") if folder else name
     return rest[: len(rest) - len(ending(rest.rsplit("/", 1)[-1]))]
-
-
-def class_lines(root: Path) -> tuple[str, ...]:
-    """The lines of classes.txt, class 0 first; empty when there is none. Raises UserError when it has more than 255
-    lines, or a line twice."""
-    file = root / "classes.txt"
-    names = tuple(read_lines(file)) if file.is_file() else ()
-    if len(names) > 255 or len(set(names)) < len(names):
-        what = f"{len(names)} lines, at most 255 can be" if len(names) > 255 else "a name twice"
-        raise UserError(f"{file} has {what}. Expected one class per line, in the order of their indices.")
-    return names
-
-
-def _counted_classes(root: Path, parts: Parts) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Classes and their meaning by the values that occur in the masks."""
-
-    def values_of(name: str) -> set[int]:
-        try:
-            return set(np.flatnonzero(np.bincount(read_indices(root / name).reshape(-1))).tolist())
-        except UnreadableImage:
-            return set()  # whoever reads it for training or checking will say so
-
-    with ThreadPoolExecutor(2) as pool:
-        masks = [record.mask for records in parts.values() for record in records if record.mask]
-        values = sorted(set().union(*pool.map(values_of, masks)))
-    if values in ([0, 255], [0, 1], [0, 1, 255]):
-        one, meaning = 255 if values == [0, 255] else 1, plain_meaning(2)
-        return ("background", "foreground"), tuple(1 if value == one else meaning[value] for value in range(256))
-    classes = [value for value in values if value != IGNORE]
-    if not classes or classes[-1] > 254:
-        reason = "they cannot be read" if not classes else f"they hold values up to {classes[-1]}"
-        raise UserError(
-            f"the masks in {root} hold no class indices: {reason}. Expected grey or palette PNGs with values 0, 1, 2, "
-            "… for the classes and 255 for pixels to ignore."
-        )
-    names = tuple(f"class {value}" for value in range(classes[-1] + 1))
-    return names, plain_meaning(len(names))
 
 
 def write_maps(mending: Mending, listed: bool = False) -> dict[str, list[MaskRecord]]:
@@ -303,14 +342,13 @@ def write_maps(mending: Mending, listed: bool = False) -> dict[str, list[MaskRec
     data, source = mending.data, mending.data.source
     if not isinstance(source, MaskSource):
         raise TypeError("these are no label maps")
-    ignored = source.meaning.index(IGNORE) if IGNORE in source.meaning else IGNORE
     kept: dict[str, list[MaskRecord]] = {part: [] for part in source.parts}
     for part, records in source.parts.items():
         for record in records:
             counted = mending.changes[record.mask or record.name]
             if not mending.keeps(record, part, counted, listed) or record.mask is None:
                 continue
-            facts = data.masks[record.mask]
+            facts, coding = source.facts_of(record), source.coding_of(part)
             if isinstance(facts, UnreadableImage):
                 counted["missing or unreadable mask left out"] += 1
                 continue
@@ -320,19 +358,27 @@ def write_maps(mending: Mending, listed: bool = False) -> dict[str, list[MaskRec
             kept[part].append(record)
             file = mending.root / record.mask
             target = mending.file(mending.inside(file))
-            if strange := unknown_values(facts.counts, source.meaning):
-                counted["pixels with an index out of range set to ignored"] = int(facts.counts[strange].sum())
-                _write_mask(file, target, strange, ignored)
+            strange = [value for value, index, _ in facts.coded(coding) if index == UNKNOWN]
+            if strange and coding.colours:
+                raise UserError(f"{file} has colours that mean nothing: {', '.join(strange[:5])}. Name them first.")
+            if strange:
+                ignored = next((value for value, index in coding.indices.items() if index == IGNORE), IGNORE)
+                counted["pixels with an index out of range set to ignored"] = _write_mask(
+                    file, target, strange, ignored
+                )
             else:
                 target.write_bytes(file.read_bytes())
     return kept
 
 
-def _write_mask(file: Path, target: Path, strange: list[int], ignored: int) -> None:
+def _write_mask(file: Path, target: Path, strange: list[str], ignored: int) -> int:
+    """Write a mask with its strange values ignored; their pixels."""
     values = read_indices(file)
-    values[np.isin(values, strange)] = ignored
+    wrong = np.isin(values, list(map(int, strange)))
+    values[wrong] = ignored
     image = Image.fromarray(values.astype(np.uint8))
     with Image.open(file) as before:
         if before.mode == "P":
             image.putpalette(before.getpalette() or [])  # makes it mode P, with the same indices
     image.save(target, format="PNG")
+    return int(wrong.sum())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from resurge.data.object_source import ObjectSource
 from resurge.data.paths import beginning, listed_name
 from resurge.data.records import Fault, RawObject, Record
 from resurge.errors import UserError
+from resurge.untrusted import parse_json
 
 _SHAPES = re.compile(rb'"(?:rectangle|polygon|brush|ellipse|keypoint)labels"|"choices?"')
 _TASKS = re.compile(rb'"(?:annotations|annotation_id|annotator|completions)"\s*:')
@@ -92,7 +92,7 @@ def _tasks(file: Path) -> Iterator[_Fields]:
 def _value(text: str) -> object:
     if text.startswith("[{"):
         try:
-            return json.loads(text)
+            return parse_json(text)
         except ValueError:
             return text
     return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,12 +12,13 @@ from resurge.data.findings import Finding, finding
 from resurge.data.formats.format import Format
 from resurge.data.images import UnreadableImage, is_image_name, read_indices
 from resurge.data.mending import Mending
-from resurge.data.object_source import ObjectSource
+from resurge.data.object_source import OBJECT, ObjectSource
 from resurge.data.paths import PART_OF, below, by_part, is_hidden, subfolders, upright_size
 from resurge.data.records import Fault, RawObject, Record
 from resurge.data.regions import run_lengths_of
 
-CLASSES = ("nucleus",)
+_BOWL = re.compile(r"[0-9a-f]{64}|stage[12]_.*")
+"""How the Data Science Bowl names its images and the folders of them."""
 
 
 class Nuclei(Format):
@@ -32,11 +34,13 @@ class Nuclei(Format):
     def read(self, path: Path) -> ObjectSource:
         findings: list[Finding] = []
         folders = _parts(path)
-        parts = {part: _read_part(path, folder, findings) for part, folder in folders.items()}
+        label = _label(path, folders)
+        parts = {part: _read_part(path, folder, label, findings) for part, folder in folders.items()}
         how = "the image folders" if "" in parts else f"the folders {', '.join(folders.values())}"
         return ObjectSource(
-            format=self.name, root=path, classes=CLASSES, parts=parts, how=how, findings=tuple(findings), has_masks=True
-        )
+            format=self.name, root=path, classes=(label,), named=False, parts=parts, how=how, findings=tuple(findings),
+            has_masks=True,
+        )  # fmt: skip
 
     def write(self, mending: Mending) -> None:
         """Copy the masks that can be used."""
@@ -65,7 +69,13 @@ def _holds(folder: Path) -> bool:
     return sum(whole) * 2 > len(names)
 
 
-def _read_part(root: Path, folder: str, findings: list[Finding]) -> tuple[Record, ...]:
+def _label(path: Path, folders: dict[str, str]) -> str:
+    """What the masks are of: nuclei in the Data Science Bowl's own folders."""
+    names = [path.resolve().name, *(name for folder in folders.values() for name in subfolders(path / folder)[:9])]
+    return "nucleus" if any(map(_BOWL.fullmatch, names)) else OBJECT
+
+
+def _read_part(root: Path, folder: str, label: str, findings: list[Finding]) -> tuple[Record, ...]:
     jobs = []
     for name in subfolders(root / folder):
         place = root / folder / name
@@ -79,7 +89,7 @@ def _read_part(root: Path, folder: str, findings: list[Finding]) -> tuple[Record
             remedy="complete it, or remove the folder; it is left out",
         ))  # fmt: skip
     with ThreadPoolExecutor(4) as pool:
-        return tuple(pool.map(lambda job: _record(root, *job), jobs))
+        return tuple(pool.map(lambda job: _record(root, label, *job), jobs))
 
 
 def _image_files(folder: Path) -> list[Path]:
@@ -88,15 +98,15 @@ def _image_files(folder: Path) -> list[Path]:
     return sorted(item for item in folder.iterdir() if is_image_name(item.name) and not is_hidden(item.name))
 
 
-def _record(root: Path, place: Path, image: Path) -> Record:
+def _record(root: Path, label: str, place: Path, image: Path) -> Record:
     size = upright_size(image)
     masks = _image_files(place / "masks")
-    objects = tuple(_object(key, file, size) for key, file in enumerate(masks))
+    objects = tuple(_object(key, label, file, size) for key, file in enumerate(masks))
     return Record(below(root, image), objects, size, None, place / "masks")
 
 
-def _object(key: int, file: Path, size: tuple[int, int] | None) -> RawObject:
-    thing = RawObject(f"masks/{file.name}", key, CLASSES[0])
+def _object(key: int, label: str, file: Path, size: tuple[int, int] | None) -> RawObject:
+    thing = RawObject(f"masks/{file.name}", key, label)
     try:
         mask = run_lengths_of(read_indices(file))
     except UnreadableImage as error:

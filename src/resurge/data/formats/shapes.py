@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from resurge.data.paths import below, read_file, usual_folder
 from resurge.data.records import Fault, RawObject, Record
 from resurge.data.regions import polygons
 from resurge.errors import UserError
+from resurge.untrusted import parse_json
 
 Size = tuple[int, int]
 
@@ -72,8 +72,8 @@ def list_of(value: object) -> list[object]:
 def read_document(file: Path) -> object:
     """What a JSON file holds. Raises UserError when it cannot be read, or is cut short."""
     try:
-        return json.loads(read_file(file))
-    except (ValueError, RecursionError) as error:
+        return parse_json(read_file(file))
+    except ValueError as error:
         raise UserError(f"{file} is no readable JSON: {error}. Copy or export it again.") from error
 
 

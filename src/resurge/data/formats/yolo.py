@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from resurge.data.class_names import find_classes, yaml_names
 from resurge.data.findings import Finding, finding, other_names, without_image
 from resurge.data.formats.format import Format
 from resurge.data.images import is_image_name
@@ -73,7 +74,7 @@ class Yolo(Format):
         if description is not None:
             document = _load(description)
             places = tuple(place if place.is_dir() else place.parent for _, _, place in _places(document, root))
-            names = _class_names(document, description)
+            names = _darknet_names(description) if description.suffix.lower() == ".data" else yaml_names(description)
             images = _images_of(document, root, description, renamed)
             how = f"the parts that {description.name} names"
             if not images:
@@ -108,14 +109,15 @@ class Yolo(Format):
         }  # fmt: skip
         parts = {part: tuple(records[name] for name in found) for part, found in images.items()}
         things = [thing for record in records.values() for thing in record.objects]
-        if not names:
+        named = bool(names)
+        if not named:
             highest = max((int(thing.label) for thing in things if thing.label.isdigit()), default=-1)
             names = tuple(str(index) for index in range(highest + 1))
         remedy = "add the image, or remove the file; it is not used"
         findings += without_image("label file", _stray(root, set(files.values())), remedy)
         findings += _rotated(document, description, numbers, points)
         return ObjectSource(
-            format=self.name, root=root, classes=names, parts=parts, how=how, findings=tuple(findings),
+            format=self.name, root=root, classes=names, named=named, parts=parts, how=how, findings=tuple(findings),
             has_masks=any(thing.region is not None for thing in things), elsewhere=places,
         )  # fmt: skip
 
@@ -210,9 +212,9 @@ def _has_labels_beside(folder: Path) -> bool:
 
 
 def class_file(root: Path) -> tuple[str, ...]:
-    """The lines of classes.txt (or obj.names); empty when there is none."""
-    files = [root / name for name in _CLASSES]
-    return next((tuple(read_lines(file)) for file in files if file.is_file()), ())
+    """The names in classes.txt (or obj.names); empty when there is none. Raises UserError when one is there twice."""
+    table = find_classes([root], _CLASSES)
+    return () if table is None else table.names
 
 
 def _load(file: Path) -> _Description:
@@ -230,19 +232,12 @@ def _load(file: Path) -> _Description:
 def _load_darknet(file: Path) -> _Description:
     pairs = (line.partition("=") for line in read_lines(file))
     document: _Description = {key.strip(): value.strip() for key, separator, value in pairs if separator}
-    names = _ending(file.parent, str(document.get("names", "obj.names")))
-    return document | {"names": list(read_lines(names)) if names.is_file() else list(class_file(file.parent))}
+    return document | {"names": document.get("names", "obj.names")}
 
 
-def _class_names(document: _Description, file: Path) -> tuple[str, ...]:
-    names = document["names"]
-    if isinstance(names, dict):
-        if sorted(names) != list(range(len(names))):
-            raise UserError(f"{file}: names must number the classes 0, 1, 2, … without gaps; it has {list(names)[:8]}.")
-        names = [names[index] for index in range(len(names))]
-    if not isinstance(names, list) or not names:
-        raise UserError(f"{file}: names must be a list of class names, or numbers with a name each.")
-    return tuple(str(name) for name in names)
+def _darknet_names(file: Path) -> tuple[str, ...]:
+    names = _ending(file.parent, str(_load_darknet(file)["names"]))
+    return tuple(read_lines(names)) if names.is_file() else class_file(file.parent)
 
 
 def _base(root: Path, document: _Description) -> Path:
