@@ -42,6 +42,7 @@ _SIGNATURES = (
 _MASK_FORMATS = ("PNG", "TIFF", "BMP", "GIF", "PPM", "WEBP")
 _BAND = 1 << 18  # pixels that are laid over white at a time
 _ORIENTATION_TAG = 0x0112
+_TAGGED = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # where Pillow keeps the tag of an image
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -158,6 +159,8 @@ def decode(
         header = ImageHeader(format, mode, size, _orientation(image), image.has_transparency_data)
         if header.orientation in _UPRIGHT:
             image = image.transpose(_UPRIGHT[header.orientation])  # lets go of the one that was stored
+            for key in _TAGGED:  # it is upright now: nobody is to turn it again
+                image.info.pop(key, None)
         return header, _eight_bit_grey_or_rgb(image, header)
 
 
