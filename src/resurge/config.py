@@ -178,6 +178,11 @@ def paths(kind: type[Section]) -> dict[str, str]:
     return {name: path for path, *_ in fields(kind) for name in (path.rpartition(".")[2], path)}
 
 
+def read(section: Section, path: str) -> object:
+    """The value of a field by its dotted path."""
+    return operator.attrgetter(path)(section)
+
+
 def to_plain(section: Section) -> dict[str, object]:
     """Nested dictionaries and lists, ready for YAML or JSON."""
 
