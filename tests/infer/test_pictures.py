@@ -87,6 +87,6 @@ def test_a_picture_is_no_run(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "x.jpg")
     with pytest.raises(UserError, match=r"x\.jpg is a file.*called with images"):
         resurge.Predictor(tmp_path / "x.jpg")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no images"):
-        (tmp_path / "empty").mkdir()
         next(iter(resurge.infer.pictures.opened(tmp_path / "empty")))

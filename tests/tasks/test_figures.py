@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from resurge.data.preprocessing import Preprocessing
-from resurge.data.splits import ArrayImages, Split
+from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
+from resurge.data.splits import ArrayImages, MaskSplit, Split
 from resurge.tasks.classify.metrics import places
 from resurge.tasks.classify.predict import Classified
 from resurge.tasks.detect.predict import found_in
@@ -106,7 +106,7 @@ def test_classes_that_do_not_occur_are_named_and_left_out() -> None:
     assert absent_lines(got) == ["5 classes do not occur in these images, left out of all means: c, d, e, f, g"]
     assert "–" in "\n".join(CLASSIFY.report.lines(got, CLASSES))
     # three pixels are taken for a class that no pixel is of
-    scores = map_scores(np.array([[6, 0, 3], [0, 9, 0], [0, 0, 0]]), "abc")
+    scores = map_scores(np.array([[6, 0, 3], [0, 9, 0], [0, 0, 0]]), "abc", predicted_only=False)
     assert scores["miou"] == pytest.approx((6 / 9 + 1) / 2)
     assert scores["per_class"][2] == {"class": "c", "pixels": 0, "iou": None, "accuracy": None}
 
@@ -141,3 +141,22 @@ def test_no_name_of_a_class_is_cut() -> None:
         "1  elephant seal  5  1",
         "2  elephant bull  0  7",
     ]
+
+
+def test_a_segmenter_is_scored_on_data_that_lack_a_class() -> None:
+    class Halves(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            logits = torch.zeros(len(images), 3, *images.shape[2:])
+            logits[:, 0, :, :4] = logits[:, 2, :, 4:] = 1.0
+            return logits
+
+    class Zeros:
+        def read(self, index: int) -> np.ndarray:
+            return np.zeros((8, 8), np.uint8)
+
+    split = MaskSplit(("a",), ArrayImages(np.zeros((1, 8, 8), np.uint8)), Zeros())
+    seen = ScenePreprocessing(None, None, (0.0,), (1.0,), 1)
+    got = evaluate(get_task("segment"), Halves(), split, seen, ("a", "b", "c"), device="cpu")
+    assert got["absent"] == ["b", "c"]
+    assert got["miou"] == 0.5
+    assert [row["iou"] for row in got["per_class"]] == [0.5, None, None]

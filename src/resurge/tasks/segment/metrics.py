@@ -47,14 +47,14 @@ def confusion_matrix(
     return np.bincount(true * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
-def map_scores(confusion: np.ndarray, classes: Sequence[str], *, predicted_only: bool = False) -> Json:
+def map_scores(confusion: np.ndarray, classes: Sequence[str], *, predicted_only: bool = True) -> Json:
     """The scores of a confusion matrix [true][predicted]; None where there is nothing to divide by.
 
     `per_class` has for each class its name, `pixels`, `iou` (pixels that are of the class and predicted as it / pixels
     that are either) and `accuracy` (share of the class's pixels that are predicted right). `miou` and `mean_accuracy`
     are means over the classes where it is defined, `pixel_accuracy` is the share of all pixels that are right; in 0..1.
-    `confusion` is the matrix, in pixels. A class that no pixel is of has no IoU, unless with `predicted_only`, where it
-    is 0 if it was predicted: pixels that are taken for it are missing in the IoU of their own classes anyway.
+    `confusion` is the matrix, in pixels. A class that no pixel is of has the IoU 0 if it was predicted; without
+    `predicted_only` it has none then either: pixels that are taken for it count against their own classes anyway.
     """
     right, there, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     iou, accuracy = _ratio(right, there + predicted - right), _ratio(right, there)
@@ -83,7 +83,12 @@ class MapScores(SceneScores[MaskSplit]):
             cells, counts = image["confusion"]
             total[cells] += counts
         confusion = total.reshape(len(self.classes), -1)
-        return map_scores(confusion, self.classes) | self.absent(confusion.sum(axis=1).tolist()), confusion
+        return self._scores(confusion), confusion
+
+    def _scores(self, confusion: np.ndarray) -> Json:
+        """Data need not hold every class of the network: those that do not occur are left out of the means."""
+        there = confusion.sum(axis=1).tolist()
+        return map_scores(confusion, self.classes, predicted_only=False) | self.absent(there)
 
     def result(self, image: Json) -> LabelMap:
         size, content, confidence = image["map"]
@@ -112,7 +117,7 @@ class MapScores(SceneScores[MaskSplit]):
         confusion = confusion_matrix(predicted, truth, len(self.classes), IGNORE)
         about: Json = {"confusion": (np.flatnonzero(confusion), confusion[confusion > 0])}
         if self.examples:
-            about["score"] = map_scores(confusion, self.classes, predicted_only=True)["miou"]
+            about["score"] = map_scores(confusion, self.classes)["miou"]
             labels, shares = predicted.cpu().numpy().astype(np.uint8), confidence.cpu().numpy()
             about["map"] = labels.shape, zlib.compress(labels.tobytes(), 1), float(shares.mean(dtype=np.float64))
             counted = truth != IGNORE
