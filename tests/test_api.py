@@ -25,6 +25,12 @@ def test_every_public_name_is_there() -> None:
         assert name in dir(resurge)
 
 
+def test_no_other_name_shows() -> None:
+    program = "import resurge, resurge.infer.predictor; resurge.list_models(); print(dir(resurge) == resurge.__all__)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "True\n", done.stderr
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="create_modle"):
         _ = resurge.create_modle

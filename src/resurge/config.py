@@ -209,6 +209,11 @@ def _as_written(plain: object, text: object, names: set[str], at: str = "") -> o
     return plain
 
 
+def read(section: Section, path: str) -> object:
+    """The value of a field by its dotted path."""
+    return operator.attrgetter(path)(section)
+
+
 def to_plain(section: Section) -> dict[str, object]:
     """Nested dictionaries and lists, ready for YAML or JSON."""
 

@@ -52,6 +52,16 @@ def table(rows: Sequence[Sequence[str]], head: Sequence[str], align: str) -> str
     )
 
 
+def number_of(count: float, one: str, many: str = "") -> str:
+    """ "1 image is", "3,000 images are"; the plural of `one` is with an s unless `many` says another."""
+    return f"{count:,.0f} {one if count == 1 else many or one + 's'}"
+
+
+def per_second(rate: float) -> str:
+    """A rate with two significant digits or more: "0.031", "4.2", "1,234"."""
+    return f"{rate:,.0f}" if rate >= 9.95 or not rate else f"{rate:.2g}"
+
+
 def plain_percent(share: float | None) -> str:
     """0.98765 -> `98.77 %`. Nothing for None."""
     return "" if share is None else f"{100 * share:.2f} %"

@@ -16,7 +16,18 @@ from pathlib import Path
 
 import yaml
 
-from resurge.config import LONGEST_SIDE, MOST_PIXELS, Section, load_yaml, option, read_assignment, replaced, to_plain
+from resurge.config import (
+    LONGEST_SIDE,
+    MOST_PIXELS,
+    Section,
+    fields,
+    load_yaml,
+    option,
+    read,
+    read_assignment,
+    replaced,
+    to_plain,
+)
 from resurge.data.augmentation import Augmentation
 from resurge.data.reading import Reading
 from resurge.errors import UserError, suggest
@@ -194,8 +205,14 @@ class Recipe(Section):
         return self.replace(dict(read_assignment(text, Recipe) for text in assignments))
 
     def replace(self, changes: Mapping[str, object], where: str = "recipe") -> Recipe:
-        """A copy with changed fields, by name or dotted path; `where` opens the error message."""
-        return replaced(self, changes, where)
+        """A copy with changed fields, by name or dotted path; `where` opens the error message.
+
+        A `size` takes the fields along that were chosen for the size before: crop_size, short_sides and max_size change
+        in proportion, unless they are among the changes themselves.
+        """
+        found = replaced(self, changes, where)
+        same = found.images.size == self.images.size
+        return found if same else replaced(found, _following(self, found, changes), where)
 
     def to_yaml(self) -> str:
         """YAML text of every field; `from_yaml` reads it back to an equal recipe."""
@@ -234,15 +251,33 @@ class Recipe(Section):
         return setting.lr * (self.images_per_step() / setting.lr_per if setting.lr_per else 1.0)
 
 
+def _following(before: Recipe, after: Recipe, changes: Mapping[str, object]) -> dict[str, object]:
+    """The fields that follow a new size, by name. From or to images as they are (0) or of the data's usual size (null)
+    the proportion is not known: the crop's shorter side is then the new size, and no short sides are drawn."""
+    named = {leaf for group, value in changes.items() for leaf in (value if isinstance(value, Mapping) else [group])}
+    given = {str(name).rpartition(".")[2] for name in named}
+    old, new = before.images.size, after.images.size
+
+    crop, sides, longest = after.augmentation.crop_size, after.augmentation.short_sides, after.images.max_size
+    wanted: dict[str, object] = {}
+    if crop:
+        wanted["crop_size"] = [_scaled(side, old or min(crop), new) for side in crop] if new else None
+    if sides:
+        wanted["short_sides"] = [_scaled(side, old, new) for side in sides] if old and new else []
+    if longest and old and new:
+        wanted["max_size"] = _scaled(longest, old, new)
+    return {name: value for name, value in wanted.items() if name not in given}
+
+
+def _scaled(side: int, before: int, after: int) -> int:
+    return min(max(round(side * after / before), 1), 4096)
+
+
 def _check_together(recipe: Recipe) -> None:
     """Limits between fields."""
     images, setting, window = recipe.images, recipe.optimization, recipe.testing.test_window
     if window is not None and len(window) != 2:
         raise UserError(f"test_window takes two numbers, not {list(window)}.")
-    if recipe.augmentation.scale_jitter is not None and recipe.augmentation.crop_size is None:
-        raise UserError(
-            "scale_jitter needs crop_size, the size that images are cut or padded to (for example [512, 512])."
-        )
     if (images.mean is None) != (images.std is None):
         raise UserError("mean and std are given together or not at all.")
     if images.mean is not None and images.std is not None and len(images.mean) != len(images.std):
@@ -282,6 +317,42 @@ def _check_effective(recipe: Recipe) -> None:
             raise UserError(f"{name} has no effect on the task {recipe.task}. Leave it out.")
 
 
+def without_effect(recipe: Recipe) -> dict[str, str]:
+    """The fields that are not at their default and do nothing in this recipe, by dotted path, each with the reason.
+
+    A recipe may hold them, such as the momentum of SGD beside another optimizer; who sets one means something by it.
+    """
+    task, setting, augment = get_task(recipe.task), recipe.optimization, recipe.augmentation
+    head = pick_head(recipe.task, recipe.head)
+    reasons = dict.fromkeys(task.unused_settings(head), f"on the head {head}")
+    other = {each.section for each in TASKS.values()} - {task.section}
+    others = [*other, *([] if "scales" in task.evaluation_options else ["testing"])]
+    if not task.one_size:
+        scenes = ("images.crop_pct", "augmentation.crop_scale", "augmentation.crop_ratio", "augmentation.auto_policy",
+                  "augmentation.auto_operations", "augmentation.auto_magnitude")  # fmt: skip
+        reasons |= dict.fromkeys(scenes, f"on the task {recipe.task}")
+    if setting.schedule != "step":
+        needed = ("optimization.milestones", "optimization.gamma")
+        reasons |= dict.fromkeys(needed, f"with schedule={setting.schedule}, only with step")
+    if setting.optimizer != "sgd":
+        needed = ("optimization.momentum", "optimization.nesterov")
+        reasons |= dict.fromkeys(needed, f"with optimizer={setting.optimizer}, only with sgd")
+    if augment.crop_scale is None:
+        reasons["augmentation.crop_ratio"] = "with crop_scale=none"
+    if augment.auto_augment != "autoaugment":
+        reasons["augmentation.auto_policy"] = "without auto_augment=autoaugment"
+    if augment.auto_augment != "randaugment":
+        needed = ("augmentation.auto_operations", "augmentation.auto_magnitude")
+        reasons |= dict.fromkeys(needed, "without auto_augment=randaugment")
+    found = {}
+    for path, _, default, _ in fields(Recipe):
+        group = path.partition(".")[0]
+        reason = f"on the task {recipe.task}" if group in others else reasons.get(path)
+        if reason is not None and read(recipe, path) != default:
+            found[path] = reason
+    return found
+
+
 def list_recipes() -> list[str]:
     """The named recipes: file names below `recipes/` without `.yaml`, for example "imagenet/resnest50"."""
     return sorted(path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.yaml"))
@@ -311,6 +382,13 @@ def default_recipe(task: str, data: str) -> str | None:
     """The named recipe that a task starts from when none is named; None: the fields' own defaults."""
     own = f"digits_{task}" if data == "digits" else task
     return own if own in list_recipes() else None
+
+
+def states(name: str, field: str) -> bool:
+    """Whether a named recipe or a YAML file has a field of the recipe itself, such as `data`; raises what `load_recipe`
+    does where it cannot be read."""
+    load_recipe(name)
+    return field in (yaml.safe_load(recipe_text(name)) or {})
 
 
 def load_recipe(name: str) -> Recipe:

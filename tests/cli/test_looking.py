@@ -252,3 +252,12 @@ def test_convert_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_cells() -> None:
     assert plain_percent(0.98765) == "98.77 %"
     assert table([("a", "1"), ("bb", "22")], ("x", "n"), "<>") == "x    n\na    1\nbb  22"
+
+
+def test_convert_refuses_what_it_has_no_use_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["convert", str(tmp_path), str(tmp_path / "new.safetensors"), "--model", "resnet18", "--to", "resurge"]
+    assert main([*words, "--num-classes", "7"]) == 2
+    assert "Leave --num-classes out" in capsys.readouterr().err
+    (tmp_path / "model.json").write_text("{}")
+    assert main([*words, "--task", "detect", "--head", "retinanet", "--in-channels", "1"]) == 2
+    assert "is a run and has --head, --in-channels of its own" in capsys.readouterr().err

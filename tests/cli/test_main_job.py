@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from tiny_scenes import write_pairs
 
 import resurge
 from resurge import recipe as recipes
@@ -368,3 +369,81 @@ def test_a_recipe_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     file.write_text("optimisation: {lr: 0.5}")
     assert main(["train", "--recipe", str(file), "--print-recipe"]) == 2
     assert "Did you mean 'optimization" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [[], ["--model", "resnet50"], ["--recipe", "segment"], ["--task", "classify"]])
+def test_a_training_asks_for_its_data(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *words]) == 2
+    told = capsys.readouterr().err
+    assert "expected --data" in told
+    assert "Nothing was started. With --data digits this would be res" in told
+    assert "pixels, " in told
+    assert "steps of" in told
+    assert "multiply-adds" in told
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_without_effect_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert main(["train", "--data", "digits", "--test-flip", "--out", str(out)]) == 2
+    assert "--test-flip has no effect on the task classify. Leave it out." in capsys.readouterr().err
+    # a recipe may hold what another choice of the command line makes idle
+    assert main(["train", "--recipe", "digits_segment", "--head", "fcn", "--weights", str(tmp_path / "none.pth")]) == 2
+    assert "none.pth" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_eval_computes_in_the_precision_of_the_run(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    text = (run / "recipe.yaml").read_text()
+    (run / "recipe.yaml").write_text(text.replace("precision: fp32", "precision: bf16"))
+    threads = torch.get_num_threads()
+    try:
+        assert main(["eval", str(run), "--device", "cpu", "--threads", "1"]) == 0
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(threads)
+    assert "\ncomputed in bf16\n" in capsys.readouterr().out
+    assert main(["eval", str(run), "--device", "cpu", "--precision", "fp32", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["precision"] == "fp32"
+    assert main(["eval", str(run), "--device", "cpu", "--precision", "fp32"]) == 0
+    assert "computed in fp32 (trained, and scored then, in bf16)" in capsys.readouterr().out
+    assert json.loads((trained / "model.json").read_text())["scores"]["precision"] == "fp32"
+    assert "of 12 test images, computed in fp32" in " ".join((trained / "report.html").read_text().split())
+
+
+def test_two_classes_have_no_top5(trained: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--data", str(photos), "--select-by", "top5", "--size", "16"]) == 2
+    assert "select_by=top5 picks nothing among 2 classes" in capsys.readouterr().err
+    rows = list(csv.DictReader((trained / "metrics.csv").read_text().splitlines()))
+    assert {row["val_top5"] for row in rows} == {""}
+    assert "op-5" not in (trained / "report.html").read_text()
+
+
+def test_a_size_takes_the_crop_along(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_pairs(tmp_path / "pairs")
+    words = [
+        "--task",
+        "segment",
+        "--data",
+        data,
+        "--size",
+        "48",
+        "--max-size",
+        "64",
+        "--steps",
+        "1",
+        "--batch-size",
+        "2",
+    ]
+    words += ["--model", "resnet18 depths=(1,1,1,1) planes=(8,8,16,16)", "--workers", "0", "--device", "cpu"]
+    assert main(["train", *map(str, words), "--out", str(tmp_path / "run")]) == 0
+    told = capsys.readouterr()
+    assert "--crop-size 45,45 follows --size 48; give --crop-size for another." in told.err
+    assert "shorter side 48 pixels, longer side at most 64, times 0.5 to 2, cut or padded to 45 x 45" in told.err
+    assert "on the 4 images of the val split, computed in fp32" in told.out

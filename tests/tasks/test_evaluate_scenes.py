@@ -28,6 +28,7 @@ from resurge.tasks.scenes.metrics import SceneScores
 from resurge.tasks.segment.metrics import confusion_matrix, enlarged_classes, map_scores
 from resurge.tasks.segment.sliding import predict_probabilities
 from resurge.tasks.table import get_task
+from resurge.tasks.task import Network
 from resurge.tasks.tta import TTA
 
 CLASSES = ("cat", "dog", "bird")
@@ -204,6 +205,7 @@ def validate(split: Any, model: nn.Module, task: str, parts: list[list[int]], **
 def test_processes_together_give_the_whole_once(task: str, case: tuple[ObjectSplit, Knowing]) -> None:
     split, model = case
     whole = evaluate(get_task(task), model, split, half, CLASSES, device="cpu")
+    assert whole.pop("precision") == "fp32"
     parts = validate(split, model, task, [[6, 1, 3], [0, 2, 4, 5]], examples=0)
     # two images are on a third process too, as a sampler deals them out, and it saw them a bit differently
     less = [answer | {"scores": [0.999 * score for score in answer["scores"]]} for answer in model.answers]
@@ -324,6 +326,7 @@ def test_scores_of_maps_are_those_of_each_image_alone(
 def test_maps_on_several_processes_are_the_whole(maps: tuple[MaskSplit, Waves]) -> None:
     split, model = maps
     whole = evaluate(get_task("segment"), model, split, half, CLASSES, device="cpu", examples=0)
+    assert whole.pop("precision") == "fp32"
     with torch.inference_mode():
         parts = validate(split, model, "segment", [[4, 0], [1, 2, 3, 4]], examples=0)
     for order in (parts, parts[::-1]):
@@ -384,3 +387,50 @@ def test_what_cannot_be_evaluated_is_said(case: tuple[ObjectSplit, Knowing], map
         evaluate(get_task("detect"), model, replace(split, image_ids=(1,) * 7), half, CLASSES, device="cpu")
     with pytest.raises(UserError, match="task"):
         evaluate(get_task("segment"), model, split, half, CLASSES, device="cpu")
+
+
+def test_a_report_draws_the_objects_that_were_scored(
+    case: tuple[ObjectSplit, Knowing], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split, model = case
+    got = evaluate(get_task("instances"), model, split, half, CLASSES, device="cpu")
+    assert set(got.results) == {row["index"] for rows in got["examples"].values() for row in rows}
+    found = got.results[1]
+    assert found.scores.tolist() == pytest.approx([0.9, 0.7, 0.3])
+    assert found.boxes.tolist() == [[10, 10, 50, 50], [60, 60, 90, 90], [0, 80, 20, 100]]
+    assert len(found.masks) == 3
+    monkeypatch.setattr(Knowing, "detect", None)  # nothing is predicted again
+    get_task("instances").write_pictures(Network(model, half, CLASSES), tmp_path, got, split)
+    assert (tmp_path / got["examples"]["wrong"][0]["overlay"]).is_file()
+
+
+def test_a_report_draws_the_label_maps_that_were_scored(
+    maps: tuple[MaskSplit, Waves], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split, model = maps
+    got = evaluate(get_task("segment"), model, split, half, CLASSES, device="cpu", examples=1, precision="bf16")
+    shown = {row["index"] for rows in got["examples"].values() for row in rows}
+    assert set(got.results) == shown
+    for index in shown:
+        alone = evaluate(
+            get_task("segment"), model, split.select([index]), half, CLASSES, device="cpu", precision="bf16"
+        )
+        drawn = confusion_matrix(got.results[index].label_map, split.target(index), 3)
+        assert drawn.tolist() == alone["confusion"]  # what was scored, bf16 included
+    monkeypatch.setattr(Waves, "forward", None)
+    get_task("segment").write_pictures(Network(model, half, CLASSES), tmp_path, got, split)
+    assert (tmp_path / got["examples"]["best"][0]["overlay"]).is_file()
+
+
+def test_of_many_label_maps_those_of_the_examples_are_kept() -> None:
+    maps = tuple(np.full((8, 8), index % 3, np.uint8) for index in range(40))
+    split = MaskSplit(
+        tuple(f"image {i}" for i in range(40)), Plain(((8, 8),) * 40, tuple(range(25)) + (0,) * 15), Maps(maps)
+    )
+    scores = get_task("segment").scores(CLASSES, examples=2)
+    data = get_task("segment").prepared(split, half)
+    with torch.inference_mode():
+        for index in range(40):
+            scores.update(Waves().eval(), collate_scenes([data[index]]), split)
+    assert sum("map" in image for image in scores.images.values()) < 20
+    assert set(scores.results()) == {row["index"] for rows in scores.compute()["examples"].values() for row in rows}

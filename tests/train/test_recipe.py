@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from resurge.arch.zoo import get_spec
 from resurge.config import fields
 from resurge.errors import UserError
-from resurge.recipe import Recipe, list_recipes, load_recipe, recipe_text
+from resurge.recipe import Recipe, list_recipes, load_recipe, recipe_text, without_effect
 from resurge.train.train import build_model
 
 
@@ -160,3 +160,52 @@ def test_recipes_are_listed_without_torch() -> None:
     code += "print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    "start, changes, expected",
+    [
+        ("segment", ["size=256"], {"crop_size": (240, 240), "scale_jitter": (0.5, 2.0)}),
+        ("segment", ["images.size=128", "crop_size=[480,480]"], {"crop_size": (480, 480)}),
+        ("segment", ["size=0"], {"crop_size": None}),
+        ("digits_segment", ["size=48"], {"crop_size": (48, 48)}),
+        ("cityscapes/fcn_resnest101", ["size=512"], {"crop_size": (256, 512), "max_size": 1024}),
+        ("detect", ["size=320"], {"short_sides": (240, 256, 272, 288, 304, 320), "max_size": None}),
+        ("digits_detect", ["size=128"], {"max_size": 128}),
+        ("digits_detect", ["size=32", "max_size=64"], {"max_size": 64}),
+        ("segment", ["lr=0.1"], {"crop_size": (480, 480)}),
+    ],
+)
+def test_what_was_chosen_for_a_size_follows_it(start: str, changes: list[str], expected: dict[str, object]) -> None:
+    recipe = load_recipe(start).override(changes)
+    found = {**vars(recipe.augmentation), **vars(recipe.images)}
+    assert {name: found[name] for name in expected} == expected
+    again = Recipe.from_yaml(recipe.to_yaml())
+    assert again == recipe
+
+
+@pytest.mark.parametrize(
+    "changes, field",
+    [
+        (["test_flip=true"], "testing.test_flip"),
+        (["fpn_channels=64"], "detector.fpn_channels"),
+        (["task=detect", "output_stride=16"], "segmenter.output_stride"),
+        (["task=detect", "crop_pct=0.5"], "images.crop_pct"),
+        (["task=detect", "cascade_ious=[0.5]"], "detector.cascade_ious"),
+        (["task=detect", "head=retinanet", "box_size=5"], "detector.box_size"),
+        (["task=segment", "head=fcn", "atrous_rates=[3]"], "segmenter.atrous_rates"),
+        (["gamma=0.5"], "optimization.gamma"),
+        (["optimizer=adamw", "nesterov=true"], "optimization.nesterov"),
+        (["auto_magnitude=3"], "augmentation.auto_magnitude"),
+        (["crop_scale=null", "crop_ratio=[1,1]"], "augmentation.crop_ratio"),
+    ],
+)
+def test_fields_that_do_nothing_are_known(changes: list[str], field: str) -> None:
+    assert list(without_effect(Recipe().override(changes))) == [field]
+
+
+def test_fields_that_do_something_are_not_taken_for_idle() -> None:
+    assert without_effect(Recipe()) == {}
+    changes = ["task=segment", "head=deeplabv3", "atrous_rates=[3]", "test_flip=true", "schedule=step", "gamma=0.5"]
+    assert without_effect(Recipe().override([*changes, "milestones=[3]"])) == {}
+    assert without_effect(Recipe().override(["task=detect", "head=cascade_rcnn", "cascade_ious=[0.5]"])) == {}

@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tiny_scenes import SIDE, write_coco, write_pairs
 
+from resurge.data.sources import open_data
 from resurge.errors import TrainingDiverged, UserError
 from resurge.recipe import Recipe, list_recipes, load_recipe, recipe_text
 from resurge.runs import load_run
@@ -185,7 +186,6 @@ def test_a_classifier_becomes_a_detectors_backbone(coco: Path, tmp_path: Path) -
     [
         (["head=mask_rcnn"], "--task instances"),
         (["head=fasterrcnn"], "faster_rcnn"),
-        (["scale_jitter=[0.5,2]"], "needs crop_size"),
         (["freeze=9"], "parts"),
         (["model=resnest5"], "resnest50"),
     ],
@@ -194,6 +194,26 @@ def test_what_does_not_fit_is_said(changes: list[str], message: str, coco: Path,
     with pytest.raises(UserError, match=message):
         train(small("detect", coco).override(changes), tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "changes, side, said",
+    [
+        ([], 480, "shorter side 512 pixels, longer side at most 853, times 0.5 to 2, cut or padded to 480 x 480"),
+        (["size=32"], 30, "shorter side 32 pixels"),
+        (["size=0"], SIDE, "their own size, longer side at most 107, times 0.5 to 2, cut or padded to 64 x 64"),
+        (["size=0", "crop_size=[90,90]"], 90, "cut or padded to 90 x 90"),
+    ],
+)
+def test_tiny_images_are_not_mostly_padding(changes: list[str], side: int, said: str, pairs: Path) -> None:
+    recipe = load_recipe("segment").override([f"data={pairs}", *changes])
+    bundle = open_data(pairs, annotation="maps")
+    objective = TASKS["segment"].objective(recipe, bundle)
+    image, target = objective.training_data(bundle.train)[0, 0][:2]
+    assert tuple(image.shape[1:]) == tuple(target["mask"].shape) == (side, side)
+    (note,) = objective.notes
+    assert note.startswith("training images: ")
+    assert said in note
 
 
 def data_for(recipe: Recipe, coco: Path, pairs: Path) -> Path:

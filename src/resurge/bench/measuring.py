@@ -240,7 +240,8 @@ class Bench:
 
 def speed(raced: timing.Race, name: str, configuration: Configuration) -> float:
     """Images per second."""
-    return round(configuration.batch / raced.seconds(name), 2)
+    rate = configuration.batch / raced.seconds(name)
+    return round(rate, 2) if rate >= 1 else float(f"{rate:.3g}")
 
 
 def traffic(model: nn.Module, images: tuple[int, int, int, int], value_bytes: int) -> int:

@@ -49,7 +49,10 @@ class Table:
         """A row; what it does not have is left blank."""
         quartiles, latency = row.get("quartiles") or (), row.get("latency_ms") or {}
         ratio = fixed(row.get("ratio"), 2)
-        ours, theirs, *rest = (fixed(row.get(name), digits) for name, digits in _NUMBERS)
+        ours, theirs, *rest = (
+            f"{row[name]:.2g}" if digits == 1 and 0 < (row.get(name) or 0) < 1 else fixed(row.get(name), digits)
+            for name, digits in _NUMBERS
+        )
         spread = " - ".join(fixed(value, 2) for value in quartiles)
         values = [row["runtime"], row["precision"], f"{row['batch']}", ratio and f"{ratio}x", spread, ours, theirs]
         values += [row.get("peer_setting") or "", *rest]

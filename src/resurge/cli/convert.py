@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resurge.cli.options import COUNT, Parser, add
+from resurge.cli.options import COUNT, Parser, add, as_options, given
 from resurge.errors import UserError
 from resurge.files import atomic_write_bytes, require_apart, require_free
+from resurge.quantities import number_of
 from resurge.tasks.table import DEFAULT, get_task
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def add_options(parser: Parser) -> None:
     add(parser, "--model", "NAME", "the network: a name or a line of spec text", required=True)
     add(parser, "--to", "LAYOUT", "resurge, torchvision, timm, official, ...", required=True)
     add(parser, "--from", "LAYOUT", "whose names SRC has (default: found out)", dest="layout")
-    add(parser, "--in-channels", COUNT, "channels of the images", 3)
+    add(parser, "--in-channels", COUNT, "channels of the images (default: 3)")
     add(parser, "--task", "TASK", "what SRC is for", DEFAULT)
     add(parser, "--head", "HEAD", "the task's head (default: its first)")
     add(parser, "--num-classes", COUNT, "of another task than classify (default: 90 or 21)")
@@ -39,6 +40,12 @@ def run(options: argparse.Namespace) -> int:
     if target.exists() and not options.overwrite:
         raise UserError(f"{target} exists. Pass --overwrite to replace it, or name another file.")
     source = Path(options.source)
+    # model.json of a run describes its head
+    is_run = options.task != DEFAULT and (source / "model.json").is_file()
+    if is_run and (idle := given(options, ("head", "num_classes", "in_channels"))):
+        raise UserError(f"{options.source} is a run and has {as_options(idle)} of its own. Leave it out.")
+    if options.task == DEFAULT and options.num_classes:
+        raise UserError(f"the classes of a {DEFAULT} network are found in SRC. Leave --num-classes out.")
     require_apart(target, (source / "model.safetensors" if source.is_dir() else source,), "DST")
     require_free(target)
 
@@ -49,19 +56,22 @@ def run(options: argparse.Namespace) -> int:
 
     def build(num_classes: int, segmenter: Segmenter | None = None) -> nn.Module:
         return create_model(
-            options.model, num_classes, options.in_channels, task=options.task, head=options.head, segmenter=segmenter
+            options.model,
+            num_classes,
+            options.in_channels or 3,
+            task=options.task,
+            head=options.head,
+            segmenter=segmenter,
         )
 
     def loaded(model: nn.Module) -> tuple[nn.Module, LoadReport]:
         return model, load_weights(model, options.source, options.layout or "auto", adapt=False)
 
-    spec, folder = get_spec(options.model), Path(options.source)
+    spec = get_spec(options.model)
     if options.to != "resurge":
         module_names(spec, options.to)  # an unknown layout is complained of before anything is downloaded
     classes = options.num_classes or get_task(options.task).usual_classes
-    # model.json of a run describes its head
-    is_run = options.task != DEFAULT and (folder / "model.json").is_file()
-    model, report = loaded(load_run(folder).model if is_run else build(classes))
+    model, report = loaded(load_run(source).model if is_run else build(classes))
     if (classifier := report.mismatched.get("head.fc.weight")) is not None:
         model, report = loaded(build(classifier[0][0]))
     if any(key.startswith("auxiliary.") for key in report.missing):  # a segmenter without one: it gets none
@@ -75,5 +85,5 @@ def run(options: argparse.Namespace) -> int:
     # The model's own text travels along only under our own names: it is read back as a promise about them.
     atomic_write_bytes(target, to_safetensors(tensors, {"spec": str(spec)} if options.to == "resurge" else {}))
     print(report)
-    print(f"{len(tensors)} tensors written to {target} ({options.to} names)")
+    print(f"{number_of(len(tensors), 'tensor')} written to {target} ({options.to} names)")
     return 0

@@ -14,8 +14,9 @@ from resurge.config import replaced
 from resurge.data.reading import Reading
 from resurge.errors import UserError, suggest
 from resurge.files import require_apart, require_free
+from resurge.quantities import number_of
 from resurge.run_files import EVALUATION
-from resurge.tasks.report import plugin_lines
+from resurge.tasks.report import absent_lines, plugin_lines
 from resurge.tasks.table import DATA_WORDS, DEFAULT, TASKS, get_task, pick_head
 from resurge.tasks.tta import TTA
 
@@ -45,7 +46,8 @@ def add_options(parser: opt.Parser) -> None:
     opt.add_device(parser)
     opt.add_batch_size(parser, "128 for a classifier, else 8")
     opt.add(parser, "--workers", (opt.whole_number(0), "N"), "processes that read images", 0)
-    opt.add(parser, "--precision", "NAME", "fp32, bf16 or fp16", "fp32")
+    opt.add(parser, "--threads", opt.COUNT, "threads of the arithmetic (default: torch's choice)")
+    opt.add(parser, "--precision", "NAME", "fp32, bf16 or fp16 (default: the run's own, else fp32)")
     seen = parser.add_argument_group("preprocessing", "default: the run's, or what the weights were published with")
     about = "side of the image the network sees, pixels; not classifiers: its shorter side"
     opt.add(seen, "--size", (opt.whole_number(1, 4096), "N"), about)
@@ -62,9 +64,9 @@ def run(options: argparse.Namespace) -> int:
     is_run = Path(options.model).is_dir()
     if not is_run and not options.weights:
         raise UserError(_no_weights(options.model))
-    own = next((name for name in ("weights", "task", "head") if is_run and getattr(options, name)), None)
-    if own is not None:
-        raise UserError(f"{options.model} is a run and has {own} of its own. Leave --{own} out.")
+    taken = next((name for name in ("weights", "task", "head") if is_run and getattr(options, name)), None)
+    if taken is not None:
+        raise UserError(f"{options.model} is a run and has {taken} of its own. Leave --{taken} out.")
     if not is_run and options.best:
         raise UserError(f"{options.model} is no run directory, so it has no checkpoints. Leave --best out.")
     if not is_run and not options.data:
@@ -72,6 +74,10 @@ def run(options: argparse.Namespace) -> int:
     from resurge.data.images import UnreadableImage
     from resurge.tasks.evaluation import evaluate, write_evaluation
 
+    if options.threads is not None:
+        import torch
+
+        torch.set_num_threads(options.threads)
     subject, (split, classes, which) = _of_run(options) if is_run else _of_model(options)
     into_run = bool(options.out) and is_run and Path(options.out).resolve() == subject.folder.resolve()
     mark = None if into_run else '{\n "model": '  # as the file below begins
@@ -81,13 +87,15 @@ def run(options: argparse.Namespace) -> int:
             require_apart(options.out, (options.data, *((recipe.data, recipe.val) if recipe else ())))
         require_free(Path(options.out, EVALUATION), mark)
     task = get_task(subject.task)
+    own = None if subject.recipe is None else subject.recipe.machine.precision
+    precision = options.precision or _precision_for(own, options.device)
     preprocessing = task.adjust(subject.preprocessing, opt.given(options, PREPROCESSING))
     augmented = "scales" in task.evaluation_options
     tta = opt.tta_of(options, TTA.of_recipe(subject.recipe)) if augmented else TTA()
     try:
         found = evaluate(
             task, subject.model, split, preprocessing, classes,
-            batch_size=options.batch_size, device=options.device, precision=options.precision,
+            batch_size=options.batch_size, device=options.device, precision=precision,
             workers=options.workers, progress=progress_line("evaluating"), tta=tta,
         )  # fmt: skip
     except UnreadableImage as error:
@@ -95,9 +103,9 @@ def run(options: argparse.Namespace) -> int:
             f"{error} Scores are over all images; `resurge check-data` finds everything that is wrong with a folder."
         ) from error
     if augmented:
-        found = {"inference": asdict(tta), **found}
+        found = {"inference": asdict(tta)} | found
     name = options.model if is_run else f"{options.model}, weights {options.weights}"
-    scores = {"model": name, "data": which, "preprocessing": preprocessing.to_json(), **found}
+    scores = {"model": name, "data": which, "preprocessing": preprocessing.to_json()} | found
     if options.out:
         if into_run:
             from resurge.cli.run_pictures import explain_run
@@ -107,10 +115,19 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         opt.print_json(scores)
     else:
-        about = f"{scores['count']:,} images in {len(classes)} classes: {which}"
-        lines = (*task.report.lines(scores, classes), *plugin_lines(scores))
-        opt.show(name, about, "", *(line for each in lines for line in each.split("\n")))  # some are tables
+        counts = f"{number_of(scores['count'], 'image')} in {number_of(len(classes), 'class', 'classes')}"
+        trained = "" if own in (None, precision) else f" (trained, and scored then, in {own})"
+        about = [f"{counts}: {which}", f"computed in {precision}{trained}", *absent_lines(scores)]
+        lines = (*about, "", *task.report.lines(scores, classes), *plugin_lines(scores))
+        opt.show(name, *(line for each in lines for line in each.split("\n")))  # some are tables
     return 0
+
+
+def _precision_for(own: str | None, device: str) -> str:
+    """The precision of the run's training, in which its own scores were computed; fp16 is for accelerators."""
+    from resurge.tasks.running import pick_device
+
+    return "fp32" if own is None or (own == "fp16" and pick_device(device).type == "cpu") else own
 
 
 def _no_weights(model: str) -> str:
@@ -159,15 +176,15 @@ def _of_model(options: argparse.Namespace) -> tuple[Run, Images]:
     classifier = report.mismatched.get("head.fc.weight")
     if classifier is not None:
         raise UserError(
-            f"{options.weights} tells {classifier[0][0]} classes apart, but {options.data} has {len(classes)}. "
-            "Give the data it was trained on, or train on yours: resurge train --weights ..."
+            f"{options.weights} tells {number_of(classifier[0][0], 'class', 'classes')} apart, but {options.data} has "
+            f"{len(classes)}. Give the data it was trained on, or train on yours: resurge train --weights ..."
         )
     left = [key for key in (*report.mismatched, *report.missing) if not key.startswith("auxiliary.")]
     if left:
         raise UserError(
-            f"{options.weights} leaves {len(left)} tensors of the network as random as they were, first {left[0]}: it "
-            f"is of another head, or not of the {len(classes)} classes of {options.data}. Name its --head and the data "
-            "it was trained on, or train on yours: resurge train --weights ..."
+            f"{options.weights} leaves {number_of(len(left), 'tensor')} of the network random, first {left[0]}: it "
+            f"is of another head, or not of the {number_of(len(classes), 'class', 'classes')} of {options.data}. Name "
+            "its --head and the data it was trained on, or train on yours: resurge train --weights ..."
         )
     source = published_source(options.model, options.weights) if task.in_catalog else None
     seen = task.published_preprocessing(source)

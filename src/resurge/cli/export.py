@@ -13,6 +13,7 @@ from resurge.cli import options as opt
 from resurge.errors import UserError
 from resurge.infer.formats import FORMATS, PRECISIONS
 from resurge.processes import handling
+from resurge.quantities import number_of, per_second
 from resurge.run_files import folder_of
 from resurge.tasks.classify.task import Classify
 
@@ -135,21 +136,28 @@ def _bare(options: argparse.Namespace) -> Run:
 def _lines(found: Json) -> Iterator[str]:
     """A certificate as text."""
     yield f"  compared on       {found['images']} of the {found['compared_on']}"
+    if found["agreement"] is None:
+        yield "  same objects      none were found, nothing was compared"
+    low, high = found["drop_interval"]
     if found["difference"] is not None:
         yield f"  difference        {found['difference']:.3g} ({100 * found['relative']:.2g} % of the peak)"
-    if (objects := found.get("objects")) is not None:
-        yield (
-            f"  same objects      {100 * found['agreement']:.2f} % of {objects['before']} with a score from "
-            f"{objects['score_from']}, at most {objects['box_difference']:.3g} pixels apart"
-        )
-    else:
+    objects = found.get("objects")
+    if objects is not None and found["agreement"] is not None:
+        count, most = objects["before"], objects.get("surest_of_an_image")
+        which = f"{count} with a score from {objects['score_from']}" if most is None else f"the {most} surest per image"
+        apart = objects["box_difference"]
+        boxes = "" if apart is None else f", at most {apart:.3g} pixels apart"
+        yield f"  same objects      {100 * found['agreement']:.2f} % of {which}{boxes}"
+    elif objects is None:
         yield f"  same decisions    {100 * found['agreement']:.2f} %"
     if "accuracy" in found:
         before, after = (100 * found["accuracy"][key] for key in ("before", "after"))
         yield f"  {found['accuracy'].get('of', 'accuracy'):<17} {before:.2f} % before, {after:.2f} % after"
-    speeds = ", ".join(f"{speed:.1f} at batch {batch}" for batch, speed in found["images_per_second"].items())
+    if found["agreement"] is not None and low is not None:
+        yield f"  loss              {found['drop_points']:.2f} points, 95 % interval {low:.2f} to {high:.2f}"
+    speeds = ", ".join(f"{per_second(speed)} at batch {batch}" for batch, speed in found["images_per_second"].items())
     yield f"  images per second {speeds}; {found['seconds_to_load']:.1f} s to load"
-    for key, why in (("aside", "that run once per box"), ("kept", "that lose too much")):
+    for key, why in (("aside", "run once per box"), ("kept", "lose too much")):
         if found.get("int8", {}).get(key):
-            yield f"  not in int8       {len(found['int8'][key])} layers {why}"
+            yield f"  not in int8       {number_of(len(found['int8'][key]), 'layer')} {why}"
     yield from (f"  note: {note}" for note in found["notes"])

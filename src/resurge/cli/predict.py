@@ -11,6 +11,7 @@ from resurge.cli import options as opt
 from resurge.config import Limits
 from resurge.errors import UserError
 from resurge.files import require_apart
+from resurge.quantities import number_of
 from resurge.tasks.table import get_task
 
 # Options that only some tasks take, by destination; not given, they are None.
@@ -88,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
     beside.finish()
     listing.finish()
     if listing.skipped:
-        opt.log(f"{len(listing.skipped)} of {len(files)} files skipped.")
+        opt.log(f"{len(listing.skipped)} of {number_of(len(files), 'file')} skipped.")
     return 1 if listing.skipped else 0
 
 

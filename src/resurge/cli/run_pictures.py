@@ -8,14 +8,14 @@ from resurge.arch.backbone import backbone_of
 from resurge.data.source import AnnotatedSplit
 from resurge.explain.cost import cost
 from resurge.explain.diagram import Diagrams
-from resurge.files import Json, atomic_write_text
+from resurge.files import atomic_write_text
 from resurge.runs import Run
+from resurge.tasks.evaluation import Evaluation
 from resurge.tasks.table import get_task
 from resurge.tasks.task import Network
-from resurge.tasks.tta import TTA
 
 
-def explain_run(run: Run, evaluation: Json, split: AnnotatedSplit) -> None:
+def explain_run(run: Run, evaluation: Evaluation, split: AnnotatedSplit) -> None:
     """Write `explain/` of a run: diagrams, cost, and pictures of images of `split`.
 
     The entries of `evaluation` that name images get the paths of their pictures.
@@ -34,6 +34,4 @@ def explain_run(run: Run, evaluation: Json, split: AnnotatedSplit) -> None:
     whole = sum(parameter.numel() for parameter in run.model.parameters())
     plain = costs.to_json(backbone_of=whole if task.takes_sizes else None)
     atomic_write_text(folder / "cost.json", json.dumps(plain, indent=1) + "\n", mark=None)
-    inference = evaluation.get("inference")
-    tta = TTA.of_recipe(run.recipe) if inference is None else TTA.of_json(inference)
-    task.write_pictures(Network(run.model, seen, run.classes), run.folder, evaluation, split, tta)
+    task.write_pictures(Network(run.model, seen, run.classes), run.folder, evaluation, split)

@@ -43,7 +43,10 @@ class Augmentation(Section):
     )
     short_sides: tuple[int, ...] = option((), "not classify: short sides to draw from; empty: size", low=1, high=4096)
     scale_jitter: tuple[float, ...] | None = option(
-        None, "not classify: resize by a random factor, from and to, and cut or pad to crop_size; null: off", above=0
+        None,
+        "not classify: resize by a random factor, from and to, and cut or pad to crop_size (null: a square of size); "
+        "null: off",
+        above=0,
     )
     crop_size: tuple[int, ...] | None = option(
         None, "not classify: height and width of a random crop after resizing; null: off", low=1, high=4096

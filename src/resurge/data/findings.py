@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resurge.data.images import UnreadableImage
+from resurge.quantities import number_of as number_of
 
 SHOWN = 5
 
@@ -70,11 +71,6 @@ def some(names: Iterable[str], limit: int = SHOWN) -> str:
     """The first names, each once, and … when there are more."""
     shown = list(dict.fromkeys(names))
     return f"{', '.join(shown[:limit])}{', …' if len(shown) > limit else ''}"
-
-
-def number_of(count: int, one: str, many: str) -> str:
-    """ "1 image is", "3 images are"."""
-    return f"{count} {one if count == 1 else many}"
 
 
 def unreadable(errors: Iterable[tuple[str, UnreadableImage | None]]) -> list[Finding]:

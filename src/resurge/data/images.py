@@ -49,6 +49,7 @@ _BAND = 1 << 18  # pixels that are laid over white at a time
 _GREY_MODES = ("1", "L", "LA", "La")
 _WIDEST = 8  # bytes a pixel that an image of the largest number of pixels may have
 _ORIENTATION_TAG = 0x0112
+_TAGGED = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # where Pillow keeps the tag of an image
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -171,7 +172,10 @@ def decode(
         opened.load()
         # Only now: Pillow may find orientation and transparency of a PNG behind its pixels.
         header = replace(_header(opened), mode=mode, size=size)
-        opened = _turned(opened, header.orientation)  # lets go of the one that was stored
+        if header.orientation in _UPRIGHT:
+            opened = _turned(opened, header.orientation)  # lets go of the one that was stored
+            for key in _TAGGED:  # it is upright now: nobody is to turn it again
+                opened.info.pop(key, None)
         return header, _eight_bit_grey_or_rgb(opened, header)
 
 

@@ -33,8 +33,9 @@ class _Classifier(Protocol):
     def forward_features(self, x: Tensor) -> Tensor: ...
 
 
-def cam(model: nn.Module, x: Tensor) -> Tensor:
-    """Class-activation maps of the predicted classes (arXiv:1512.04150, equation 2): (N, C, H, W) -> (N, h, w) in 0..1.
+def cam(model: nn.Module, x: Tensor, classes: Sequence[int] | None = None) -> Tensor:
+    """Class-activation maps of `classes`, one per image; None for those predicted (arXiv:1512.04150, equation 2):
+    (N, C, H, W) -> (N, h, w) in 0..1.
 
     `model` is a classifier: it has `forward_features`, and a `head` of pooling and a linear layer `fc`. The logit of a
     class is the mean over space of sum_c w[class, c]·A_c plus a bias; the map is that sum, its negative part cut,
@@ -43,7 +44,8 @@ def cam(model: nn.Module, x: Tensor) -> Tensor:
     classifier = cast(_Classifier, model)
     with in_mode(model, training=False), torch.no_grad():
         features = classifier.forward_features(x)
-        weights = classifier.head.fc.weight[classifier.head(features).argmax(dim=1)].to(features.dtype)
+        rows = classifier.head(features).argmax(dim=1) if classes is None else list(classes)
+        weights = classifier.head.fc.weight[rows].to(features.dtype)
         return _normalised(torch.einsum("nchw,nc->nhw", features, weights))
 
 
@@ -150,8 +152,9 @@ def write_thumbnails(
     std: Sequence[float],
     prefix: str,
     window: tuple[float, float] = (0.0, 1.0),
+    classes: Sequence[int] | None = None,
 ) -> list[dict[str, str]]:
-    """Write the images of a batch and the class-activation maps of what is predicted into `run_dir/explain`.
+    """Write the images of a batch and the class-activation maps of `classes`, see `cam`, into `run_dir/explain`.
 
     Args:
         x: normalised images, (N, C, H, W); `mean`, `std` and `window` are those of the preprocessing.
@@ -164,7 +167,7 @@ def write_thumbnails(
         UserError: a file cannot be written.
     """
     written = []
-    for i, (tensor, heat) in enumerate(zip(x, cam(model, x), strict=True)):
+    for i, (tensor, heat) in enumerate(zip(x, cam(model, x, classes), strict=True)):
         shown = enlarge(to_image(tensor, mean, std, window))
         names = {"thumbnail": f"explain/{prefix}_{i:03d}.png", "overlay": f"explain/{prefix}_{i:03d}_cam.png"}
         save_image(shown, run_dir / names["thumbnail"])

@@ -55,7 +55,7 @@ def _objects(here: Outputs, alone: Outputs, limit: float, made: Json, sizes: np.
         size = (height, width)
         ours, theirs = (_with_area(found_in(outputs, row, size, size)) for outputs in (here, alone))
         found.add(ours, theirs, size, None)
-    if found.agreement < SAME_OBJECTS:
+    if found.agreement is not None and found.agreement < SAME_OBJECTS:
         return f"{found.before} objects here and {found.after} there, of which {found.kept} are the same"
     if found.score > limit:
         return f"scores of objects are {found.score:.3g} apart"

@@ -7,8 +7,9 @@ process of its own. All of this happens in a folder beside the target, which is 
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 
 from resurge.errors import UserError
-from resurge.export.calibration import ExportData, gather
+from resurge.export.calibration import Batch, ExportData, gather
 from resurge.export.consistency import differing
 from resurge.export.convert import LOGITS, TYPES, Deployed, Writer, trace
 from resurge.export.fidelity import Comparison, Outputs
@@ -30,6 +31,7 @@ from resurge.infer.engines import Engine, open_engine
 from resurge.infer.folder import CERTIFICATE, described, own_files, read_export, require_free
 from resurge.infer.formats import FORMATS
 from resurge.machine import processor, versions
+from resurge.quantities import number_of
 from resurge.run_files import write_model_json
 from resurge.runs import Run, load_run
 from resurge.tasks.detect.model import DetectionModel, ExportedDetector
@@ -102,7 +104,8 @@ def _made(run: Run, settings: ExportSettings, folder: Path, force: bool, log: Ca
     _judge(comparison, settings, force)
     log("running it on its own")
     alone = self_test(folder, _cases(reference), partial(_require_same, engine, settings.precision, made))
-    certificate = _certificate(folder, comparison, data, alone, made, (*_notes(run), *engine.notes))
+    notes = (*_notes(run), *_compared(comparison), *engine.notes)
+    certificate = _certificate(folder, comparison, data, alone, made, notes)
     atomic_write_text(folder / CERTIFICATE, json.dumps(certificate, indent=2, ensure_ascii=False) + "\n")
     return certificate
 
@@ -137,9 +140,23 @@ def _notes(run: Run) -> tuple[str, ...]:
     notes = []
     if run.meta.get("random_weights"):
         notes.append("the weights are random: its predictions mean nothing")
+    own = None if run.recipe is None else run.recipe.machine.precision
+    if own not in (None, "fp32"):
+        notes.append(f"the run is compared as it computes in fp32; its own scores were computed in {own}")
     if "scales" in get_task(run.task).evaluation_options and not TTA.of_recipe(run.recipe).plain:
         notes.append("the run uses test-time augmentation; the export makes one forward pass per image")
     return tuple(notes)
+
+
+def _compared(found: Comparison) -> Iterator[str]:
+    """What a comparison does not say."""
+    if found.agreement is None:
+        yield (
+            "nothing was compared but the shapes, in the self-test too: neither the run nor the export finds an object "
+            "in these images; name images with objects: --calibrate DIR"
+        )
+    if found.drop > 0 and not math.isfinite(found.interval[0]):
+        yield "one image does not tell how much is lost: compare on more"
 
 
 def _write_json(folder: Path, run: Run, settings: ExportSettings, made: Json) -> None:
@@ -158,9 +175,11 @@ def _write_json(folder: Path, run: Run, settings: ExportSettings, made: Json) ->
 
 def _judge(found: Comparison, settings: ExportSettings, force: bool) -> None:
     """Raises UserError when too much is lost."""
-    if found.drop <= settings.max_drop or force:
+    low, high = found.interval
+    # what a few images show may be chance: only a loss that is more than allowed in all images like them is refused
+    if found.drop <= settings.max_drop or -math.inf < low <= settings.max_drop or force:
         return
-    loss = f"only {100 * found.agreement:.2f} % of the decisions stay as they were"
+    loss = f"only {100 * found.quality:.2f} % of the decisions stay as they were"
     if found.labelled:
         before, after = (100 * score for score in found.accuracy())
         loss = f"{found.measure or 'accuracy'} falls from {before:.2f} % to {after:.2f} %"
@@ -169,15 +188,20 @@ def _judge(found: Comparison, settings: ExportSettings, force: bool) -> None:
         advice = "Leave out --classes-out (logits are enlarged more exactly than classes)"
     raise UserError(
         f"the {settings.precision} export loses {found.drop:.2f} points, more than --max-drop {settings.max_drop:g}: "
-        f"{loss}, on {found.images} images. {advice}, take another precision, or --force it."
+        f"{loss}, on {number_of(found.images, 'image')}{_between(low, high)}. {advice}, take another precision, or "
+        "--force it."
     )
+
+
+def _between(low: float, high: float) -> str:
+    return f" (95 % interval of the loss: {low:.2f} to {high:.2f} points)" if math.isfinite(low) else ""
 
 
 def _cases(reference: Reference) -> Cases:
     """Images, and their sizes without padding, for the self-test: one, several, and some of another size."""
     run = reference.run
     if reference.task.takes_sizes:
-        batch = next(reference.batches(reference.pictures))
+        batch = _with_objects(reference)
         images, sizes = batch.images, batch.sizes
         few = {1: images[:1], len(images): images}
         uneven = np.pad(images[:1], ((0, 0), (0, 0), (0, 37), (0, 10)))  # no multiple of anything
@@ -191,6 +215,12 @@ def _cases(reference: Reference) -> Cases:
         name: (noise.standard_normal((count, channels, *size)).astype(np.float32), np.array([size] * count))
         for name, (count, *size) in shapes.items()
     }
+
+
+def _with_objects(reference: Reference) -> Batch:
+    """The first batch in which the run finds something, for there is nothing to compare in another; else the first."""
+    found = (batch for batch, outputs in reference.expected() if outputs["scores"].max(initial=0.0) > 0)
+    return next(found, None) or next(reference.batches(reference.pictures))
 
 
 def _require_same(
@@ -210,7 +240,6 @@ def _certificate(
 ) -> Json:
     return {
         **found.to_json(),
-        "drop_points": found.drop,
         "compared_on": data.measured_on,
         "bytes": sum(path.stat().st_size for path in folder.iterdir() if path.name.startswith("model.")),
         **{key: made[key] for key in ("nodes", "int8") if key in made},

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -12,12 +14,15 @@ import numpy as np
 from resurge.data.splits import IGNORE
 from resurge.errors import UserError
 from resurge.export.calibration import Annotated, Batch
+from resurge.export.intervals import Interval, jackknife_interval, paired_interval, share_interval
 from resurge.files import Json
 from resurge.tasks.result import Size
 from resurge.tasks.segment.metrics import confusion_matrix, map_scores
 from resurge.tasks.segment.predict import LabelMap
 
 Outputs = Mapping[str, np.ndarray]
+GROUPS = 20
+"""Into how many groups images are divided, to see how much a score depends on them."""
 
 
 @dataclass
@@ -54,8 +59,8 @@ class Comparison(ABC):
 
     @property
     @abstractmethod
-    def agreement(self) -> float:
-        """Share of the decisions, or of the objects, that are the same."""
+    def agreement(self) -> float | None:
+        """Share of the decisions, or of the objects, that are the same; None where there was nothing to compare."""
 
     @abstractmethod
     def accuracy(self) -> tuple[float, float]:
@@ -67,14 +72,32 @@ class Comparison(ABC):
 
     @property
     def drop(self) -> float:
-        """What is lost, in points: of accuracy with annotations, else of agreement."""
-        before, after = self.accuracy() if self.labelled else (1.0, self.agreement)
+        """What is lost, in points: of accuracy with annotations, else of agreement; 0 where nothing was compared."""
+        before, after = self.accuracy() if self.labelled else (1.0, self.quality)
         return round(100 * (before - after), 9)
 
     @property
     def quality(self) -> float:
         """What is to be kept up: accuracy with annotations, else agreement."""
-        return self.accuracy()[1] if self.labelled else self.agreement
+        return self.accuracy()[1] if self.labelled else 1.0 if self.agreement is None else self.agreement
+
+    @abstractmethod
+    def leaving_out(self, group: int) -> Comparison:
+        """The comparison without the images group, group + GROUPS, group + 2 GROUPS, ..."""
+
+    @cached_property
+    def interval(self) -> Interval:
+        """What is lost in all images like these, in points: the interval of 95 %, see `resurge.export.intervals`. To be
+        asked for when all images were taken in."""
+        return self._interval()
+
+    def _interval(self) -> Interval:
+        groups = range(min(GROUPS, self.images))
+        return jackknife_interval(self.drop, [self.leaving_out(group).drop for group in groups])
+
+    def final(self) -> Comparison:
+        """The comparison to state, when all images were taken in."""
+        return self
 
     def to_json(self) -> Json:
         """As certificate.json states it."""
@@ -82,6 +105,9 @@ class Comparison(ABC):
         plain: Json = {
             "images": self.images, "difference": difference, "relative": relative, "agreement": self.agreement,
         }  # fmt: skip
+        low, high = self.interval
+        plain["drop_points"] = self.drop
+        plain["drop_interval"] = [round(each, 9) if math.isfinite(each) else None for each in (low, high)]
         if self.labelled:
             before, after = self.accuracy()
             name = {} if self.measure is None else {"of": self.measure}
@@ -96,6 +122,7 @@ class LabelComparison(Comparison):
     difference: of a logit, or, where classes are put out in place of logits, of the probability of the class; None
     where neither is known. peak: the largest logit, or probability, before.
     decided, agreed: decisions (the class of an image or pixel) and those that are the same before and after.
+    right: images that are right before and after. lost, gained: those that are right before, or after, alone.
     """
 
     difference: float | None = None
@@ -103,6 +130,8 @@ class LabelComparison(Comparison):
     decided: int = 0
     agreed: int = 0
     right: np.ndarray = field(default_factory=lambda: np.zeros(2, dtype=np.int64))
+    lost: int = 0
+    gained: int = 0
 
     @staticmethod
     def truth(split: Annotated, classes: np.ndarray, index: int, size: Size) -> object:
@@ -112,7 +141,10 @@ class LabelComparison(Comparison):
         old, new = self.decide(before, after)
         if batch.truth is not None:
             self.labelled += len(old)
-            self.right += [(decided == np.array(batch.truth)).sum() for decided in (old, new)]
+            before_right, after_right = (decided == np.array(batch.truth) for decided in (old, new))
+            self.right += [before_right.sum(), after_right.sum()]
+            self.lost += int((before_right & ~after_right).sum())
+            self.gained += int((after_right & ~before_right).sum())
 
     def decide(self, before: Outputs, after: Outputs) -> tuple[np.ndarray, np.ndarray]:
         """Take in the outputs for some images; returns both decisions. Without `before["logits"]` no difference is
@@ -133,6 +165,16 @@ class LabelComparison(Comparison):
     def agreement(self) -> float:
         return self.agreed / max(self.decided, 1)
 
+    def leaving_out(self, group: int) -> Comparison:
+        raise NotImplementedError("an image is one decision, whose interval is known")
+
+    def _interval(self) -> Interval:
+        if self.labelled:
+            low, high = paired_interval(self.lost, self.gained, self.labelled)
+        else:
+            low, high = share_interval(self.decided - self.agreed, self.decided)
+        return 100 * low, 100 * high
+
     def accuracy(self) -> tuple[float, float]:
         before, after = (self.right / self.labelled).tolist()
         return before, after
@@ -149,7 +191,9 @@ class MapComparison(LabelComparison):
     measure = "mIoU"
     batch = 1
 
-    confusion: list[np.ndarray] = field(default_factory=list, repr=False)
+    groups: np.ndarray = field(default_factory=lambda: np.zeros((GROUPS, 2), dtype=np.int64), repr=False)
+    confusions: list[np.ndarray] = field(default_factory=list, repr=False)
+    """Before and after, (GROUPS, K, K); `groups` are decisions, and those that are the same."""
 
     @staticmethod
     def truth(split: Annotated, classes: np.ndarray, index: int, size: Size) -> np.ndarray:
@@ -163,12 +207,24 @@ class MapComparison(LabelComparison):
         return result
 
     def take(self, batch: Batch, before: Outputs, after: Outputs) -> None:
-        self.decide(before, after)
+        group = self.images % GROUPS
+        old, new = self.decide(before, after)
+        self.groups[group] += [old.size, int((old == new).sum())]
         if batch.truth is not None:
             both = [self.confused(batch, outputs) for outputs in (before, after)]
-            sums = self.confusion or [np.zeros_like(each) for each in both]
-            self.confusion = [total + each for total, each in zip(sums, both, strict=True)]
+            self.confusions = self.confusions or [np.zeros((GROUPS, *each.shape), each.dtype) for each in both]
+            for sums, each in zip(self.confusions, both, strict=True):
+                sums[group] += each
             self.labelled += int(both[1].sum())
+
+    def leaving_out(self, group: int) -> Comparison:
+        others = np.arange(GROUPS) != group
+        decided, agreed = self.groups[others].sum(axis=0).tolist()
+        confusions = [sums[others] for sums in self.confusions]
+        return replace(self, decided=decided, agreed=agreed, confusions=confusions)
+
+    def _interval(self) -> Interval:
+        return Comparison._interval(self)  # pixels of an image are not independent of each other
 
     def confused(self, batch: Batch, outputs: Outputs) -> np.ndarray:
         """int64 (K, K): pixels of an image by [true class][predicted class], enlarged as a `Predictor` does."""
@@ -182,7 +238,9 @@ class MapComparison(LabelComparison):
         return confusion_matrix(found.classes, batch.truth[0], len(self.classes), IGNORE)
 
     def accuracy(self) -> tuple[float, float]:
-        before, after = (map_scores(matrix, ())["miou"] or 0.0 for matrix in self.confusion)
+        before, after = (
+            map_scores(sums.sum(axis=0), (), predicted_only=False)["miou"] or 0.0 for sums in self.confusions
+        )
         return before, after
 
 

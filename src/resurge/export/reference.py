@@ -69,7 +69,7 @@ class Reference:
             found.take(batch, before, after)
         if not found.images:
             raise unreadable(self.data.measured_on)
-        return found
+        return found.final()
 
     def expected(self) -> Iterable[Expected]:
         """The images, and what the run puts out for them, one batch at a time unless all are in memory."""

@@ -6,15 +6,16 @@ Importing this imports no torch, and neither does predicting with an export in t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resurge.data.bands import Picture
 from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
 from resurge.errors import UserError
 from resurge.infer.engines import Engine, open_engine
 from resurge.infer.folder import Export, is_export, read_export
+from resurge.infer.pictures import Given, opened
 from resurge.tasks.result import Result
 from resurge.tasks.table import DEFAULT, get_task
 from resurge.tasks.tta import TTA
@@ -26,7 +27,7 @@ Seen = Preprocessing | ScenePreprocessing
 
 
 class Predictor:
-    """A run or an export, loaded: images go in, results come out.
+    """A run or an export, loaded: images go in, results come out. It is called with them.
 
     The images are prepared exactly as training's evaluation prepared them.
 
@@ -55,6 +56,11 @@ class Predictor:
         Raises:
             UserError: it is neither, it is damaged, its runtime is not installed, or the device is not there.
         """
+        if Path(folder).is_file():
+            raise UserError(
+                f"{folder} is a file. A Predictor is made of the folder of `resurge train` or `resurge export`, and "
+                "called with images: Predictor(folder)(image)."
+            )
         if Path(folder).is_dir() and is_export(folder) and not best:
             export = read_export(folder)
             self._set(export.folder, export.meta, open_engine(export, device, threads), _preprocessing(export))
@@ -82,14 +88,42 @@ class Predictor:
         self.format, self.precision, self.notes = engine.format, engine.precision, engine.notes
         self.views = TTA.of_recipe(None if run is None else run.recipe)
 
-    def predict(self, images: Sequence[Picture], *, score: float = 0.0, views: TTA | None = None) -> list[Result]:
-        """The result for each image, in order. They are one batch: memory grows with their number.
+    def __call__(
+        self, images: Given | Iterable[Given], *, score: float | None = None, views: TTA | None = None,
+        batch_size: int | None = None,
+    ) -> list[Result]:  # fmt: skip
+        """The result for each image, in order: a list also for a single one.
+
+        >>> predictor = resurge.Predictor("runs/photos")
+        >>> predictor("cat.jpg")[0].to_text(predictor.classes)
+        >>> predictor(["cat.jpg", numpy_array, pil_image])
+
+        Args:
+            images: a path of a file or of a folder, a PIL image, an array uint8 (H, W, 3) in RGB order or (H, W), the
+                bytes of a file, or a list of these.
+            score: of a detector: objects with a lower score are left out; None for what `resurge predict` shows, 0.5.
+            views: see `predict`.
+            batch_size: images that are in memory and go through the network at a time; None for the task's usual
+                number.
+
+        Raises:
+            UserError: something else was given, a file cannot be read, and what `predict` raises.
+        """
+        task = get_task(self.task)
+        score = task.shown_score if score is None else score
+        waiting, results = opened(images), []
+        while batch := list(islice(waiting, batch_size or task.predict_batch)):
+            results += self.predict(batch, score=score, views=views)
+        return results
+
+    def predict(self, images: Given | Iterable[Given], *, score: float = 0.0, views: TTA | None = None) -> list[Result]:
+        """The result for each image, in order. They are one batch: memory grows with their number. A call of the
+        predictor itself reads and predicts a few at a time.
 
         A result does not depend on what else is in the batch, except for what padding does to a detector's borders.
 
         Args:
-            images: upright images of any size and number, with the bands and the depth of the training images (of 8
-                bits in any mode); see `resurge.data.images.open_image`.
+            images: as a call takes them, with the bands and the depth of the training images.
             score: of a detector: objects with a lower score are left out.
             views: of a segmenter: test-time augmentation. An export gives each image one forward pass.
 
@@ -103,16 +137,17 @@ class Predictor:
                 f"{self.folder} is an export, which gives each image one forward pass. Leave out --scales, --flip and "
                 "--window, or predict with the run it was made of."
             )
+        pictures = list(opened(images))
         results: dict[int, Result] = {}
-        for inputs in task.batches([self.preprocessing.array(image) for image in images]) if images else ():
+        for inputs in task.batches([self.preprocessing.array(image) for image in pictures]) if pictures else ():
             if self.run is None:
                 outputs = task.finish(self.engine.run(inputs.images, inputs.sizes), self.meta["export"])
             else:
                 outputs = task.run(self.run.model, inputs.images, inputs.sizes, tta)
-            sizes = [(images[row].height, images[row].width) for row in inputs.rows]
+            sizes = [(pictures[row].height, pictures[row].width) for row in inputs.rows]
             found = task.results(outputs, inputs, sizes, self.classes, score)
             results.update(zip(inputs.rows, found, strict=True))
-        return [results[row] for row in range(len(images))]
+        return [results[row] for row in range(len(pictures))]
 
 
 def _load(folder: str | os.PathLike[str], device: str, threads: int | None, best: bool) -> Run:

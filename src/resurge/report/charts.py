@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from resurge.quantities import percent
+from resurge.quantities import number_of, percent
 
 WIDTH, HEIGHT = 360, 220
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 12.0, 34.0
@@ -92,10 +92,10 @@ def reliability_chart(bins: Sequence[tuple[float, float, int]]) -> Chart:
     for confidence, _, n in bins:
         height = (HEIGHT - TOP - BOTTOM) * 0.3 * n / largest
         left, top = plot.x(confidence) - 6, plot.y(0) - height
-        plot.add("rect", f"{n} images", x=left, y=top, width=12, height=height, rx=2, css="count")
+        plot.add("rect", number_of(n, "image"), x=left, y=top, width=12, height=height, rx=2, css="count")
     plot.line([(confidence, accuracy) for confidence, accuracy, _ in bins], "s1")
     for confidence, accuracy, n in bins:
-        title = f"confidence {percent(confidence)}, accuracy {percent(accuracy)}, {n} images"
+        title = f"confidence {percent(confidence)}, accuracy {percent(accuracy)}, {number_of(n, 'image')}"
         plot.dot((confidence, accuracy), 4, "dot s1", title)
     label = "Reliability diagram: accuracy by confidence"
     return Chart("Accuracy by confidence", label, plot.shapes, note="bars: images per bin")

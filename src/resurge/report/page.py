@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from resurge.errors import UserError, suggest
 from resurge.files import MARK, atomic_write_text
-from resurge.quantities import percent
+from resurge.quantities import number_of, percent
 from resurge.report.charts import precision_recall_chart, reliability_chart
 from resurge.report.sections import COMMON, headline, training
 from resurge.run_files import RunFiles, read_run, section
@@ -51,7 +51,8 @@ def _render(run: RunFiles) -> str:
         for each in (training(report.curves), *report.sections, *COMMON)
         if (context := each.context(run)) is not None
     ]
-    facts = (section(run.model, "data").get("name"), f"{len(run.classes)} classes" if run.classes else None)
+    classes = number_of(len(run.classes), "class", "classes") if run.classes else None
+    facts = (section(run.model, "data").get("name"), classes)
     return templates.get_template("page.html").render(
         mark=MARK,
         css=Markup(Path(__file__).with_name("style.css").read_text(encoding="utf-8")),

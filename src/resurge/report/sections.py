@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from resurge.quantities import duration, memory, percent, quantity
+from resurge.quantities import duration, memory, number_of, per_second, percent, quantity
 from resurge.report.charts import STYLES, Series, line_chart
 from resurge.run_files import RunFiles, items, number, section
 from resurge.tasks.report import Context, Section, Tile
@@ -23,7 +23,7 @@ def headline(run: RunFiles) -> list[Tile]:
         tiles.append(Tile("Multiply-adds", quantity(macs), [f"of the {of}, per image" if of else "per image"]))
     seconds = run.column("seconds")
     if seconds:
-        tiles.append(Tile("Training time", duration(seconds[-1][1]), [f"{len(seconds)} epochs"]))
+        tiles.append(Tile("Training time", duration(seconds[-1][1]), [number_of(len(seconds), "epoch")]))
     return tiles
 
 
@@ -48,11 +48,11 @@ def training(curves: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> Section
             drawn = [Series(name, f"s{len(lines) - i}", run.column(column)) for i, (name, column) in enumerate(lines)]
             charts.append(line_chart(title, drawn, show=share))
         for title, column, show in (
-            ("Learning rate", "lr", "{:.3g}"),
-            ("Images per second", "images_per_s", "{:,.0f}"),
+            ("Learning rate", "lr", "{:.3g}".format),
+            ("Images per second", "images_per_s", per_second),
         ):
             line = Series(title.lower(), "s1", run.column(column))
-            charts.append(line_chart(title, [line], show=show.format, from_zero=True))
+            charts.append(line_chart(title, [line], show=show, from_zero=True))
         drawn_charts = [chart for chart in charts if chart is not None]
         return {"charts": drawn_charts} if drawn_charts else None
 

@@ -17,11 +17,13 @@ from resurge.data.loading import SomeSplit, received, sender
 from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
 from resurge.errors import UserError, kind_and_line
 from resurge.files import Json, atomic_write_text
+from resurge.quantities import number_of
 from resurge.run_files import EVALUATION
 from resurge.tasks.running import autocast, evaluating, pick_device
 from resurge.tasks.tta import TTA
 
 if TYPE_CHECKING:
+    from resurge.tasks.result import Result
     from resurge.tasks.task import Task
 
 Seen = Preprocessing | ScenePreprocessing
@@ -80,7 +82,8 @@ class Scores(ABC, Generic[BatchT, SplitT]):
     def check_classes(self, known: int) -> None:
         """Raises UserError when the model has another number of classes than the data."""
         if known != len(self.classes):
-            raise UserError(f"the model tells {known} classes apart, but the data has {len(self.classes)}.")
+            count = number_of(known, "class", "classes")
+            raise UserError(f"the model tells {count} apart, but the data has {len(self.classes)}.")
 
     @abstractmethod
     def update(self, model: nn.Module, batch: BatchT, split: SplitT) -> None:
@@ -93,6 +96,15 @@ class Scores(ABC, Generic[BatchT, SplitT]):
     @abstractmethod
     def compute(self) -> Json:
         """All scores."""
+
+    def results(self) -> dict[int, Result]:
+        """What was predicted for the images, by index, of which a report shows the prediction."""
+        return {}
+
+    def absent(self, there: Sequence[int]) -> Json:
+        """`absent`: the classes of which `there` is nothing; an empty object where there are none."""
+        names = [name for name, count in zip(self.classes, there, strict=True) if not count]
+        return {"absent": names} if names else {}
 
     def plugin_scores(self, *results: object) -> dict[str, float]:
         """The metrics of plugins, computed from results of all images.
@@ -115,6 +127,22 @@ class Scores(ABC, Generic[BatchT, SplitT]):
         """The metrics of all processes together, `count` and, where there is one, `loss`; empty without images."""
 
 
+class Evaluation(dict[str, Any]):
+    """The scores of an evaluation, a JSON object.
+
+    Attributes:
+        results: what was predicted for images that it names, by index; see `Scores.results`.
+    """
+
+    def __init__(self, scores: Json, results: dict[int, Result]) -> None:
+        super().__init__(scores)
+        self.results = results
+
+    def __ror__(self, before: Json) -> Evaluation:  # type: ignore[override]
+        """`{"model": name} | evaluation`: the same with more in front."""
+        return Evaluation({**before, **self}, self.results)
+
+
 def named(split: SomeSplit, index: int) -> Json:
     """How an evaluation names an image of a split."""
     path = split.path(index)
@@ -135,8 +163,8 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     tta: TTA = TTA(),
     examples: int | None = None,
-) -> Json:
-    """Score a model on a split; see the scores of the task for what the result holds.
+) -> Evaluation:
+    """Score a model on a split; see the scores of the task for what the result holds, beside `precision`.
 
     Args:
         batch_size: None for the task's usual number.
@@ -168,7 +196,7 @@ def evaluate(
             done += len(images)
             if progress is not None:
                 progress(done, len(split))
-    return scores.compute()
+    return Evaluation({"precision": precision, **scores.compute()}, scores.results())
 
 
 def write_evaluation(folder: str | Path, evaluation: Json, mark: str | None = None) -> Path:

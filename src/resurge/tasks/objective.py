@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from resurge.data.augmentation import Augmentation
 from resurge.data.bands import is_plain
 from resurge.data.loading import SceneBatch, SceneDataset, SomeSplit
 from resurge.data.preprocessing import PixelValues, ScenePreprocessing, usual_values
 from resurge.data.splits import AnySplit, DataBundle, Split
 from resurge.data.transforms import SceneTransform
 from resurge.errors import UserError
+from resurge.quantities import number_of
 from resurge.tasks.evaluation import Batch, Gather, Reduce, Seen
 
 if TYPE_CHECKING:
@@ -44,6 +46,11 @@ class Objective(ABC):
         self.scores = task.scores(self.classes, examples=0)
         first = recipe.optimization.select_by or task.metrics[0]
         self.metrics = tuple(dict.fromkeys((first, *task.all_metrics)))
+
+    @property
+    def notes(self) -> list[str]:
+        """What was chosen for this data and is worth to be said before the training, a line each."""
+        return []
 
     @abstractmethod
     def training_data(self, split: SomeSplit) -> Dataset[object]:
@@ -81,7 +88,8 @@ class Objective(ABC):
         if wanted == "auto":
             return automatic(bundle.train, bundle.num_classes)
         if len(wanted) != bundle.num_classes:
-            raise UserError(f"class_weights has {len(wanted)} numbers, but the data has {bundle.num_classes} classes.")
+            there = number_of(bundle.num_classes, "class", "classes")
+            raise UserError(f"class_weights has {number_of(len(wanted), 'number')}, but the data has {there}.")
         return torch.tensor(wanted)
 
 
@@ -90,13 +98,19 @@ class SceneObjective(Objective):
 
     def __init__(self, task: Task, recipe: Recipe, bundle: DataBundle[AnySplit]) -> None:
         self._training, evaluation = scene_preprocessings(recipe, bundle)
+        self._augmentation = scene_augmentation(recipe, self._training, bundle)
         super().__init__(task, recipe, bundle, (self._training, evaluation))
         SceneTransform(self._training, recipe.augmentation, task.annotation)  # refuses what cannot be done
 
+    @property
+    def notes(self) -> list[str]:
+        return [f"training images: {_sizes(self._training, self._augmentation)}"]
+
     def training_data(self, split: SomeSplit) -> Dataset[object]:
         assert not isinstance(split, Split)
-        augment, seed = self.recipe.augmentation, self.recipe.seed
-        return SceneDataset(split, self._training, augment, seed, annotation=self.task.annotation)
+        return SceneDataset(
+            split, self._training, self._augmentation, self.recipe.seed, annotation=self.task.annotation
+        )
 
     def losses(self, net: nn.Module, batch: SceneBatch) -> tuple[dict[str, Tensor], Sums]:
         return net.losses(batch.images, batch.targets, batch.sizes), {}  # type: ignore[operator]
@@ -127,3 +141,25 @@ def pixel_values(recipe: Recipe, bundle: DataBundle[AnySplit]) -> PixelValues:
     if len(mean) != channels:
         raise UserError(f"mean and std have {len(mean)} numbers each, but the images have {channels} bands.")
     return replace(usual_values(bundle), mean=mean, std=std)
+
+
+def scene_augmentation(recipe: Recipe, training: ScenePreprocessing, bundle: DataBundle[AnySplit]) -> Augmentation:
+    """The augmentation with the crop that scale_jitter needs: a square of the images' short side unless the recipe says
+    another, so that no image of usual shape is mostly padding."""
+    augment = recipe.augmentation
+    if augment.scale_jitter is None or augment.crop_size is not None:
+        return augment
+    side = training.short_side or bundle.default_size
+    return replace(augment, crop_size=(side, side))
+
+
+def _sizes(seen: ScenePreprocessing, augment: Augmentation) -> str:
+    """In words, how large the images of a training are."""
+    sides = " or ".join(map(str, augment.short_sides)) or seen.short_side
+    found = f"shorter side {sides} pixels" if sides else "their own size"
+    found += f", longer side at most {seen.max_size}" if seen.max_size else ""
+    if augment.scale_jitter is not None:
+        found += ", times {:g} to {:g}".format(*augment.scale_jitter)
+    if augment.crop_size is not None:
+        found += ", cut or padded to {} x {} (height x width)".format(*augment.crop_size)
+    return found

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from resurge.files import Json
-from resurge.quantities import fixed, percent, plain_percent, table
+from resurge.quantities import fixed, number_of, percent, plain_percent, table
 from resurge.run_files import RunFiles, items, number, section
 
 MANY_CLASSES = 30
@@ -20,6 +20,8 @@ MANY_CLASSES = 30
 SHOWN_CLASSES = 15
 SHOWN_SCENES = 12
 SHOWN_PAIRS = 10
+SHOWN_ABSENT = 10
+WIDEST_COLUMN = 8
 
 _COLOUR = re.compile(r"#[0-9a-f]{6}")  # nothing else may get into a style
 
@@ -96,11 +98,15 @@ def confusion_lines(scores: Json, classes: Sequence[str], widest: int, *, shares
     wider than a terminal, and is left out."""
     if len(classes) > widest:
         return []
+    heads, names = list(classes), list(classes)
+    if max(map(len, classes)) > WIDEST_COLUMN:  # names that are cut may be equal: numbers stand for them
+        heads = [f"{number}" for number in range(1, len(classes) + 1)]
+        names = [f"{number}  {name}" for number, name in zip(heads, classes, strict=True)]
     rows = [
         (name, *(f"{100 * count / max(1, sum(row)):.1f}" if shares else f"{count}" for count in row))
-        for name, row in zip(classes, scores["confusion"], strict=True)
+        for name, row in zip(names, scores["confusion"], strict=True)
     ]
-    head = ("true \\ pred, %" if shares else "true \\ pred", *(name[:8] for name in classes))
+    head = ("true \\ pred, %" if shares else "true \\ pred", *heads)
     return ["", table(rows, head, "<" + ">" * len(classes))]
 
 
@@ -118,8 +124,12 @@ def score_tiles(
     """A tile per score that is known; the first is the main one, which says on how many images it was measured."""
     known = [(name, value) for name, value in scores if math.isfinite(value)]
     images, found = number(run.evaluation, "count") if images is None else images, number(run.evaluation, "objects")
-    about = ("of", f"{images:,.0f}", (run.evaluation or {}).get("split"), "images")
-    note = " ".join(str(word) for word in about if word) + (f", {found:,.0f} objects" if math.isfinite(found) else "")
+    evaluated = run.evaluation or {}
+    split = f"{evaluated['split']} " if evaluated.get("split") else ""
+    note = f"of {number_of(images, f'{split}image')}"
+    note += f", {number_of(found, 'object')}" if math.isfinite(found) else ""
+    precision = evaluated.get("precision") or section(run.model, "scores").get("precision")
+    note += f", computed in {precision}" if precision else ""
     return [
         Tile(name, percent(value, digits if i else 2), (note,) if math.isfinite(images) and not i else (), main=not i)
         for i, (name, value) in enumerate(known)
@@ -130,6 +140,14 @@ def plugin_tiles(run: RunFiles) -> list[Tile]:
     """A tile per metric of a plugin; what its numbers mean is not known here."""
     scores = section(run.evaluation or {}, "plugin_metrics")
     return [Tile(name, fixed(number(scores, name), 4)) for name in scores if math.isfinite(number(scores, name))]
+
+
+def absent_lines(scores: Mapping[str, object]) -> list[str]:
+    """A line about the classes that do not occur in the data of an evaluation, if there are any."""
+    names = [str(name) for name in items(scores, "absent", "evaluation.json")]
+    shown = f"{', '.join(names[:SHOWN_ABSENT])}{', …' if len(names) > SHOWN_ABSENT else ''}"
+    every = number_of(len(names), "class does", "classes do")
+    return [f"{every} not occur in these images, left out of all means: {shown}"] if names else []
 
 
 def plugin_lines(scores: Json) -> list[str]:
@@ -148,14 +166,17 @@ def class_table(
         return None
     many = len(rows) > MANY_CLASSES
     if many:
-        rows = sorted(rows, key=lambda row: known if math.isfinite(known := number(row, weakest)) else -1.0)
+        # those that do not occur have no score, and come last
+        rows = sorted(rows, key=lambda row: known if math.isfinite(known := number(row, weakest)) else math.inf)
     shown = SHOWN_CLASSES if many else len(rows)
     written = []
     for row in rows:
         count = number(row, counted[1])
         cells: list[Cell] = [run.class_name(row.get("class", "?")), f"{count:,.0f}" if math.isfinite(count) else "–"]
         written.append([*cells, *(number(row, key) for key in measures.values())])
-    return {"head": ("Class", counted[0], *measures), "rows": written[:shown], "folded": written[shown:]}
+    absent = " ".join(absent_lines(run.evaluation or {}))
+    head = ("Class", counted[0], *measures)
+    return {"head": head, "rows": written[:shown], "folded": written[shown:], "absent": absent}
 
 
 def confusion(

@@ -36,6 +36,10 @@ class Result(ABC):
     def to_rows(self, classes: Sequence[str], top: int = 1) -> Iterator[list[str]]:
         """As rows of a table with the columns that `Task.columns` names, without the path of the image."""
 
+    def from_score(self, score: float) -> Result:
+        """Without the objects that have a lower score; as it is where there are no objects."""
+        return self
+
     @property
     def label_map(self) -> np.ndarray | None:
         """uint8 (H, W), the class of every pixel; None where the result is no label map."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from resurge.data.loading import SomeSplit
     from resurge.data.splits import DataBundle
     from resurge.recipe import Recipe
-    from resurge.tasks.evaluation import Batch, PreparedImages, Scores, Seen
+    from resurge.tasks.evaluation import Batch, Evaluation, PreparedImages, Scores, Seen
     from resurge.tasks.objective import Objective
     from resurge.tasks.result import Result, Size
     from resurge.weights.download import Source
@@ -112,6 +112,10 @@ class Task(ABC):
     @abstractmethod
     def heads(self) -> tuple[str, ...]:
         """The heads it can have; the first one is the default."""
+
+    def unused_settings(self, head: str) -> tuple[str, ...]:
+        """The fields of `section` that a head does not use, by dotted path."""
+        return ()
 
     def read_settings(self, plain: Mapping[str, Any] | None) -> Section | None:
         """The numbers of the head that a model.json holds, if any. Raises UserError for a field that cannot be."""
@@ -260,11 +264,10 @@ class Task(ABC):
         return {**scores, **result.get("plugin_metrics", {})}
 
     @abstractmethod
-    def write_pictures(
-        self, network: Network, folder: Path, evaluation: Json, split: SomeSplit, tta: TTA = TTA()
-    ) -> None:
+    def write_pictures(self, network: Network, folder: Path, evaluation: Evaluation, split: SomeSplit) -> None:
         """Write pictures of the images of `split` that an evaluation names into `explain/` of a run directory, for its
-        report. The entries of `evaluation` get the paths of their pictures.
+        report. The entries of `evaluation` get the paths of their pictures. What was predicted is taken from
+        it and not predicted again: in another precision it could be something else.
 
         Raises:
             UserError: an image cannot be read, or a file cannot be written.

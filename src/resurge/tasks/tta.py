@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from resurge.recipe import Recipe
@@ -29,13 +28,5 @@ class TTA:
         if recipe is None:
             return TTA()
         testing = recipe.testing
-        return TTA(tuple(testing.test_scales), testing.test_flip, _sides(testing.test_window))
-
-    @staticmethod
-    def of_json(values: Mapping[str, Any]) -> TTA:
-        """From the fields of one, as an evaluation states them."""
-        return TTA(tuple(values["scales"]), values["flip"], _sides(values["window"]))
-
-
-def _sides(window: Sequence[int] | None) -> tuple[int, int] | None:
-    return None if window is None else (window[0], window[1])
+        window = testing.test_window
+        return TTA(tuple(testing.test_scales), testing.test_flip, None if window is None else (window[0], window[1]))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from resurge.errors import UserError
 from resurge.files import atomic_write_text
+from resurge.quantities import per_second
 from resurge.runs import EVENTS
 from resurge.tasks.report import percent_text
 
@@ -75,7 +76,7 @@ class Recorder:
         self._show(
             f"epoch {position.epoch + 1}/{span.epochs}  step {position.step}/{span.steps}  "
             f"{_metrics_text(training.running_means(), training.objective.task.train_metrics)}  "
-            f"{images / (now - self._started):.0f} images/s  left {self._left(training)}",
+            f"{per_second(images / (now - self._started))} images/s  left {self._left(training)}",
             keep=not self.live,
         )
 
@@ -110,7 +111,7 @@ class Recorder:
         if row[f"val_{objective.metrics[0]}"] is not None:
             parts.append(_metrics_text(row, objective.metrics, "val_", "val "))
         if row["images_per_s"]:
-            parts.append(f"{row['images_per_s']:.0f} images/s")
+            parts.append(f"{per_second(row['images_per_s'])} images/s")
         parts.append(f"{clock(row['seconds'] or 0)}, left {self._left(training)}")
         self._show("  ".join(parts), keep=True)
 

@@ -31,7 +31,7 @@ from resurge.files import Json, atomic_write_text, require_apart
 from resurge.machine import keep_freed_memory, processor, versions
 from resurge.recipe import Recipe
 from resurge.runs import BEST, LAST, Run, describe, load_run, occupied, prepare, read_recipe, save_run_model
-from resurge.tasks.evaluation import evaluate, write_evaluation
+from resurge.tasks.evaluation import Evaluation, evaluate, write_evaluation
 from resurge.tasks.running import pick_device
 from resurge.tasks.table import DATA_WORDS, build_task_model, get_task, pick_head
 from resurge.tasks.tta import TTA
@@ -45,7 +45,7 @@ from resurge.weights.checkpoint import load_weights
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-Finished = Callable[[Run, Json, DataBundle[Any]], None]
+Finished = Callable[[Run, Evaluation, DataBundle[Any]], None]
 
 
 def train(
@@ -128,7 +128,7 @@ def _trained(
     objective = get_task(recipe.task).objective(recipe, bundle)
     net = build_model(recipe, objective.preprocessing[0].channels, len(objective.classes), start=not resume, say=say)
     bundle = readable(bundle)
-    for note in (bundle.how, *bundle.notes, *value_notes(objective.preprocessing[0])):
+    for note in (bundle.how, *bundle.notes, *value_notes(objective.preprocessing[0]), *objective.notes):
         say(note)
     frozen = freeze(net, recipe.optimization.freeze)
     if frozen:
@@ -357,13 +357,13 @@ def _finish(job: Job, finished: Finished | None) -> Json:
     # The network as it is used from now on: nothing dropped at random, synchronised norms ordinary again.
     best = load_best(job.folder)
     name, split = ("test", bundle.test) if bundle.test is not None else ("val", bundle.val)
-    result: Json = {"split": name} | evaluate(
+    result = {"split": name} | evaluate(
         objective.task, best.model, split, best.preprocessing, best.classes,
         batch_size=recipe.optimization.batch_size, device=job.device, precision=recipe.machine.precision,
         workers=pick_workers(recipe.machine.workers), tta=TTA.of_recipe(recipe),
     )  # fmt: skip
     result["scores"] = objective.task.summary(result)
-    scores = best.meta["scores"] | result["scores"] | {"split": name}
+    scores = best.meta["scores"] | result["scores"] | {"split": name, "precision": result["precision"]}
     save_run_model(
         job.folder, best.model.cpu(), task=best.task, classes=best.classes, preprocessing=best.preprocessing,
         norm=best.meta["norm"], scores=scores, data=best.meta["data"],

@@ -15,6 +15,9 @@ from resurge.data.loading import IndexedDataset, SomeSplit, class_weights
 from resurge.data.preprocessing import Preprocessing
 from resurge.data.splits import DataBundle, Split
 from resurge.data.transforms import TrainTransform
+from resurge.errors import UserError
+from resurge.quantities import number_of
+from resurge.tasks.classify.report import TOP
 from resurge.tasks.objective import Objective, Sums, pixel_values
 
 if TYPE_CHECKING:
@@ -30,6 +33,11 @@ class Classification(Objective):
     def __init__(self, task: Task, recipe: Recipe, bundle: DataBundle[Split]) -> None:
         training, evaluation = preprocessings(recipe, bundle)
         super().__init__(task, recipe, bundle, (training, evaluation))
+        if recipe.optimization.select_by == "top5" and len(self.classes) <= TOP:
+            raise UserError(
+                f"select_by=top5 picks nothing among {number_of(len(self.classes), 'class', 'classes')}, where every "
+                "prediction is among the best five. Take top1."
+            )
         self._transform = TrainTransform(training, recipe.augmentation)
         self._class_weights = self.class_weights(bundle, lambda split, count: class_weights(split.labels, count))
         self._mix_batch = _batch_mixing(recipe, len(self.classes))

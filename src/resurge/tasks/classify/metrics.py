@@ -1,4 +1,8 @@
-"""Scores of a classifier: accuracy, calibration, per class, and the mistakes it was surest of."""
+"""Scores of a classifier: accuracy, calibration, per class, and the mistakes it was surest of.
+
+The prediction is the class with the highest logit, in float32 whatever the network computed in; of classes with equal
+logits the one with the lower index, as `argmax` picks it. Every score follows this one order.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from torchmetrics import classification as metrics
 
 from resurge.data.splits import Split
 from resurge.files import Json
+from resurge.tasks.classify.report import TOP
 from resurge.tasks.evaluation import Gather, Reduce, Scores, named
 
 if TYPE_CHECKING:
@@ -22,6 +27,7 @@ if TYPE_CHECKING:
 
 BINS = 15
 MISTAKES = 24
+EXAMPLES = 12
 
 
 class LabelBatch(NamedTuple):
@@ -49,6 +55,7 @@ class ClassifierScores(Scores[LabelBatch, Split]):
         # not show
         self._sums = torch.zeros(4, dtype=torch.float64, device=device)
         self._surest: list[tuple[float, int, int, int]] = []  # confidence, -index, predicted, true class
+        self._first: dict[int, tuple[float, int, int, int]] = {}  # the same of the first image of each class
         self._sure: list[Tensor] = []  # per batch (2, N): confidence, and whether it was right
         self._told: list[tuple[Tensor, Tensor]] = []  # per batch probabilities and labels, for metrics of plugins
         self._split: Split | None = None
@@ -58,12 +65,11 @@ class ClassifierScores(Scores[LabelBatch, Split]):
             MetricCollection(
                 {
                     "confusion": metrics.MulticlassConfusionMatrix(count, **alone),
-                    "ece": metrics.MulticlassCalibrationError(count, n_bins=BINS, norm="l1", **alone),
                     "precision": metrics.MulticlassPrecision(count, average=None, **alone),
                     "recall": metrics.MulticlassRecall(count, average=None, **alone),
                     "f1": metrics.MulticlassF1Score(count, average=None, **alone),
                 },
-                compute_groups=[["confusion"], ["ece"], ["precision", "recall", "f1"]],
+                compute_groups=[["confusion"], ["precision", "recall", "f1"]],
             ).to(device)
             if self.mistakes
             else None
@@ -73,32 +79,34 @@ class ClassifierScores(Scores[LabelBatch, Split]):
         logits = model(batch.images).float()
         self.check_classes(logits.shape[1])
         labels = batch.labels.to(logits.device)
-        top = logits.topk(min(5, logits.shape[1]), 1).indices == labels[:, None]
+        place = places(logits, labels)
         loss = F.cross_entropy(logits, labels, reduction="sum")
         count = torch.tensor(len(labels), device=logits.device)
-        self._sums += torch.stack([loss, top[:, 0].sum(), top.any(1).sum(), count]).double()
+        self._sums += torch.stack([loss, (place < 1).sum(), (place < 5).sum(), count]).double()
         if self.task.plugin_metrics:
             self._told.append((logits.softmax(1).cpu(), labels.cpu()))
         if self._metrics is None:
             return
         self._split = split
-        probabilities = logits.softmax(1)
-        self._metrics.update(probabilities, labels)
-        confidence, predicted = probabilities.max(1)
+        predicted = logits.argmax(1)
+        confidence = logits.softmax(1).gather(1, predicted[:, None])[:, 0]
+        self._metrics.update(predicted, labels)
         self._sure.append(torch.stack([confidence, (predicted == labels).float()]).cpu())
-        mistakes = [
-            (float(confidence[row]), -int(batch.indices[row]), int(predicted[row]), int(labels[row]))
-            for row in (predicted != labels).nonzero().flatten().tolist()
-        ]
-        self._surest = heapq.nlargest(self.mistakes, self._surest + mistakes)
+        columns = (confidence, -batch.indices, predicted, labels)
+        entries = list(zip(*(column.tolist() for column in columns), strict=True))
+        self._surest = heapq.nlargest(self.mistakes, self._surest + [each for each in entries if each[2] != each[3]])
+        for each in entries:
+            known = self._first.get(each[3])
+            if known is None or each[1] > known[1]:
+                self._first[each[3]] = each
 
     def validated(self, reduce: Reduce, gather: Gather) -> dict[str, float]:
         loss, top1, top5, count = reduce(self._sums.clone()).tolist()
         told = [part for parts in gather(self._told) for part in parts] if self.task.plugin_metrics else []
         if not count:
             return {}
-        scores = {"loss": loss / count, "top1": top1 / count, "top5": top5 / count, "count": count}
-        return scores | self._plugin_scores(told)
+        scores = {"loss": loss / count, "top1": top1 / count, "count": count} | self._plugin_scores(told)
+        return scores | ({"top5": top5 / count} if len(self.classes) > TOP else {})
 
     def _plugin_scores(self, told: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
         return self.plugin_scores(*(torch.cat(values) for values in zip(*told, strict=True))) if told else {}
@@ -110,38 +118,53 @@ class ClassifierScores(Scores[LabelBatch, Split]):
         - `nll`, the mean negative log-likelihood; `ece`, the expected calibration error over 15 bins (Guo et al. 2017,
           eq. 5);
         - `per_class`: class, n, precision, recall, f1; zero where there is nothing to divide by;
+        - `absent`: the classes that no image is of, where there are any;
         - `confusion`, `[true][predicted]`;
         - `reliability`: for each bin of confidence that holds images their mean confidence, accuracy and number;
-        - `mistakes`: the wrong predictions with the highest confidence.
+        - `mistakes`: the wrong predictions with the highest confidence;
+        - `examples`: the prediction for the first image of each class, of up to 12 classes.
         """
         assert self._metrics is not None
         assert self._split is not None
         count = int(self._sums[3])
         nll, top1, top5 = (self._sums[:3] / count).tolist()
         scores = {name: value.cpu() for name, value in self._metrics.compute().items()}
+        there = scores["confusion"].sum(1).tolist()
+        bins = _reliability(torch.cat(self._sure, dim=1))
         return {
             "count": count,
             "top1": top1,
-            "top5": top5 if len(self.classes) > 5 else None,
+            "top5": top5 if len(self.classes) > TOP else None,
             "nll": nll,
-            "ece": float(scores["ece"]),
+            "ece": sum(abs(row["confidence"] - row["accuracy"]) * row["n"] for row in bins) / count,
             "per_class": [
                 {
                     "class": name,
-                    "n": int(scores["confusion"][index].sum()),
-                    **{key: float(scores[key][index]) for key in ("precision", "recall", "f1")},
+                    "n": there[k],
+                    **{key: float(scores[key][k]) for key in ("precision", "recall", "f1")},
                 }
-                for index, name in enumerate(self.classes)
+                for k, name in enumerate(self.classes)
             ],
+            **self.absent(there),
             "confusion": scores["confusion"].tolist(),
-            "reliability": _reliability(torch.cat(self._sure, dim=1)),
+            "reliability": bins,
             **({"plugin_metrics": plugins} if (plugins := self._plugin_scores(self._told)) else {}),
-            "mistakes": [self._mistake(self._split, *entry) for entry in self._surest],
+            "mistakes": [self._entry(self._split, *entry) for entry in self._surest],
+            "examples": [self._entry(self._split, *self._first[label]) for label in sorted(self._first)[:EXAMPLES]],
         }
 
-    def _mistake(self, split: Split, confidence: float, negative: int, predicted: int, true: int) -> Json:
+    def _entry(self, split: Split, confidence: float, negative: int, predicted: int, true: int) -> Json:
         prediction = {"true": self.classes[true], "predicted": self.classes[predicted], "confidence": confidence}
         return named(split, -negative) | prediction
+
+
+def places(logits: Tensor, labels: Tensor) -> Tensor:
+    """int64 (N,): how many of the classes (N, K) come before the label (N,): those with a higher logit, and of equal
+    ones those with a lower index. `topk` leaves open which of them it takes."""
+    own = logits.gather(1, labels[:, None])
+    lower = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
+    # what is no number comes before everything, so that a broken network is never right
+    return (~(logits <= own) | ((logits == own) & lower)).sum(1)
 
 
 def _reliability(sure: Tensor) -> list[dict[str, float]]:

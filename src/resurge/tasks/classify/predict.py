@@ -22,7 +22,7 @@ class Classified(Result):
     def of(logits: np.ndarray, classes: Sequence[str]) -> Classified:
         """From logits (K,)."""
         shares = softmax(logits)
-        order = np.argsort(-shares, kind="stable")
+        order = np.argsort(-logits.astype(np.float32), kind="stable")  # of equal ones the lower index, as in evaluation
         return Classified(tuple(classes[index] for index in order), shares[order])
 
     def best(self, count: int) -> Iterator[tuple[str, float]]:

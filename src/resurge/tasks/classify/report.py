@@ -12,11 +12,15 @@ from resurge.run_files import RunFiles, number, section
 from resurge.tasks import report as page
 
 SHOWN_IMAGES = 24
+TOP = 5  # with as many classes or fewer, the score of the best five says nothing
 
 
 def _lines(scores: Json, classes: Sequence[str]) -> list[str]:
     measures = ("precision", "recall", "f1")
-    rows = [(row["class"], f"{row['n']}", *(page.share(row[name]) for name in measures)) for row in scores["per_class"]]
+    rows = [
+        (row["class"], f"{row['n']}", *(page.share(row[name] if row["n"] else None) for name in measures))
+        for row in scores["per_class"]
+    ]
     return [
         f"top-1              {page.share(scores['top1'])}",
         *([] if scores["top5"] is None else [f"top-5              {page.share(scores['top5'])}"]),
@@ -33,7 +37,7 @@ def _tiles(run: RunFiles) -> list[page.Tile]:
     evaluation, scores = run.evaluation or {}, section(run.model, "scores")
     names = {"top1": "Top-1 accuracy", "top5": "Top-5 accuracy", "ece": "Calibration error"}
     shown = {key: number(evaluation if key in evaluation else scores, key) for key in names}
-    if len(run.classes) <= 5:
+    if len(run.classes) <= TOP:
         del shown["top5"]
     counts = [number(row, "n") for row in page.objects(run.evaluation, "per_class")]
     images = sum(count for count in counts if math.isfinite(count)) or math.nan
@@ -53,7 +57,9 @@ def _wilson(share: float, n: float, z: float = 1.96) -> tuple[float, float]:
 
 def _classes(run: RunFiles) -> page.Context | None:
     measures = {"Precision": "precision", "Recall": "recall", "F1": "f1"}
-    return page.class_table(run, page.objects(run.evaluation, "per_class"), "f1", ("Images", "n"), measures)
+    rows = page.objects(run.evaluation, "per_class")
+    known = [row if row.get("n") else {"class": row.get("class", "?"), "n": row.get("n")} for row in rows]
+    return page.class_table(run, known, "f1", ("Images", "n"), measures)
 
 
 def _calibration(run: RunFiles) -> page.Context | None:
@@ -98,7 +104,8 @@ def _maps(run: RunFiles) -> page.Context | None:
     about = (
         "Warm colours mark where the evidence for the predicted class lies (class-activation maps of the last stage)."
     )
-    return _gallery(run, page.objects(run.evaluation, "examples"), about)
+    drawn = [entry for entry in page.objects(run.evaluation, "examples") if entry.get("overlay")]
+    return _gallery(run, drawn, about)
 
 
 def _confusion(run: RunFiles) -> page.Context | None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from resurge.files import Json
     from resurge.recipe import Recipe
     from resurge.tasks.classify.metrics import ClassifierScores, LabelBatch
+    from resurge.tasks.evaluation import Evaluation
     from resurge.tasks.objective import Objective
     from resurge.tasks.result import Result, Size
     from resurge.weights.download import Source
@@ -108,13 +109,10 @@ class Classify(Task):
     def summary(self, result: Json) -> dict[str, float | None]:
         return super().summary(result) | {name: result[name] for name in ("nll", "ece")}
 
-    def write_pictures(
-        self, network: Network, folder: Path, evaluation: Json, split: SomeSplit, tta: TTA = TTA()
-    ) -> None:
+    def write_pictures(self, network: Network, folder: Path, evaluation: Evaluation, split: SomeSplit) -> None:
         from resurge.tasks.classify.draw import write_pictures
 
-        labels = [self.label(split, index) for index in range(len(split))]
-        write_pictures(network, folder, evaluation, self.prepared(split, network.preprocessing), labels)
+        write_pictures(network, folder, evaluation, self.prepared(split, network.preprocessing))
 
     def objective(self, recipe: Recipe, bundle: DataBundle[Split]) -> Objective:
         from resurge.tasks.classify.loss import Classification

@@ -34,3 +34,15 @@ MASK_HEADS: Mapping[str, Build] = Table(
     },
 )
 """The same of heads whose objects have masks."""
+
+_BOXES_ALONE = ("mask_size", "mask_channels")
+UNUSED: Mapping[str, tuple[str, ...]] = {
+    "faster_rcnn": (*_BOXES_ALONE, "cascade_ious"),
+    "cascade_rcnn": _BOXES_ALONE,
+    "retinanet": (
+        *_BOXES_ALONE, "cascade_ious", "rpn_convs", "rpn_proposals_train", "rpn_batch", "roi_batch", "box_head",
+        "box_channels", "box_size", "pool_scale",
+    ),
+    "mask_rcnn": ("cascade_ious",),
+}  # fmt: skip
+"""The fields of `Detector` that do nothing in a head, by its name."""

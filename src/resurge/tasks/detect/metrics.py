@@ -20,7 +20,7 @@ from resurge.data.regions import Rle, run_lengths_of
 from resurge.data.splits import ObjectSplit
 from resurge.errors import UserError
 from resurge.files import Json
-from resurge.tasks.detect.predict import found_in
+from resurge.tasks.detect.predict import Found, found_in
 from resurge.tasks.detect.report import FIGURES
 from resurge.tasks.result import Size
 from resurge.tasks.scenes.metrics import SceneScores, own_size
@@ -261,8 +261,14 @@ class ObjectScores(SceneScores[ObjectSplit]):
         precision = AveragePrecision(self.classes, self._kinds)
         precision.images = {image["number"]: image["kept"] for image in self.images.values()}
         found = precision.compute()
-        objects = sum(row["n"] for row in found["box"]["per_class"])
-        return found | {"objects": objects}, list(precision.images.values())
+        there = [row["n"] for row in found["box"]["per_class"]]
+        return found | {"objects": sum(there)} | self.absent(there), list(precision.images.values())
+
+    def result(self, image: Json) -> Found:
+        found = image["kept"].found
+        order = np.argsort(-found["scores"], kind="stable")
+        masks = found["masks"][order].tolist() if "masks" in found else None
+        return Found(found["boxes"][order], found["scores"][order], found["labels"][order], masks)
 
     def rank(self, image: Json) -> tuple[object, ...]:
         scores = image["kept"].found["scores"].tolist()

@@ -7,6 +7,7 @@ labels int64 (N, D), and of an instance segmenter masks float32 (N, D, s, s), pr
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,9 +35,17 @@ class Found(Result):
     scores: np.ndarray  # float64 (n,)
     labels: np.ndarray  # int64 (n,)
     masks: list[Rle] | None  # None where the model gives no masks
+    left_out: tuple[int, float] | None = None  # label and score of the surest object that was left out for its score
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def from_score(self, score: float) -> Found:
+        rows = np.flatnonzero(self.scores >= score)
+        masks = None if self.masks is None else [self.masks[row] for row in rows]
+        below = np.flatnonzero(self.scores < score)
+        left_out = (int(self.labels[below[0]]), float(self.scores[below[0]])) if below.size else self.left_out
+        return Found(self.boxes[rows], self.scores[rows], self.labels[rows], masks, left_out)
 
     def decoded(self) -> Iterator[np.ndarray] | None:
         """The masks as bool (H, W), one after the other."""
@@ -48,7 +57,11 @@ class Found(Result):
         self, classes: Sequence[str], top: int | None = None, *, score: float = 0.0, masks: bool = True
     ) -> dict[str, object]:
         rows = (row for row in range(len(self)) if self.scores[row] >= score)
-        return {"objects": [self._object(row, classes, masks) for row in rows]}
+        found: dict[str, object] = {"objects": [self._object(row, classes, masks) for row in rows]}
+        if not found["objects"]:  # with the score that would show the surest one
+            best = (self.labels[0], self.scores[0]) if len(self) else self.left_out
+            found["best_left_out"] = best and {"class": classes[best[0]], "score": float(best[1])}
+        return found
 
     def _object(self, row: int, classes: Sequence[str], masks: bool) -> dict[str, object]:
         plain: dict[str, object] = {
@@ -60,7 +73,11 @@ class Found(Result):
 
     def to_text(self, classes: Sequence[str], top: int = 1) -> str:
         if not len(self):
-            return "nothing found"
+            if self.left_out is None:
+                return "nothing found, at any score"
+            label, score = self.left_out
+            lower = math.floor(100 * score) / 100
+            return f"nothing found; the best score seen is {score:.3g}, of {classes[label]}: --score {lower:g} shows it"
         counted = Counter(self.labels.tolist()).most_common()
         counts = ", ".join(f"{number} {classes[label]}" for label, number in counted)
         return f"{counts}; surest {classes[self.labels[0]]} {100 * self.scores[0]:.2f} %"
@@ -78,8 +95,11 @@ def _as_text(mask: Rle) -> dict[str, object]:
 def found_in(outputs: Outputs, row: int, seen: Size, size: Size, score: float = 0.0) -> Found:
     """The objects of one image of a batch, in the pixels of the image as it was given; see `Task.decode`."""
     scores, boxes = outputs["scores"][row], outputs["boxes"][row].astype(np.float32)
-    fine = np.flatnonzero((scores > 0) & (scores >= score) & np.isfinite(boxes).all(axis=1))
-    fine = fine[np.argsort(-scores[fine], kind="stable")]
+    seen_rows = np.flatnonzero((scores > 0) & np.isfinite(boxes).all(axis=1))
+    seen_rows = seen_rows[np.argsort(-scores[seen_rows], kind="stable")]
+    fine = seen_rows[scores[seen_rows] >= score]
+    lower = seen_rows[len(fine) :]
+    left_out = (int(outputs["labels"][row][lower[0]]), float(scores[lower[0]])) if lower.size else None
     down, across = (np.float32(new) / np.float32(old) for new, old in zip(size, seen, strict=True))
     scale = np.array([across, down, across, down], dtype=np.float32)
     limits = np.array([size[1], size[0], size[1], size[0]], dtype=np.float32)
@@ -89,8 +109,9 @@ def found_in(outputs: Outputs, row: int, seen: Size, size: Size, score: float = 
         shares = outputs["masks"][row][fine]
         masks = [run_lengths_of(pasted(share, box, size)).to_coco() for share, box in zip(shares, boxes, strict=True)]
     return Found(
-        boxes.astype(np.float64), scores[fine].astype(np.float64), outputs["labels"][row][fine].astype(np.int64), masks
-    )
+        boxes.astype(np.float64), scores[fine].astype(np.float64), outputs["labels"][row][fine].astype(np.int64), masks,
+        left_out,
+    )  # fmt: skip
 
 
 def pasted(share: np.ndarray, box: np.ndarray, size: Size) -> np.ndarray:

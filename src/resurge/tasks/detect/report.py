@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from resurge.files import Json
-from resurge.quantities import table
+from resurge.quantities import number_of, table
 from resurge.run_files import RunFiles, number, section
 from resurge.tasks import report as page
 
@@ -42,7 +42,7 @@ def _lines(scores: Json, classes: Sequence[str]) -> list[str]:
         rows.append((name, f"{own[0]['n']}", *cells))
     heads = [f"{kind} {figure}" for kind in kinds for figure in ("AP", "AP50")]
     return [
-        f"{scores['objects']:,} objects",
+        number_of(scores["objects"], "object"),
         "",
         table(figures, ("", "IoU", "objects", "detections", *kinds), "<<<>" + ">" * len(kinds)),
         "",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from resurge.config import Section
 from resurge.data.annotations import Annotation
-from resurge.tasks.detect.heads import BOX_HEADS, MASK_HEADS
+from resurge.tasks.detect.heads import BOX_HEADS, MASK_HEADS, UNUSED
 from resurge.tasks.detect.report import report
 from resurge.tasks.detect.settings import Detector
 from resurge.tasks.scenes.task import IDLE_IN_SCENES, SceneTask
@@ -50,6 +50,9 @@ class Detect(SceneTask):
     @property
     def heads(self) -> tuple[str, ...]:
         return tuple(MASK_HEADS if self.masks else BOX_HEADS)
+
+    def unused_settings(self, head: str) -> tuple[str, ...]:
+        return tuple(f"detector.{name}" for name in UNUSED.get(head, ()))
 
     def build(
         self, spec: Spec, num_classes: int, in_channels: int = 3, head: str | None = None,

@@ -11,7 +11,7 @@ import torch
 from resurge.data.loading import SceneBatch, SomeSplit
 from resurge.files import Json
 from resurge.tasks.evaluation import Gather, Reduce, Scores, SplitT, named
-from resurge.tasks.result import Size
+from resurge.tasks.result import Result, Size
 from resurge.tasks.tta import TTA
 
 if TYPE_CHECKING:
@@ -80,20 +80,31 @@ class SceneScores(Scores[SceneBatch, SplitT]):
         """Keep what an image gave; what came of it before is forgotten."""
         self.images[split.id(index)] = named(split, index) | values
 
+    def results(self) -> dict[int, Result]:
+        return {image["index"]: self.result(image) for image in self.shown()}
+
+    @abstractmethod
+    def result(self, image: Json) -> Result:
+        """What was predicted, of what is kept of an image that is among the examples."""
+
+    def shown(self) -> list[Json]:
+        """What is kept of the images that are examples."""
+        return list({image["id"]: image for images in self._examples().values() for image in images}.values())
+
     def _named(self) -> dict[str, list[Json]]:
+        more: dict[str, tuple[str, ...]] = {"wrong": ("weight", "wrong")}
+        keys = {kind: ("id", "index", "path", "score", *more.get(kind, ())) for kind in self._examples()}
+        return {k: [{key: one[key] for key in keys[k]} for one in images] for k, images in self._examples().items()}
+
+    def _examples(self) -> dict[str, list[Json]]:
         """The example images. Where two are equal, the earlier one of the split comes first."""
         images = sorted(self.images.values(), key=lambda image: (image["index"], image["id"]))
         scored = [image for image in images if image.get("score") is not None]
         mistaken = [image for image in images if "wrong" in image]
-        keys = ("id", "index", "path", "score")
         best = sorted(scored, key=lambda image: (-image["score"], -image.get("overlap", 0.0)))[: self.examples]
         worst = sorted(scored, key=lambda image: (image["score"], image.get("overlap", 0.0)))[: self.examples]
         wrong = sorted(mistaken, key=lambda image: -image["weight"])[: self.examples]
-        return {
-            "best": [{key: image[key] for key in keys} for image in best],
-            "worst": [{key: image[key] for key in keys} for image in worst],
-            "wrong": [{key: image[key] for key in (*keys, "weight", "wrong")} for image in wrong],
-        }
+        return {"best": best, "worst": worst, "wrong": wrong}
 
 
 def own_size(batch: SceneBatch, row: int) -> Size:

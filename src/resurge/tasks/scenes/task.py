@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from resurge.tasks.task import Network, Task
-from resurge.tasks.tta import TTA
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -19,9 +18,8 @@ if TYPE_CHECKING:
     from resurge.data.loading import SceneBatch, SomeSplit
     from resurge.data.preprocessing import ScenePreprocessing
     from resurge.data.splits import DataBundle
-    from resurge.files import Json
     from resurge.recipe import Recipe
-    from resurge.tasks.evaluation import Seen
+    from resurge.tasks.evaluation import Evaluation, Seen
     from resurge.tasks.objective import Objective
     from resurge.tasks.result import Result
     from resurge.weights.download import Source
@@ -68,7 +66,7 @@ class SceneTask(Task):
     ) -> tuple[Image.Image, Image.Image]:
         """The image with its result and the image with the truth on it, their longer side within `sides`, pixels."""
 
-    def write_pictures(self, network: Network, folder: Path, evaluation: Json, split: Any, tta: TTA = TTA()) -> None:
+    def write_pictures(self, network: Network, folder: Path, evaluation: Evaluation, split: Any) -> None:
         """Write `explain/KIND_NNN.jpg` (the result) and `explain/KIND_NNN_truth.jpg` of the examples of an evaluation.
 
         Each example gets the paths as `overlay` and `thumbnail`, from the run directory. Objects are shown from the
@@ -85,9 +83,7 @@ class SceneTask(Task):
             for number, entry in enumerate(entries):
                 image, truth = split.read(entry["index"]), split.target(entry["index"])
                 score = min(self.shown_score, float(entry.get("weight", self.shown_score)))
-                (inputs,) = self.batches([network.preprocessing.array(image)])
-                outputs = self.run(network.model, inputs.images, inputs.sizes, tta)
-                (result,) = self.results(outputs, inputs, [(image.height, image.width)], network.classes, score)
+                result = evaluation.results[entry["index"]].from_score(score)
                 entry["overlay"] = f"explain/{kind}_{number:03d}.jpg"
                 entry["thumbnail"] = f"explain/{kind}_{number:03d}_truth.jpg"
                 shown = network.preprocessing.shown(image)

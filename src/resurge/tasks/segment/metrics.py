@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from resurge.errors import UserError
 from resurge.files import Json
 from resurge.tasks.result import Size
 from resurge.tasks.scenes.metrics import SceneScores, own_size
+from resurge.tasks.segment.predict import LabelMap
 from resurge.tasks.segment.sliding import class_values
 
 _STRIP = 1 << 24  # numbers a strip of enlarged logits has at most
@@ -45,16 +47,19 @@ def confusion_matrix(
     return np.bincount(true * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
-def map_scores(confusion: np.ndarray, classes: Sequence[str]) -> Json:
+def map_scores(confusion: np.ndarray, classes: Sequence[str], *, predicted_only: bool = True) -> Json:
     """The scores of a confusion matrix [true][predicted]; None where there is nothing to divide by.
 
     `per_class` has for each class its name, `pixels`, `iou` (pixels that are of the class and predicted as it / pixels
     that are either) and `accuracy` (share of the class's pixels that are predicted right). `miou` and `mean_accuracy`
     are means over the classes where it is defined, `pixel_accuracy` is the share of all pixels that are right; in 0..1.
-    `confusion` is the matrix, in pixels.
+    `confusion` is the matrix, in pixels. A class that no pixel is of has the IoU 0 if it was predicted; without
+    `predicted_only` it has none then either: pixels that are taken for it count against their own classes anyway.
     """
     right, there, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     iou, accuracy = _ratio(right, there + predicted - right), _ratio(right, there)
+    if not predicted_only:
+        iou[there == 0] = np.nan
     return {
         "miou": _mean(iou),
         "pixel_accuracy": float(right.sum() / there.sum()) if there.sum() else None,
@@ -78,7 +83,17 @@ class MapScores(SceneScores[MaskSplit]):
             cells, counts = image["confusion"]
             total[cells] += counts
         confusion = total.reshape(len(self.classes), -1)
-        return map_scores(confusion, self.classes), confusion
+        return self._scores(confusion), confusion
+
+    def _scores(self, confusion: np.ndarray) -> Json:
+        """Data need not hold every class of the network: those that do not occur are left out of the means."""
+        there = confusion.sum(axis=1).tolist()
+        return map_scores(confusion, self.classes, predicted_only=False) | self.absent(there)
+
+    def result(self, image: Json) -> LabelMap:
+        size, content, confidence = image["map"]
+        labels = np.frombuffer(zlib.decompress(content), dtype=np.uint8).reshape(size)
+        return LabelMap(labels, confidence)
 
     def rank(self, image: Json) -> tuple[object, ...]:
         cells, counts = image["confusion"]
@@ -103,13 +118,20 @@ class MapScores(SceneScores[MaskSplit]):
         about: Json = {"confusion": (np.flatnonzero(confusion), confusion[confusion > 0])}
         if self.examples:
             about["score"] = map_scores(confusion, self.classes)["miou"]
+            labels, shares = predicted.cpu().numpy().astype(np.uint8), confidence.cpu().numpy()
+            about["map"] = labels.shape, zlib.compress(labels.tobytes(), 1), float(shares.mean(dtype=np.float64))
             counted = truth != IGNORE
-            wrong = counted & (predicted.cpu().numpy() != truth)
+            wrong = counted & (labels != truth)
             if wrong.any():
-                sure = confidence.cpu().numpy()[wrong]
+                sure = shares[wrong]
                 about["weight"] = float(sure.sum() / counted.sum())
                 about["wrong"] = _commonest_mistake(confusion, self.classes, float(sure.mean()))
         self.keep(split, index, **about)
+        if self.examples and len(self.images) % (8 * self.examples) == 0:  # other maps are not looked at again
+            shown = {image["id"] for image in self.shown()}
+            for name, image in self.images.items():
+                if name not in shown:
+                    image.pop("map", None)
 
 
 def enlarged_classes(values: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -44,6 +44,9 @@ class Segment(SceneTask):
     def heads(self) -> tuple[str, ...]:
         return tuple(HEADS)
 
+    def unused_settings(self, head: str) -> tuple[str, ...]:
+        return ("segmenter.atrous_rates",) if head in ("fcn", "pspnet") else ()
+
     def build(
         self, spec: Spec, num_classes: int, in_channels: int = 3, head: str | None = None,
         settings: Section | None = None, *, dropout: float = 0.0,
