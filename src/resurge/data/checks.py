@@ -69,8 +69,8 @@ def check_data(
     root, names = found.root, list(dict.fromkeys(record.name for record in found.records))
     with ThreadPoolExecutor(2) as pool:
         facts = dict(zip(names, pool.map(lambda name: examine_file(root, name), names), strict=True))
-        masked = sorted({record.mask for record in found.records if isinstance(record, MaskRecord) and record.mask})
-        masks = dict(zip(masked, pool.map(lambda name: examine_mask(root / name), masked), strict=True))
+        fits = {record.mask: record.fit for record in found.records if isinstance(record, MaskRecord) and record.mask}
+        masks = dict(zip(fits, pool.map(lambda name: examine_mask(root / name, fits[name]), fits), strict=True))
     findings = [*found.findings, *unreadable((fact.name, fact.error) for fact in facts.values())]
     findings += _oddities(facts.values())
     entries = [_Entry(part or "train", record.label if isinstance(record, LabelRecord) else "", record.name)

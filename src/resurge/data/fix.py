@@ -44,8 +44,8 @@ def mend(data: Examined, out: Place) -> list[str]:
         for name in _COPIED:
             if (source.root / name).is_file() and not (place / name).exists():
                 shutil.copyfile(source.root / name, place / name)
-    lines = [f"{name}: {', '.join(f'{count} {what}' for what, count in counted.items())}"
-             for name, counted in sorted(mending.changes.items()) if counted]  # fmt: skip
+    lines = [f"{name}: {', '.join(f'{count} {what}' for what, count in counted.items() if count)}"
+             for name, counted in sorted(mending.changes.items()) if counted.total()]  # fmt: skip
     if not lines:
         lines = ["nothing needed mending; the annotations were copied as they are"]
     names = {Path(record.name).parent.as_posix() for records in source.parts.values() for record in records}

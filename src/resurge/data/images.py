@@ -45,6 +45,8 @@ _SIGNATURES = (
 _MASK_FORMATS = ("PNG", "TIFF", "BMP", "GIF", "PPM", "WEBP")
 _BAND = 1 << 18  # pixels that are laid over white at a time
 _ORIENTATION_TAG = 0x0112
+LATE_TAGS = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+"""What a PNG that says its orientation has in it, in one of these ways."""
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -169,7 +171,10 @@ def read_header(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> ImageHe
     UnreadableImage when the bytes are no image, or announce more than `max_pixels`."""
     with _decoding(name):
         image = _open(data, name, max_pixels)
-        return ImageHeader(str(image.format), image.mode, image.size, _orientation(image), image.has_transparency_data)
+        # Pillow looks for the tags of a PNG behind its pixels, all of which it decodes on the way.
+        untagged = image.format == "PNG" and not any(tag in data for tag in LATE_TAGS)
+        orientation = 1 if untagged else _orientation(image)
+        return ImageHeader(str(image.format), image.mode, image.size, orientation, image.has_transparency_data)
 
 
 def read_indices(path: str | os.PathLike[str]) -> np.ndarray:

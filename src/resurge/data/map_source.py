@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from resurge.data.annotations import Annotation
+from resurge.data.fit import Fit
 from resurge.data.images import UnreadableImage, read_indices
+from resurge.data.map_fit import fitted
 from resurge.data.paths import below, present
+from resurge.data.reading import Reading
 from resurge.data.records import MaskRecord
 from resurge.data.source import Part, Source, left_out, moved_labels
 from resurge.data.splits import IGNORE, FileImages, Files, MaskSplit
@@ -28,7 +31,11 @@ class MaskSource(Source[MaskRecord]):
 
     def _move(self, record: MaskRecord, root: Path) -> MaskRecord:
         mask = None if record.mask is None else below(root, self.root / record.mask)
-        return MaskRecord(below(root, self.root / record.name), mask)
+        return replace(record, name=below(root, self.root / record.name), mask=mask)
+
+    def reviewed(self, reading: Reading) -> MaskSource:
+        parts, findings = fitted(self.root, self.parts, reading.exif)
+        return replace(self, parts=parts, findings=(*self.findings, *findings))
 
     def part(self, name: str, classes: Sequence[str], annotation: Annotation) -> Part:
         records, meaning = self.parts[name], self.meaning
@@ -45,22 +52,29 @@ class MaskSource(Source[MaskRecord]):
         notes = left_out(gone, "image is not there and", "images are not there and")
         notes += left_out(bare, "image is without a mask and", "images are without a mask and")
         names = tuple(record.name for record in kept)
-        maps = LabelFiles(self.root, tuple(record.mask or "" for record in kept), meaning)
+        maps = LabelFiles(self.root, tuple(record.mask or "" for record in kept), meaning,
+                          tuple(record.fit for record in kept))  # fmt: skip
         return MaskSplit(names, FileImages(self.root, names), maps), notes
 
 
 @dataclass(frozen=True)
 class LabelFiles(Files):
     """Masks in files. `meaning[v]` is the class of the value v, IGNORE, or UNKNOWN; values from len(meaning) on are
-    unknown."""
+    unknown. `fits[i]` says how mask i lies in its image, None where pixel by pixel."""
 
     meaning: tuple[int, ...]
+    fits: tuple[Fit | None, ...]
+
+    def select(self, indices: Sequence[int]) -> LabelFiles:
+        return replace(super().select(indices), fits=tuple(self.fits[i] for i in indices))
 
     def read(self, index: int) -> np.ndarray:
         """uint8 (H, W): class indices, and IGNORE. Raises UnreadableImage when the file cannot be read as a mask, or
         has an index out of range."""
         path = self.path(index)
         values = read_indices(path)
+        fit = self.fits[index]
+        values = values if fit is None else fit.array(values)
         strange = unknown_values(np.bincount(values.reshape(-1)), self.meaning)
         if strange:
             message = (

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from resurge.data.images import MAX_BYTES, UnreadableImage, ending, is_image_name, read_header
+from resurge.data.images import ending, is_image_name
 from resurge.errors import UserError, suggest
-from resurge.untrusted import open_regular, read_bytes
+from resurge.untrusted import read_bytes
 
 Place = str | os.PathLike[str]
 T = TypeVar("T")
@@ -155,16 +155,3 @@ def leads_out(name: str, *folders: Path) -> bool:
         return False
     path = Path(os.path.normpath((folders[0] / name).absolute()))
     return not any(path.is_relative_to(os.path.normpath(folder.absolute())) for folder in folders)
-
-
-def upright_size(path: Path) -> tuple[int, int] | None:
-    """(width, height) of an image as it is read, upright; None when it cannot be read. Reads the beginning only."""
-    try:
-        with open_regular(path) as file:
-            data = file.read(1 << 16)
-        try:
-            return read_header(data, str(path)).upright_size
-        except UnreadableImage:
-            return read_header(read_bytes(path, MAX_BYTES), str(path)).upright_size
-    except (OSError, ValueError, UnreadableImage):
-        return None

@@ -118,7 +118,8 @@ class Objects:
 
     boxes: float32 (n, 4). labels: int64 (n,). crowd: bool (n,), a region with many objects of the class, which
     counts neither as a hit nor as a miss. area: float32 (n,), of the mask where there is one, else of the box; decides
-    between small, medium and large. regions: one per object, or None where the data has boxes only.
+    between small, medium and large. regions: one per object, or None where the data has boxes only. size: (width,
+    height) of the image, None when unknown.
     """
 
     boxes: np.ndarray
@@ -126,6 +127,7 @@ class Objects:
     crowd: np.ndarray
     area: np.ndarray
     regions: tuple[Region, ...] | None = None
+    size: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 
 from resurge.data.loading import SceneBatch, SceneDataset, SomeSplit
 from resurge.data.preprocessing import ScenePreprocessing, usual_values
-from resurge.data.splits import AnySplit, DataBundle, Split
+from resurge.data.splits import AnySplit, DataBundle, ObjectSplit, Split
+from resurge.data.transforms import never_seen
 from resurge.errors import UserError
 from resurge.tasks.evaluation import Batch, Gather, Reduce, Seen
 
@@ -30,7 +31,10 @@ class Objective(ABC):
         preprocessing: (of the training, of the evaluation).
         scores: what a validation collects.
         metrics: names of the metrics of a validation; the first one picks the weights that are kept.
+        notes: what the user should know about the data as this training takes it.
     """
+
+    notes: Sequence[str] = ()
 
     def __init__(
         self, task: Task, recipe: Recipe, bundle: DataBundle[AnySplit], preprocessing: tuple[Seen, Seen]
@@ -88,6 +92,8 @@ class SceneObjective(Objective):
     def __init__(self, task: Task, recipe: Recipe, bundle: DataBundle[AnySplit]) -> None:
         self._training, evaluation = scene_preprocessings(recipe, bundle)
         super().__init__(task, recipe, bundle, (self._training, evaluation))
+        if isinstance(bundle.train, ObjectSplit):
+            self.notes = never_seen(bundle.train, self._training)
 
     def training_data(self, split: SomeSplit) -> Dataset[object]:
         assert not isinstance(split, Split)

@@ -126,7 +126,7 @@ def _trained(
     objective = get_task(recipe.task).objective(recipe, bundle)
     net = build_model(recipe, objective.preprocessing[0].channels, len(objective.classes), start=not resume, say=say)
     bundle = readable(bundle)
-    for note in (bundle.how, *bundle.notes):
+    for note in (bundle.how, *bundle.notes, *objective.notes):
         say(note)
     frozen = freeze(net, recipe.optimization.freeze)
     if frozen:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from resurge.data.findings import Finding, without_image
+from resurge.data.fit import Fit
 from resurge.data.formats.format import Format
 from resurge.data.formats.voc import part_lists
 from resurge.data.images import EXTENSIONS, UnreadableImage, ending, read_indices
@@ -313,16 +314,21 @@ def write_maps(mending: Mending, listed: bool = False) -> dict[str, list[MaskRec
             kept[part].append(record)
             file = mending.root / record.mask
             target = mending.file(mending.inside(file))
-            if strange := unknown_values(facts.counts, source.meaning):
+            strange = unknown_values(facts.counts, source.meaning)
+            if strange:
                 counted["pixels with an index out of range set to ignored"] = int(facts.counts[strange].sum())
-                _write_mask(file, target, strange, ignored)
+            if record.fit is not None:
+                counted["mask written as it lies in its image"] += 1
+            if strange or record.fit is not None:
+                _write_mask(file, target, strange, ignored, record.fit)
             else:
                 target.write_bytes(file.read_bytes())
     return kept
 
 
-def _write_mask(file: Path, target: Path, strange: list[int], ignored: int) -> None:
+def _write_mask(file: Path, target: Path, strange: list[int], ignored: int, fit: Fit | None) -> None:
     values = read_indices(file)
+    values = values if fit is None else fit.array(values)
     values[np.isin(values, strange)] = ignored
     image = Image.fromarray(values.astype(np.uint8))
     with Image.open(file) as before:

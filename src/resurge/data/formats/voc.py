@@ -17,7 +17,7 @@ from resurge.data.formats.format import Format
 from resurge.data.images import EXTENSIONS
 from resurge.data.mending import Mending
 from resurge.data.object_source import ObjectSource, counted_classes
-from resurge.data.paths import below, by_part, read_file, read_lines, slashed, upright_size
+from resurge.data.paths import below, by_part, read_file, read_lines, slashed
 from resurge.data.records import Fault, RawObject, Record
 from resurge.errors import UserError
 
@@ -140,9 +140,8 @@ def _record(
         return None
     named = (document.findtext("filename") or "").strip()
     image = Path(images) / files.get(stem, named if named in files.values() else f"{stem}.jpg")
-    size = _size(document) or upright_size(root / image)
     objects = tuple(_object(item, key) for key, item in enumerate(document.findall("object")))
-    return Record(image.as_posix(), objects, size, None, file)
+    return Record(image.as_posix(), objects, _size(document), None, file)
 
 
 def load_voc(file: Path) -> ElementTree.Element:
@@ -189,7 +188,7 @@ def _mended(mending: Mending, record: Record, file: Path, counted: Counter[str])
     before = counted.total()
     document = load_voc(file)
     size = mending.data.size(record.name)
-    if size is not None and record.size != size:
+    if size is not None and _size(document) not in (None, size):
         counted["image size corrected"] += 1
         for side, pixels in zip(("width", "height"), size, strict=True):
             _set_text(document, f"size/{side}", str(pixels))
@@ -199,7 +198,8 @@ def _mended(mending: Mending, record: Record, file: Path, counted: Counter[str])
         box = mending.box(thing, size, counted)
         if box is None:
             document.remove(item)
-        elif box != thing.box:
+        elif box != thing.box or thing.changed:
+            _set_text(item, "difficult", str(int(thing.crowd)))
             from_one = (box[0] + 1, box[1] + 1, box[2], box[3])
             for corner, value in zip(_CORNERS, from_one, strict=True):
                 _set_text(item, f"bndbox/{corner}", f"{value:g}")

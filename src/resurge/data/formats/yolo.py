@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +18,10 @@ from resurge.data.findings import without_image
 from resurge.data.formats.format import Format
 from resurge.data.mending import Mending
 from resurge.data.object_source import ObjectSource
-from resurge.data.paths import PARTS, below, by_part, find_images, read_file, read_lines, slashed, upright_size
-from resurge.data.records import Box, Fault, RawObject, Record
-from resurge.data.regions import Polygons, polygons
+from resurge.data.paths import PARTS, below, by_part, find_images, read_file, read_lines, slashed
+from resurge.data.pictures import read_headers
+from resurge.data.records import Fault, RawObject, Record
+from resurge.data.regions import Box, Polygons, polygons
 from resurge.errors import UserError
 from resurge.untrusted import parse_yaml
 
@@ -62,17 +62,16 @@ class Yolo(Format):
             how = f"the folders {'images/ and labels/' if '' in folders else slashed(folders.values())}"
         names = names or class_file(root)
         parts: dict[str, tuple[Record, ...]] = {}
-        with ThreadPoolExecutor(4) as pool:
-            for part, found in images.items():
-                sizes = pool.map(upright_size, [root / name for name in found])
-                parts[part] = tuple(_record(root, name, size, names) for name, size in zip(found, sizes, strict=True))
+        for part, found in images.items():
+            sizes = {name: header.upright_size for name, header in read_headers(root, found).items()}
+            parts[part] = tuple(_record(root, name, sizes.get(name), names) for name in found)
         things = [thing for records in parts.values() for record in records for thing in record.objects]
         if not names:
             highest = max((int(thing.label) for thing in things if thing.label.isdigit()), default=-1)
             names = tuple(str(index) for index in range(highest + 1))
         lost = without_image("label file", _stray(root, parts), "add the image, or remove the file; it is not used")
         return ObjectSource(
-            format=self.name, root=root, classes=names, parts=parts, how=how, findings=tuple(lost),
+            format=self.name, root=root, classes=names, parts=parts, how=how, findings=tuple(lost), way="centres",
             has_masks=any(thing.region is not None for thing in things), elsewhere=places,
         )  # fmt: skip
 
@@ -198,9 +197,9 @@ def label_file(root: Path, name: str) -> Path:
 def _record(root: Path, name: str, size: tuple[int, int] | None, names: tuple[str, ...]) -> Record:
     file = label_file(root, name)
     if not file.is_file():
-        return Record(name, (), size)
+        return Record(name, (), shares=True)
     objects = tuple(_object(key, line, size, names) for key, line in _lines_of(read_file(file)))
-    return Record(name, objects, size, None, file)
+    return Record(name, objects, source=file, shares=True)
 
 
 def _lines_of(data: bytes) -> Iterator[tuple[int, str]]:
@@ -260,7 +259,7 @@ def _mended(
         thing = things[number]
         box = mending.box(thing, size, counted)
         if box is not None:
-            yield f"{line if box == thing.box else _line(line.split()[0], thing, box, size)}\n"
+            yield f"{line if box == thing.box and not thing.changed else _line(line.split()[0], thing, box, size)}\n"
 
 
 def _line(index: str, thing: RawObject, box: Box, size: tuple[int, int]) -> str:
