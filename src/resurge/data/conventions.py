@@ -176,25 +176,26 @@ def _suspected(seen: _Objects, way: str, shares: bool) -> _Suspected | None:
         return _Suspected("convention", what, scaled, _times if bounds.max(initial=0) <= _SHARE else None)
     agrees = seen.agreement(boxes) or 0.0
     is_odd = len(boxes) >= _FEWEST_BEYOND and seen.inside(boxes, 0.1) < 0.9
-
-    def suits(meant: Boxes) -> bool:
-        """Whether all lie in their images so, and do not as they stand, or fit their masks and areas only so."""
-        agreed = seen.agreement(meant)
-        only = agreed is not None and agreed >= 0.9 and agrees <= 0.1
-        refuted = agreed is not None and agreed < 0.5 <= agrees
-        return seen.inside(meant, 0.02) >= 0.99 and (only or (is_odd and not refuted))
-
-    for other, (words, read, _) in WAYS.items():
-        meant = read(WAYS[way][2](boxes))
-        if other != way and suits(meant):
-            return _Suspected("convention", f"the {count} are {words}, where {WAYS[way][0]} is expected", meant)
-    # Areas are the same either way.
-    meant, has_masks = boxes[:, _SWAPPED], seen.masked.sum() >= FEWEST
-    together = has_masks and agrees >= 0.5
-    if (is_odd and seen.inside(meant, 0.02) >= 0.99) if together or not has_masks else suits(meant):
-        what = f"x and y of the {count} have changed places"
-        return _Suspected("convention", what, meant, _exchanged if together else None)
-    return None
+    together = seen.masked.sum() >= FEWEST and agrees >= 0.5  # masks would be of the same convention
+    options: list[tuple[str, Boxes, Points | None]] = [
+        (f"the {count} are {words}, where {WAYS[way][0]} is expected", read(WAYS[way][2](boxes)), None)
+        for other, (words, read, _) in WAYS.items() if other != way
+    ]  # fmt: skip
+    what = f"x and y of the {count} have changed places"
+    options.append((what, boxes[:, _SWAPPED], _exchanged if together else None))
+    # A convention suits when all boxes lie in their images so, and not as they stand, or fit masks and areas only so.
+    suited: dict[str, tuple[float, _Suspected]] = {}
+    for what, meant, points in options:
+        agreed = seen.agreement(meant) or 0.0
+        only = agreed >= 0.9 and agrees <= 0.1
+        refuted = agreed < 0.5 <= agrees and points is None
+        if seen.inside(meant, 0.02) >= 0.99 and (only or (is_odd and not refuted)):
+            suited[what] = agreed, _Suspected("convention", what, meant, points)
+    if not suited:
+        return None
+    best = max(agreed for agreed, _ in suited.values())
+    likely = [suspected for agreed, suspected in suited.values() if agreed == best]
+    return likely[0] if len(likely) == 1 else _Suspected("convention", ", or ".join(each.what for each in likely))
 
 
 def _times(points: np.ndarray, size: Size) -> np.ndarray:
@@ -225,7 +226,10 @@ def _suspected_of_masks(seen: _Objects, names: list[str]) -> tuple[_Suspected | 
     if bounds.max() <= _SHARE and frames.min() >= _SMALLEST and (_overlap(boxes, scaled) > 0.5).mean() >= 0.9:
         return _Suspected(kind, f"{what}: their points are shares of one", points=_times), concerned
     if (_overlap(boxes, bounds[:, _SWAPPED]) > 0.5).mean() >= 0.9:
-        return _Suspected(kind, f"{what}: x and y of their points have changed places", points=_exchanged), concerned
+        # Where both lie in the images, either may be the one that is right.
+        beyond = (bounds[:, 2:] > frames + 1.5).any(axis=1).mean() > 0.1
+        what = f"{what}: x and y of their points have changed places"
+        return _Suspected(kind, what, points=_exchanged if beyond else None), concerned
     return _Suspected(kind, what), concerned
 
 
