@@ -202,7 +202,7 @@ def _crowds(parts: Parts) -> list[Finding]:
     lost = sorted({thing.label for _, thing in _things(_learned(parts))} - others)
     if lost:
         message = f"all objects of {', '.join(lost[:SHOWN])} are crowds: nothing of it is learnt"
-        findings.append(finding("crowds", lost, message, "warning", "clear the mark of those that are single objects"))
+        findings.append(finding("crowd-class", lost, message))
     return findings
 
 
