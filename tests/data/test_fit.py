@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_scenes import WRITERS, Annotated, draw, seen
+from drawn_scenes import WRITERS, Annotated, draw, seen, write_coco
 from PIL import Image
 
 from resurge.data.checks import check_data
@@ -164,6 +164,19 @@ def test_another_shape_is_refused(tmp_path, format, size):
     assert said(root)["mask-size" if format == "maps" else "wrong-size"] == "error"
     copy = mended(root, tmp_path / "out")
     assert sum(open_data(copy, annotation=ANNOTATION.get(format, "boxes")).to_json()["sizes"].values()) == 4
+
+
+@pytest.mark.parametrize("size", [(32, 48), (24, 16), (20, 20)])
+@pytest.mark.parametrize("format", ["boxes", "coco", "voc"])
+def test_sizes_that_are_wrong_alone(tmp_path, format, size):
+    """Sides exchanged, or one size for all, beside boxes of the pictures as they are."""
+    made = [Annotated(each.pixels, 1, size, each.boxes) for each in pictures(8)]
+    root = write_coco(tmp_path / "set", made, "boxes") if format == "boxes" else WRITERS[format](tmp_path / "set", made)
+    assert worst(root, format) == 1
+    assert said(root) == {"size-alone": "warning"}
+    copy = mended(root, tmp_path / "out")
+    assert worst(copy, format) == 1
+    assert said(copy) == {}
 
 
 def test_one_mask_of_another_size_is_scaled_or_left_out(tmp_path):

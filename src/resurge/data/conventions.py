@@ -64,13 +64,6 @@ class _Objects:
         result: np.ndarray = np.isfinite(self.bounds).all(axis=1)
         return result
 
-    def inside(self, boxes: Boxes, margin: float) -> float:
-        """The share of boxes that have an area and stand out by at most this share of the sides (and 1.5 pixels)."""
-        low, high = boxes[:, :2], boxes[:, 2:]
-        slack = margin * self.frames + 1.5
-        good = (high > low) & (low >= -slack) & (high <= self.frames + slack)
-        return float(good.all(axis=1).mean())
-
     def agreement(self, boxes: Boxes) -> float | None:
         """The share of boxes that are those of their masks, or else have their areas; None when there are too few."""
         if self.masked.sum() >= FEWEST:
@@ -80,6 +73,15 @@ class _Objects:
             return None
         sides = (boxes[:, 2:] - boxes[:, :2])[known]
         return float(np.isclose(sides.prod(axis=1), self.areas[known], rtol=0.01).mean())
+
+
+def inside(boxes: Boxes, frames: np.ndarray, margin: float) -> float:
+    """The share of boxes that have an area and stand out of their frames, (width, height) float64 (n, 2), by at most
+    this share of the sides and 1.5 pixels."""
+    low, high = boxes[:, :2], boxes[:, 2:]
+    slack = margin * frames + 1.5
+    good = (high > low) & (low >= -slack) & (high <= frames + slack)
+    return float(good.all(axis=1).mean())
 
 
 def _overlap(one: Boxes, other: Boxes) -> np.ndarray:
@@ -175,7 +177,7 @@ def _suspected(seen: _Objects, way: str, shares: bool) -> _Suspected | None:
         what = f"all {count} are shares of one, where pixels are expected"
         return _Suspected("convention", what, scaled, _times if bounds.max(initial=0) <= _SHARE else None)
     agrees = seen.agreement(boxes) or 0.0
-    is_odd = len(boxes) >= _FEWEST_BEYOND and seen.inside(boxes, 0.1) < 0.9
+    is_odd = len(boxes) >= _FEWEST_BEYOND and inside(boxes, seen.frames, 0.1) < 0.9
     together = seen.masked.sum() >= FEWEST and agrees >= 0.5  # masks would be of the same convention
     options: list[tuple[str, Boxes, Points | None]] = [
         (f"the {count} are {words}, where {WAYS[way][0]} is expected", read(WAYS[way][2](boxes)), None)
@@ -189,7 +191,7 @@ def _suspected(seen: _Objects, way: str, shares: bool) -> _Suspected | None:
         agreed = seen.agreement(meant) or 0.0
         only = agreed >= 0.9 and agrees <= 0.1
         refuted = agreed < 0.5 <= agrees and points is None
-        if seen.inside(meant, 0.02) >= 0.99 and (only or (is_odd and not refuted)):
+        if inside(meant, seen.frames, 0.02) >= 0.99 and (only or (is_odd and not refuted)):
             suited[what] = agreed, _Suspected("convention", what, meant, points)
     if not suited:
         return None
@@ -245,5 +247,7 @@ def _changed(
             region = region.moved(partial(points, size=size))
         fault = None if thing.fault is not None and thing.fault.kind == "empty-box" else thing.fault
         area = None if thing.area is not None and thing.area <= _SHARE else thing.area
-        objects[at][key] = replace(thing, box=(x1, y1, x2, y2), region=region, area=area, fault=fault, changed=True)
+        objects[at][key] = thing.but(
+            "put in the format's convention", box=(x1, y1, x2, y2), region=region, area=area, fault=fault
+        )
     return tuple(replace(record, objects=tuple(each)) for record, each in zip(records, objects, strict=True))

@@ -131,6 +131,8 @@ def same_shape(one: Size, other: Size) -> bool:
 def sizes_differ(frame: Size, header: ImageHeader) -> str:
     """ "40 x 30 pixels, the image has 50 x 30": for messages."""
     text = f"{frame[0]} x {frame[1]} pixels, the image has {header.upright_size[0]} x {header.upright_size[1]}"
+    if same_shape(frame, header.upright_size):
+        return text
     if same_shape(frame[::-1], header.upright_size):
         return f"{text}: width and height have changed places"
     return f"{text}, which is no scaling of it"

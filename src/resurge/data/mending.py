@@ -118,7 +118,7 @@ class Mending:
         if fault is not None:
             counted[KINDS[fault.kind]["mended"]] += 1
         if box is not None and thing.changed:
-            counted["object(s) written as they are read"] += 1
+            counted[f"object(s) {thing.changed}"] += 1
         return thing.box if fault is None else box
 
     def left_out(self, kind: str, what: str) -> None:

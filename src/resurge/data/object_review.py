@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 import posixpath
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from resurge.data.conventions import questioned
+import numpy as np
+
+from resurge.data.conventions import FEWEST, inside, questioned
 from resurge.data.findings import SHOWN, Finding, finding, number_of, some
 from resurge.data.fit import Fit, Sights, Size, find_fit, is_turned, sizes_differ
 from resurge.data.images import ImageHeader
@@ -37,6 +39,8 @@ def review(root: Path, parts: Parts, way: str, exif: str | None) -> tuple[Parts,
     for part, records in parts.items():
         frames = [_frame(record, headers.get(record.name), exif) for record in records]
         found[part], strange = questioned(records, frames, way)
+        if not strange:
+            found[part], strange = _with_their_sizes(found[part], headers)
         findings += strange
     turned = {name: header for name, header in headers.items() if is_turned(header)}
     exif = sights.settled(_fit(record, turned[record.name], None) for records in found.values() for record in records
@@ -88,6 +92,33 @@ def _frame(record: Record, header: ImageHeader | None, exif: str | None) -> Size
     return None if fit is None else fit.frame
 
 
+def _with_their_sizes(
+    records: Sequence[Record], headers: Mapping[str, ImageHeader]
+) -> tuple[tuple[Record, ...], list[Finding]]:
+    """The records with the sizes of their pictures where the sizes alone are wrong: boxes stand out of those that are
+    stated, and lie in the pictures as they are. Tools write sizes with sides exchanged, or the same for all."""
+    wrong = [record for record in records if record.size is not None and record.name in headers
+             and not is_turned(headers[record.name]) and record.size != headers[record.name].upright_size]  # fmt: skip
+    pairs = list(_things(wrong))
+    if len(pairs) < FEWEST:
+        return tuple(records), []
+    boxes = np.array([thing.box for _, thing in pairs])
+    stated = np.array([record.size for record, _ in pairs], dtype=np.float64)
+    real = np.array([headers[record.name].upright_size for record, _ in pairs], dtype=np.float64)
+    if inside(boxes, stated, 0.1) >= 0.9 or inside(boxes, real, 0.02) < 0.99:
+        return tuple(records), []
+    names = {record.name for record in wrong}
+    message = (
+        f"the sizes of {number_of(len(names), 'picture is', 'pictures are')} wrong in the annotations, not the boxes"
+    )
+    first = f"the first: {wrong[0].name}, {sizes_differ(wrong[0].size or (0, 0), headers[wrong[0].name])}"
+    return (
+        tuple(replace(record, size=headers[record.name].upright_size) if record.name in names else record
+              for record in records),
+        [finding("size-alone", names, f"{message} ({first})")],
+    )  # fmt: skip
+
+
 def _placed(
     record: Record, header: ImageHeader | None, exif: str | None, sights: Sights, findings: list[Finding]
 ) -> Record:
@@ -126,7 +157,9 @@ def _moved(thing: RawObject, record: Record, fit: Fit, header: ImageHeader, sigh
         return thing
     area = None if thing.area is None else thing.area * fit.enlargement
     moved = None if region is None else own.region(region) if own.changes else region
-    return replace(thing, box=fit.box(thing.box), region=moved, area=area, changed=True)
+    why = "scaled" if fit.scales or own.scales else ""
+    why += f"{' and ' if why else ''}turned" if fit.turns or own.turns else ""
+    return thing.but(why, box=fit.box(thing.box), region=moved, area=area)
 
 
 def _joined(records: Sequence[Record], findings: list[Finding]) -> tuple[Record, ...]:
@@ -175,9 +208,10 @@ def _single_objects(parts: Parts, findings: list[Finding]) -> Parts:
         "lengths often set the mark on single objects: clear it, or have it cleared with `resurge check-data --fix`."
     )
     findings.append(finding("all-crowds", (), message, stop=stop))
+    why = "no longer marked as a crowd"
     return {
         part: tuple(
-            replace(record, objects=tuple(replace(thing, crowd=False, changed=True) for thing in record.objects))
+            replace(record, objects=tuple(thing.but(why, crowd=False) for thing in record.objects))
             for record in records
         ) if all(thing.crowd for _, thing in _things(records)) else records
         for part, records in parts.items()

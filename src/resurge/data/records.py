@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from resurge.data.fit import Fit
 from resurge.data.regions import Box, Polygons, RunLengths
@@ -42,8 +43,8 @@ class Fault:
 class RawObject:
     """One object as the annotations have it. `where` names it ("annotation 12", "object 3", "line 4"), `key` is its
     place in the file; `label` is its class; `box` (x1, y1, x2, y2) in pixels counted from 0, the right and lower edge
-    excluded, not clipped; `fault` is what the reader found wrong with it; `changed` says that box, region or crowd are
-    other than the file has them."""
+    excluded, not clipped; `fault` is what the reader found wrong with it; `changed` says why box,
+    region or crowd are other than the file has them, in a word or two after "object(s)"."""
 
     where: str
     key: int
@@ -53,7 +54,11 @@ class RawObject:
     region: Polygons | RunLengths | None = None
     area: float | None = None
     fault: Fault | None = None
-    changed: bool = False
+    changed: str = ""
+
+    def but(self, why: str, **changes: Any) -> RawObject:
+        """The object changed for one reason more."""
+        return replace(self, changed=f"{self.changed} and {why}" if self.changed else why, **changes)
 
 
 @dataclass(frozen=True)

@@ -258,7 +258,7 @@ def _records(
     if lost:
         message = f"{label}: {number_of(len(lost), 'annotation', 'annotations')} of images that are not in the file"
         findings.append(finding("stray-annotation", lost, message))
-    pairs = sum(thing.changed for things in by_image.values() for thing in things)
+    pairs = sum(bool(thing.changed) for things in by_image.values() for thing in things)
     if pairs:
         message = f"{label}: {number_of(pairs, 'mask is', 'masks are')} not written as COCO's outlines are"
         findings.append(finding("point-pairs", (label,), message))
@@ -299,7 +299,8 @@ def _object(entry: dict[str, object], key: int, names: _Ids[str]) -> RawObject:
     x, y, width, height = (float(value) for value in box)
     area = entry.get("area")
     known = float(area) if _is_number(area) and area > 0 else None
-    return RawObject(where, key, label or "", (x, y, x + width, y + height), crowd, region, known, fault, pairs)
+    changed = "with outlines as COCO has them" if pairs else ""
+    return RawObject(where, key, label or "", (x, y, x + width, y + height), crowd, region, known, fault, changed)
 
 
 def _written(entry: dict[str, object], thing: RawObject, box: Box, image: object) -> dict[str, object]:
