@@ -216,7 +216,7 @@ def test_a_picture_that_is_nearly_square_goes_by_its_exact_size():
     assert find_fit((202, 201), header, None)[1]  # either way but for rounding
 
 
-def test_a_tag_behind_the_pixels_of_a_png_is_found(tmp_path):
+def test_tags_are_found_wherever_they_stand(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (200, 300, 3)).astype(np.uint8)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -227,5 +227,9 @@ def test_a_tag_behind_the_pixels_of_a_png_is_found(tmp_path):
     (tmp_path / "b.png").write_bytes(data[:at] + data[end:-12] + data[at:end] + data[-12:])
     (tmp_path / "c.png").write_bytes(data[:at] + data[end:])
     (tmp_path / "d.png").write_bytes(b"nothing")
-    found = read_headers(tmp_path, ["a.png", "b.png", "c.png", "d.png", "e.png"])
-    assert {name: header.orientation for name, header in found.items()} == {"a.png": 6, "b.png": 6, "c.png": 1}
+    exif[0x927C] = bytes(40000)  # the notes of a camera, before the size
+    Image.fromarray(pixels).save(tmp_path / "f.jpg", exif=exif)
+    found = read_headers(tmp_path, ["a.png", "b.png", "c.png", "d.png", "e.png", "f.jpg"])
+    assert {name: header.orientation for name, header in found.items()} == {
+        "a.png": 6, "b.png": 6, "c.png": 1, "f.jpg": 6,
+    }  # fmt: skip

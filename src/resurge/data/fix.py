@@ -22,7 +22,8 @@ def mend(data: Examined, out: Place) -> list[str]:
     """Write a mended copy of the annotations of `data` into the new or empty folder `out`: what was changed, a line
     per file, and last what to do with the copy.
 
-    Boxes are cut to their images; objects without area, outside, of unknown categories or with masks that do not fit
+    What training changes when it reads the annotations is written so: scaled, turned, joined. Boxes are cut to their
+    images; objects without area, outside, of unknown categories or with masks that do not fit
     are removed, as are images that are missing or cannot be read, and training images that validation or test has too
     (where lists or one file per part say what is in it); indices out of range are set to the ignored one.
 
