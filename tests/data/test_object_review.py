@@ -99,7 +99,9 @@ def test_one_picture_under_two_ids(tmp_path, spell):
     assert said(copy) == {}
 
 
-@pytest.mark.parametrize("image", [float, str, "{:06d}".format, "i{}".format, lambda at: at + 0.5])
+@pytest.mark.parametrize(
+    "image", [float, str, "{:06d}".format, "i{}".format, lambda at: at + 0.5, lambda at: 10**15 + at]
+)
 @pytest.mark.parametrize("category", [float, "c{}".format])
 def test_ids_of_other_types(tmp_path, image, category):
     def spell(document):

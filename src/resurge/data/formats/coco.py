@@ -6,6 +6,7 @@ The format is that of https://cocodataset.org/#format-data. Classes are the cate
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -180,13 +181,14 @@ Id = int | float | str
 
 def _is_id(value: object) -> TypeGuard[Id]:
     """Whether a value may be an id: a number, or text, as some tools write."""
-    return isinstance(value, str) or (_is_number(value) and not isinstance(value, bool))
+    is_whole = isinstance(value, (str, int)) and not isinstance(value, bool)
+    return is_whole or (isinstance(value, float) and math.isfinite(value))
 
 
 def _number(value: Id) -> int | None:
     """The whole number that an id is, or spells ("000123")."""
     if isinstance(value, str):
-        return int(value) if value.strip().isdecimal() else None
+        return int(value) if len(value) < 20 and value.strip().isdecimal() else None
     return int(value) if value == int(value) else None
 
 
