@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from resurge.data.images import LATE_TAGS, MAX_BYTES, ImageHeader, UnreadableImage, read_header
 from resurge.untrusted import open_regular
@@ -31,8 +31,8 @@ def _header(path: Path) -> ImageHeader | None:
             data = file.read(_START)
             # The tags of a PNG may stand behind its pixels.
             if data.startswith(b"\x89PNG") and any(tag in _end(file) for tag in LATE_TAGS):
-                data += file.read()
-            for more in (_MORE, -1, 0):
+                data += file.read(MAX_BYTES)
+            for more in (_MORE, MAX_BYTES, 0):
                 with contextlib.suppress(UnreadableImage):
                     return read_header(data, str(path))
                 data += file.read(more)
@@ -41,7 +41,7 @@ def _header(path: Path) -> ImageHeader | None:
     return None
 
 
-def _end(file: BinaryIO) -> bytes:
+def _end(file: IO[bytes]) -> bytes:
     """The last bytes of what is left of a file, which stays where it is."""
     at = file.tell()
     file.seek(max(file.seek(0, 2) - _START, at))
