@@ -119,7 +119,7 @@ def write_nuclei(root: Path, count: int = 5) -> Path:
 
 def write_pairs(root: Path, parts=("train", "val"), count: int = 3, classes: int = 3, outside: bool = True) -> Path:
     """images/<part>/ and masks/<part>/ (or <part>/images/ and so on) with vertical stripes of the classes and 255."""
-    values = np.repeat(np.array([*range(classes), 255]), 10)[None, :40].repeat(30, 0)
+    values = np.repeat(np.array([*range(classes), 255]), -(-40 // (classes + 1)))[None, :40].repeat(30, 0)
     for part in parts:
         for i in range(count):
             images, masks = (f"images/{part}", f"masks/{part}") if outside else (f"{part}/images", f"{part}/masks")
@@ -159,7 +159,7 @@ def broken_coco(root: Path) -> Path:
     ]  # fmt: skip
     train = coco_document(objects, images=8)
     write_coco(root, train, coco_document([annotation(1, 10), annotation(2, 20, 7)], 2, 20))
-    train["images"].append({"id": 70, "file_name": "nameless"} | {"id": "7"})
+    train["images"].append({"id": None, "file_name": "nameless"})
     (root / "annotations/instances_train2017.json").write_text(json.dumps(train))
     (root / "train2017/a3.png").unlink()
     (root / "train2017/a4.png").write_bytes((root / "train2017/a4.png").read_bytes()[:400])

@@ -148,7 +148,7 @@ def test_where_a_file_is_cut_short(tmp_path):
         ({"segmentation": [[1, 2, 3, 4, 5, 10**400]]}, "damaged object"),
         ({"bbox": [50, 2, 5, 5]}, "1 box outside its image was left out"),
         ({"bbox": [5, 5, -3, 4]}, "1 box without area was left out"),
-        ({"segmentation": {"size": [3, 4], "counts": [12]}}, "1 mask of another size than its image was left out"),
+        ({"segmentation": {"size": [3, 5], "counts": [15]}}, "1 mask of another size than its image was left out"),
         ({"segmentation": {"size": [30, 40], "counts": "PPP"}}, "damaged object"),
         ({"segmentation": 7}, "damaged object"),
         ({"segmentation": [[1, 2, "x", 4, 5, 6]]}, "damaged object"),
@@ -163,7 +163,7 @@ def test_damaged_objects_are_left_out_with_a_note(tmp_path, change, left_out):
 
 def test_damaged_entries_of_images(tmp_path):
     document = coco_document([annotation(1, 10), annotation(2, 999), annotation(3, 20)])
-    document["images"] += [{"id": 10, "file_name": "twice.png"}, {"id": 50}, {"id": "6", "file_name": "x.png"}, 4]
+    document["images"] += [{"id": 10, "file_name": "twice.png"}, {"id": 50}, {"id": [6], "file_name": "x.png"}, 4]
     document["annotations"].append("nothing")
     file = write_coco(tmp_path, coco_document([annotation(1, 10)])) / "annotations/instances_train2017.json"
     file.write_text(json.dumps(document))
@@ -175,7 +175,7 @@ def test_damaged_entries_of_images(tmp_path):
 
 
 @pytest.mark.parametrize("categories, message", [
-    ([{"id": "1", "name": "cat"}], "entry 0 of categories"), ([{"id": 1}], "needs a name"),
+    ([{"id": None, "name": "cat"}], "entry 0 of categories"), ([{"id": 1}], "needs a name"),
     ([{"id": 1, "name": "a"}, {"id": 1, "name": "b"}], "entry 1"), (["cat"], "entry 0"),
 ])  # fmt: skip
 def test_damaged_categories(tmp_path, categories, message):

@@ -92,7 +92,7 @@ def test_an_index_out_of_range(tmp_path):
         UserError, match=r"6 masks have class indices .* of classes.txt \(0, 1 and 255 \(ignored\)\): 2 \(25.00%\)"
     ):
         open_data(tmp_path, annotation="maps")
-    files = LabelFiles(tmp_path, ("masks/train/p0.png",), Coding({0: 0, 1: 1}))
+    files = LabelFiles(tmp_path, ("masks/train/p0.png",), Coding({0: 0, 1: 1}), (None,))
     with pytest.raises(UnreadableImage, match=r"has values that are none of 0, 1 and 255 \(ignored\)"):
         files.read(0)
 

@@ -3,8 +3,7 @@ import pytest
 from PIL import Image
 from scene_files import mask, masks_of, write_nuclei
 
-from resurge.data.formats.nuclei import Nuclei
-from resurge.data.sources import open_data, open_split
+from resurge.data.sources import open_data, open_split, read_source
 from resurge.errors import UserError
 
 
@@ -44,7 +43,7 @@ def test_masks_that_cannot_be_used(tmp_path):
     (tmp_path / "id2/images/other.png").write_bytes(b"")
     (tmp_path / "id3/images/id3.png").unlink()
     (tmp_path / "id3/images").rmdir()
-    source = Nuclei().read(tmp_path)
+    source = read_source(tmp_path, "masks")
     assert [finding.paths[0] for finding in source.findings] == ["id0", "id2", "id3"]
     kinds = {thing.where: thing.fault.kind for thing in source.parts[""][0].objects if thing.fault}
     assert kinds == {

@@ -53,7 +53,8 @@ def test_every_fault_of_a_coco_file_is_named(tmp_path):
         ("empty-box", a[0], "annotation 11: the box has no area"), ("box-outside", a[0], "annotation 12"),
         ("box-beyond", a[1], "annotation 13"), ("unknown-category", a[1], "annotation 14: the category 5"),
         ("bad-object", a[1], "annotation 15: the bbox is none"), ("mask-size", a[2], "9 x 9"),
-        ("same-object", a[0], "the same cat as annotation 1"), ("missing-file", a[3], "no such file"),
+        ("same-object", a[0], "the same cat as annotation 1"),
+        ("mask-elsewhere", a[1], "1 of 5 masks lie outside"), ("missing-file", a[3], "no such file"),
         ("truncated", a[4], "cut short"), ("wrong-size", a[5], "say 40 x 30 pixels, the image has 50 x 30"),
         ("no-mask", a[5], "1 of 1 objects have no mask"), ("stray-annotation", "annotations[10]", "not in the file"),
         ("bad-image-entry", "images[8]", "without a file_name"), ("no-objects", a[7], "without objects"),
@@ -62,7 +63,7 @@ def test_every_fault_of_a_coco_file_is_named(tmp_path):
         assert word in found[kind].message, (kind, found[kind].message)
     assert found["overlap"].paths == (a[6], "val2017/a20.png")
     assert "val has no objects of bird" in found["class-missing"].message
-    assert len(found) == 16
+    assert len(found) == 17
     assert all(finding.severity in SEVERITIES and finding.remedy for finding in report.findings)
     assert not report.ok
 
@@ -120,7 +121,7 @@ def test_label_maps(tmp_path):
     write_pairs(tmp_path, classes=3)
     (tmp_path / "classes.txt").write_text("a\nb\nc\nd\n")
     mask(tmp_path / "masks/train/p0.png", np.arange(1200).reshape(30, 40) % 6)
-    mask(tmp_path / "masks/train/p1.png", 1, (40, 31))
+    mask(tmp_path / "masks/train/p1.png", 1, (40, 35))
     mask(tmp_path / "masks/train/p2.png", 255)
     (tmp_path / "masks/val/p0.png").write_bytes(b"")
     (tmp_path / "images/val/p1.jpg").write_bytes((tmp_path / "images/train/p0.jpg").read_bytes())
@@ -130,8 +131,8 @@ def test_label_maps(tmp_path):
     found = {finding.kind: finding for finding in report.findings}
     assert set(found) == {"index-out-of-range", "mask-size", "all-ignored", "empty-file", "overlap", "missing-mask",
                           "missing-file", "class-missing"}  # fmt: skip
-    assert "none of classes.txt (0 to 3 and 255 (ignored)): 4 (3.31%), 5 (3.31%)" in found["index-out-of-range"].message
-    assert "the mask has 40 x 31 pixels, its image images/train/p1.jpg 40 x 30" in found["mask-size"].message
+    assert "none of classes.txt (0 to 3 and 255 (ignored)): 4 (3.23%), 5 (3.23%)" in found["index-out-of-range"].message
+    assert "the mask of images/train/p1.jpg has 40 x 35 pixels, the image has 40 x 30" in found["mask-size"].message
     assert report.stats["pixels"]["train"] == {"a": 200, "b": 200, "c": 200, "d": 200}
     assert report.stats["ignored"]["train"] == 1200
     assert "pixels in train: a 25.0%" in "\n".join(report.lines())

@@ -4,7 +4,7 @@ from scene_files import masks_of, picture, voc_xml, write_voc
 from resurge.data.checks import check_data
 from resurge.data.fix import mend
 from resurge.data.formats.voc import Voc
-from resurge.data.sources import open_data, open_split
+from resurge.data.sources import open_data, open_split, read_source
 from resurge.errors import UserError
 
 OBJECTS = {
@@ -101,7 +101,7 @@ def test_damaged_objects_and_missing_files(tmp_path):
 def test_sizes_of_zero_are_read_from_the_image(tmp_path):
     write_voc(tmp_path, OBJECTS)
     (tmp_path / "Annotations/d.xml").write_text(voc_xml(OBJECTS["d"], size=(0, 0)))
-    assert {record.size for record in Voc().read(tmp_path).parts[""]} == {(40, 30)}
+    assert {record.size for record in read_source(tmp_path, "boxes").records} == {(40, 30)}
 
 
 def test_odd_names_survive(tmp_path):

@@ -55,7 +55,7 @@ def test_an_image_of_pillow_is_what_its_file_is(
 def test_deep_images_are_for_networks_of_such(predictor: resurge.Predictor, picture: np.ndarray) -> None:
     deep = picture[:, :, 0].astype(np.uint16) * 250
     for given in (deep, Image.fromarray(deep), Image.fromarray(deep.astype(np.float32))):
-        with pytest.raises(UserError, match="1 band of .*; the network was trained on images of 8 bits"):
+        with pytest.raises(UserError, match=r"1 band of .*; the network was trained on images of 8 bits"):
             predictor(given)
 
 

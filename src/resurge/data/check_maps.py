@@ -53,8 +53,6 @@ def _check_mask(
 
     real = data.size(record.name)
     if real is not None and facts.size != real:
-        sizes = f"{facts.size[0]} x {facts.size[1]} pixels, its image {record.name} {real[0]} x {real[1]}"
-        add("mask-size", f"the mask has {sizes}", remedy="make the mask again at the image's size; --fix leaves it out")
         return total
     coding = source.coding_of(part)
     for shown, index, count in facts.coded(coding):

@@ -9,7 +9,8 @@ import numpy as np
 from resurge.data.annotations import Words
 from resurge.data.findings import Finding, class_findings, finding, number_of
 from resurge.data.mending import Examined
-from resurge.data.object_source import ObjectSource, examine
+from resurge.data.object_review import examine
+from resurge.data.object_source import ObjectSource
 from resurge.data.records import Record
 from resurge.files import Json
 
@@ -25,12 +26,7 @@ def object_report(data: Examined, source: ObjectSource, findings: list[Finding],
     for part, records in source.parts.items():
         counted, lacking = counts.setdefault(part or "all", Counter()), empty.setdefault(part or "all", [])
         for record in records:
-            real, stated = data.size(record.name), record.size
-            if real is not None and stated is not None and real != stated:
-                sizes = f"{stated[0]} x {stated[1]} pixels, the image has {real[0]} x {real[1]}"
-                message = f"{record.name}: the annotations say {sizes}"
-                findings.append(finding("wrong-size", (record.name,), message))
-            good = _check_objects(record, real or stated, source, findings, words)
+            good = _check_objects(record, data.size(record.name) or record.size, source, findings, words)
             counted.update(label for label, _, _ in good)
             crowds += sum(crowd for _, _, crowd in good)
             sides += [side for _, side, _ in good]

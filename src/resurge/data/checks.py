@@ -137,7 +137,9 @@ def _duplicates(images: Iterable[tuple[bytes, _Entry]]) -> list[Finding]:
         if len(parts) > 1:
             findings.append(finding("overlap", paths, f"the same picture is in {' and '.join(parts)}: {shown}"))
         if len(labels) == len(parts) == 1 < len(group):
-            findings.append(finding("duplicate", paths, f"{len(group)} files with the same picture: {shown}"))
+            remedy = "" if labels != [""] else "keep one of them, with what is annotated in any of them"
+            message = f"{len(group)} files with the same picture: {shown}"
+            findings.append(finding("duplicate", paths, message, remedy=remedy))
     return findings
 
 

@@ -23,7 +23,8 @@ def mend(data: Examined, out: Place) -> list[str]:
     """Write a mended copy of the annotations of `data` into the new or empty folder `out`: what was changed, a line
     per file, and last what to do with the copy.
 
-    Boxes are cut to their images; objects without area, outside, of unknown categories or with masks that do not fit
+    What training changes when it reads the annotations is written so: scaled, turned, joined. Boxes are cut to their
+    images; objects without area, outside, of unknown categories or with masks that do not fit
     are removed, as are images that are missing or cannot be read, and training images that validation or test has too
     (where lists or one file per part say what is in it); indices out of range are set to the ignored one.
 
@@ -47,7 +48,7 @@ def mend(data: Examined, out: Place) -> list[str]:
             if file.is_file() and copy.parent.is_dir() and not copy.exists():
                 shutil.copyfile(file, copy)
     lines = [f"{name}: {', '.join(f'{count} {what}' for what, count in counted.items())}"
-             for name, counted in sorted(mending.changes.items()) if counted]  # fmt: skip
+             for name, counted in sorted(mending.changes.items()) if counted.total()]  # fmt: skip
     if not lines:
         lines = ["nothing needed mending; the annotations were copied as they are"]
     names = {Path(record.name).parent.as_posix() for records in source.parts.values() for record in records}

@@ -50,6 +50,8 @@ _GREY_MODES = ("1", "L", "LA", "La")
 _WIDEST = 8  # bytes a pixel that an image of the largest number of pixels may have
 _ORIENTATION_TAG = 0x0112
 _TAGGED = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")  # where Pillow keeps the tag of an image
+LATE_TAGS = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+"""What a PNG that says its orientation has in it, in one of these ways."""
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -192,7 +194,10 @@ def read_header(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> ImageHe
     """Format, mode, size and orientation from the first bytes of a file, without decoding its pixels. Raises
     UnreadableImage when the bytes are no image, or announce more than `max_pixels`."""
     with _decoding(name):
-        return _header(*_open_any(data, name, max_pixels))
+        opened, raster = _open_any(data, name, max_pixels)
+        # Pillow looks for the tags of a PNG behind its pixels, all of which it decodes on the way.
+        untagged = opened is not None and opened.format == "PNG" and not any(tag in data for tag in LATE_TAGS)
+        return _header(opened, raster, untagged)
 
 
 def _open_any(data: bytes, name: str, max_pixels: int) -> tuple[Image.Image | None, Raster | None]:
@@ -209,8 +214,8 @@ def _open_any(data: bytes, name: str, max_pixels: int) -> tuple[Image.Image | No
     return opened, raster
 
 
-def _header(opened: Image.Image | None, raster: Raster | None = None) -> ImageHeader:
-    turned = 1 if opened is None else _orientation(opened)
+def _header(opened: Image.Image | None, raster: Raster | None = None, untagged: bool = False) -> ImageHeader:
+    turned = 1 if opened is None or untagged else _orientation(opened)
     if raster is None:
         assert opened is not None
         bands = 1 if opened.mode in _GREY_MODES else 3

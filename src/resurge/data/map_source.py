@@ -24,7 +24,9 @@ from resurge.data.coding import (
     look_like_ids,
 )
 from resurge.data.findings import Finding, finding, number_of, some
+from resurge.data.fit import Fit
 from resurge.data.images import UnreadableImage, read_mask
+from resurge.data.map_fit import fitted
 from resurge.data.paths import below, present
 from resurge.data.reading import Reading
 from resurge.data.records import MaskRecord
@@ -114,7 +116,11 @@ class MaskSource(Source[MaskRecord]):
 
     def _move(self, record: MaskRecord, root: Path) -> MaskRecord:
         mask = None if record.mask is None else below(root, self.root / record.mask)
-        return MaskRecord(below(root, self.root / record.name), mask)
+        return replace(record, name=below(root, self.root / record.name), mask=mask)
+
+    def reviewed(self, reading: Reading) -> MaskSource:
+        parts, findings = fitted(self.root, self.parts, reading.exif)
+        return replace(self, parts=parts, findings=(*self.findings, *findings))
 
     def joined(self, other: Source[Any]) -> MaskSource:
         both = super().joined(other)
@@ -143,26 +149,32 @@ class MaskSource(Source[MaskRecord]):
         notes += left_out(bare, "image is without a mask and", "images are without a mask and")
         notes += left_out(broken, "image is without a readable mask and", "images are without readable masks and")
         names = tuple(record.name for record in kept)
-        maps = LabelFiles(self.root, tuple(record.mask or "" for record in kept), coding)
+        fits = tuple(record.fit for record in kept)
+        maps = LabelFiles(self.root, tuple(record.mask or "" for record in kept), coding, fits)
         return MaskSplit(names, FileImages(self.root, names), maps), notes
 
 
 @dataclass(frozen=True)
 class LabelFiles(Files):
-    """Masks in files, and what their values mean."""
+    """Masks in files, and what their values mean. `fits[i]` says how mask i lies in its image, None where pixel by
+    pixel."""
 
     coding: Coding
+    fits: tuple[Fit | None, ...]
+
+    def select(self, indices: Sequence[int]) -> LabelFiles:
+        return replace(super().select(indices), fits=tuple(self.fits[i] for i in indices))
 
     def read(self, index: int) -> np.ndarray:
         """uint8 (H, W): class indices, and IGNORE. Raises UnreadableImage when the file cannot be read as a mask, or
         has a value that means nothing."""
         path = self.path(index)
-        labels = self.coding.labels(read_mask(path))
+        labels, fit = self.coding.labels(read_mask(path)), self.fits[index]
         if labels.min(initial=0) == UNKNOWN:
             message = f"has values that are none of {self.coding.known()}. Correct the mask."
             raise UnreadableImage("corrupt", str(path), message)
         result: np.ndarray = labels.astype(np.uint8)
-        return result
+        return result if fit is None else fit.array(result)
 
 
 def _strange(masks: Mapping[str, MaskFacts], coding: Coding, table: ClassTable | None) -> list[Finding]:

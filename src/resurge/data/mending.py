@@ -11,9 +11,11 @@ from pathlib import Path
 from resurge.data.findings import KINDS
 from resurge.data.images import ImageHeader, UnreadableImage, decode, pages, read_bytes
 from resurge.data.map_source import MaskSource
-from resurge.data.object_source import ObjectSource, examine
+from resurge.data.object_review import examine
+from resurge.data.object_source import ObjectSource
 from resurge.data.paths import below
-from resurge.data.records import Box, MaskRecord, RawObject, Record
+from resurge.data.records import MaskRecord, RawObject, Record
+from resurge.data.regions import Box
 from resurge.errors import UserError
 
 
@@ -82,6 +84,9 @@ class Mending:
             missing = facts.error.kind == "missing"
             counted["missing image(s) removed" if missing else "unreadable image(s) removed"] += 1
             return False
+        if isinstance(record, Record) and record.fault is not None:
+            counted[KINDS[record.fault.kind]["mended"]] += 1
+            return False
         if listed and part == "train" and facts.digest in self._held:
             counted["image(s) removed that validation or test has too"] += 1
             return False
@@ -90,10 +95,11 @@ class Mending:
     def box(self, thing: RawObject, size: tuple[int, int] | None, counted: Counter[str]) -> Box | None:
         """The box to write, or None for an object to remove; counts what was done."""
         box, fault = examine(thing, size)
-        if fault is None:
-            return thing.box
-        counted[KINDS[fault.kind]["mended"]] += 1
-        return box
+        if fault is not None:
+            counted[KINDS[fault.kind]["mended"]] += 1
+        if box is not None and thing.changed:
+            counted[f"object(s) {thing.changed}"] += 1
+        return thing.box if fault is None else box
 
     def left_out(self, kind: str, what: str) -> None:
         """Count the annotation files of the findings of a kind."""

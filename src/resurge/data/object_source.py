@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from resurge.data.annotations import Annotation
 from resurge.data.findings import KINDS, number_of, some
+from resurge.data.object_review import examine, review
 from resurge.data.paths import present
-from resurge.data.records import Box, Fault, RawObject, Record
-from resurge.data.regions import RunLengths
+from resurge.data.reading import Reading
+from resurge.data.records import RawObject, Record
+from resurge.data.regions import Box, RunLengths
 from resurge.data.source import Part, Source, left_out, unknown_class
 from resurge.data.splits import FileImages, Objects, ObjectSplit
 from resurge.errors import UserError
 
 OBJECT = "object"
 """The class of objects of which nothing more is known."""
-BEYOND = 1.5
-"""Pixels that a box may stand out of its image without a word: rounding, and VOC's counting from 1 taken for 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectSource(Source[Record]):
-    """Images with objects; `has_masks` says whether any has a mask."""
+    """Images with objects; `has_masks` says whether any has a mask, `way` what the numbers of a box are in the files
+    (`conventions.WAYS`)."""
 
     has_masks: bool = False
+    way: str = "corners"
+
+    def reviewed(self, reading: Reading) -> ObjectSource:
+        parts, findings = review(self.root, self.parts, self.way, reading.exif)
+        return replace(self, parts=parts, findings=(*self.findings, *findings))
 
     def require_sound(self) -> None:
         super().require_sound()
@@ -62,27 +67,6 @@ class ObjectSource(Source[Record]):
         return ObjectSplit(names, FileImages(self.root, names), objects, tuple(ids)), notes
 
 
-def examine(thing: RawObject, size: tuple[int, int] | None) -> tuple[Box | None, Fault | None]:
-    """The box to train with, inside the image, or None; and what is wrong with the object, or None."""
-    if thing.fault is not None:
-        return None, thing.fault
-    x1, y1, x2, y2 = thing.box
-    shown = f"{x1:g}, {y1:g} to {x2:g}, {y2:g}"
-    if not all(math.isfinite(value) for value in thing.box):
-        return None, Fault("bad-object", f"the box is no box ({shown})")
-    if x2 <= x1 or y2 <= y1:
-        return None, Fault("empty-box", f"the box has no area ({shown})")
-    if size is None:
-        return thing.box, None
-    width, height = size
-    clipped = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
-    if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
-        return None, Fault("box-outside", f"the box ({shown}) lies outside the image of {width} x {height}")
-    if max(abs(a - b) for a, b in zip(clipped, thing.box, strict=True)) > BEYOND:
-        return clipped, Fault("box-beyond", f"the box ({shown}) stands out of the image of {width} x {height}")
-    return clipped, None
-
-
 def _objects(record: Record, index: dict[str, int], with_masks: bool, dropped: dict[str, list[str]]) -> Objects:
     kept: list[tuple[Box, RawObject]] = []
     for thing in record.objects:
@@ -101,6 +85,7 @@ def _objects(record: Record, index: dict[str, int], with_masks: bool, dropped: d
         np.asarray([thing.crowd for _, thing in kept], dtype=bool),
         np.asarray([_area(thing, record.size) for _, thing in kept], dtype=np.float32),
         tuple(thing.region for _, thing in kept if thing.region) if with_masks else None,
+        record.size,
     )
 
 

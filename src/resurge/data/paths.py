@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote
 
-from resurge.data.images import MAX_BYTES, ImageHeader, UnreadableImage, ending, is_image_name, read_header
+from resurge.data.images import ending, is_image_name
 from resurge.errors import UserError, suggest
-from resurge.untrusted import open_regular, read_bytes
+from resurge.untrusted import read_bytes
 
 Place = str | os.PathLike[str]
 T = TypeVar("T")
@@ -193,6 +193,14 @@ def read_lines(file: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file, whatever the name."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or that no file can have
+        return False
+
+
 def present(root: Path, names: Iterable[str]) -> set[str]:
     """Those of `names` (below `root`, or absolute) that are files; each folder is listed once."""
     listed: dict[Path, set[str]] = {}
@@ -303,22 +311,3 @@ def leads_out(name: str, *folders: Path) -> bool:
         return False
     path = Path(os.path.normpath((folders[0] / name).absolute()))
     return not any(path.is_relative_to(os.path.normpath(folder.absolute())) for folder in folders)
-
-
-def upright_size(path: Path) -> tuple[int, int] | None:
-    """(width, height) of an image as it is read, upright; None when it cannot be read."""
-    header = header_of(path)
-    return None if header is None else header.upright_size
-
-
-def header_of(path: Path) -> ImageHeader | None:
-    """What an image file says about itself; None when it cannot be read. Reads the beginning only."""
-    try:
-        with open_regular(path) as file:
-            data = file.read(1 << 16)
-        try:
-            return read_header(data, str(path))
-        except UnreadableImage:
-            return read_header(read_bytes(path, MAX_BYTES), str(path))
-    except (OSError, ValueError, UnreadableImage):
-        return None

@@ -152,7 +152,11 @@ class Source(ABC, Generic[AnyRecord]):
     @property
     def notes(self) -> list[str]:
         """What training has to say about the reading of the annotations, a sentence for each finding."""
-        return [f"{found.message}: {found.remedy}" for found in self.findings if found.severity != "info"]
+        return [
+            f"{found.message}: {found.remedy.removeprefix('nothing: ')}"
+            for found in self.findings
+            if found.severity != "info"
+        ]
 
     def validation(self: AnySource) -> AnySource:
         """The data set that only has the part "val": what it calls validation, or all of it."""

@@ -22,7 +22,7 @@ from PIL import Image
 from resurge.data.annotations import Annotation
 from resurge.data.bands import Depth, Picture, same_bands
 from resurge.data.images import open_image
-from resurge.data.paths import header_of
+from resurge.data.pictures import read_headers
 from resurge.data.seeding import mix, spread
 from resurge.errors import UserError
 from resurge.files import atomic_write_bytes
@@ -119,7 +119,8 @@ class Objects:
 
     boxes: float32 (n, 4). labels: int64 (n,). crowd: bool (n,), a region with many objects of the class, which
     counts neither as a hit nor as a miss. area: float32 (n,), of the mask where there is one, else of the box; decides
-    between small, medium and large. regions: one per object, or None where the data has boxes only.
+    between small, medium and large. regions: one per object, or None where the data has boxes only. size: (width,
+    height) of the image, None when unknown.
     """
 
     boxes: np.ndarray
@@ -127,6 +128,7 @@ class Objects:
     crowd: np.ndarray
     area: np.ndarray
     regions: tuple[Region, ...] | None = None
+    size: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -324,11 +326,11 @@ def peek(*splits: Images) -> tuple[int, Depth, int | None]:
         if not isinstance(images, FileImages) or not images.names:
             continue
         few = spread(len(images.names), _SIDES)
-        for index in sorted({*few, *spread(len(images.names), _HEADERS)}):
-            header = header_of(images.path(index))
-            if header is not None:
-                found[images.names[index]] = header.bands, header.depth
-                if images is splits[0] and index in few:
-                    sides.append(min(header.size))
+        some = sorted({*few, *spread(len(images.names), _HEADERS)})
+        headers = read_headers(images.root, (images.names[index] for index in some))
+        found |= {name: (header.bands, header.depth) for name, header in headers.items()}
+        if images is splits[0]:
+            names = dict.fromkeys(images.names[index] for index in few)
+            sides += [min(headers[name].size) for name in names if name in headers]
     bands, depth = same_bands(found) or (3, "8-bit")
     return bands, depth, int(median(sides)) if sides else None

@@ -26,7 +26,8 @@ from resurge.data.annotations import Annotation
 from resurge.data.augmentation import Augmentation
 from resurge.data.bands import Picture, bands_in_words
 from resurge.data.preprocessing import INTERPOLATION, Preprocessing, ScenePreprocessing, Values, resize_factor, resized
-from resurge.data.splits import IGNORE, Objects
+from resurge.data.regions import nearest
+from resurge.data.splits import IGNORE, Objects, ObjectSplit
 from resurge.errors import UserError
 
 Pixels: TypeAlias = Image.Image | tv_tensors.Image
@@ -233,14 +234,7 @@ class Geometry:
 
     def mask(self, mask: np.ndarray, fill: int) -> Tensor:
         """uint8 (H, W) to uint8 (h, w), each pixel that of the nearest centre; `fill` in the padding."""
-        # By index: several times faster than torchvision's resize of masks, which besides rounds coordinates down and
-        # so shifts them by up to half a pixel against the picture.
-        rows, columns = (
-            ((np.arange(new) + 0.5) * (old / new)).astype(np.int64)
-            for new, old in zip(self.size, mask.shape, strict=True)
-        )
-        values = mask if mask.shape == self.size else mask[rows][:, columns]
-        values = torch.from_numpy(np.array(values, dtype=np.uint8))[None]
+        values = torch.from_numpy(np.array(nearest(mask, *self.size), dtype=np.uint8))[None]
         result: Tensor = self._move(tv_tensors.Mask(values), fill).as_subclass(Tensor)[0]
         return result
 
@@ -372,6 +366,23 @@ class SceneTransform:
             if cut.any():
                 boxes[cut] = masks_to_boxes(masks[cut]).to(boxes) + torch.tensor([0.0, 0.0, 1.0, 1.0])
         return {"boxes": boxes, "labels": labels[visible], "masks": masks}
+
+
+def never_seen(split: ObjectSplit, pre: ScenePreprocessing) -> list[str]:
+    """A note on the objects that `SceneTransform` leaves out of every image, whatever the augmentation; none when there
+    are none."""
+    crowds = small = 0
+    for objects in split.objects:
+        crowds += int(objects.crowd.sum())
+        if objects.size is not None:
+            height, width = pre.shape(*objects.size)
+            scale = (width / objects.size[0], height / objects.size[1])
+            sides = (objects.boxes[:, 2:] - objects.boxes[:, :2]) * scale
+            small += int(((sides < 1).any(axis=1) & ~objects.crowd).sum())
+    parts = [f"{crowds} as crowds"] if crowds else []
+    parts += [f"{small} as smaller than a pixel at the size of training"] if small else []
+    total = sum(len(objects) for objects in split.objects)
+    return [f"training leaves out {' and '.join(parts)} of its {total} objects"] if parts else []
 
 
 def _require_size(what: str, mask: np.ndarray, width: int, height: int) -> None:

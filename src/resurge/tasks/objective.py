@@ -15,8 +15,8 @@ from resurge.data.augmentation import Augmentation
 from resurge.data.bands import is_plain
 from resurge.data.loading import SceneBatch, SceneDataset, SomeSplit
 from resurge.data.preprocessing import PixelValues, ScenePreprocessing, usual_values
-from resurge.data.splits import AnySplit, DataBundle, Split
-from resurge.data.transforms import SceneTransform
+from resurge.data.splits import AnySplit, DataBundle, ObjectSplit, Split
+from resurge.data.transforms import SceneTransform, never_seen
 from resurge.errors import UserError
 from resurge.quantities import number_of
 from resurge.tasks.evaluation import Batch, Gather, Reduce, Seen
@@ -35,7 +35,10 @@ class Objective(ABC):
         preprocessing: (of the training, of the evaluation).
         scores: what a validation collects.
         metrics: names of the metrics of a validation; the first one picks the weights that are kept.
+        notes: what the user should know about the data as this training takes it.
     """
+
+    notes: Sequence[str] = ()
 
     def __init__(
         self, task: Task, recipe: Recipe, bundle: DataBundle[AnySplit], preprocessing: tuple[Seen, Seen]
@@ -46,11 +49,6 @@ class Objective(ABC):
         self.scores = task.scores(self.classes, examples=0)
         first = recipe.optimization.select_by or task.metrics[0]
         self.metrics = tuple(dict.fromkeys((first, *task.all_metrics)))
-
-    @property
-    def notes(self) -> list[str]:
-        """What was chosen for this data and is worth to be said before the training, a line each."""
-        return []
 
     @abstractmethod
     def training_data(self, split: SomeSplit) -> Dataset[object]:
@@ -101,10 +99,9 @@ class SceneObjective(Objective):
         self._augmentation = scene_augmentation(recipe, self._training, bundle)
         super().__init__(task, recipe, bundle, (self._training, evaluation))
         SceneTransform(self._training, recipe.augmentation, task.annotation)  # refuses what cannot be done
-
-    @property
-    def notes(self) -> list[str]:
-        return [f"training images: {_sizes(self._training, self._augmentation)}"]
+        self.notes = [f"training images: {_sizes(self._training, self._augmentation)}"]
+        if isinstance(bundle.train, ObjectSplit):
+            self.notes += never_seen(bundle.train, self._training)
 
     def training_data(self, split: SomeSplit) -> Dataset[object]:
         assert not isinstance(split, Split)

@@ -6,9 +6,11 @@ The format is that of https://cocodataset.org/#format-data. Classes are the cate
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
-from typing import TypedDict, TypeGuard, cast
+from typing import TypedDict, TypeGuard, TypeVar, cast
 
 from resurge.data.findings import Finding, broken_annotations, finding, number_of
 from resurge.data.formats.format import Format
@@ -16,12 +18,13 @@ from resurge.data.mending import Mending
 from resurge.data.object_source import ObjectSource
 from resurge.data.paths import PART_OF, PARTS, below, by_part, is_hidden, listed_name, read_file
 from resurge.data.records import Fault, RawObject, Record
-from resurge.data.regions import Polygons, RunLengths, coco_run_lengths, polygons
+from resurge.data.regions import Box, Polygons, RunLengths, coco_run_lengths, polygons
 from resurge.errors import UserError
 from resurge.untrusted import parse_json
 
 _NOT_OBJECTS = ("captions", "person_keypoints", "stuff", "panoptic", "image_info")
 _LIMIT = 10**9
+T = TypeVar("T")
 _NAMES = ("annotations", "_annotations", "_annotations.coco", "instances", "coco", "result", *PART_OF)
 
 
@@ -41,7 +44,7 @@ class Coco(Format):
         if path.is_file() and root.name.lower() == "annotations":
             root = root.parent
         parts: dict[str, tuple[Record, ...]] = {}
-        categories: dict[str, dict[int, str]] = {}
+        categories: dict[str, _Ids[str]] = {}
         findings: list[Finding] = []
         for part, file in files.items():
             try:
@@ -50,12 +53,14 @@ class Coco(Format):
                 parts[part] = tuple(_records(document, categories[part], file, root, part, findings))
             except UserError as error:
                 findings.append(broken_annotations(below(root, file), error))
-        first = categories.get("train", categories.get("", next(iter(categories.values()), {})))
-        things = (thing for records in parts.values() for record in records for thing in record.objects)
+        first = categories.get("train", categories.get("", next(iter(categories.values()), _Ids[str]())))
+        things = [thing for records in parts.values() for record in records for thing in record.objects]
+        crowds = [thing.crowd for thing in things if thing.region is not None]
         how = f"the annotation file{'s' if len(files) > 1 else ''} {' and '.join(file.name for file in files.values())}"
         return ObjectSource(
             format=self.name, root=root, classes=tuple(first.values()), parts=parts, how=how, findings=tuple(findings),
-            has_masks=any(thing.region is not None and not thing.crowd for thing in things),
+            has_masks=not all(crowds) or (bool(crowds) and all(thing.crowd for thing in things)),
+            way="sizes",
         )  # fmt: skip
 
     def write(self, mending: Mending) -> None:
@@ -74,7 +79,7 @@ class Coco(Format):
                     continue
                 entry = cast("dict[str, object]", document["images"][record.key])
                 size = mending.data.size(record.name)
-                if size is not None and record.size != size:
+                if size is not None and _size(entry) != size:
                     counted["image size(s) corrected"] += 1
                     entry = entry | {"width": size[0], "height": size[1]}
                 images.append(entry)
@@ -82,13 +87,14 @@ class Coco(Format):
                     box = mending.box(thing, size, counted)
                     if box is not None:
                         kept = cast("dict[str, object]", document["annotations"][thing.key])
-                        if box != thing.box:
-                            kept = kept | {"bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]]}
-                        annotations.append(kept)
-            if stray := len(document["annotations"]) - sum(len(record.objects) for _, record in records):
-                counted["annotation(s) of no image removed"] += stray
-            if damaged := len(document["images"]) - len(records):
-                counted["damaged image entr(ies) removed"] += damaged
+                        annotations.append(_written(kept, thing, box, entry["id"]))
+            copies = sum(record.copies for _, record in records)
+            twice = sum(record.twice for _, record in records)
+            counted["further entr(ies) of an image joined to its first"] += copies
+            counted["object(s) removed that were there twice"] += twice
+            things = sum(len(record.objects) for _, record in records) + twice
+            counted["annotation(s) of no image removed"] += len(document["annotations"]) - things
+            counted["damaged image entr(ies) removed"] += len(document["images"]) - len(records) - copies
             text = json.dumps(document | {"images": images, "annotations": annotations})
             mending.file(name).write_bytes(text.encode("utf-8", "backslashreplace"))
 
@@ -170,55 +176,98 @@ def load_coco(file: Path) -> Document:
     return cast(Document, document)
 
 
-def category_names(document: Document, file: Path, findings: list[Finding]) -> dict[int, str]:
+Id = int | float | str
+
+
+def _is_id(value: object) -> TypeGuard[Id]:
+    """Whether a value may be an id: a number, or text, as some tools write."""
+    is_whole = isinstance(value, (str, int)) and not isinstance(value, bool)
+    return is_whole or (isinstance(value, float) and math.isfinite(value))
+
+
+def _number(value: Id) -> int | None:
+    """The whole number that an id is, or spells ("000123")."""
+    if isinstance(value, str):
+        return int(value) if len(value) < 20 and value.strip().isdecimal() else None
+    return int(value) if value == int(value) else None
+
+
+class _Ids(dict[Id, T]):
+    """Values by id. An id that is not there is that of the same whole number in another spelling, if one alone is."""
+
+    def find(self, value: object) -> T | None:
+        if not _is_id(value):
+            return None
+        if value in self:
+            return self[value]
+        number = _number(value)
+        if number is not None and not self._spelt:
+            for known in self:
+                self._spelt.setdefault(_number(known), []).append(known)
+        spelt = self._spelt.get(number, []) if number is not None else []
+        return self[spelt[0]] if len(spelt) == 1 else None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._spelt: dict[int | None, list[Id]] = {}
+
+
+def category_names(document: Document, file: Path, findings: list[Finding]) -> _Ids[str]:
     """Class names by category id, in the order of the ids; a name that stands there twice gets its id added."""
-    found: dict[int, str] = {}
+    found: dict[Id, str] = {}
     for at, entry in enumerate(document["categories"]):
         number, name = (entry.get("id"), entry.get("name")) if isinstance(entry, dict) else (None, None)
-        if type(number) is not int or not isinstance(name, str) or number in found:
-            raise UserError(
-                f"{file}: entry {at} of categories ({str(entry)[:80]}) needs a name, and an id of its own as a whole "
-                "number."
-            )
+        if not _is_id(number) or not isinstance(name, str) or number in found:
+            raise UserError(f"{file}: entry {at} of categories ({str(entry)[:80]}) needs a name, and an id of its own.")
         found[number] = name
     counted = Counter(found.values())
     twice = sorted(name for name, count in counted.items() if count > 1)
     if twice:
         message = f"{file.name}: several categories are called {', '.join(map(repr, twice))}"
         findings.append(finding("twice", (file.name,), message))
-    return {number: name if counted[name] == 1 else f"{name} ({number})" for number, name in sorted(found.items())}
+    names = _Ids[str]()
+    for number in sorted(found, key=lambda number: (_number(number) is None, _number(number) or 0, str(number))):
+        name = found[number]
+        names[number] = name if counted[name] == 1 else f"{name} ({number})"
+    return names
 
 
 def _records(
-    document: Document, names: dict[int, str], file: Path, root: Path, part: str, findings: list[Finding]
+    document: Document, names: _Ids[str], file: Path, root: Path, part: str, findings: list[Finding]
 ) -> list[Record]:
     label = below(root, file)
     strange: list[str] = []
-    images: dict[int, tuple[int, str, tuple[int, int] | None]] = {}
+    images = _Ids[Record]()
     for key, entry in enumerate(document["images"]):
         number, name = (entry.get("id"), entry.get("file_name")) if isinstance(entry, dict) else (None, None)
-        if isinstance(entry, dict) and type(number) is int and number not in images and _is_file_name(name):
-            images[number] = (key, name, _size(entry))
+        if isinstance(entry, dict) and _is_id(number) and number not in images and _is_file_name(name):
+            images[number] = Record(name.replace("\\", "/"), (), _size(entry), _number(number), file, key)
         else:
             strange.append(f"images[{key}]")
     if strange:
-        message = f"{label}: {len(strange)} images without a file_name, or without an id of their own as a whole number"
+        message = (
+            f"{label}: {number_of(len(strange), 'image', 'images')} without a file_name, or without an id of its own"
+        )
         findings.append(finding("bad-image-entry", strange, message))
     lost: list[str] = []
     by_image: dict[int, list[RawObject]] = defaultdict(list)
     for key, annotation in enumerate(document["annotations"]):
-        image = annotation.get("image_id") if isinstance(annotation, dict) else None
-        if isinstance(annotation, dict) and type(image) is int and image in images:
-            by_image[image].append(_object(annotation, key, names, images[image][2]))
+        image = images.find(annotation.get("image_id")) if isinstance(annotation, dict) else None
+        if isinstance(annotation, dict) and image is not None:
+            by_image[image.key].append(_object(annotation, key, names))
         else:
             lost.append(f"annotations[{key}]")
     if lost:
         message = f"{label}: {number_of(len(lost), 'annotation', 'annotations')} of images that are not in the file"
         findings.append(finding("stray-annotation", lost, message))
-    listed = [name for _, name, _ in images.values()]
+    pairs = sum(bool(thing.changed) for things in by_image.values() for thing in things)
+    if pairs:
+        message = f"{label}: {number_of(pairs, 'mask is', 'masks are')} not written as COCO's outlines are"
+        findings.append(finding("point-pairs", (label,), message))
+    listed = [record.name for record in images.values()]
     prefix = _image_folder(root, file, part, [*listed, *map(listed_name, listed)])
-    return [Record((Path(prefix) / name).as_posix(), tuple(by_image[number]), size, number, file, key)
-            for number, (key, name, size) in images.items()]  # fmt: skip
+    return [replace(record, name=(Path(prefix) / record.name).as_posix(), objects=tuple(by_image[record.key]))
+            for record in images.values()]  # fmt: skip
 
 
 def _is_file_name(value: object) -> TypeGuard[str]:
@@ -232,27 +281,54 @@ def _size(entry: dict[str, object]) -> tuple[int, int] | None:
     return None
 
 
-def _object(entry: dict[str, object], key: int, names: dict[int, str], size: tuple[int, int] | None) -> RawObject:
+def _object(entry: dict[str, object], key: int, names: _Ids[str]) -> RawObject:
     where = f"annotation {entry['id']}" if "id" in entry else f"annotations[{key}]"
     category = entry.get("category_id")
-    label = names.get(category, "") if type(category) is int else ""
+    label = names.find(category)
     crowd = entry.get("iscrowd") in (1, True)
     box = entry.get("bbox")
     fault = None
-    if not label and (type(category) is not int or category not in names):
+    if label is None:
         fault = Fault("unknown-category", f"the category {category!r} is not in the list of categories")
     region: Polygons | RunLengths | None = None
+    pairs = False
     try:
-        region = _region(entry.get("segmentation"), size)
+        region, pairs = _region(entry.get("segmentation"))
     except ValueError as error:
-        fault = fault or Fault("mask-size" if "another size" in str(error) else "bad-object", f"its mask: {error}")
+        fault = fault or Fault("bad-object", f"its mask: {error}")
     if not (isinstance(box, list) and len(box) == 4 and all(_is_number(value) for value in box)):
         fault = fault or Fault("bad-object", f"the bbox is {str(box)[:60]}; expected [x, y, width, height]")
         box = [0, 0, 0, 0]
     x, y, width, height = (float(value) for value in box)
     area = entry.get("area")
     known = float(area) if _is_number(area) and area > 0 else None
-    return RawObject(where, key, label, (x, y, x + width, y + height), crowd, region, known, fault)
+    changed = "with outlines as COCO has them" if pairs else ""
+    return RawObject(where, key, label or "", (x, y, x + width, y + height), crowd, region, known, fault, changed)
+
+
+def _written(entry: dict[str, object], thing: RawObject, box: Box, image: object) -> dict[str, object]:
+    """An annotation as it is read."""
+    x1, y1, x2, y2 = box
+    changed: dict[str, object] = {}
+    if box != thing.box or thing.changed:
+        changed["bbox"] = [round(value, 4) for value in (x1, y1, x2 - x1, y2 - y1)]
+    if thing.changed:
+        changed["iscrowd"] = int(thing.crowd)
+        if thing.region is not None:
+            changed["segmentation"] = _segmentation(thing.region)
+        if "area" in entry:
+            changed["area"] = round((x2 - x1) * (y2 - y1) if thing.area is None else thing.area, 4)
+    number = entry.get("image_id")
+    if number != image and not (_is_id(number) and _is_id(image) and _number(number) == _number(image)):
+        changed["image_id"] = image
+    return entry | changed
+
+
+def _segmentation(region: Polygons | RunLengths) -> object:
+    if isinstance(region, RunLengths):
+        coco = region.to_coco()
+        return {"size": coco["size"], "counts": coco["counts"].decode("ascii")}
+    return [[round(value, 4) for value in outline] for outline in region.points()]
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:
@@ -260,24 +336,33 @@ def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -_LIMIT <= value <= _LIMIT
 
 
-def _region(value: object, size: tuple[int, int] | None) -> Polygons | RunLengths | None:
+def _region(value: object) -> tuple[Polygons | RunLengths | None, bool]:
+    """The mask, and whether it is written otherwise than COCO's are."""
     if not value:
-        return None
+        return None, False
     if isinstance(value, dict):
-        lengths = coco_run_lengths(value)
-        if size is not None and (lengths.width, lengths.height) != size:
-            raise ValueError(
-                f"it has another size, {lengths.width} x {lengths.height}, than the image, {size[0]} x {size[1]}"
-            )
-        return lengths
-    if isinstance(value, list) and all(isinstance(outline, list) for outline in value):
-        for outline in value:
-            if not all(_is_number(number) for number in outline):
-                raise ValueError("an outline holds something that is no number")
-        # Real files have outlines of one or two points beside good ones; they enclose nothing.
-        good = [outline for outline in value if len(outline) >= 6]
-        return polygons(good) if good else None
-    raise ValueError(f"{str(value)[:60]} is neither a list of outlines nor run lengths")
+        return coco_run_lengths(value), False
+    if not isinstance(value, list):
+        raise ValueError(f"{str(value)[:60]} is neither a list of outlines nor run lengths")
+    outlines, is_usual = _outlines(value)
+    # Real files have outlines of one or two points beside good ones; they enclose nothing.
+    good = [outline for outline in outlines if len(outline) >= 6]
+    return (polygons(good), not is_usual) if good else (None, False)
+
+
+def _outlines(value: list[object], depth: int = 0) -> tuple[list[list[float]], bool]:
+    """The outlines in a list of numbers x, y, x, y, …, of points [x, y], or of such lists; and whether it is a list of
+    lists of numbers, as COCO has it."""
+    numbers = [item for item in value if _is_number(item)]
+    if len(numbers) == len(value):
+        return [list(numbers)], depth == 1
+    lists = [item for item in value if isinstance(item, list)]
+    if len(lists) < len(value) or depth > 2:
+        raise ValueError("an outline holds something that is no number")
+    if len(lists) > 2 and all(len(item) == 2 and all(map(_is_number, item)) for item in lists):
+        return [[number for point in lists for number in point]], False
+    found = [_outlines(item, depth + 1) for item in lists]
+    return [outline for outlines, _ in found for outline in outlines], all(is_usual for _, is_usual in found)
 
 
 def _image_folder(root: Path, file: Path, part: str, names: list[str]) -> str:

@@ -28,9 +28,9 @@ from resurge.data.paths import (
     found_names,
     listed_name,
     read_file,
-    upright_size,
     usual_folder,
 )
+from resurge.data.pictures import read_headers
 from resurge.data.records import Fault, RawObject, Record
 from resurge.errors import UserError
 
@@ -128,11 +128,11 @@ def _records(sheet: Sheet, root: Path, part: str, findings: list[Finding]) -> di
     path_at, label_at, split_at, corners = _columns(sheet, part)
     listed = [fields[path_at].strip() for _, fields in sheet.rows]
     names = _files(sheet.file, root, part, listed, findings)
-    sizes = {name: _stated(sheet, fields) or upright_size(root / name)
-             for name, (_, fields) in reversed(list(zip(names, sheet.rows, strict=True)))}  # fmt: skip
+    stated = {name: _stated(sheet, fields) for name, (_, fields) in reversed(list(zip(names, sheet.rows, strict=True)))}
     labels = _class_descriptions(sheet.file)
     group_at = sheet.column(("isgroupof", "iscrowd"))
     shares = _are_shares(sheet, corners)
+    sizes = {name: header.upright_size for name, header in read_headers(root, names).items()} if shares else {}
     if shares:
         findings.append(finding("shares", (), f"the boxes of {sheet.file.name} are shares of their images"))
     objects: dict[tuple[str, str], list[RawObject]] = defaultdict(list)
@@ -144,11 +144,12 @@ def _records(sheet: Sheet, root: Path, part: str, findings: list[Finding]) -> di
         label = "" if label_at is None else fields[label_at].strip()
         if label or any(texts):
             crowd = group_at is not None and fields[group_at].strip() == "1"
-            scale = sizes[name] if shares else (1, 1)
+            scale = sizes.get(name) if shares else (1, 1)
             objects[at].append(_object(f"line {line}", key, labels.get(label, label), texts, scale, crowd))
     found: dict[str, list[Record]] = defaultdict(list)
     for (where, name), key in keys.items():
-        found[where].append(Record(name, tuple(objects[where, name]), sizes[name], None, sheet.file, key))
+        size = None if shares else stated[name]
+        found[where].append(Record(name, tuple(objects[where, name]), size, None, sheet.file, key, shares=shares))
     return found
 
 
@@ -237,7 +238,7 @@ def _mended(mending: Mending, sheet: Sheet, records: list[tuple[str, Record]]) -
             if box is None or size is None:
                 continue
             fields = list(sheet.rows[thing.key][1])
-            if box != thing.box:
+            if box != thing.box or thing.changed:
                 values = [value / side for value, side in zip(box, size * 2, strict=True)] if shares else box
                 for at, value in zip(corners, values, strict=True):
                     fields[at] = f"{value:.6g}"

@@ -14,7 +14,6 @@ from resurge.data.formats.format import Format
 from resurge.data.formats.label_maps import class_table, find_pairs, paired
 from resurge.data.images import UnreadableImage, read_indices
 from resurge.data.object_source import OBJECT, ObjectSource
-from resurge.data.paths import upright_size
 from resurge.data.records import Fault, MaskRecord, RawObject, Record
 from resurge.data.regions import run_lengths_of
 
@@ -56,22 +55,16 @@ def _pairs(path: Path) -> tuple[dict[str, tuple[MaskRecord, ...]], list[Finding]
 
 
 def _record(root: Path, label: str, pair: MaskRecord) -> Record:
-    size = upright_size(root / pair.name)
     if pair.mask is None:
-        return Record(pair.name, (), size)
+        return Record(pair.name, ())
     thing = RawObject(pair.mask, 0, label)
     try:
         values = read_indices(root / pair.mask)
     except UnreadableImage as error:
         fault = Fault("bad-object", f"the mask {error.reason}")
-        return Record(pair.name, (replace(thing, fault=fault),), size, None, root / pair.mask)
-    unfit = None
-    if size is not None and values.shape != size[::-1]:
-        shown = f"{values.shape[1]} x {values.shape[0]} pixels, its image {size[0]} x {size[1]}"
-        unfit = Fault("mask-size", f"the mask has {shown}")
+        return Record(pair.name, (replace(thing, fault=fault),), source=root / pair.mask)
     things = []
     for value in filter(None, np.unique(values).tolist()):
         region = run_lengths_of(values == value)
-        thing = RawObject(f"{pair.mask}, value {value}", value, label, fault=unfit)
-        things.append(thing if unfit else replace(thing, box=region.box(), region=region))
-    return Record(pair.name, tuple(things), size, None, root / pair.mask)
+        things.append(RawObject(f"{pair.mask}, value {value}", value, label, region.box(), region=region))
+    return Record(pair.name, tuple(things), source=root / pair.mask)

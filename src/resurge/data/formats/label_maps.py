@@ -12,6 +12,7 @@ from PIL import Image
 from resurge.data.class_names import ClassTable, find_classes
 from resurge.data.coding import UNKNOWN
 from resurge.data.findings import Finding, without_image
+from resurge.data.fit import Fit
 from resurge.data.formats.format import Format
 from resurge.data.formats.voc import part_lists
 from resurge.data.images import EXTENSIONS, UnreadableImage, ending, is_image_name, read_indices
@@ -26,6 +27,7 @@ from resurge.data.paths import (
     by_part,
     find_images,
     folder_of,
+    is_file,
     is_hidden,
     read_file,
     slashed,
@@ -284,7 +286,7 @@ def _stripped(root: Path, text: str) -> str:
     """The path below `root` that a listed path ends in; its last two names if none exists."""
     words = text.strip("/").split("/")
     options = ("/".join(words[at:]) for at in range(len(words)))
-    return next((option for option in options if (root / option).is_file()), "/".join(words[-2:]))
+    return next((option for option in options if is_file(root / option)), "/".join(words[-2:]))
 
 
 Steps = tuple[tuple[str, ...], ...]
@@ -352,7 +354,7 @@ def write_maps(mending: Mending, listed: bool = False) -> dict[str, list[MaskRec
             if isinstance(facts, UnreadableImage):
                 counted["missing or unreadable mask left out"] += 1
                 continue
-            if facts.size != data.size(record.name):
+            if record.fit is None and facts.size != data.size(record.name):
                 counted["mask of another size than its image left out"] += 1
                 continue
             kept[part].append(record)
@@ -361,19 +363,25 @@ def write_maps(mending: Mending, listed: bool = False) -> dict[str, list[MaskRec
             strange = [value for value, index, _ in facts.coded(coding) if index == UNKNOWN]
             if strange and coding.colours:
                 raise UserError(f"{file} has colours that mean nothing: {', '.join(strange[:5])}. Name them first.")
-            if strange:
+            if record.fit is not None:
+                counted["mask written as it lies in its image"] += 1
+            if coding.colours and record.fit is not None:
+                with Image.open(file) as image:
+                    planes = [record.fit.array(np.asarray(band)) for band in image.convert("RGB").split()]
+                Image.fromarray(np.stack(planes, axis=-1)).save(target, format="PNG")
+            elif strange or record.fit is not None:
                 ignored = next((value for value, index in coding.indices.items() if index == IGNORE), IGNORE)
-                counted["pixels with an index out of range set to ignored"] = _write_mask(
-                    file, target, strange, ignored
-                )
+                wrong = _write_mask(file, target, strange, ignored, record.fit)
+                counted["pixels with an index out of range set to ignored"] += wrong
             else:
                 target.write_bytes(file.read_bytes())
     return kept
 
 
-def _write_mask(file: Path, target: Path, strange: list[str], ignored: int) -> int:
-    """Write a mask with its strange values ignored; their pixels."""
+def _write_mask(file: Path, target: Path, strange: list[str], ignored: int, fit: Fit | None) -> int:
+    """Write a mask as it lies in its image, with its strange values ignored; their pixels."""
     values = read_indices(file)
+    values = values if fit is None else fit.array(values)
     wrong = np.isin(values, list(map(int, strange)))
     values[wrong] = ignored
     image = Image.fromarray(values.astype(np.uint8))

@@ -8,14 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from resurge.data.findings import Finding, finding
 from resurge.data.formats.format import Format
 from resurge.data.images import UnreadableImage, is_image_name, read_indices
 from resurge.data.mending import Mending
 from resurge.data.object_source import OBJECT, ObjectSource
-from resurge.data.paths import PART_OF, below, by_part, is_hidden, subfolders, upright_size
+from resurge.data.paths import PART_OF, below, by_part, is_hidden, subfolders
 from resurge.data.records import Fault, RawObject, Record
-from resurge.data.regions import run_lengths_of
+from resurge.data.regions import RunLengths, run_lengths_of
 
 _BOWL = re.compile(r"[0-9a-f]{64}|stage[12]_.*")
 """How the Data Science Bowl names its images and the folders of them."""
@@ -52,7 +55,12 @@ class Nuclei(Format):
                 for thing in record.objects:
                     if mending.box(thing, mending.data.size(record.name), counted) is not None:
                         mask = Path(thing.where).name
-                        shutil.copyfile(folder / mask, mending.file(f"{name}/{mask}"))
+                        target = mending.file(f"{name}/{mask}")
+                        if thing.changed and isinstance(thing.region, RunLengths):
+                            pixels = thing.region.decode(thing.region.height, thing.region.width)
+                            Image.fromarray(pixels.astype(np.uint8) * 255).save(target, format="PNG")
+                        else:
+                            shutil.copyfile(folder / mask, target)
 
 
 def _parts(path: Path) -> dict[str, str]:
@@ -99,21 +107,17 @@ def _image_files(folder: Path) -> list[Path]:
 
 
 def _record(root: Path, label: str, place: Path, image: Path) -> Record:
-    size = upright_size(image)
     masks = _image_files(place / "masks")
-    objects = tuple(_object(key, label, file, size) for key, file in enumerate(masks))
-    return Record(below(root, image), objects, size, None, place / "masks")
+    objects = tuple(_object(key, label, file) for key, file in enumerate(masks))
+    return Record(below(root, image), objects, source=place / "masks")
 
 
-def _object(key: int, label: str, file: Path, size: tuple[int, int] | None) -> RawObject:
+def _object(key: int, label: str, file: Path) -> RawObject:
     thing = RawObject(f"masks/{file.name}", key, label)
     try:
         mask = run_lengths_of(read_indices(file))
     except UnreadableImage as error:
         return replace(thing, fault=Fault("bad-object", f"the mask {error.reason}"))
-    if size is not None and (mask.width, mask.height) != size:
-        message = f"the mask has {mask.width} x {mask.height} pixels, its image {size[0]} x {size[1]}"
-        return replace(thing, fault=Fault("mask-size", message))
     if mask.area() == 0:
         return replace(thing, fault=Fault("empty-box", "the mask is empty"))
     return replace(thing, box=mask.box(), region=mask)

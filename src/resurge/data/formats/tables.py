@@ -14,7 +14,7 @@ from pathlib import Path
 from resurge.data.findings import Finding, finding
 from resurge.data.formats.format import Format
 from resurge.data.label_source import LabelSource
-from resurge.data.paths import PART_OF, beginning, listed_name, read_file, text_of
+from resurge.data.paths import PART_OF, beginning, is_file, listed_name, read_file, text_of
 from resurge.data.records import LabelRecord
 from resurge.errors import UserError, suggest
 from resurge.untrusted import from_cell
@@ -113,7 +113,7 @@ def read_sheet(file: Path, names_of: Callable[[list[str]], list[str] | None] = l
         raise _no_text(file) from error
     table, findings = _split(file, text), []
     strange = [field for _, fields in table for field in fields if _is_strange(field)]
-    if strange and not any(_is_file(file.parent / field.strip()) for field in strange):
+    if strange and not any(is_file(file.parent / field.strip()) for field in strange):
         try:
             table = _split(file, data.decode("cp1252"))
         except UnicodeDecodeError as error:
@@ -268,11 +268,4 @@ def _text(field: str, file: Path) -> str:
 def _path(field: str, file: Path) -> str:
     """The path in a field; blanks about it go, unless they belong to the name of a file that is there."""
     bare = field.strip()
-    return field if field != bare and bare and not _is_file(file.parent / bare) else bare
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that is too long, or that no file can have
-        return False
+    return field if field != bare and bare and not is_file(file.parent / bare) else bare

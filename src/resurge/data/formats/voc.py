@@ -39,7 +39,6 @@ from resurge.data.paths import (
     read_lines,
     slashed,
     subfolders,
-    upright_size,
     walk,
 )
 from resurge.data.records import Fault, RawObject, Record
@@ -252,12 +251,11 @@ def _record(
         findings.append(broken_annotations(name, error))
         return None
     image = pictures.get(stem) or _named(document, stem, images, stems, pictures)
-    size = _size(document) or upright_size(root / image)
     objects = tuple(
         _object(item, key, written) for key, item in enumerate(document.findall("object"))
         if (item.findtext("deleted") or "").strip() != "1"  # LabelMe's
     )  # fmt: skip
-    return Record(image, objects, size, None, file)
+    return Record(image, objects, _size(document), None, file)
 
 
 def _named(
@@ -336,7 +334,7 @@ def _mended(mending: Mending, record: Record, file: Path, counted: Counter[str],
     before = counted.total()
     document = load_voc(file)
     size = mending.data.size(record.name)
-    if size is not None and record.size != size:
+    if size is not None and _size(document) not in (None, size):
         counted["image size corrected"] += 1
         for side, pixels in zip(("width", "height"), size, strict=True):
             _set_text(document, f"size/{side}", str(pixels))
@@ -346,7 +344,8 @@ def _mended(mending: Mending, record: Record, file: Path, counted: Counter[str],
         box = mending.box(thing, size, counted)
         if box is None:
             document.remove(item)
-        elif box != thing.box:
+        elif box != thing.box or thing.changed:
+            _set_text(item, "difficult", str(int(thing.crowd)))
             corners = (box[0] + first, box[1] + first, box[2], box[3])
             for corner, value in zip(_CORNERS, corners, strict=True):
                 _set_text(item, f"bndbox/{corner}", f"{value:g}" if first else f"{value:.2f}")

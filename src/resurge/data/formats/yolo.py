@@ -13,7 +13,6 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -38,10 +37,10 @@ from resurge.data.paths import (
     slashed,
     subfolders,
     text_of,
-    upright_size,
 )
-from resurge.data.records import Box, Fault, RawObject, Record
-from resurge.data.regions import Polygons, polygons
+from resurge.data.pictures import read_headers
+from resurge.data.records import Fault, RawObject, Record
+from resurge.data.regions import Box, Polygons, polygons
 from resurge.errors import UserError
 from resurge.untrusted import parse_yaml
 
@@ -99,12 +98,11 @@ class Yolo(Format):
         numbers = [each for found in lines.values() for _, line in found if (each := _numbers(line))]
         findings = other_names(renamed)
         points = _points(document, numbers, findings)
-        with ThreadPoolExecutor(4) as pool:
-            sizes = dict(zip(everything, pool.map(upright_size, [root / name for name in everything]), strict=True))
+        sizes = {name: header.upright_size for name, header in read_headers(root, everything).items()}
         records = {
-            name: Record(name, tuple(_object(key, line, sizes[name], names, points) for key, line in lines[name]),
-                         sizes[name], None, files[name])
-            if name in files else Record(name, (), sizes[name])
+            name: Record(name, tuple(_object(key, line, sizes.get(name), names, points) for key, line in lines[name]),
+                         source=files[name], shares=True)
+            if name in files else Record(name, (), shares=True)
             for name in everything
         }  # fmt: skip
         parts = {part: tuple(records[name] for name in found) for part, found in images.items()}
@@ -118,6 +116,7 @@ class Yolo(Format):
         findings += _rotated(document, description, numbers, points)
         return ObjectSource(
             format=self.name, root=root, classes=names, named=named, parts=parts, how=how, findings=tuple(findings),
+            way="centres",
             has_masks=any(thing.region is not None for thing in things), elsewhere=places,
         )  # fmt: skip
 
@@ -437,7 +436,7 @@ def _mended(
         thing = things[number]
         box = mending.box(thing, size, counted)
         if box is not None:
-            yield f"{line if box == thing.box else _line(line.split()[0], thing, box, size)}\n"
+            yield f"{line if box == thing.box and not thing.changed else _line(line.split()[0], thing, box, size)}\n"
 
 
 def _line(index: str, thing: RawObject, box: Box, size: tuple[int, int]) -> str:
