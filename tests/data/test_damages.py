@@ -39,10 +39,10 @@ def read_map(bundle: DataBundle[Any], split: Any, index: int) -> np.ndarray:
 def is_right(bundle: DataBundle[Any], split: Any, index: int, kept: dict[str, np.ndarray], named: bool) -> bool:
     """Whether of an image is read what it shows."""
     try:
-        picture = drawn(split.read(index))
+        image, stem = split.read(index), Path(split.id(index)).stem
     except UnreadableImage:
         return True  # training skips it, and says so
-    picture = kept.get(Path(split.id(index)).stem, picture)
+    picture = kept[stem] if stem in kept else drawn(image)
     if isinstance(split, Split):
         return bundle.classes[split.labels[index]] == CLASSES[np.bincount(picture[picture > 0]).argmax() - 1]
     try:

@@ -47,7 +47,7 @@ def mend(data: Examined, out: Place) -> list[str]:
             copy = place / file.relative_to(source.root)
             if file.is_file() and copy.parent.is_dir() and not copy.exists():
                 shutil.copyfile(file, copy)
-    lines = [f"{name}: {', '.join(f'{count} {what}' for what, count in counted.items())}"
+    lines = [f"{name}: {', '.join(f'{count} {what}' for what, count in counted.items() if count)}"
              for name, counted in sorted(mending.changes.items()) if counted.total()]  # fmt: skip
     if not lines:
         lines = ["nothing needed mending; the annotations were copied as they are"]

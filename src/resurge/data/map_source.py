@@ -148,6 +148,14 @@ class MaskSource(Source[MaskRecord]):
         notes = left_out(gone, "image is not there and", "images are not there and")
         notes += left_out(bare, "image is without a mask and", "images are without a mask and")
         notes += left_out(broken, "image is without a readable mask and", "images are without readable masks and")
+        pixels: Counter[int] = Counter()
+        for record in kept:
+            facts = self.facts.get(self._file(record))
+            if isinstance(facts, MaskFacts):
+                pixels.update({index: count for _, index, count in facts.coded(coding)})
+        lacking = [label for index, label in enumerate(classes) if not pixels[index]]
+        if lacking and name in ("", "train"):
+            notes.append(f"no training pixel of {some(lacking)}")
         names = tuple(record.name for record in kept)
         fits = tuple(record.fit for record in kept)
         maps = LabelFiles(self.root, tuple(record.mask or "" for record in kept), coding, fits)

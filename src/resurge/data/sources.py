@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -209,7 +210,24 @@ def read_source(
     found = format.read(place)
     if annotation is not None:
         _require_served(found, annotation, words)
-    return found.located().kept_inside().with_classes(reading, known, words).reviewed(reading)
+    found = found.located().kept_inside().with_classes(reading, known, words).reviewed(reading)
+    is_listed = isinstance(found, (ObjectSource, MaskSource)) and not found.unused
+    return found if not is_listed else replace(found, unused=_unread_parts(found))
+
+
+def _unread_parts(found: AnySource) -> tuple[str, ...]:
+    """Folders of images that are called training, validation or test, and of which the annotations name none."""
+    named = {Path(record.name).parent.as_posix() + "/" for record in found.records}
+    folders = [*subfolders(found.root), *(f"images/{name}" for name in _subfolders(found.root / "images"))]
+    return tuple(
+        folder for folder in folders
+        if part_of(Path(folder).name) and not any(name.startswith(f"{folder}/") for name in named)
+        and any(is_image_name(item.name) for item in (found.root / folder).iterdir())
+    )  # fmt: skip
+
+
+def _subfolders(folder: Path) -> list[str]:
+    return subfolders(folder) if folder.is_dir() else []
 
 
 def _formats(annotation: Annotation | None) -> list[Format]:
