@@ -67,7 +67,11 @@ class Voc(Format):
         findings: list[Finding] = []
         parts: dict[str, tuple[Record, ...]] = {}
         folders = _folders(path)
-        how = "the folder" if "" in folders else f"the folders {slashed(name for name, _ in folders.values())}"
+        how = (
+            f"the folder {path.resolve().name}"
+            if "" in folders
+            else f"the folders {slashed(name for name, _ in folders.values())}"
+        )
         written: Counter[str] = Counter()
         for part, (beside, images) in folders.items():
             stems, pictures = (

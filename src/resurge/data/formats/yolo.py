@@ -84,7 +84,7 @@ class Yolo(Format):
         else:
             folders = _label_folders(root)
             images = {part: find_images(root, folder)[0] for part, folder in folders.items()}
-            whole = f"the folder{'s images/ and labels/' if folders.get('') else ''}"
+            whole = "the folders images/ and labels/" if folders.get("") else f"the folder {path.resolve().name}"
             how = whole if "" in folders else f"the folders {slashed(folders.values())}"
         names = names or class_file(root)
         everything = list(dict.fromkeys(name for found in images.values() for name in found))
