@@ -173,7 +173,7 @@ NUMBERS = {
     "yolo box": ("yolo", replaced("0 0.5", f"0 {DIGITS}")),
     "yolo names": ("yolo description", replaced("[cat, dog]", f"{{{DIGITS}: cat}}")),
     "yolo hexadecimal": ("yolo description", replaced("[cat, dog]", f"{{0x{DIGITS}: cat}}")),
-    "yolo nesting": ("yolo description", replaced("[cat, dog]", "[" * 20_000)),
+    "yolo nesting": ("yolo description", replaced("[cat, dog]", "[" * 1000)),
     "yolo aliases": ("yolo description", lambda text: ALIASES + text.replace("[cat, dog]", "*i")),
     "yolo itself": ("yolo description", replaced("[cat, dog]", "&a [*a]")),
     "table": ("table", replaced("1.png,b", f"1.png,{DIGITS}")),

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from resurge.quantities import duration, memory, percent, quantity
+from resurge.quantities import duration, memory, number_of, per_second, percent, quantity
 from resurge.report.charts import (
     MAX_POINTS,
     Chart,
@@ -102,3 +102,9 @@ def test_numbers_for_people() -> None:
     assert percent(math.nan) == "–"
     assert re.sub(r"\s", " ", duration(59.7)) == "1 min 00 s"
     assert re.sub(r"\s", " ", duration(12_345)) == "3 h 25 min"
+    assert [per_second(rate) for rate in (0.0312, 0.96, 4.2, 9.96, 1234)] == ["0.031", "0.96", "4.2", "10", "1,234"]
+    assert [number_of(count, "class", "classes") for count in (0, 1, 2_000)] == [
+        "0 classes",
+        "1 class",
+        "2,000 classes",
+    ]

@@ -149,6 +149,13 @@ def test_a_compressed_body_is_refused(server: Running) -> None:
     assert answer.status_code == 415
 
 
+@pytest.fixture
+def short_linger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less time for a client that was refused to go on sending."""
+    monkeypatch.setattr("resurge.serve.middleware.LINGER", 0.5)
+
+
+@pytest.mark.usefixtures("short_linger")
 def test_a_hundred_megabytes_are_refused_unread(server: Running) -> None:
     with server.raw() as connection:
         connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n" + bytes(1000))
@@ -157,6 +164,7 @@ def test_a_hundred_megabytes_are_refused_unread(server: Running) -> None:
     assert b"connection: close" in answer.lower()
 
 
+@pytest.mark.usefixtures("short_linger")
 def test_a_body_without_a_length_is_refused_while_it_comes(server: Running) -> None:
     chunk = b"10000\r\n" + bytes(0x10000) + b"\r\n"
     with server.raw() as connection:

@@ -128,7 +128,7 @@ def test_all_ignored_or_nothing_is_undefined() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     two = np.zeros((2, 2), dtype=np.uint8)
-    with pytest.raises(UserError, match=r"true label map holds the class 11, but there are 11 classes.*with 255"):
+    with pytest.raises(UserError, match=r"true label map holds the class 11, expected 0 to 10.*with 255"):
         confusion_matrix(two, two + 11, 11)
     with pytest.raises(ValueError, match="predicted label map holds the class -1"):
         confusion_matrix(two.astype(int) - 1, two, 11)

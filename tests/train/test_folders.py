@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from tiny_scenes import write_coco, write_pairs
 from two_classes import write_images
 
 from resurge.errors import UserError
+from resurge.machine import versions
 from resurge.recipe import Recipe
 from resurge.runs import MARKER
 from resurge.train.train import train
@@ -245,16 +247,18 @@ def test_a_training_does_not_go_on_with_other_annotations(task: str, tmp_path: P
 
 
 def test_what_ends_equality_to_the_last_bit_is_said(
-    short: Recipe, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    short: Recipe, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
     train(short, run, quiet=True)
     train(None, run, resume=True)
     assert "last bits" not in capfd.readouterr().err
+    module = importlib.import_module("resurge.train.train")
+    monkeypatch.setattr(module, "versions", lambda *names: {**versions(*names), "torch": "99.1"})
     train(short.override(["threads=2", "channels_last=false"]), run, resume=True)
     said = [line for line in capfd.readouterr().err.splitlines() if "last bits" in line]
     assert len(said) == 1
-    assert "threads 2 (before: 1), channels_last False (before: True)" in said[0]
+    assert "threads 2 (before: 1), channels_last False (before: True), torch 99.1 (before: " in said[0]
 
 
 # -------------------------------------------------------------------------------------------------------- same bytes

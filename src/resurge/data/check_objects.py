@@ -75,7 +75,8 @@ def _check_objects(
             bare.append(thing.where)
         good.append((thing.label, float(((box[2] - box[0]) * (box[3] - box[1])) ** 0.5), thing.crowd))
     if bare:
-        message = f"{record.name}: {len(bare)} of {len(record.objects)} objects have no mask ({', '.join(bare[:3])})"
+        objects = number_of(len(record.objects), "object")
+        message = f"{record.name}: {len(bare)} of {objects} without a mask ({', '.join(bare[:3])})"
         remedy = f"add masks, or train with {words['boxes']}; such objects are left out of {words['masks']}"
         findings.append(finding("no-mask", (record.name,), message, remedy=remedy))
     return good

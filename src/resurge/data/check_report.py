@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from resurge.data.annotations import Annotation
 from resurge.data.findings import SHOWN, Finding
 from resurge.files import Json
+from resurge.quantities import number_of
 
 SEVERITIES = ("error", "warning", "info")
 _CLASSES = 12
@@ -38,9 +39,9 @@ class CheckReport:
 
     def lines(self) -> list[str]:
         """The report for a terminal: figures, then each kind once with its remedy and at most five of its cases."""
-        count = self.stats["num_classes"]
-        lines = [f"{self.source}: {self.stats['images']:,} images, {count} class{'' if count == 1 else 'es'}"]
-        lines += [f"  {name}: {count:,} images" for name, count in self.stats["splits"].items()]
+        images, classes = self.stats["images"], self.stats["num_classes"]
+        lines = [f"{self.source}: {number_of(images, 'image')}, {number_of(classes, 'class', 'classes')}"]
+        lines += [f"  {name}: {number_of(count, 'image')}" for name, count in self.stats["splits"].items()]
         lines += [f"  found {self.purpose}"] if self.purpose else []
         lines += self._content()
         by_kind: dict[str, list[Finding]] = defaultdict(list)
@@ -69,7 +70,7 @@ class CheckReport:
         if "objects" in stats:
             crowds = f", {stats['crowds']:,} of them crowds" if stats["crowds"] else ""
             kind = "boxes and masks" if stats["masks"] else "boxes"
-            lines.append(f"  {stats['objects']:,} objects with {kind}{crowds}")
+            lines.append(f"  {number_of(stats['objects'], 'object')} with {kind}{crowds}")
             lines += [f"  objects in {part}: {_most(counts, sum(counts.values()), False)}"
                       for part, counts in stats["classes"].items()]  # fmt: skip
             sizes = stats["box_sizes"]

@@ -321,7 +321,7 @@ def make_bundle(
         share = val_fraction if val_fraction is not None else (0.1 if len(train) >= 10_000 else 0.2)
         train, validation = hold_out(train, share, seed, len(classes))
         means = f"{share:g} of each class) held out" if annotation == "labels" else f"{share:g}) held out by image"
-        how = f"{how}; {number_of(len(validation), 'image', 'images')} ({means} with seed {seed}"
+        how = f"{how}; {number_of(len(validation), 'image')} ({means} with seed {seed}"
     used = None if val is None else Path(str(val)).name
     notes += [note for each in (found, held) if each is not None for note in each.notes]
     notes += _other_files(found, used) + _class_notes(found.name, train, validation, classes)

@@ -40,7 +40,7 @@ def confusion_matrix(
     for name, values in (("true", true), ("predicted", predicted)):
         if values.size and (values.min() < 0 or values.max() >= classes):
             wrong = int(values.max() if values.max() >= classes else values.min())
-            message = f"a {name} label map holds the class {wrong}, but there are {classes} classes, from 0"
+            message = f"a {name} label map holds the class {wrong}, expected 0 to {classes - 1}"
             if name == "predicted":
                 raise ValueError(message)
             raise UserError(f"{message}. Pixels without a class are to be marked with {ignore}.")
