@@ -226,6 +226,22 @@ def in_maps(root: Path) -> Path:
     return root
 
 
+def in_boxes(root: Path) -> Path:
+    names = [*(file.name for file in folders(root).glob("left/*.png")), "../../secret.png"]
+    lines = "".join(f"left/{name},3,3,9,9,cat\n" for name in names)
+    (root / "boxes.csv").write_text(f"filename,xmin,ymin,xmax,ymax,class\n{lines}")
+    return root
+
+
+def in_cvat(root: Path) -> Path:
+    names = [*(file.name for file in folders(root).glob("left/*.png")), "../../secret.png"]
+    box = '<box label="cat" xtl="3" ytl="3" xbr="9" ybr="9"/>'
+    images = "".join(f'<image name="left/{name}" width="40" height="30">{box}</image>' for name in names)
+    label = "<meta><task><labels><label><name>cat</name></label></labels></task></meta>"
+    (root / "annotations.xml").write_text(f"<annotations>{label}{images}</annotations>")
+    return root
+
+
 OUTSIDE: dict[str, tuple[Annotation, Callable[[Path], Path]]] = {
     "coco, up": ("boxes", in_coco("../../secret.png")),
     "coco, down and up": ("boxes", in_coco("x/../../../secret.png")),
@@ -234,6 +250,8 @@ OUTSIDE: dict[str, tuple[Annotation, Callable[[Path], Path]]] = {
     "yolo, absolute": ("boxes", in_yolo("{secret}")),
     "voc": ("boxes", in_voc),
     "maps": ("maps", in_maps),
+    "table of boxes": ("boxes", in_boxes),
+    "cvat": ("boxes", in_cvat),
 }
 
 
