@@ -142,6 +142,9 @@ def test_soft_edges_need_a_threshold(tmp_path: Path, names: tuple[str, ...]) -> 
         assert "index-out-of-range" in kinds(report)
     split, classes, _ = open_split(root, annotation="maps", reading=Reading(classes=names, threshold=128))
     assert classes == (names or ("background", "foreground"))
+    report, _ = check_data(root, annotation="maps", reading=Reading(classes=names, threshold=128))
+    coded = [(each["value"], each["class"]) for each in report.stats["values"]]
+    assert coded == list(zip(("below 128", "from 128"), classes, strict=True))
     for i in range(5):
         both = (split.target(i) == 1) & (drawn(i, 1) == 1)
         assert both.sum() / ((split.target(i) == 1) | (drawn(i, 1) == 1)).sum() >= 0.9
@@ -155,6 +158,12 @@ def test_a_lossy_format_needs_a_threshold(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"is a JPEG, which changes values.*--threshold 128"):
         open_data(tmp_path, annotation="maps")
     require_drawn(tmp_path, ("background", "foreground"), of=1, reading=Reading(threshold=128))
+
+
+def test_values_are_listed_in_their_order(tmp_path: Path) -> None:
+    write(tmp_path, lambda i, file: mask(file, np.arange(1200).reshape(30, 40) % 12))
+    report, _ = check_data(tmp_path, annotation="maps", reading=Reading(classes=tuple("abcdefghijkl"), rename=("c=k",)))
+    assert [each["value"] for each in report.stats["values"]] == [*"012", "10", *"3456789", "11"]
 
 
 def test_a_mask_that_cannot_be_read_is_said(tmp_path: Path) -> None:

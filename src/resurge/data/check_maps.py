@@ -28,7 +28,7 @@ def mask_report(data: Examined, source: MaskSource, findings: list[Finding]) -> 
         ignored[part or "all"] = int(total[IGNORE])
     findings += class_findings(pixels, source.classes, "pixels")
     names = (*source.classes, *[""] * (IGNORE - len(source.classes)), "ignored")
-    order = sorted(values, key=lambda key: key[::-1])
+    order = sorted(values, key=lambda key: (key[1], len(key[0]), key[0]))  # 2 before 10
     coded = [{"value": value, "class": names[index], "share": round(values[value, index] / values.total(), 6)}
              for value, index in order]  # fmt: skip
     return {"pixels": {part: dict(counter) for part, counter in pixels.items()}, "ignored": ignored, "values": coded}

@@ -126,11 +126,15 @@ class MaskFacts:
         return found
 
     def coded(self, coding: Coding) -> Iterator[tuple[str, int, int]]:
-        """(value as users write it, class index or IGNORE or UNKNOWN, pixels) of each value that occurs."""
+        """(value as users write it, class index or IGNORE or UNKNOWN, pixels) of each value that occurs; with a threshold
+        the value says the side of it."""
         values = self.stored.as_colours() if coding.colours else self.stored.values
         indices = coding.labels(self.stored)
         for value, index, count in zip(values.tolist(), indices.tolist(), self.counts.tolist(), strict=True):
-            yield coding.shown(value), index, count
+            text = coding.shown(value)
+            if coding.threshold is not None:
+                text = f"{'below' if value < coding.threshold else 'from'} {coding.threshold}"
+            yield text, index, count
 
 
 def examine_mask(file: Path, lossy: bool = False) -> MaskFacts | UnreadableImage:
