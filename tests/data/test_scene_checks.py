@@ -56,7 +56,7 @@ def test_every_fault_of_a_coco_file_is_named(tmp_path):
         ("same-object", a[0], "the same cat as annotation 1"),
         ("mask-elsewhere", a[1], "1 of 5 masks lie outside"), ("missing-file", a[3], "no such file"),
         ("truncated", a[4], "cut short"), ("wrong-size", a[5], "say 40 x 30 pixels, the image has 50 x 30"),
-        ("no-mask", a[5], "1 of 1 objects have no mask"), ("stray-annotation", "annotations[10]", "not in the file"),
+        ("no-mask", a[5], "1 of 1 object without a mask"), ("stray-annotation", "annotations[10]", "not in the file"),
         ("bad-image-entry", "images[8]", "without a file_name"), ("no-objects", a[7], "without objects"),
     ):  # fmt: skip
         assert name in found[kind].paths, kind

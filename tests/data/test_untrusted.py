@@ -28,6 +28,7 @@ from two_classes import write_images
 from resurge.cli import main
 from resurge.data.annotations import Annotation
 from resurge.data.checks import check_data
+from resurge.data.digests import write_digests
 from resurge.data.images import UnreadableImage, open_image
 from resurge.data.sources import open_data
 from resurge.errors import UserError
@@ -109,6 +110,7 @@ def outcome(place: Path, annotation: Annotation) -> str:
     try:
         bundle = open_data(place, annotation=annotation)
         said += "\n".join(bundle.notes)
+        write_digests(bundle, place.parent / "digests.csv")
         for index in range(len(bundle.train)):
             try:
                 bundle.train.read(index)

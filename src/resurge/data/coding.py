@@ -126,8 +126,8 @@ class MaskFacts:
         return found
 
     def coded(self, coding: Coding) -> Iterator[tuple[str, int, int]]:
-        """(value as users write it, class index or IGNORE or UNKNOWN, pixels) of each value that occurs; with a threshold
-        the value says the side of it."""
+        """(value as users write it, or the side of the threshold; class index or IGNORE or UNKNOWN; pixels) of each
+        value that occurs."""
         values = self.stored.as_colours() if coding.colours else self.stored.values
         indices = coding.labels(self.stored)
         for value, index, count in zip(values.tolist(), indices.tolist(), self.counts.tolist(), strict=True):

@@ -19,7 +19,7 @@ from resurge.data.findings import some
 from resurge.data.splits import DataBundle, Files, MaskSplit, Split, split_rows
 from resurge.errors import UserError
 from resurge.files import atomic_write_bytes
-from resurge.untrusted import from_cell
+from resurge.untrusted import from_cell, open_regular, read_text
 
 BLOCK = 1 << 14
 """Of a file larger than three blocks, the first, the middle and the last one are read. Another picture differs in them,
@@ -69,8 +69,8 @@ def require_unchanged(bundle: DataBundle[Any], split: Path, digests: Path) -> No
 
 def _table(path: Path) -> list[dict[str, str]]:
     try:
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            return [{key: from_cell(cell or "") for key, cell in row.items()} for row in csv.DictReader(file)]
+        rows = csv.DictReader(StringIO(read_text(path, errors="surrogateescape"), newline=""))
+        return [{key: from_cell(cell or "") for key, cell in row.items()} for row in rows]
     except (OSError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot read {path}, which says what this training is of: {reason}. Restore it.") from error
@@ -137,10 +137,10 @@ def _annotation(split: Any, index: int) -> str:
 def file_digest(path: Path) -> str:
     """A digest of a file's size and content (see BLOCK); empty when it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size <= 3 * BLOCK:
-                return _digest(file.read())
+                return _digest(file.read(3 * BLOCK))
             blocks = []
             for start in (0, (size - BLOCK) // 2, size - BLOCK):
                 file.seek(start)

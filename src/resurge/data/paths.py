@@ -263,7 +263,8 @@ def found_names(root: Path, names: Iterable[str]) -> dict[str, str]:
             found |= {name: match for name, text in missing.items()
                       if name not in found and (match := _only_match(_steps(text), by_last, whole))}  # fmt: skip
     counted = Counter(file for name, file in found.items() if missing[name] != file)
-    return {name: file for name, file in found.items() if counted[file] < 2}
+    # what is no regular file, such as a FIFO, is found by its own name
+    return {name: file for name, file in found.items() if counted[file] < 2 and file != name}
 
 
 def _steps(name: str) -> list[str]:

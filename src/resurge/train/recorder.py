@@ -15,6 +15,7 @@ from resurge.files import atomic_write_text
 from resurge.quantities import per_second
 from resurge.runs import EVENTS
 from resurge.tasks.report import percent_text
+from resurge.untrusted import read_text
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -149,8 +150,8 @@ def _to_csv(rows: list[Mapping[str, float | str | None]]) -> str:
 def _rows_up_to(path: Path, step: int) -> list[dict[str, str]]:
     """Rows of epochs that the checkpoint at `step` has seen the end of; later ones will be written again."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [row for row in csv.DictReader(file) if int(row["step"]) <= step and float(row["seconds"]) >= 0]
+        rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        return [row for row in rows if int(row["step"]) <= step and float(row["seconds"]) >= 0]
     except FileNotFoundError:
         return []
     except (KeyError, TypeError, ValueError, OSError) as error:
