@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from resurge.data.annotations import Annotation
 from resurge.data.findings import SHOWN, Finding
 from resurge.files import Json
+from resurge.quantities import number_of
 
 SEVERITIES = ("error", "warning", "info")
 _CLASSES = 12
@@ -39,7 +40,7 @@ class CheckReport:
     def lines(self) -> list[str]:
         """The report for a terminal: figures, then each kind once with its remedy and at most five of its cases."""
         count = self.stats["num_classes"]
-        lines = [f"{self.source}: {self.stats['images']:,} images, {count} class{'' if count == 1 else 'es'}"]
+        lines = [f"{self.source}: {self.stats['images']:,} images, {number_of(count, 'class', 'classes')}"]
         lines += [f"  {name}: {count:,} images" for name, count in self.stats["splits"].items()]
         lines += [f"  found {self.purpose}"] if self.purpose else []
         lines += self._content()
@@ -48,8 +49,7 @@ class CheckReport:
             by_kind[found.kind].append(found)
         for kind, group in by_kind.items():
             files = len({path for found in group for path in found.paths})
-            cases = f"{len(group)} case{'s' if len(group) > 1 else ''}"
-            lines.append(f"{group[0].severity}: {kind} ({files or cases})")
+            lines.append(f"{group[0].severity}: {kind} ({files or number_of(len(group), 'case')})")
             for found in group[:SHOWN]:
                 lines.append(f"    {found.message}")
                 lines += [f"      {path}" for path in found.paths if path not in found.message][:SHOWN]

@@ -219,7 +219,7 @@ def _packed(channels: Sequence[str]) -> int:
 
 
 def _csv_rows(file: Path) -> Iterator[Row]:
-    lines = csv.reader(read_file(file).decode("utf-8-sig", "replace").splitlines(), skipinitialspace=True)
+    lines = csv.reader(text_of(read_file(file)).splitlines(), skipinitialspace=True)
     rows = [[cell.strip() for cell in line] for line in lines if any(cell.strip() for cell in line)]
     header = [cell.lower() for cell in rows[0]] if rows else []
     at = {name: header.index(name) for name in (*_NAME_COLUMNS, *_VALUE_COLUMNS, "r", "g", "b") if name in header}
@@ -239,7 +239,7 @@ def _csv_rows(file: Path) -> Iterator[Row]:
 def _json_rows(file: Path) -> Iterator[Row]:
     try:
         document = parse_json(read_file(file))
-    except (ValueError, RecursionError):
+    except ValueError:
         return
     labels = document.get("labels") if isinstance(document, dict) else None
     if isinstance(labels, dict):

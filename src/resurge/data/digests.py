@@ -19,7 +19,8 @@ from resurge.data.findings import some
 from resurge.data.splits import DataBundle, Files, MaskSplit, Split, split_rows
 from resurge.errors import UserError
 from resurge.files import atomic_write_bytes
-from resurge.untrusted import from_cell
+from resurge.quantities import number_of
+from resurge.untrusted import from_cell, open_regular
 
 BLOCK = 1 << 14
 """Of a file larger than three blocks, the first, the middle and the last one are read. Another picture differs in them,
@@ -105,7 +106,7 @@ def _changes(before: list[Row], now: list[Row]) -> Iterator[str]:
     }
     for what, names in kinds.items():
         if names:
-            yield f"{len(names)} image{'s' * (len(names) > 1)} {what} ({some(names, 3)})"
+            yield f"{number_of(len(names), 'image')} {what} ({some(names, 3)})"
 
 
 def _rows(bundle: DataBundle[Any]) -> Iterator[Row]:
@@ -137,7 +138,7 @@ def _annotation(split: Any, index: int) -> str:
 def file_digest(path: Path) -> str:
     """A digest of a file's size and content (see BLOCK); empty when it cannot be read."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size <= 3 * BLOCK:
                 return _digest(file.read())

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resurge.data.images import UnreadableImage
-from resurge.quantities import number_of as number_of
+from resurge.quantities import number_of
 
 SHOWN = 5
 
@@ -53,7 +53,7 @@ def broken_annotations(name: str, error: Exception) -> Finding:
 
 def without_image(what: str, lost: Sequence[str], remedy: str) -> list[Finding]:
     """The finding for annotation files that belong to no image; none when there are none."""
-    message = f"{number_of(len(lost), what, what + 's')} without an image: {', '.join(lost[:3])}"
+    message = f"{number_of(len(lost), what)} without an image: {', '.join(lost[:3])}"
     return [finding("missing-file", lost, message, remedy=remedy)] if lost else []
 
 

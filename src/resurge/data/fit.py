@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from resurge.data.findings import KINDS, Finding, finding, number_of, some
+from resurge.data.findings import KINDS, Finding, finding, some
 from resurge.data.images import ImageHeader
 from resurge.data.regions import Box, Polygons, RunLengths, nearest, run_lengths_of
+from resurge.quantities import number_of
 
 Size = tuple[int, int]
 """(width, height) in pixels."""
@@ -161,7 +162,7 @@ class Sights:
         found = []
         for kind, sizes in self.names.items():
             if sizes:
-                pictures = number_of(len(sizes), "picture", "pictures")
+                pictures = number_of(len(sizes), "picture")
                 shown = (
                     f"{some(sizes, 3)}; the first: {next(iter(sizes.values()))}" if kind == "scaled" else some(sizes, 3)
                 )

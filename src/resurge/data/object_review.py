@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from resurge.data.conventions import FEWEST, inside, questioned
-from resurge.data.findings import SHOWN, Finding, finding, number_of, some
+from resurge.data.findings import SHOWN, Finding, finding, some
 from resurge.data.fit import Fit, Sights, Size, find_fit, is_turned, sizes_differ
 from resurge.data.images import ImageHeader
 from resurge.data.pictures import read_headers
 from resurge.data.records import Fault, RawObject, Record
 from resurge.data.regions import Box, RunLengths
+from resurge.quantities import number_of
 
 Parts = dict[str, tuple[Record, ...]]
 
@@ -202,7 +203,7 @@ def _single_objects(parts: Parts, findings: list[Finding]) -> Parts:
     crowds = [thing.crowd for _, thing in _things(_learned(parts))]
     if not crowds or not all(crowds):
         return parts
-    message = f"every one of the {number_of(len(crowds), 'object', 'objects')} to train on is marked as a crowd"
+    message = f"every one of the {number_of(len(crowds), 'object')} to train on is marked as a crowd"
     stop = (
         f"{message} (iscrowd in COCO, difficult in VOC), of which training takes none. Tools that export masks as run "
         "lengths often set the mark on single objects: clear it, or have it cleared with `resurge check-data --fix`."

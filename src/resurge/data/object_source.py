@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from resurge.data.annotations import Annotation
-from resurge.data.findings import KINDS, number_of, some
+from resurge.data.findings import KINDS, some
 from resurge.data.object_review import examine, review
 from resurge.data.paths import present
 from resurge.data.reading import Reading
@@ -18,6 +18,7 @@ from resurge.data.regions import Box, RunLengths
 from resurge.data.source import Part, Source, left_out, unknown_class
 from resurge.data.splits import FileImages, Objects, ObjectSplit
 from resurge.errors import UserError
+from resurge.quantities import number_of
 
 OBJECT = "object"
 """The class of objects of which nothing more is known."""

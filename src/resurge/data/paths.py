@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from resurge.data.images import ending, is_image_name
 from resurge.errors import UserError, suggest
-from resurge.untrusted import read_bytes
+from resurge.untrusted import open_regular, read_bytes
 
 Place = str | os.PathLike[str]
 T = TypeVar("T")
@@ -170,11 +170,9 @@ def read_file(file: Path) -> bytes:
 def beginning(file: Path, length: int = 1 << 16) -> bytes:
     """The first bytes of a file; none when it cannot be read, or is no regular file."""
     try:
-        if not file.is_file():
-            return b""
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             return opened.read(length)
-    except OSError:
+    except (OSError, ValueError):
         return b""
 
 

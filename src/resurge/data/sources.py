@@ -9,7 +9,6 @@ from typing import Any, cast
 
 from resurge.data.annotations import ANNOTATIONS, WORDS, Annotation, Words
 from resurge.data.coding import Coding, Known
-from resurge.data.findings import number_of
 from resurge.data.formats import FORMATS
 from resurge.data.formats.coco import part_of
 from resurge.data.formats.digits import read_digits
@@ -34,6 +33,7 @@ from resurge.data.records import MaskRecord
 from resurge.data.source import AnnotatedSplit
 from resurge.data.splits import DataBundle, ObjectSplit, Split, hold_out, peek, require_fraction
 from resurge.errors import UserError, require_one_of
+from resurge.quantities import number_of
 
 _ANNOTATION_FILES = (".xml", ".json", ".csv", ".tsv", ".yaml", ".yml", ".txt")
 
@@ -344,7 +344,7 @@ def _require_training(found: AnySource) -> None:
         raise UserError(f"{found.name} has no images to train on: {found.how} hold {has} only. Add a training part.")
     if isinstance(found, LabelSource) and len(found.classes) < 2:
         raise UserError(
-            f"{found.name} has a single class, {found.classes[0]!r} ({number_of(images, 'image', 'images')}); a "
+            f"{found.name} has a single class, {found.classes[0]!r} ({number_of(images, 'image')}); a "
             "classifier needs two or more. Add other images, for example of the background, as a second class."
         )
     if not found.classes and found.format == "coco":

@@ -12,14 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict, TypeGuard, TypeVar, cast
 
-from resurge.data.findings import Finding, broken_annotations, finding, number_of
+from resurge.data.findings import Finding, broken_annotations, finding
 from resurge.data.formats.format import Format
 from resurge.data.mending import Mending
 from resurge.data.object_source import ObjectSource
-from resurge.data.paths import PART_OF, PARTS, below, by_part, is_hidden, listed_name, read_file
+from resurge.data.paths import PART_OF, PARTS, below, by_part, is_hidden, listed_name, read_file, text_of
 from resurge.data.records import Fault, RawObject, Record
 from resurge.data.regions import Box, Polygons, RunLengths, coco_run_lengths, polygons
 from resurge.errors import UserError
+from resurge.quantities import number_of
 from resurge.untrusted import parse_json
 
 _NOT_OBJECTS = ("captions", "person_keypoints", "stuff", "panoptic", "image_info")
@@ -155,9 +156,7 @@ class Document(TypedDict):
 
 def load_coco(file: Path) -> Document:
     """The document in a COCO file. Raises UserError when it cannot be read, is cut short, or lacks one of the lists."""
-    data = read_file(file)
-    encoding = json.detect_encoding(data)
-    text = data.decode(encoding, "surrogateescape" if encoding.startswith("utf-8") else "replace")
+    text = text_of(read_file(file))
     try:
         document = parse_json(text, 4000)  # one object with a number beyond all others is left out by itself
     except json.JSONDecodeError as error:
@@ -245,9 +244,7 @@ def _records(
         else:
             strange.append(f"images[{key}]")
     if strange:
-        message = (
-            f"{label}: {number_of(len(strange), 'image', 'images')} without a file_name, or without an id of its own"
-        )
+        message = f"{label}: {number_of(len(strange), 'image')} without a file_name, or without an id of its own"
         findings.append(finding("bad-image-entry", strange, message))
     lost: list[str] = []
     by_image: dict[int, list[RawObject]] = defaultdict(list)
@@ -258,7 +255,7 @@ def _records(
         else:
             lost.append(f"annotations[{key}]")
     if lost:
-        message = f"{label}: {number_of(len(lost), 'annotation', 'annotations')} of images that are not in the file"
+        message = f"{label}: {number_of(len(lost), 'annotation')} of images that are not in the file"
         findings.append(finding("stray-annotation", lost, message))
     pairs = sum(bool(thing.changed) for things in by_image.values() for thing in things)
     if pairs:

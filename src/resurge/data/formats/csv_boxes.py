@@ -28,6 +28,7 @@ from resurge.data.paths import (
     found_names,
     listed_name,
     read_file,
+    text_of,
     usual_folder,
 )
 from resurge.data.pictures import read_headers
@@ -190,7 +191,7 @@ def _stated(sheet: Sheet, fields: list[str]) -> tuple[int, int] | None:
 def _class_descriptions(file: Path) -> dict[str, str]:
     """Names by label, as Open Images has them in a file of their own."""
     table = next(iter(sorted(file.parent.glob(_CLASS_NAMES))), None)
-    rows = csv.reader(StringIO(read_file(table).decode("utf-8-sig", "replace"))) if table else ()
+    rows = csv.reader(StringIO(text_of(read_file(table)))) if table else ()
     return {fields[0]: fields[1] for fields in rows if len(fields) > 1}
 
 

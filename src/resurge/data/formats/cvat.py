@@ -16,6 +16,7 @@ from resurge.data.paths import PART_OF, beginning, listed_name, read_file
 from resurge.data.records import Fault, RawObject, Record
 from resurge.data.regions import RunLengths, run_lengths_of
 from resurge.errors import UserError
+from resurge.untrusted import parse_xml
 
 FILE = "annotations.xml"
 
@@ -51,8 +52,8 @@ class Cvat(Format):
 
 def _load(file: Path) -> ElementTree.Element:
     try:
-        document = ElementTree.fromstring(read_file(file))
-    except ElementTree.ParseError as error:
+        document = parse_xml(read_file(file))
+    except ValueError as error:
         raise UserError(f"{file} is damaged or cut short: {error}. Export it again.") from error
     if document.find("track") is not None:
         raise UserError(

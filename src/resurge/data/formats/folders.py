@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from resurge.data.findings import Finding, finding, number_of
+from resurge.data.findings import Finding, finding
 from resurge.data.formats.format import Format
 from resurge.data.label_source import LabelSource
 from resurge.data.paths import PART_OF, by_part, find_images, is_sidecar, require_folder, slashed, subfolders
 from resurge.data.records import LabelRecord
 from resurge.errors import UserError
+from resurge.quantities import number_of
 
 
 class Folders(Format):

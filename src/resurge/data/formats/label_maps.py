@@ -30,6 +30,7 @@ from resurge.data.paths import (
     is_file,
     is_hidden,
     read_file,
+    read_lines,
     slashed,
     subfolders,
     text_of,
@@ -166,7 +167,7 @@ class Ade20k(_LabelMaps):
 def _ade20k_names(file: Path) -> tuple[str, ...]:
     if not file.is_file():
         return tuple(f"class {index}" for index in range(1, ADE20K_CLASSES + 1))
-    lines = read_file(file).decode("utf-8", "replace").splitlines()
+    lines = read_lines(file)
     names = [line.split("\t")[-1].split(",")[0].strip() for line in lines if line.split("\t")[0].strip().isdigit()]
     if len(names) != ADE20K_CLASSES:
         raise UserError(
@@ -270,7 +271,7 @@ def _pair_lists(path: Path) -> dict[str, Path]:
 
 def _listed(root: Path, file: Path) -> list[MaskRecord]:
     records = []
-    for number, line in enumerate(read_file(file).decode("utf-8-sig", "surrogateescape").split("\n"), 1):
+    for number, line in enumerate(text_of(read_file(file)).split("\n"), 1):
         words = line.split()
         if words and len(words) != 2:
             raise UserError(

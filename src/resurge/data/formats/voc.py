@@ -18,7 +18,7 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from resurge.data.findings import Finding, broken_annotations, finding, number_of, some
+from resurge.data.findings import Finding, broken_annotations, finding, some
 from resurge.data.formats.format import Format
 from resurge.data.images import EXTENSIONS, ending
 from resurge.data.mending import Mending
@@ -44,6 +44,8 @@ from resurge.data.paths import (
 from resurge.data.records import Fault, RawObject, Record
 from resurge.data.regions import polygons
 from resurge.errors import UserError
+from resurge.quantities import number_of
+from resurge.untrusted import parse_xml
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _FROM_0 = "from-0"
@@ -275,8 +277,8 @@ def load_voc(file: Path) -> ElementTree.Element:
     """The <annotation> of a VOC file. Raises UserError when it cannot be read, or is cut short."""
     data = read_file(file)
     try:
-        root = ElementTree.fromstring(data)
-    except ElementTree.ParseError as error:
+        root = parse_xml(data)
+    except ValueError as error:
         what = "is damaged" if data.rstrip().endswith(b"</annotation>") else "is cut short"
         raise UserError(f"{file} {what}: {error}. Copy or write it again.") from error
     if root.tag != "annotation":
