@@ -28,6 +28,7 @@ from two_classes import write_images
 from resurge.cli import main
 from resurge.data.annotations import Annotation
 from resurge.data.checks import check_data
+from resurge.data.digests import write_digests
 from resurge.data.images import UnreadableImage, open_image
 from resurge.data.sources import open_data
 from resurge.errors import UserError
@@ -133,6 +134,16 @@ def test_what_is_no_file_is_not_waited_for(
     said = outcome(place, annotation)
     assert said
     assert said != before
+
+
+@pytest.mark.parametrize("make", [fifo, endless])
+def test_digests_of_what_is_no_file(make: Callable[[Path], None], tmp_path: Path) -> None:
+    bundle = open_data(folders(tmp_path / "data"))
+    make(Path(bundle.train.path(0)))
+    write_digests(bundle, tmp_path / "digests.csv")
+    lines = (tmp_path / "digests.csv").read_text().splitlines()
+    assert lines[1] == ","
+    assert len(set(lines[2:])) == len(lines[2:])
 
 
 def test_files_without_an_end_are_cut(tmp_path: Path) -> None:
