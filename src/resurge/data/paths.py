@@ -95,6 +95,35 @@ def by_part(find: Callable[[str], T | None]) -> dict[str, T]:
     return {part: value for part, value in found if value is not None}
 
 
+def part_of(stem: str) -> str:
+    """train, val or test from a file's name such as instances_train2017; "" when it says none of them."""
+    words = "".join(letter if letter.isalpha() else " " for letter in stem.lower()).split()
+    return next((part for part, names in PARTS.items() if any(name in words for name in names)), "")
+
+
+def one_for_each_part(files: Iterable[Path], what: str) -> dict[str, Path]:
+    """Files by the part that their names say; "" for all images, where none is of a part. Raises UserError when there
+    are two for one part."""
+    found: dict[str, Path] = {}
+    for file in files:
+        part = part_of(file.stem)
+        if part in found:
+            raise UserError(
+                f"{file.parent} has two {what} for {part or 'all images'}: {found[part].name} and {file.name}. Name "
+                "the one you mean as the data, or remove the other."
+            )
+        found[part] = file
+    if len(found) > 1:
+        found.pop("", None)
+    return found
+
+
+def part_folders(root: Path, holds: Callable[[Path], object]) -> dict[str, str]:
+    """The folders in `root` that have the name of a part and hold what they should, by part."""
+    by_lower = {name.lower(): name for name in subfolders(root)}
+    return by_part(lambda name: by_lower[name] if name in by_lower and holds(root / by_lower[name]) else None)
+
+
 def slashed(folders: Iterable[str]) -> str:
     """Folders in a message: "train/, val/"."""
     return ", ".join(f"{folder}/" for folder in folders)
@@ -148,6 +177,12 @@ def find_images(root: Path, below: str) -> tuple[list[str], list[str]]:
     if len(arrays) < len(images):  # beside pictures they are something else, such as features of them
         images, ignored = [name for name in images if name not in set(arrays)], ignored + arrays
     return sorted(images), sorted(ignored)
+
+
+def images_in(folder: Path) -> list[str]:
+    """The names of the images directly in a folder, sorted; none where there is no folder."""
+    names = (item.name for item in os.scandir(folder)) if folder.is_dir() else ()
+    return sorted(name for name in names if is_image_name(name) and not is_hidden(name))
 
 
 def find_files(root: Path, below: str, ending: str) -> list[str]:

@@ -16,7 +16,17 @@ from resurge.data.findings import Finding, broken_annotations, finding
 from resurge.data.formats.format import Format
 from resurge.data.mending import Mending
 from resurge.data.object_source import ObjectSource
-from resurge.data.paths import PART_OF, PARTS, below, by_part, is_hidden, listed_name, read_file, text_of
+from resurge.data.paths import (
+    PART_OF,
+    PARTS,
+    below,
+    by_part,
+    is_hidden,
+    listed_name,
+    one_for_each_part,
+    read_file,
+    text_of,
+)
 from resurge.data.records import Fault, RawObject, Record
 from resurge.data.regions import Box, Polygons, RunLengths, coco_run_lengths, polygons
 from resurge.errors import UserError
@@ -107,7 +117,8 @@ def find_coco(path: Path) -> dict[str, Path]:
         return {"": path} if path.suffix.lower() == ".json" else {}
     for folder in (path / "annotations", path / "Annotations", path):
         files = [file for file in sorted(folder.glob("*.json")) if _is_objects(file, folder != path)]
-        found = _by_part([file for file in files if file.stem.lower().startswith("instances")] or files)
+        named = [file for file in files if file.stem.lower().startswith("instances")] or files
+        found = one_for_each_part(named, "annotation files")
         if found:
             return found
 
@@ -123,27 +134,6 @@ def _is_objects(file: Path, in_annotations: bool) -> bool:
     if is_hidden(file.name) or stem.startswith(_NOT_OBJECTS) or not file.is_file():
         return False
     return in_annotations or stem in _NAMES or stem.startswith("instances") or "coco" in stem
-
-
-def _by_part(files: list[Path]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for file in files:
-        part = part_of(file.stem)
-        if part in found:
-            raise UserError(
-                f"{found[part].parent} has two annotation files for {part or 'all images'}: {found[part].name} and "
-                f"{file.name}. Name the one you mean as the data, or remove the other."
-            )
-        found[part] = file
-    if "" in found and len(found) > 1:
-        del found[""]
-    return found
-
-
-def part_of(stem: str) -> str:
-    """train, val or test from a file's name such as instances_train2017; "" when it says none of them."""
-    words = "".join(letter if letter.isalpha() else " " for letter in stem.lower()).split()
-    return next((part for part, names in PARTS.items() if any(name in words for name in names)), "")
 
 
 class Document(TypedDict):

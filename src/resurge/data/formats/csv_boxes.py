@@ -14,7 +14,6 @@ from io import StringIO
 from pathlib import Path
 
 from resurge.data.findings import Finding, finding, other_names
-from resurge.data.formats.coco import part_of
 from resurge.data.formats.format import Format
 from resurge.data.formats.tables import LABEL_COLUMNS, PATH_COLUMNS, SPLIT_COLUMNS, Sheet, first_line, read_sheet
 from resurge.data.images import ending, is_image_name
@@ -27,6 +26,7 @@ from resurge.data.paths import (
     folder_of,
     found_names,
     listed_name,
+    one_for_each_part,
     read_file,
     text_of,
     usual_folder,
@@ -81,17 +81,7 @@ def _tables(path: Path) -> dict[str, Path]:
     """The tables of boxes by part; {} when there are none."""
     if not path.is_dir():
         return {"": path} if path.is_file() and path.suffix.lower() in (".csv", ".tsv") and _has_boxes(path) else {}
-    found: dict[str, Path] = {}
-    for file in filter(_has_boxes, sorted(path.glob("*.[ct]sv"))):
-        part = part_of(file.stem)
-        if part in found:
-            raise UserError(
-                f"{path} has two tables of boxes for {part or 'all images'}: {found[part].name} and {file.name}. Name "
-                "the one you mean as the data, or remove the other."
-            )
-        found[part] = file
-    if len(found) > 1:
-        found.pop("", None)
+    found = one_for_each_part(filter(_has_boxes, sorted(path.glob("*.[ct]sv"))), "tables of boxes")
     for part, names in PARTS.items() if not found else ():
         inside = folder_of(path, (names,))
         table = next(filter(_has_boxes, sorted((path / inside).glob("*.[ct]sv"))), None) if inside else None

@@ -7,11 +7,10 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from resurge.data.findings import Finding, broken_annotations
-from resurge.data.formats.coco import part_of
 from resurge.data.formats.format import Format
 from resurge.data.formats.shapes import boxed, fields_of, list_of, outlined, read_document, shape_source, size_of
 from resurge.data.object_source import ObjectSource
-from resurge.data.paths import beginning, below, listed_name
+from resurge.data.paths import beginning, below, listed_name, part_of
 from resurge.data.records import Fault, RawObject, Record
 from resurge.data.regions import coco_run_lengths
 from resurge.errors import UserError

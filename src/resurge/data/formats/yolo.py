@@ -111,8 +111,7 @@ class Yolo(Format):
         if not named:
             highest = max((int(thing.label) for thing in things if thing.label.isdigit()), default=-1)
             names = tuple(str(index) for index in range(highest + 1))
-        remedy = "add the image, or remove the file; it is not used"
-        findings += without_image("label file", _stray(root, set(files.values())), remedy)
+        findings += without_image("label file", _stray(root, set(files.values())))
         findings += _rotated(document, description, numbers, points)
         return ObjectSource(
             format=self.name, root=root, classes=names, named=named, parts=parts, how=how, findings=tuple(findings),
