@@ -20,6 +20,16 @@ Size = tuple[int, int]
 """(width, height) in pixels."""
 
 
+def size_of(width: object, height: object) -> Size | None:
+    """(width, height) where both are numbers from 1 on, or the text of such."""
+    sides = [str(side).strip() for side in (width, height) if not isinstance(side, bool)]
+    try:
+        found = [int(float(side)) for side in sides]
+    except (ValueError, OverflowError):
+        return None
+    return (found[0], found[1]) if len(found) == 2 and 1 <= min(found) <= max(found) < 10**9 else None
+
+
 @dataclass(frozen=True)
 class Fit:
     """From a frame of `frame` pixels to the upright picture of `size`: scaled, then turned by the EXIF `orientation`

@@ -192,8 +192,7 @@ def unknown_class(where: str, label: str, classes: Sequence[str], remedy: str = 
     """The error for a class that training does not have."""
     remedy = remedy or "Rename or remove it, or add training images of it."
     return UserError(
-        f"{where}: the class {label!r} is not one of training's ({', '.join(classes[:6])}"
-        f"{', …' if len(classes) > 6 else ''}).{suggest(label, classes)} {remedy}"
+        f"{where}: the class {label!r} is not one of training's ({some(classes, 6)}).{suggest(label, classes)} {remedy}"
     )
 
 

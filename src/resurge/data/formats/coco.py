@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypedDict, TypeGuard, TypeVar, cast
 
 from resurge.data.findings import Finding, broken_annotations, finding
+from resurge.data.fit import Size, size_of
 from resurge.data.formats.format import Format
 from resurge.data.mending import Mending
 from resurge.data.object_source import ObjectSource
@@ -261,11 +262,8 @@ def _is_file_name(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and bool(value.strip("/\0 ")) and "\0" not in value
 
 
-def _size(entry: dict[str, object]) -> tuple[int, int] | None:
-    width, height = entry.get("width"), entry.get("height")
-    if _is_number(width) and _is_number(height) and 1 <= width < _LIMIT and 1 <= height < _LIMIT:
-        return int(width), int(height)
-    return None
+def _size(entry: dict[str, object]) -> Size | None:
+    return size_of(entry.get("width"), entry.get("height"))
 
 
 def _object(entry: dict[str, object], key: int, names: _Ids[str]) -> RawObject:

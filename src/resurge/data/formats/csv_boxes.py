@@ -14,6 +14,7 @@ from io import StringIO
 from pathlib import Path
 
 from resurge.data.findings import Finding, finding, other_names
+from resurge.data.fit import Size, size_of
 from resurge.data.formats.format import Format
 from resurge.data.formats.tables import LABEL_COLUMNS, PATH_COLUMNS, SPLIT_COLUMNS, Sheet, first_line, read_sheet
 from resurge.data.images import ending, is_image_name
@@ -168,14 +169,10 @@ def _files(file: Path, root: Path, part: str, listed: Sequence[str], findings: l
     return [others.get(names[name], names[name]) for name in listed]
 
 
-def _stated(sheet: Sheet, fields: list[str]) -> tuple[int, int] | None:
+def _stated(sheet: Sheet, fields: list[str]) -> Size | None:
     """(width, height) of the image of a row, where the table has it."""
-    at = [sheet.column((name,)) for name in ("width", "height")]
-    texts = [fields[column] for column in at if column is not None]
-    if len(texts) < 2 or not all(map(_is_number, texts)):
-        return None
-    width, height = (int(float(text)) for text in texts)
-    return (width, height) if width > 0 and height > 0 else None
+    at = (sheet.column((name,)) for name in ("width", "height"))
+    return size_of(*("" if column is None else fields[column] for column in at))
 
 
 def _class_descriptions(file: Path) -> dict[str, str]:

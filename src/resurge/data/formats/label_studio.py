@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from resurge.data.findings import Finding, broken_annotations, finding
+from resurge.data.fit import Size, size_of
 from resurge.data.formats.format import Format
-from resurge.data.formats.shapes import Size, boxed, fields_of, list_of, outlined, read_document, shape_source, size_of
+from resurge.data.formats.shapes import boxed, fields_of, list_of, outlined, read_document, shape_source
 from resurge.data.formats.tables import first_line, read_sheet
 from resurge.data.images import is_image_name
 from resurge.data.object_source import ObjectSource

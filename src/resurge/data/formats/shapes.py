@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +12,9 @@ from resurge.data.findings import Finding, finding
 from resurge.data.object_source import ObjectSource, counted_classes
 from resurge.data.paths import below, read_file, usual_folder
 from resurge.data.records import Fault, RawObject, Record
-from resurge.data.regions import polygons
+from resurge.data.regions import RunLengths, polygons
 from resurge.errors import UserError
 from resurge.untrusted import parse_json
-
-Size = tuple[int, int]
 
 
 def boxed(where: str, key: int, label: str, box: Sequence[object], degrees: object = 0, pivot: str = "") -> RawObject:
@@ -48,15 +46,17 @@ def outlined(where: str, key: int, label: str, outlines: Sequence[Sequence[objec
     return RawObject(where, key, label, (min(xs), min(ys), max(xs), max(ys)), region=region, fault=_no_label(label))
 
 
+def masked(where: str, key: int, label: str, read: Callable[[], RunLengths]) -> RawObject:
+    """An object that is a mask, which `read` gives; it raises ValueError or KeyError for a damaged one."""
+    try:
+        region = read()
+    except (ValueError, KeyError) as error:
+        return RawObject(where, key, label, fault=Fault("bad-object", f"its mask: {error}"))
+    return RawObject(where, key, label, region.box(), region=region, fault=_no_label(label))
+
+
 def _no_label(label: str) -> Fault | None:
     return None if label else Fault("unknown-category", "it has no label")
-
-
-def size_of(width: object, height: object) -> Size | None:
-    """(width, height) where both are whole numbers above 0, or the text of such."""
-    sides = [int(side) if isinstance(side, str) and side.isdecimal() else side for side in (width, height)]
-    good = [side for side in sides if type(side) is int and side > 0]
-    return (good[0], good[1]) if len(good) == 2 else None
 
 
 def fields_of(value: object) -> dict[str, object]:

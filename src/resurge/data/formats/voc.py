@@ -19,6 +19,7 @@ from itertools import chain
 from pathlib import Path
 
 from resurge.data.findings import Finding, broken_annotations, finding, some
+from resurge.data.fit import Size, size_of
 from resurge.data.formats.format import Format
 from resurge.data.images import EXTENSIONS, ending
 from resurge.data.mending import Mending
@@ -286,13 +287,9 @@ def load_voc(file: Path) -> ElementTree.Element:
     return root
 
 
-def _size(document: ElementTree.Element) -> tuple[int, int] | None:
+def _size(document: ElementTree.Element) -> Size | None:
     sides = (("size/width", "imagesize/ncols"), ("size/height", "imagesize/nrows"))
-    try:
-        width, height = (int(float(document.findtext(a) or document.findtext(b) or 0)) for a, b in sides)
-    except (ValueError, OverflowError):
-        return None
-    return (width, height) if width > 0 and height > 0 else None
+    return size_of(*(document.findtext(one) or document.findtext(other) for one, other in sides))
 
 
 def _object(item: ElementTree.Element, key: int, written: Counter[str]) -> RawObject:
