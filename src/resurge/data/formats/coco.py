@@ -27,6 +27,7 @@ from resurge.data.paths import (
     one_for_each_part,
     read_file,
     text_of,
+    usual_folder,
 )
 from resurge.data.records import Fault, RawObject, Record
 from resurge.data.regions import Box, Polygons, RunLengths, coco_run_lengths, polygons
@@ -351,16 +352,11 @@ def _outlines(value: list[object], depth: int = 0) -> tuple[list[list[float]], b
 
 
 def _image_folder(root: Path, file: Path, part: str, names: list[str]) -> str:
-    """What to put before the file names so that they are found below `root`, with a slash at its end; "" for nothing:
-    the first folder that has one of the first images, else the likeliest one."""
-    words = file.stem.removeprefix("instances_")
-    options = PARTS[part] if part else ()
-    here = below(root, file.parent)
-    folders = [words, f"images/{words}", *options, *(f"images/{name}" for name in options), "images", "JPEGImages",
-               "data", "", here, f"{here}/images"]  # fmt: skip
-    first = [name for name in names[:3] + names[-1:] if not Path(name).is_absolute()]
-    full = (folder for folder in folders if any((root / folder / name).is_file() for name in first))
-    likely = (folder for folder in folders if folder and (root / folder).is_dir())
-    folder = next(full, None)
-    folder = next(likely, "") if folder is None else folder
-    return f"{folder}/" if folder not in ("", ".") else ""
+    """What to put before the file names so that they are found below `root`: a usual folder that has one of the first
+    images, else the likeliest one, or ""."""
+    also = (file.stem.removeprefix("instances_"),)
+    found = usual_folder(root, file.parent, part, [name for name in names if not Path(name).is_absolute()], also)
+    known = (*also, *PARTS.get(part, ()))
+    likely = (root / folder for name in known for folder in (name, f"images/{name}"))
+    others = (root / name for name in ("images", "JPEGImages", "data"))
+    return below(root, found or next((folder for folder in (*likely, *others) if folder.is_dir()), root))

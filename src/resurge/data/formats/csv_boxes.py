@@ -159,7 +159,7 @@ def _columns(sheet: Sheet, part: str) -> tuple[int, int, int | None, tuple[int, 
 def _files(file: Path, root: Path, part: str, listed: Sequence[str], findings: list[Finding]) -> list[str]:
     """The image of each row below `root`: as it is listed, in the first of the usual folders that has it, or else by
     the ending of its path; Open Images leaves the ending of the name away."""
-    base = usual_folder(root, file.parent, part, [*listed, *map(listed_name, listed)])
+    base = usual_folder(root, file.parent, part, [*listed, *map(listed_name, listed)]) or file.parent
     names = {name: below(root, base / name) for name in dict.fromkeys(listed)}
     if not any(ending(name) for name in names):
         by_stem = {Path(name).stem: name for name in reversed(find_images(root, "")[0])}

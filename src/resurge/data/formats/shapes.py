@@ -90,7 +90,7 @@ def shape_source(
         by_file: dict[Path, list[str]] = defaultdict(list)
         for record in found:
             by_file[record.source or root].append(record.name)
-        bases = {file: usual_folder(root, file.parent, part, names) for file, names in by_file.items()}
+        bases = {file: usual_folder(root, file.parent, part, names) or file.parent for file, names in by_file.items()}
         parts[part] = tuple(replace(each, name=below(root, bases[each.source or root] / each.name)) for each in found)
     if passed:
         shapes = ", ".join(f"{count} {kind}" for kind, count in passed.most_common())
