@@ -338,6 +338,12 @@ def below(root: Path, path: Path) -> str:
     return (path.relative_to(root) if path.is_relative_to(root) else path.absolute()).as_posix()
 
 
+def stem_below(name: str, folder: str) -> str:
+    """A name below `folder`, "" for none, without its ending."""
+    rest = name.removeprefix(f"{folder}/") if folder else name
+    return rest[: len(rest) - len(ending(rest.rsplit("/", 1)[-1]))]
+
+
 def leads_out(name: str, *folders: Path) -> bool:
     """Whether the name of a file, as an annotation has it, leads out of all these folders; it is relative to the first.
     A symbolic link in a folder is its owner's own and may lead anywhere."""

@@ -79,10 +79,7 @@ class Coco(Format):
     def write(self, mending: Mending) -> None:
         """Write each file again without what cannot be used, with boxes cut and sizes corrected."""
         mending.left_out("broken-annotations", "file that cannot be read left out")
-        by_file: dict[Path, list[tuple[str, Record]]] = defaultdict(list)
-        for part, record, file in mending.objects():
-            by_file[file].append((part, record))
-        for file, records in by_file.items():
+        for file, records in mending.by_file().items():
             document = load_coco(file)
             name = mending.inside(file)
             counted = mending.changes[name]

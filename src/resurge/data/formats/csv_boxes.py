@@ -68,10 +68,7 @@ class CsvBoxes(Format):
 
     def write(self, mending: Mending) -> None:
         """Write the tables again without what cannot be used, with boxes cut and sizes corrected."""
-        by_file: dict[Path, list[tuple[str, Record]]] = defaultdict(list)
-        for part, record, file in mending.objects():
-            by_file[file].append((part, record))
-        for file, records in by_file.items():
+        for file, records in mending.by_file().items():
             text = _mended(mending, read_sheet(file, _names_of), records)
             mending.file(mending.inside(file)).write_text(text, encoding="utf-8", newline="")
             for names in file.parent.glob(_CLASS_NAMES):

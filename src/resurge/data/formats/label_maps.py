@@ -32,6 +32,7 @@ from resurge.data.paths import (
     read_file,
     read_lines,
     slashed,
+    stem_below,
     text_of,
 )
 from resurge.data.records import MaskRecord
@@ -176,13 +177,12 @@ class VocMaps(_LabelMaps):
         return (path / "SegmentationClass").is_dir() and (path / "JPEGImages").is_dir()
 
     def read(self, path: Path) -> MaskSource:
-        pairs = {
-            _key(record.name, "JPEGImages"): record for record in paired(path, "JPEGImages", "SegmentationClass")[0]
-        }
-        masks = {_key(name, "SegmentationClass"): name for name in find_images(path, "SegmentationClass")[0]}
+        images, folder = "JPEGImages", "SegmentationClass"
+        pairs = {stem_below(record.name, images): record for record in paired(path, images, folder)[0]}
+        masks = {stem_below(name, folder): name for name in find_images(path, folder)[0]}
 
         def records(wanted: list[str]) -> tuple[MaskRecord, ...]:
-            bare = ((stem, f"JPEGImages/{stem}.jpg", f"SegmentationClass/{stem}.png") for stem in wanted)
+            bare = ((stem, f"{images}/{stem}.jpg", f"{folder}/{stem}.png") for stem in wanted)
             return tuple(pairs.get(stem, MaskRecord(name, masks.get(stem, mask))) for stem, name, mask in bare)
 
         lists = part_lists(path / _VOC_LISTS)
@@ -315,23 +315,17 @@ def paired(root: Path, images: str, masks: str) -> tuple[tuple[MaskRecord, ...],
 
 
 def _matched(names: list[str], masks: list[str], images: str, beside: str) -> tuple[tuple[MaskRecord, ...], list[str]]:
-    by_key = {_key(name, beside).lower(): name for name in reversed(masks)}
+    by_key = {stem_below(name, beside).lower(): name for name in reversed(masks)}
     used = set()
     records = []
     for name in names:
-        key = _key(name, images)
+        key = stem_below(name, images)
         options = [key, *(key + suffix for suffix in _MASK_ENDINGS)]
         options += [key.removesuffix("_leftImg8bit") + suffix for suffix in _CITYSCAPES_ENDINGS]
         match = next((by_key[option.lower()] for option in options if option.lower() in by_key), None)
         used.add(match)
         records.append(MaskRecord(name, match))
     return tuple(records), sorted(name for name in by_key.values() if name not in used)
-
-
-def _key(name: str, folder: str) -> str:
-    """Name below `folder` without its ending."""
-    rest = name.removeprefix(f"{folder}/") if folder else name
-    return rest[: len(rest) - len(ending(rest.rsplit("/", 1)[-1]))]
 
 
 def write_maps(mending: Mending, listed: bool = False) -> dict[str, list[MaskRecord]]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from resurge.data.findings import Finding, finding
-from resurge.data.object_source import ObjectSource, counted_classes
+from resurge.data.object_source import ObjectSource, any_mask, counted_classes
 from resurge.data.paths import below, read_file, usual_folder
 from resurge.data.records import Fault, RawObject, Record
 from resurge.data.regions import RunLengths, polygons
@@ -95,8 +95,7 @@ def shape_source(
     if passed:
         shapes = ", ".join(f"{count} {kind}" for kind, count in passed.most_common())
         findings = [*findings, finding("shapes-ignored", (), f"shapes that are no boxes, outlines or masks: {shapes}")]
-    things = (thing for found in parts.values() for record in found for thing in record.objects)
     return ObjectSource(
         format=format, root=root, classes=classes or counted_classes(parts), parts=parts, how=how,
-        findings=tuple(findings), has_masks=any(thing.region is not None for thing in things),
+        findings=tuple(findings), has_masks=any_mask(parts),
     )  # fmt: skip

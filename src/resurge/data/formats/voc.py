@@ -23,7 +23,7 @@ from resurge.data.fit import Size, size_of
 from resurge.data.formats.format import Format
 from resurge.data.images import EXTENSIONS, ending
 from resurge.data.mending import Mending
-from resurge.data.object_source import ObjectSource, counted_classes
+from resurge.data.object_source import ObjectSource, any_mask, counted_classes
 from resurge.data.paths import (
     ANNOTATION_FOLDERS,
     IMAGE_FOLDERS,
@@ -39,6 +39,7 @@ from resurge.data.paths import (
     read_file,
     read_lines,
     slashed,
+    stem_below,
     subfolders,
     walk,
 )
@@ -94,10 +95,9 @@ class Voc(Format):
             message = f"the coordinates of {number_of(written['box'], 'box', 'boxes')} count from 0, not from 1"
             findings.append(finding(_FROM_0, (), message))
             parts = {part: tuple(map(_from_0, records)) for part, records in parts.items()}
-        things = (thing for records in parts.values() for record in records for thing in record.objects)
         return ObjectSource(
             format=self.name, root=path, classes=counted_classes(parts), parts=parts, how=how,
-            findings=tuple(findings), has_masks=any(thing.region is not None for thing in things),
+            findings=tuple(findings), has_masks=any_mask(parts),
         )  # fmt: skip
 
     def write(self, mending: Mending) -> None:
@@ -172,8 +172,7 @@ def _is_voc(files: Iterable[Path]) -> bool:
 
 def _by_stem(names: Iterable[str], folder: str) -> dict[str, str]:
     """Files below the root by their path below `folder` without ending, the first by name where there are two."""
-    start = len(folder) + 1 if folder else 0
-    return {name[start : len(name) - len(ending(name))]: name for name in sorted(names, reverse=True)}
+    return {stem_below(name, folder): name for name in sorted(names, reverse=True)}
 
 
 def part_lists(folder: Path, others: bool = True) -> dict[str, tuple[Path, list[str]]]:

@@ -22,7 +22,7 @@ from resurge.data.findings import Finding, finding, other_names, without_image
 from resurge.data.formats.format import Format
 from resurge.data.images import is_image_name
 from resurge.data.mending import Mending
-from resurge.data.object_source import ObjectSource
+from resurge.data.object_source import ObjectSource, any_mask
 from resurge.data.paths import (
     PARTS,
     beginning,
@@ -105,17 +105,17 @@ class Yolo(Format):
             for name in everything
         }  # fmt: skip
         parts = {part: tuple(records[name] for name in found) for part, found in images.items()}
-        things = [thing for record in records.values() for thing in record.objects]
         named = bool(names)
         if not named:
-            highest = max((int(thing.label) for thing in things if thing.label.isdigit()), default=-1)
+            labels = {thing.label for record in records.values() for thing in record.objects}
+            highest = max((int(label) for label in labels if label.isdigit()), default=-1)
             names = tuple(str(index) for index in range(highest + 1))
         findings += without_image("label file", _stray(root, set(files.values())))
         findings += _rotated(document, description, numbers, points)
         return ObjectSource(
             format=self.name, root=root, classes=names, named=named, parts=parts, how=how, findings=tuple(findings),
             way="centres",
-            has_masks=any(thing.region is not None for thing in things), elsewhere=places,
+            has_masks=any_mask(parts), elsewhere=places,
         )  # fmt: skip
 
     def write(self, mending: Mending) -> None:
