@@ -321,16 +321,17 @@ def _only_match(steps: list[str], by_last: dict[str, list[tuple[list[str], str]]
 
 
 def usual_folder(root: Path, folder: Path, part: str, listed: Sequence[str], also: Sequence[str] = ()) -> Path | None:
-    """The first of the usual folders of images below `root` in which one of the first of these files is; None when none
-    is. `folder` is that of the annotations, `part` the part of the data set that they belong to, or ""; `also` are
+    """The first of the usual folders of images below `root` in which most of the first of these files are; None when
+    none is. `folder` is that of the annotations, `part` the part of the data set that they belong to, or ""; `also` are
     other names that folders of the part may have."""
     known = (*also, *PARTS.get(part, ()))
     names = (*known, *(f"images/{name}" for name in known), *(f"{name}/images" for name in known), "", "images",
              "JPEGImages", "data", "images/default", "default")  # fmt: skip
     places = [base / name for base in (folder, root, folder.parent) for name in names]
-    inside = (place for place in places if place.is_relative_to(root))
     first = [*listed[:3], *listed[-1:]]
-    return next((place for place in inside if any(is_file(place / name) for name in first)), None)
+    found = {place: sum(is_file(place / name) for name in first) for place in places if place.is_relative_to(root)}
+    best = max(found, key=found.__getitem__)
+    return best if found[best] else None
 
 
 def below(root: Path, path: Path) -> str:
