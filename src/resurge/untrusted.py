@@ -9,6 +9,7 @@ import json
 import os
 import re
 import stat
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -81,7 +82,7 @@ def read_text(path: Place, most: int = MOST_BYTES, errors: str = "strict") -> st
     return read_bytes(path, most).decode("utf-8", errors)
 
 
-# ----------------------------------------------------------------------------------------------------- JSON and YAML
+# ------------------------------------------------------------------------------------------------- JSON, YAML and XML
 
 _DIGITS = bytes(ord("0") if chr(byte).isdecimal() and byte < 128 else ord(" ") for byte in range(256))
 
@@ -143,6 +144,21 @@ def _count_nodes(node: yaml.Node, counts: dict[int, int]) -> int:
                 raise ValueError(f"it has more than {MOST_NODES:,} values, those of its aliases included")
     counts[id(node)] = total
     return total
+
+
+_ENCODING = re.compile(rb"<\?xml[^>]*encoding\s*=\s*[\"']([\w.-]+)")
+
+
+def parse_xml(content: bytes) -> ElementTree.Element:
+    """The first element of an XML document. Raises ValueError when it is none, or in an unknown encoding."""
+    try:
+        try:
+            return ElementTree.fromstring(content)
+        except ValueError:  # it reads no encodings of several bytes, such as GB2312
+            named = _ENCODING.match(content)
+            return ElementTree.fromstring(content.decode("utf-8" if named is None else named[1].decode()))
+    except (ElementTree.ParseError, LookupError) as error:
+        raise ValueError(str(error)) from None
 
 
 # -------------------------------------------------------------------------------------------------------------- text

@@ -8,7 +8,7 @@ from drawn_scenes import WRITERS, Annotated, draw, seen, write_coco
 from PIL import Image
 
 from resurge.data.checks import check_data
-from resurge.data.fit import Fit, find_fit, same_shape
+from resurge.data.fit import Fit, find_fit, same_shape, size_of
 from resurge.data.fix import mend
 from resurge.data.images import ImageHeader
 from resurge.data.pictures import read_headers
@@ -233,3 +233,20 @@ def test_tags_are_found_wherever_they_stand(tmp_path):
     assert {name: header.orientation for name, header in found.items()} == {
         "a.png": 6, "b.png": 6, "c.png": 1, "f.jpg": 6,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "sides, size",
+    [
+        ((640, 480), (640, 480)),
+        (("640", " 480.0 "), (640, 480)),
+        ((640.0, 480), (640, 480)),
+        ((0, 480), None),
+        ((640, None), None),
+        (("nan", "inf"), None),
+        ((True, 480), None),
+        ((640, int("9" * 400)), None),
+    ],
+)
+def test_what_annotations_say_of_sizes(sides, size):
+    assert size_of(*sides) == size

@@ -137,6 +137,16 @@ def test_what_is_no_file_is_not_waited_for(
     assert said != before
 
 
+@pytest.mark.parametrize("make", [fifo, endless])
+def test_digests_of_what_is_no_file(make: Callable[[Path], None], tmp_path: Path) -> None:
+    bundle = open_data(folders(tmp_path / "data"))
+    make(Path(bundle.train.path(0)))
+    write_digests(bundle, tmp_path / "digests.csv")
+    lines = (tmp_path / "digests.csv").read_text().splitlines()
+    assert lines[1] == ","
+    assert len(set(lines[2:])) == len(lines[2:])
+
+
 def test_files_without_an_end_are_cut(tmp_path: Path) -> None:
     file = tmp_path / "huge.png"
     with file.open("wb") as opened:

@@ -53,6 +53,18 @@ def test_files_beside_their_images(tmp_path):
     assert len(open_split(tmp_path / "train", annotation="boxes")[0]) == 2
 
 
+@pytest.mark.parametrize("encoding", ["gb2312", "shift_jis", "utf-16"])
+def test_encodings_of_several_bytes(tmp_path, encoding):
+    root = write_voc(tmp_path, OBJECTS)
+    for file in (root / "Annotations").glob("*.xml"):
+        text = f'<?xml version="1.0" encoding="{encoding}"?>' + file.read_text().replace("cat", "山")
+        file.write_bytes(text.encode(encoding))
+    assert open_data(root, annotation="boxes").classes == ("bird", "dog", "山")
+    file.write_bytes(b'<?xml version="1.0" encoding="none-such"?><annotation/>')
+    with pytest.raises(UserError, match="unknown encoding: none-such"):
+        open_data(root, annotation="boxes")
+
+
 def test_a_class_that_training_lacks(tmp_path):
     write_voc(tmp_path, OBJECTS, {"train": ["a"], "val": ["e"]})
     with pytest.raises(UserError, match="'bird' is not one of training's"):

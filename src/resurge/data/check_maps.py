@@ -48,11 +48,8 @@ def _check_mask(
         findings += unreadable([(record.mask, facts)])
         return total
 
-    def add(kind: str, what: str, remedy: str = "") -> None:
-        findings.append(finding(kind, (str(record.mask),), f"{record.mask}: {what}", remedy=remedy))
-
     real = data.size(record.name)
-    if real is not None and facts.size != real:
+    if real is not None and record.fit is None and facts.size != real:
         return total
     coding = source.coding_of(part)
     for shown, index, count in facts.coded(coding):
@@ -60,5 +57,5 @@ def _check_mask(
             total[index] += count
             values[shown, index] += count
     if total[IGNORE] == total.sum():
-        add("all-ignored", "every pixel is ignored")
+        findings.append(finding("all-ignored", (record.mask,), f"{record.mask}: every pixel is ignored"))
     return total

@@ -7,12 +7,13 @@ from collections import Counter
 import numpy as np
 
 from resurge.data.annotations import Words
-from resurge.data.findings import Finding, class_findings, finding, number_of
+from resurge.data.findings import Finding, class_findings, finding
 from resurge.data.mending import Examined
 from resurge.data.object_review import examine
 from resurge.data.object_source import ObjectSource
 from resurge.data.records import Record
 from resurge.files import Json
+from resurge.quantities import number_of
 
 SMALL, MEDIUM = 32**2, 96**2
 """Areas in pixels from which on COCO calls an object medium, and large."""
@@ -35,7 +36,7 @@ def object_report(data: Examined, source: ObjectSource, findings: list[Finding],
     findings += class_findings(counts, source.classes, "objects")
     if names := [name for lacking in empty.values() for name in lacking]:
         severity, remedy = ("error", "add objects") if len(names) == len(source.records) else ("", "")
-        message = f"{number_of(len(names), 'image', 'images')} without objects"
+        message = f"{number_of(len(names), 'image')} without objects"
         findings.append(finding("no-objects", names, message, severity, remedy))
     return {
         "objects": sum(counter.total() for counter in counts.values()),

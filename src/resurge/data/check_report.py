@@ -49,8 +49,7 @@ class CheckReport:
             by_kind[found.kind].append(found)
         for kind, group in by_kind.items():
             files = len({path for found in group for path in found.paths})
-            cases = f"{len(group)} case{'s' if len(group) > 1 else ''}"
-            lines.append(f"{group[0].severity}: {kind} ({files or cases})")
+            lines.append(f"{group[0].severity}: {kind} ({files or number_of(len(group), 'case')})")
             for found in group[:SHOWN]:
                 lines.append(f"    {found.message}")
                 lines += [f"      {path}" for path in found.paths if path not in found.message][:SHOWN]

@@ -14,7 +14,7 @@ from resurge.data.bands import OtherBands, is_plain, same_bands
 from resurge.data.check_maps import mask_report
 from resurge.data.check_objects import object_report
 from resurge.data.check_report import CheckReport, ranked
-from resurge.data.findings import KINDS, SHOWN, Finding, finding, number_of, unreadable
+from resurge.data.findings import KINDS, SHOWN, Finding, finding, unreadable
 from resurge.data.formats.format import AnySource
 from resurge.data.images import EXTENSIONS, ending
 from resurge.data.label_source import LabelSource, MemorySource
@@ -35,6 +35,7 @@ from resurge.data.sources import (
 )
 from resurge.errors import UserError
 from resurge.files import Json
+from resurge.quantities import number_of
 
 _HUGE_PIXELS = 50_000_000
 _IMBALANCE = 10
@@ -176,7 +177,7 @@ def _oddities(facts: Collection[Facts]) -> list[Finding]:
     if len(files["grey"]) == len(images):
         del files["grey"]
     found = [
-        finding(kind, names, f"{number_of(len(names), 'file', 'files')} {KINDS[kind]['message']}")
+        finding(kind, names, f"{number_of(len(names), 'file')} {KINDS[kind]['message']}")
         for kind, names in files.items() if names
     ]  # fmt: skip
     found_bands = {name: (header.bands, header.depth) for name, header, _ in images}

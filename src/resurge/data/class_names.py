@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import yaml
 
+from resurge.data.findings import some
 from resurge.data.paths import read_file, read_lines, text_of
 from resurge.data.splits import IGNORE
 from resurge.errors import UserError, suggest
@@ -24,6 +25,7 @@ from resurge.untrusted import parse_json, parse_yaml
 CLASS_FILES = (
     "classes.txt", "class_names.txt", "labelmap.txt", "_classes.csv", "class_dict.csv", "label_colors.txt",
     "dataset.json", "labels.txt", "label.txt", "label_names.txt", "codes.txt", "code.txt", "obj.names",
+    "_darknet.labels",
 )  # fmt: skip
 """Files that name classes; the first one that is there counts."""
 
@@ -60,10 +62,10 @@ class ClassTable:
     colours: Mapping[int, int] | None = None
 
 
-def find_classes(folders: Iterable[Path], files: Sequence[str] = CLASS_FILES) -> ClassTable | None:
+def find_classes(folders: Iterable[Path]) -> ClassTable | None:
     """The table of the first class file in any of the folders; None when there is none. Raises UserError when it has a
     name twice or cannot be read."""
-    places = (folder / name for folder in folders for name in files)
+    places = (folder / name for folder in folders for name in CLASS_FILES)
     return next((table for place in places if place.is_file() and (table := read_classes(place))), None)
 
 
@@ -155,8 +157,7 @@ def new_names(names: Sequence[str], renamed: Mapping[str, str], strict: bool = T
     `strict`: other data of a training may lack it."""
     for old in renamed:
         if strict and old not in names:
-            shown = f"{', '.join(names[:6])}{', …' if len(names) > 6 else ''}"
-            raise UserError(f"rename: there is no class {old!r}; there are {shown}.{suggest(old, names)}")
+            raise UserError(f"rename: there is no class {old!r}; there are {some(names, 6)}.{suggest(old, names)}")
     return {name: renamed.get(name, name) for name in names}
 
 
@@ -219,7 +220,7 @@ def _packed(channels: Sequence[str]) -> int:
 
 
 def _csv_rows(file: Path) -> Iterator[Row]:
-    lines = csv.reader(read_file(file).decode("utf-8-sig", "replace").splitlines(), skipinitialspace=True)
+    lines = csv.reader(text_of(read_file(file)).splitlines(), skipinitialspace=True)
     rows = [[cell.strip() for cell in line] for line in lines if any(cell.strip() for cell in line)]
     header = [cell.lower() for cell in rows[0]] if rows else []
     at = {name: header.index(name) for name in (*_NAME_COLUMNS, *_VALUE_COLUMNS, "r", "g", "b") if name in header}
@@ -239,7 +240,7 @@ def _csv_rows(file: Path) -> Iterator[Row]:
 def _json_rows(file: Path) -> Iterator[Row]:
     try:
         document = parse_json(read_file(file))
-    except (ValueError, RecursionError):
+    except ValueError:
         return
     labels = document.get("labels") if isinstance(document, dict) else None
     if isinstance(labels, dict):

@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from resurge.data.class_names import ClassTable
-from resurge.data.findings import number_of, some
+from resurge.data.findings import some
 from resurge.data.images import StoredMask, UnreadableImage, read_mask
 from resurge.data.splits import IGNORE
 from resurge.errors import UserError
 from resurge.files import Json
+from resurge.quantities import number_of
 
 UNKNOWN = -1
 """The index of a value or colour that means nothing."""
@@ -256,7 +257,7 @@ class _Masks:
         if holds and all(set(values) <= {0, IGNORE} for values in holds.values()):
             two = len(self.values) == 3 and self.values[:2] == [0, 1]
             raise self.refused(
-                f"have 255 with nothing but 0 in {number_of(len(holds), 'file', 'files')} ({next(iter(holds))}), "
+                f"have 255 with nothing but 0 in {number_of(len(holds), 'file')} ({next(iter(holds))}), "
                 "so that it may be a class there, or pixels to ignore",
                 "Say which: --classes 0=background,1=name,255=name or --threshold 1 where both are the same class, "
                 "--classes 0=background,1=name,255=ignore where not." if two else

@@ -14,10 +14,11 @@ from typing import Protocol
 
 import numpy as np
 
-from resurge.data.findings import Finding, finding, number_of, some
+from resurge.data.findings import Finding, finding, some
 from resurge.data.fit import Size
 from resurge.data.records import RawObject, Record
 from resurge.data.regions import Box, Polygons, RunLengths
+from resurge.quantities import number_of
 
 FEWEST = 3
 """With fewer objects nothing is suspected."""

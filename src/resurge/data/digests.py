@@ -19,6 +19,7 @@ from resurge.data.findings import some
 from resurge.data.splits import DataBundle, Files, MaskSplit, Split, split_rows
 from resurge.errors import UserError
 from resurge.files import atomic_write_bytes
+from resurge.quantities import number_of
 from resurge.untrusted import from_cell, open_regular, read_text
 
 BLOCK = 1 << 14
@@ -105,7 +106,7 @@ def _changes(before: list[Row], now: list[Row]) -> Iterator[str]:
     }
     for what, names in kinds.items():
         if names:
-            yield f"{len(names)} image{'s' * (len(names) > 1)} {what} ({some(names, 3)})"
+            yield f"{number_of(len(names), 'image')} {what} ({some(names, 3)})"
 
 
 def _rows(bundle: DataBundle[Any]) -> Iterator[Row]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resurge.data.images import UnreadableImage
-from resurge.quantities import number_of as number_of
+from resurge.quantities import number_of
 
 SHOWN = 5
 
@@ -51,9 +51,10 @@ def broken_annotations(name: str, error: Exception) -> Finding:
     return finding("broken-annotations", (name,), str(error), stop=str(error))
 
 
-def without_image(what: str, lost: Sequence[str], remedy: str) -> list[Finding]:
+def without_image(what: str, lost: Sequence[str]) -> list[Finding]:
     """The finding for annotation files that belong to no image; none when there are none."""
-    message = f"{number_of(len(lost), what, what + 's')} without an image: {', '.join(lost[:3])}"
+    message = f"{number_of(len(lost), what)} without an image: {', '.join(lost[:3])}"
+    remedy = f"add the image, or remove the {what.split()[-1]}; it is not used"
     return [finding("missing-file", lost, message, remedy=remedy)] if lost else []
 
 

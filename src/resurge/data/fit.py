@@ -11,12 +11,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from resurge.data.findings import KINDS, Finding, finding, number_of, some
+from resurge.data.findings import KINDS, Finding, finding, some
 from resurge.data.images import ImageHeader
 from resurge.data.regions import Box, Polygons, RunLengths, nearest, run_lengths_of
+from resurge.quantities import number_of
 
 Size = tuple[int, int]
 """(width, height) in pixels."""
+
+
+def size_of(width: object, height: object) -> Size | None:
+    """(width, height) where both are numbers from 1 on, or the text of such."""
+    sides = [str(side).strip() for side in (width, height) if not isinstance(side, bool)]
+    try:
+        found = [int(float(side)) for side in sides]
+    except (ValueError, OverflowError):
+        return None
+    return (found[0], found[1]) if len(found) == 2 and 1 <= min(found) <= max(found) < 10**9 else None
 
 
 @dataclass(frozen=True)
@@ -161,7 +172,7 @@ class Sights:
         found = []
         for kind, sizes in self.names.items():
             if sizes:
-                pictures = number_of(len(sizes), "picture", "pictures")
+                pictures = number_of(len(sizes), "picture")
                 shown = (
                     f"{some(sizes, 3)}; the first: {next(iter(sizes.values()))}" if kind == "scaled" else some(sizes, 3)
                 )

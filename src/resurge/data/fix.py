@@ -15,8 +15,7 @@ from resurge.data.paths import Place
 from resurge.errors import UserError
 from resurge.files import atomic_folder, require_apart, writing
 
-_COPIED = (*CLASS_FILES, "objectInfo150.txt", "sceneCategories.txt", "data.yaml", "data.yml", "dataset.yaml",
-           "dataset.yml")  # fmt: skip
+_COPIED = (*CLASS_FILES, "objectInfo150.txt", "sceneCategories.txt")
 
 
 def mend(data: Examined, out: Place) -> list[str]:

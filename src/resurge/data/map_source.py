@@ -23,7 +23,7 @@ from resurge.data.coding import (
     find_coding,
     look_like_ids,
 )
-from resurge.data.findings import Finding, finding, number_of, some
+from resurge.data.findings import Finding, finding, some
 from resurge.data.fit import Fit
 from resurge.data.images import UnreadableImage, read_mask
 from resurge.data.map_fit import fitted
@@ -34,6 +34,7 @@ from resurge.data.source import Part, Source, left_out, moved_labels
 from resurge.data.splits import IGNORE, FileImages, Files, MaskSplit
 from resurge.errors import UserError
 from resurge.files import Json
+from resurge.quantities import number_of
 
 
 @dataclass(frozen=True, kw_only=True)

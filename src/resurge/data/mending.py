@@ -76,6 +76,13 @@ class Mending:
                 if isinstance(record, Record) and record.source is not None:
                     yield part, record, record.source
 
+    def by_file(self) -> dict[Path, list[tuple[str, Record]]]:
+        """(part, record) of the images of each annotation file."""
+        found: dict[Path, list[tuple[str, Record]]] = defaultdict(list)
+        for part, record, file in self.objects():
+            found[file].append((part, record))
+        return found
+
     def keeps(self, record: Record | MaskRecord, part: str, counted: Counter[str], listed: bool) -> bool:
         """Whether an image stays; counts why it does not. With `listed`, lists or one file per part say what is in it,
         and training images that validation or test has too are removed."""

@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from resurge.data.conventions import FEWEST, inside, questioned
-from resurge.data.findings import SHOWN, Finding, finding, number_of, some
+from resurge.data.findings import SHOWN, Finding, finding, some
 from resurge.data.fit import Fit, Sights, Size, find_fit, is_turned, sizes_differ
 from resurge.data.images import ImageHeader
 from resurge.data.pictures import read_headers
 from resurge.data.records import Fault, RawObject, Record
 from resurge.data.regions import Box, RunLengths
+from resurge.quantities import number_of
 
 Parts = dict[str, tuple[Record, ...]]
 
@@ -190,7 +191,7 @@ def _things(records: Sequence[Record]) -> Iterator[tuple[Record, RawObject]]:
             for thing in record.objects if thing.fault is None)  # fmt: skip
 
 
-def _learned(parts: Parts) -> list[Record]:
+def learned(parts: Parts) -> list[Record]:
     """The records that are trained on, or all when none is."""
     return [record for part, records in parts.items() if part in ("train", "") for record in records] or [
         record for records in parts.values() for record in records
@@ -199,10 +200,10 @@ def _learned(parts: Parts) -> list[Record]:
 
 def _single_objects(parts: Parts, findings: list[Finding]) -> Parts:
     """With no crowds in parts that have nothing else, where there is nothing else to train on."""
-    crowds = [thing.crowd for _, thing in _things(_learned(parts))]
+    crowds = [thing.crowd for _, thing in _things(learned(parts))]
     if not crowds or not all(crowds):
         return parts
-    message = f"every one of the {number_of(len(crowds), 'object', 'objects')} to train on is marked as a crowd"
+    message = f"every one of the {number_of(len(crowds), 'object')} to train on is marked as a crowd"
     stop = (
         f"{message} (iscrowd in COCO, difficult in VOC), of which training takes none. Tools that export masks as run "
         "lengths often set the mark on single objects: clear it, or have it cleared with `resurge check-data --fix`."
@@ -232,8 +233,8 @@ def _crowds(parts: Parts) -> list[Finding]:
     severity = "warning" if masks > _MANY_CROWDS * len(things) else ""
     remedy = "clear the mark of single objects, which some tools set on all run lengths" if severity else ""
     findings = [finding("crowds", names, message, severity, remedy)]
-    others = {thing.label for _, thing in _things(_learned(parts)) if not thing.crowd}
-    lost = sorted({thing.label for _, thing in _things(_learned(parts))} - others)
+    others = {thing.label for _, thing in _things(learned(parts)) if not thing.crowd}
+    lost = sorted({thing.label for _, thing in _things(learned(parts))} - others)
     if lost:
         message = f"all objects of {', '.join(lost[:SHOWN])} are crowds: nothing of it is learnt"
         findings.append(finding("crowd-class", lost, message))

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from resurge.data.annotations import Annotation
-from resurge.data.findings import KINDS, number_of, some
-from resurge.data.object_review import examine, review
+from resurge.data.findings import KINDS, some
+from resurge.data.object_review import examine, learned, review
 from resurge.data.paths import present
 from resurge.data.reading import Reading
 from resurge.data.records import RawObject, Record
@@ -18,6 +18,7 @@ from resurge.data.regions import Box, RunLengths
 from resurge.data.source import Part, Source, left_out, unknown_class
 from resurge.data.splits import FileImages, Objects, ObjectSplit
 from resurge.errors import UserError
+from resurge.quantities import number_of
 
 OBJECT = "object"
 """The class of objects of which nothing more is known."""
@@ -100,8 +101,12 @@ def _area(thing: RawObject, size: tuple[int, int] | None) -> float:
     return (x2 - x1) * (y2 - y1)
 
 
+def any_mask(parts: dict[str, tuple[Record, ...]]) -> bool:
+    """Whether any object has a mask."""
+    return any(thing.region is not None for found in parts.values() for record in found for thing in record.objects)
+
+
 def counted_classes(parts: dict[str, tuple[Record, ...]]) -> tuple[str, ...]:
     """The classes that occur in training, or anywhere when nothing is called training, in alphabetical order."""
-    wanted = {part: parts[part] for part in ("train", "") if part in parts} or parts
-    things = (thing for records in wanted.values() for record in records for thing in record.objects)
+    things = (thing for record in learned(parts) for thing in record.objects)
     return tuple(sorted({thing.label for thing in things if thing.fault is None or thing.fault.kind == "empty-box"}))

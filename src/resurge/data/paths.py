@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from resurge.data.images import ending, is_image_name
 from resurge.errors import UserError, suggest
-from resurge.untrusted import read_bytes
+from resurge.untrusted import open_regular, read_bytes
 
 Place = str | os.PathLike[str]
 T = TypeVar("T")
@@ -95,6 +95,35 @@ def by_part(find: Callable[[str], T | None]) -> dict[str, T]:
     return {part: value for part, value in found if value is not None}
 
 
+def part_of(stem: str) -> str:
+    """train, val or test from a file's name such as instances_train2017; "" when it says none of them."""
+    words = "".join(letter if letter.isalpha() else " " for letter in stem.lower()).split()
+    return next((part for part, names in PARTS.items() if any(name in words for name in names)), "")
+
+
+def one_for_each_part(files: Iterable[Path], what: str) -> dict[str, Path]:
+    """Files by the part that their names say; "" for all images, where none is of a part. Raises UserError when there
+    are two for one part."""
+    found: dict[str, Path] = {}
+    for file in files:
+        part = part_of(file.stem)
+        if part in found:
+            raise UserError(
+                f"{file.parent} has two {what} for {part or 'all images'}: {found[part].name} and {file.name}. Name "
+                "the one you mean as the data, or remove the other."
+            )
+        found[part] = file
+    if len(found) > 1:
+        found.pop("", None)
+    return found
+
+
+def part_folders(root: Path, holds: Callable[[Path], object]) -> dict[str, str]:
+    """The folders in `root` that have the name of a part and hold what they should, by part."""
+    by_lower = {name.lower(): name for name in subfolders(root)}
+    return by_part(lambda name: by_lower[name] if name in by_lower and holds(root / by_lower[name]) else None)
+
+
 def slashed(folders: Iterable[str]) -> str:
     """Folders in a message: "train/, val/"."""
     return ", ".join(f"{folder}/" for folder in folders)
@@ -150,6 +179,12 @@ def find_images(root: Path, below: str) -> tuple[list[str], list[str]]:
     return sorted(images), sorted(ignored)
 
 
+def images_in(folder: Path) -> list[str]:
+    """The names of the images directly in a folder, sorted; none where there is no folder."""
+    names = (item.name for item in os.scandir(folder)) if folder.is_dir() else ()
+    return sorted(name for name in names if is_image_name(name) and not is_hidden(name))
+
+
 def find_files(root: Path, below: str, ending: str) -> list[str]:
     """The files in root/below and all folders under it whose names have this ending, in whatever case, and are not
     hidden."""
@@ -170,11 +205,9 @@ def read_file(file: Path) -> bytes:
 def beginning(file: Path, length: int = 1 << 16) -> bytes:
     """The first bytes of a file; none when it cannot be read, or is no regular file."""
     try:
-        if not file.is_file():
-            return b""
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             return opened.read(length)
-    except OSError:
+    except (OSError, ValueError):
         return b""
 
 
@@ -288,21 +321,29 @@ def _only_match(steps: list[str], by_last: dict[str, list[tuple[list[str], str]]
     return best[0] if len(best) == 1 else None
 
 
-def usual_folder(root: Path, folder: Path, part: str, listed: Sequence[str]) -> Path:
-    """The first of the usual folders of images in which one of the first of these files is; `folder` when none is.
-    `part` is the part of the data set that they belong to, or ""."""
-    known = PARTS.get(part, ())
-    names = ("", "images", *known, *(f"images/{name}" for name in known), *(f"{name}/images" for name in known),
-             "images/default", "default")  # fmt: skip
+def usual_folder(root: Path, folder: Path, part: str, listed: Sequence[str], also: Sequence[str] = ()) -> Path | None:
+    """The first of the usual folders of images below `root` in which most of the first of these files are; None when
+    none is. `folder` is that of the annotations, `part` the part of the data set that they belong to, or ""; `also` are
+    other names that folders of the part may have."""
+    known = (*also, *PARTS.get(part, ()))
+    names = (*known, *(f"images/{name}" for name in known), *(f"{name}/images" for name in known), "", "images",
+             "JPEGImages", "data", "images/default", "default")  # fmt: skip
     places = [base / name for base in (folder, root, folder.parent) for name in names]
-    inside = (place for place in places if place.is_relative_to(root))
     first = [*listed[:3], *listed[-1:]]
-    return next((place for place in inside if any((place / name).is_file() for name in first)), folder)
+    found = {place: sum(is_file(place / name) for name in first) for place in places if place.is_relative_to(root)}
+    best = max(found, key=found.__getitem__)
+    return best if found[best] else None
 
 
 def below(root: Path, path: Path) -> str:
     """`path` as seen from `root`, with slashes; absolute when it lies elsewhere."""
     return (path.relative_to(root) if path.is_relative_to(root) else path.absolute()).as_posix()
+
+
+def stem_below(name: str, folder: str) -> str:
+    """A name below `folder`, "" for none, without its ending."""
+    rest = name.removeprefix(f"{folder}/") if folder else name
+    return rest[: len(rest) - len(ending(rest.rsplit("/", 1)[-1]))]
 
 
 def leads_out(name: str, *folders: Path) -> bool:

@@ -14,13 +14,14 @@ from typing import Any, Generic, TypeVar
 from resurge.data.annotations import Annotation, Words
 from resurge.data.class_names import given_classes, new_names
 from resurge.data.coding import Known
-from resurge.data.findings import KINDS, Finding, finding, number_of, other_names, some
+from resurge.data.findings import KINDS, Finding, finding, other_names, some
 from resurge.data.paths import below, found_names, leads_out
 from resurge.data.reading import Reading
 from resurge.data.records import LabelRecord, MaskRecord, Record
 from resurge.data.splits import MaskSplit, ObjectSplit, Split
 from resurge.errors import UserError, suggest
 from resurge.files import Json
+from resurge.quantities import number_of
 
 AnnotatedSplit = Split | ObjectSplit | MaskSplit
 Part = tuple[AnnotatedSplit, list[str]]
@@ -145,7 +146,7 @@ class Source(ABC, Generic[AnyRecord]):
         ]
         if not strays:
             return self
-        message = f"{number_of(len(strays), 'file', 'files')} outside {self.root}, the first: {strays[0]}"
+        message = f"{number_of(len(strays), 'file')} outside {self.root}, the first: {strays[0]}"
         stop = f"{self.name} names {message}. {KINDS['outside']['remedy'].capitalize()}."
         return replace(self, findings=(*self.findings, finding("outside", strays, message, stop=stop)))
 
@@ -191,8 +192,7 @@ def unknown_class(where: str, label: str, classes: Sequence[str], remedy: str = 
     """The error for a class that training does not have."""
     remedy = remedy or "Rename or remove it, or add training images of it."
     return UserError(
-        f"{where}: the class {label!r} is not one of training's ({', '.join(classes[:6])}"
-        f"{', …' if len(classes) > 6 else ''}).{suggest(label, classes)} {remedy}"
+        f"{where}: the class {label!r} is not one of training's ({some(classes, 6)}).{suggest(label, classes)} {remedy}"
     )
 
 

@@ -9,12 +9,10 @@ from typing import Any, cast
 
 from resurge.data.annotations import ANNOTATIONS, WORDS, Annotation, Words
 from resurge.data.coding import Coding, Known
-from resurge.data.findings import number_of
 from resurge.data.formats import FORMATS
-from resurge.data.formats.coco import part_of
 from resurge.data.formats.digits import read_digits
 from resurge.data.formats.format import AnySource, Format
-from resurge.data.images import ending, is_image_name
+from resurge.data.images import ending
 from resurge.data.label_source import LabelSource, MemorySource
 from resurge.data.map_source import MaskSource
 from resurge.data.object_source import ObjectSource
@@ -23,7 +21,9 @@ from resurge.data.paths import (
     IMAGE_FOLDERS,
     PART_OF,
     Place,
+    images_in,
     is_archive,
+    part_of,
     require_folder,
     subfolders,
     user_path,
@@ -34,6 +34,7 @@ from resurge.data.records import MaskRecord
 from resurge.data.source import AnnotatedSplit
 from resurge.data.splits import DataBundle, ObjectSplit, Split, hold_out, peek, require_fraction
 from resurge.errors import UserError, require_one_of
+from resurge.quantities import number_of
 
 _ANNOTATION_FILES = (".xml", ".json", ".csv", ".tsv", ".yaml", ".yml", ".txt")
 
@@ -118,7 +119,7 @@ def class_folders(path: Path) -> list[str]:
     names = {
         name for place in places for name in subfolders(place)
         if name.lower() not in layout and not part_of(name)
-        and any(is_image_name(item.name) for item in (place / name).iterdir())
+        and images_in(place / name)
     }  # fmt: skip
     return sorted(names) if len(names) > 1 else []
 
@@ -222,7 +223,7 @@ def _unread_parts(found: AnySource) -> tuple[str, ...]:
     return tuple(
         folder for folder in folders
         if part_of(Path(folder).name) and not any(name.startswith(f"{folder}/") for name in named)
-        and any(is_image_name(item.name) for item in (found.root / folder).iterdir())
+        and images_in(found.root / folder)
     )  # fmt: skip
 
 
@@ -344,7 +345,7 @@ def _require_training(found: AnySource) -> None:
         raise UserError(f"{found.name} has no images to train on: {found.how} hold {has} only. Add a training part.")
     if isinstance(found, LabelSource) and len(found.classes) < 2:
         raise UserError(
-            f"{found.name} has a single class, {found.classes[0]!r} ({number_of(images, 'image', 'images')}); a "
+            f"{found.name} has a single class, {found.classes[0]!r} ({number_of(images, 'image')}); a "
             "classifier needs two or more. Add other images, for example of the background, as a second class."
         )
     if not found.classes and found.format == "coco":

@@ -12,14 +12,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict, TypeGuard, TypeVar, cast
 
-from resurge.data.findings import Finding, broken_annotations, finding, number_of
+from resurge.data.findings import Finding, broken_annotations, finding
+from resurge.data.fit import Size, size_of
 from resurge.data.formats.format import Format
 from resurge.data.mending import Mending
 from resurge.data.object_source import ObjectSource
-from resurge.data.paths import PART_OF, PARTS, below, by_part, is_hidden, listed_name, read_file
+from resurge.data.paths import (
+    PART_OF,
+    PARTS,
+    below,
+    by_part,
+    is_hidden,
+    listed_name,
+    one_for_each_part,
+    read_file,
+    text_of,
+    usual_folder,
+)
 from resurge.data.records import Fault, RawObject, Record
 from resurge.data.regions import Box, Polygons, RunLengths, coco_run_lengths, polygons
 from resurge.errors import UserError
+from resurge.quantities import number_of
 from resurge.untrusted import parse_json
 
 _NOT_OBJECTS = ("captions", "person_keypoints", "stuff", "panoptic", "image_info")
@@ -66,10 +79,7 @@ class Coco(Format):
     def write(self, mending: Mending) -> None:
         """Write each file again without what cannot be used, with boxes cut and sizes corrected."""
         mending.left_out("broken-annotations", "file that cannot be read left out")
-        by_file: dict[Path, list[tuple[str, Record]]] = defaultdict(list)
-        for part, record, file in mending.objects():
-            by_file[file].append((part, record))
-        for file, records in by_file.items():
+        for file, records in mending.by_file().items():
             document = load_coco(file)
             name = mending.inside(file)
             counted = mending.changes[name]
@@ -106,7 +116,8 @@ def find_coco(path: Path) -> dict[str, Path]:
         return {"": path} if path.suffix.lower() == ".json" else {}
     for folder in (path / "annotations", path / "Annotations", path):
         files = [file for file in sorted(folder.glob("*.json")) if _is_objects(file, folder != path)]
-        found = _by_part([file for file in files if file.stem.lower().startswith("instances")] or files)
+        named = [file for file in files if file.stem.lower().startswith("instances")] or files
+        found = one_for_each_part(named, "annotation files")
         if found:
             return found
 
@@ -124,27 +135,6 @@ def _is_objects(file: Path, in_annotations: bool) -> bool:
     return in_annotations or stem in _NAMES or stem.startswith("instances") or "coco" in stem
 
 
-def _by_part(files: list[Path]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for file in files:
-        part = part_of(file.stem)
-        if part in found:
-            raise UserError(
-                f"{found[part].parent} has two annotation files for {part or 'all images'}: {found[part].name} and "
-                f"{file.name}. Name the one you mean as the data, or remove the other."
-            )
-        found[part] = file
-    if "" in found and len(found) > 1:
-        del found[""]
-    return found
-
-
-def part_of(stem: str) -> str:
-    """train, val or test from a file's name such as instances_train2017; "" when it says none of them."""
-    words = "".join(letter if letter.isalpha() else " " for letter in stem.lower()).split()
-    return next((part for part, names in PARTS.items() if any(name in words for name in names)), "")
-
-
 class Document(TypedDict):
     """A COCO file: lists whose entries may still be anything."""
 
@@ -155,9 +145,7 @@ class Document(TypedDict):
 
 def load_coco(file: Path) -> Document:
     """The document in a COCO file. Raises UserError when it cannot be read, is cut short, or lacks one of the lists."""
-    data = read_file(file)
-    encoding = json.detect_encoding(data)
-    text = data.decode(encoding, "surrogateescape" if encoding.startswith("utf-8") else "replace")
+    text = text_of(read_file(file))
     try:
         document = parse_json(text, 4000)  # one object with a number beyond all others is left out by itself
     except json.JSONDecodeError as error:
@@ -245,9 +233,7 @@ def _records(
         else:
             strange.append(f"images[{key}]")
     if strange:
-        message = (
-            f"{label}: {number_of(len(strange), 'image', 'images')} without a file_name, or without an id of its own"
-        )
+        message = f"{label}: {number_of(len(strange), 'image')} without a file_name, or without an id of its own"
         findings.append(finding("bad-image-entry", strange, message))
     lost: list[str] = []
     by_image: dict[int, list[RawObject]] = defaultdict(list)
@@ -258,7 +244,7 @@ def _records(
         else:
             lost.append(f"annotations[{key}]")
     if lost:
-        message = f"{label}: {number_of(len(lost), 'annotation', 'annotations')} of images that are not in the file"
+        message = f"{label}: {number_of(len(lost), 'annotation')} of images that are not in the file"
         findings.append(finding("stray-annotation", lost, message))
     pairs = sum(bool(thing.changed) for things in by_image.values() for thing in things)
     if pairs:
@@ -274,11 +260,8 @@ def _is_file_name(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and bool(value.strip("/\0 ")) and "\0" not in value
 
 
-def _size(entry: dict[str, object]) -> tuple[int, int] | None:
-    width, height = entry.get("width"), entry.get("height")
-    if _is_number(width) and _is_number(height) and 1 <= width < _LIMIT and 1 <= height < _LIMIT:
-        return int(width), int(height)
-    return None
+def _size(entry: dict[str, object]) -> Size | None:
+    return size_of(entry.get("width"), entry.get("height"))
 
 
 def _object(entry: dict[str, object], key: int, names: _Ids[str]) -> RawObject:
@@ -366,16 +349,11 @@ def _outlines(value: list[object], depth: int = 0) -> tuple[list[list[float]], b
 
 
 def _image_folder(root: Path, file: Path, part: str, names: list[str]) -> str:
-    """What to put before the file names so that they are found below `root`, with a slash at its end; "" for nothing:
-    the first folder that has one of the first images, else the likeliest one."""
-    words = file.stem.removeprefix("instances_")
-    options = PARTS[part] if part else ()
-    here = below(root, file.parent)
-    folders = [words, f"images/{words}", *options, *(f"images/{name}" for name in options), "images", "JPEGImages",
-               "data", "", here, f"{here}/images"]  # fmt: skip
-    first = [name for name in names[:3] + names[-1:] if not Path(name).is_absolute()]
-    full = (folder for folder in folders if any((root / folder / name).is_file() for name in first))
-    likely = (folder for folder in folders if folder and (root / folder).is_dir())
-    folder = next(full, None)
-    folder = next(likely, "") if folder is None else folder
-    return f"{folder}/" if folder not in ("", ".") else ""
+    """What to put before the file names so that they are found below `root`: a usual folder that has one of the first
+    images, else the likeliest one, or ""."""
+    also = (file.stem.removeprefix("instances_"),)
+    found = usual_folder(root, file.parent, part, [name for name in names if not Path(name).is_absolute()], also)
+    known = (*also, *PARTS.get(part, ()))
+    likely = (root / folder for name in known for folder in (name, f"images/{name}"))
+    others = (root / name for name in ("images", "JPEGImages", "data"))
+    return below(root, found or next((folder for folder in (*likely, *others) if folder.is_dir()), root))

@@ -14,7 +14,7 @@ from io import StringIO
 from pathlib import Path
 
 from resurge.data.findings import Finding, finding, other_names
-from resurge.data.formats.coco import part_of
+from resurge.data.fit import Size, size_of
 from resurge.data.formats.format import Format
 from resurge.data.formats.tables import LABEL_COLUMNS, PATH_COLUMNS, SPLIT_COLUMNS, Sheet, first_line, read_sheet
 from resurge.data.images import ending, is_image_name
@@ -27,7 +27,9 @@ from resurge.data.paths import (
     folder_of,
     found_names,
     listed_name,
+    one_for_each_part,
     read_file,
+    text_of,
     usual_folder,
 )
 from resurge.data.pictures import read_headers
@@ -66,10 +68,7 @@ class CsvBoxes(Format):
 
     def write(self, mending: Mending) -> None:
         """Write the tables again without what cannot be used, with boxes cut and sizes corrected."""
-        by_file: dict[Path, list[tuple[str, Record]]] = defaultdict(list)
-        for part, record, file in mending.objects():
-            by_file[file].append((part, record))
-        for file, records in by_file.items():
+        for file, records in mending.by_file().items():
             text = _mended(mending, read_sheet(file, _names_of), records)
             mending.file(mending.inside(file)).write_text(text, encoding="utf-8", newline="")
             for names in file.parent.glob(_CLASS_NAMES):
@@ -80,17 +79,7 @@ def _tables(path: Path) -> dict[str, Path]:
     """The tables of boxes by part; {} when there are none."""
     if not path.is_dir():
         return {"": path} if path.is_file() and path.suffix.lower() in (".csv", ".tsv") and _has_boxes(path) else {}
-    found: dict[str, Path] = {}
-    for file in filter(_has_boxes, sorted(path.glob("*.[ct]sv"))):
-        part = part_of(file.stem)
-        if part in found:
-            raise UserError(
-                f"{path} has two tables of boxes for {part or 'all images'}: {found[part].name} and {file.name}. Name "
-                "the one you mean as the data, or remove the other."
-            )
-        found[part] = file
-    if len(found) > 1:
-        found.pop("", None)
+    found = one_for_each_part(filter(_has_boxes, sorted(path.glob("*.[ct]sv"))), "tables of boxes")
     for part, names in PARTS.items() if not found else ():
         inside = folder_of(path, (names,))
         table = next(filter(_has_boxes, sorted((path / inside).glob("*.[ct]sv"))), None) if inside else None
@@ -167,7 +156,7 @@ def _columns(sheet: Sheet, part: str) -> tuple[int, int, int | None, tuple[int, 
 def _files(file: Path, root: Path, part: str, listed: Sequence[str], findings: list[Finding]) -> list[str]:
     """The image of each row below `root`: as it is listed, in the first of the usual folders that has it, or else by
     the ending of its path; Open Images leaves the ending of the name away."""
-    base = usual_folder(root, file.parent, part, [*listed, *map(listed_name, listed)])
+    base = usual_folder(root, file.parent, part, [*listed, *map(listed_name, listed)]) or file.parent
     names = {name: below(root, base / name) for name in dict.fromkeys(listed)}
     if not any(ending(name) for name in names):
         by_stem = {Path(name).stem: name for name in reversed(find_images(root, "")[0])}
@@ -177,20 +166,16 @@ def _files(file: Path, root: Path, part: str, listed: Sequence[str], findings: l
     return [others.get(names[name], names[name]) for name in listed]
 
 
-def _stated(sheet: Sheet, fields: list[str]) -> tuple[int, int] | None:
+def _stated(sheet: Sheet, fields: list[str]) -> Size | None:
     """(width, height) of the image of a row, where the table has it."""
-    at = [sheet.column((name,)) for name in ("width", "height")]
-    texts = [fields[column] for column in at if column is not None]
-    if len(texts) < 2 or not all(map(_is_number, texts)):
-        return None
-    width, height = (int(float(text)) for text in texts)
-    return (width, height) if width > 0 and height > 0 else None
+    at = (sheet.column((name,)) for name in ("width", "height"))
+    return size_of(*("" if column is None else fields[column] for column in at))
 
 
 def _class_descriptions(file: Path) -> dict[str, str]:
     """Names by label, as Open Images has them in a file of their own."""
     table = next(iter(sorted(file.parent.glob(_CLASS_NAMES))), None)
-    rows = csv.reader(StringIO(read_file(table).decode("utf-8-sig", "replace"))) if table else ()
+    rows = csv.reader(StringIO(text_of(read_file(table)))) if table else ()
     return {fields[0]: fields[1] for fields in rows if len(fields) > 1}
 
 

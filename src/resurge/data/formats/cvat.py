@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 from collections import Counter, defaultdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from resurge.data.findings import Finding, broken_annotations
+from resurge.data.fit import Size, size_of
 from resurge.data.formats.format import Format
-from resurge.data.formats.shapes import boxed, outlined, shape_source, size_of
+from resurge.data.formats.shapes import boxed, masked, outlined, shape_source
 from resurge.data.object_source import ObjectSource
 from resurge.data.paths import PART_OF, beginning, listed_name, read_file
-from resurge.data.records import Fault, RawObject, Record
+from resurge.data.records import Record
 from resurge.data.regions import RunLengths, run_lengths_of
 from resurge.errors import UserError
+from resurge.untrusted import parse_xml
 
 FILE = "annotations.xml"
 
@@ -51,8 +54,8 @@ class Cvat(Format):
 
 def _load(file: Path) -> ElementTree.Element:
     try:
-        document = ElementTree.fromstring(read_file(file))
-    except ElementTree.ParseError as error:
+        document = parse_xml(read_file(file))
+    except ValueError as error:
         raise UserError(f"{file} is damaged or cut short: {error}. Export it again.") from error
     if document.find("track") is not None:
         raise UserError(
@@ -74,23 +77,14 @@ def _record(image: ElementTree.Element, key: int, file: Path, passed: Counter[st
             points = shape.get("points", "").replace(";", ",").split(",")
             objects.append(outlined(where, number, label, [points]))
         elif shape.tag == "mask":
-            objects.append(_masked(where, number, label, shape, size))
+            objects.append(masked(where, number, label, partial(_region, shape, size)))
         else:
             passed[shape.tag] += 1
     return Record(listed_name(image.get("name", "")), tuple(objects), size, None, file, key)
 
 
-def _masked(where: str, key: int, label: str, shape: ElementTree.Element, size: tuple[int, int] | None) -> RawObject:
+def _region(shape: ElementTree.Element, size: Size | None) -> RunLengths:
     """A mask: run lengths along the rows of its box, beginning with the length outside the object."""
-    try:
-        region = _region(shape, size)
-    except (ValueError, KeyError) as error:
-        return RawObject(where, key, label, fault=Fault("bad-object", f"its mask: {error}"))
-    fault = None if label else Fault("unknown-category", "it has no label")
-    return RawObject(where, key, label, region.box(), region=region, fault=fault)
-
-
-def _region(shape: ElementTree.Element, size: tuple[int, int] | None) -> RunLengths:
     left, top, width, height = (int(float(shape.attrib[name])) for name in ("left", "top", "width", "height"))
     lengths = [int(length) for length in shape.attrib["rle"].split(",")]
     if size is None:

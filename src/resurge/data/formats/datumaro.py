@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from functools import partial
 from pathlib import Path
 
 from resurge.data.findings import Finding, broken_annotations
-from resurge.data.formats.coco import part_of
+from resurge.data.fit import size_of
 from resurge.data.formats.format import Format
-from resurge.data.formats.shapes import boxed, fields_of, list_of, outlined, read_document, shape_source, size_of
+from resurge.data.formats.shapes import boxed, fields_of, list_of, masked, outlined, read_document, shape_source
 from resurge.data.object_source import ObjectSource
-from resurge.data.paths import beginning, below, listed_name
-from resurge.data.records import Fault, RawObject, Record
+from resurge.data.paths import beginning, below, listed_name, part_of
+from resurge.data.records import RawObject, Record
 from resurge.data.regions import coco_run_lengths
 from resurge.errors import UserError
 
@@ -98,10 +99,5 @@ def _object(shape: dict[str, object], where: str, key: int, labels: list[str]) -
     if kind == "polygon":
         return outlined(where, key, label, [list_of(shape.get("points"))])
     if kind == "mask":
-        try:
-            region = coco_run_lengths(fields_of(shape.get("rle")))
-        except ValueError as error:
-            return RawObject(where, key, label, fault=Fault("bad-object", f"its mask: {error}"))
-        fault = None if label else Fault("unknown-category", "it has no label")
-        return RawObject(where, key, label, region.box(), region=region, fault=fault)
+        return masked(where, key, label, partial(coco_run_lengths, fields_of(shape.get("rle"))))
     return None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from resurge.data.findings import Finding, finding, number_of
+from resurge.data.findings import Finding, finding
 from resurge.data.formats.format import Format
 from resurge.data.label_source import LabelSource
-from resurge.data.paths import PART_OF, by_part, find_images, is_sidecar, require_folder, slashed, subfolders
+from resurge.data.paths import PART_OF, find_images, is_sidecar, part_folders, require_folder, slashed, subfolders
 from resurge.data.records import LabelRecord
 from resurge.errors import UserError
+from resurge.quantities import number_of
 
 
 class Folders(Format):
@@ -95,7 +96,7 @@ def split_folders(root: Path) -> dict[str, str]:
     beside a val/ without class folders.
     """
     by_lower = {name.lower(): name for name in subfolders(root)}
-    found = by_part(lambda name: by_lower[name] if name in by_lower and subfolders(root / by_lower[name]) else None)
+    found = part_folders(root, subfolders)
     used = set(found.values())
     flat = [name for lower, name in by_lower.items() if PART_OF.get(lower) in ("train", "val") and name not in used]
     if flat and (found or all(lower in PART_OF for lower in by_lower)):

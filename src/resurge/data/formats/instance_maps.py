@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from resurge.data.coding import look_like_ids
-from resurge.data.findings import Finding, without_image
 from resurge.data.formats.format import Format
-from resurge.data.formats.label_maps import class_table, find_pairs, paired
+from resurge.data.formats.label_maps import class_table, find_pairs, read_pairs
 from resurge.data.images import UnreadableImage, read_indices
 from resurge.data.object_source import OBJECT, ObjectSource
 from resurge.data.records import Fault, MaskRecord, RawObject, Record
@@ -27,14 +26,14 @@ class InstanceMaps(Format):
     expected = "images/ with masks/ whose values 1, 2, 3, … number the objects of each image"
 
     def recognise(self, path: Path) -> bool:
-        if not path.is_dir() or not (pairs := _pairs(path)[0]):
+        if not path.is_dir() or not (pairs := read_pairs(path, find_pairs(path))[0]):
             return False
         table = class_table(path, pairs)
         masks = [path / record.mask for records in pairs.values() for record in records if record.mask]
         return (table is None or len(table.names) <= 2) and look_like_ids(masks)
 
     def read(self, path: Path) -> ObjectSource:
-        pairs, findings = _pairs(path)
+        pairs, findings = read_pairs(path, find_pairs(path))
         table = class_table(path, pairs)
         label = OBJECT if table is None else table.names[-1]
         with ThreadPoolExecutor(4) as pool:
@@ -44,14 +43,6 @@ class InstanceMaps(Format):
             format=self.name, root=path, classes=(label,), named=table is not None, parts=parts, has_masks=True,
             how="masks whose values number the objects", findings=tuple(findings),
         )  # fmt: skip
-
-
-def _pairs(path: Path) -> tuple[dict[str, tuple[MaskRecord, ...]], list[Finding]]:
-    parts, findings = {}, []
-    for part, (images, masks) in find_pairs(path).items():
-        parts[part], lost = paired(path, images, masks)
-        findings += without_image("mask", lost, "add the image, or remove the mask; it is not used")
-    return parts, findings
 
 
 def _record(root: Path, label: str, pair: MaskRecord) -> Record:

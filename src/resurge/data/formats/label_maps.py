@@ -15,7 +15,7 @@ from resurge.data.findings import Finding, without_image
 from resurge.data.fit import Fit
 from resurge.data.formats.format import Format
 from resurge.data.formats.voc import part_lists
-from resurge.data.images import EXTENSIONS, UnreadableImage, ending, is_image_name, read_indices
+from resurge.data.images import EXTENSIONS, UnreadableImage, ending, read_indices
 from resurge.data.map_source import MaskSource
 from resurge.data.mending import Mending
 from resurge.data.paths import (
@@ -24,14 +24,15 @@ from resurge.data.paths import (
     PART_OF,
     PARTS,
     beginning,
-    by_part,
     find_images,
     folder_of,
+    images_in,
     is_file,
-    is_hidden,
+    part_folders,
     read_file,
+    read_lines,
     slashed,
-    subfolders,
+    stem_below,
     text_of,
 )
 from resurge.data.records import MaskRecord
@@ -70,12 +71,8 @@ class Pairs(_LabelMaps):
         return path.is_dir() and bool(find_pairs(path))
 
     def read(self, path: Path) -> MaskSource:
-        findings: list[Finding] = []
-        parts: Parts = {}
         folders = find_pairs(path)
-        for part, (images, masks) in folders.items():
-            parts[part], lost = paired(path, images, masks)
-            findings += without_image("mask", lost, "add the image, or remove the mask; it is not used")
+        parts, findings = read_pairs(path, folders)
         if not any(record.mask for records in parts.values() for record in records):
             images, masks = next(iter(folders.values()))
             raise UserError(
@@ -103,10 +100,11 @@ class Beside(_LabelMaps):
         findings: list[Finding] = []
         folders = _beside(path)
         for part, folder in folders.items():
-            masks = [name for name in _files(path, folder) if _is_mask(name)]
-            images = [name for name in _files(path, folder) if not _is_mask(name)]
-            parts[part], lost = _matched(path, images, masks, folder, folder)
-            findings += without_image("mask", lost, "add the image, or remove the mask; it is not used")
+            names = [f"{folder}/{name}" if folder else name for name in images_in(path / folder)]
+            masks = [name for name in names if _is_mask(name)]
+            images = [name for name in names if not _is_mask(name)]
+            parts[part], lost = _matched(images, masks, folder, folder)
+            findings += without_image("mask", lost)
         how = "masks beside their images" + (f" in {slashed(folders.values())}" if "" not in folders else "")
         return MaskSource(
             format=self.name, root=path, table=class_table(path, parts), parts=parts, how=how, findings=tuple(findings)
@@ -115,20 +113,12 @@ class Beside(_LabelMaps):
 
 def _beside(path: Path) -> dict[str, str]:
     """Folders in which most images have a mask beside them, by part; "" for `path` itself."""
-    names = {name.lower(): name for name in subfolders(path)}
-    found = by_part(lambda name: names[name] if name in names and _has_masks_beside(path, names[name]) else None)
-    return found or ({"": ""} if _has_masks_beside(path, "") else {})
+    return part_folders(path, _has_masks_beside) or ({"": ""} if _has_masks_beside(path) else {})
 
 
-def _has_masks_beside(root: Path, folder: str) -> bool:
-    names = _files(root, folder)
+def _has_masks_beside(folder: Path) -> bool:
+    names = images_in(folder)
     return sum(map(_is_mask, names)) * 3 > len(names)
-
-
-def _files(root: Path, folder: str) -> list[str]:
-    """The images directly in a folder, as paths below `root`."""
-    there = (item.name for item in (root / folder).iterdir() if is_image_name(item.name) and not is_hidden(item.name))
-    return sorted(f"{folder}/{name}" if folder else name for name in there)
 
 
 def _is_mask(name: str) -> bool:
@@ -158,7 +148,7 @@ class Ade20k(_LabelMaps):
         values = {0: IGNORE} | {value: value - 1 for value in range(1, ADE20K_CLASSES + 1)}
         return MaskSource(
             format=self.name, root=path, table=ClassTable(_ade20k_names(path / "objectInfo150.txt"), "ADE20K", values),
-            parts={part: paired(path, images, masks)[0] for part, (images, masks) in folders.items()},
+            parts=read_pairs(path, folders)[0],
             how=f"the folders {slashed(images for images, _ in folders.values())}",
         )  # fmt: skip
 
@@ -166,7 +156,7 @@ class Ade20k(_LabelMaps):
 def _ade20k_names(file: Path) -> tuple[str, ...]:
     if not file.is_file():
         return tuple(f"class {index}" for index in range(1, ADE20K_CLASSES + 1))
-    lines = read_file(file).decode("utf-8", "replace").splitlines()
+    lines = read_lines(file)
     names = [line.split("\t")[-1].split(",")[0].strip() for line in lines if line.split("\t")[0].strip().isdigit()]
     if len(names) != ADE20K_CLASSES:
         raise UserError(
@@ -187,13 +177,12 @@ class VocMaps(_LabelMaps):
         return (path / "SegmentationClass").is_dir() and (path / "JPEGImages").is_dir()
 
     def read(self, path: Path) -> MaskSource:
-        pairs = {
-            _key(record.name, "JPEGImages"): record for record in paired(path, "JPEGImages", "SegmentationClass")[0]
-        }
-        masks = {_key(name, "SegmentationClass"): name for name in find_images(path, "SegmentationClass")[0]}
+        images, folder = "JPEGImages", "SegmentationClass"
+        pairs = {stem_below(record.name, images): record for record in paired(path, images, folder)[0]}
+        masks = {stem_below(name, folder): name for name in find_images(path, folder)[0]}
 
         def records(wanted: list[str]) -> tuple[MaskRecord, ...]:
-            bare = ((stem, f"JPEGImages/{stem}.jpg", f"SegmentationClass/{stem}.png") for stem in wanted)
+            bare = ((stem, f"{images}/{stem}.jpg", f"{folder}/{stem}.png") for stem in wanted)
             return tuple(pairs.get(stem, MaskRecord(name, masks.get(stem, mask))) for stem, name, mask in bare)
 
         lists = part_lists(path / _VOC_LISTS)
@@ -270,7 +259,7 @@ def _pair_lists(path: Path) -> dict[str, Path]:
 
 def _listed(root: Path, file: Path) -> list[MaskRecord]:
     records = []
-    for number, line in enumerate(read_file(file).decode("utf-8-sig", "surrogateescape").split("\n"), 1):
+    for number, line in enumerate(text_of(read_file(file)).split("\n"), 1):
         words = line.split()
         if words and len(words) != 2:
             raise UserError(
@@ -306,6 +295,15 @@ def find_pairs(root: Path) -> dict[str, tuple[str, str]]:
     return {part: (images, masks) for part, (images, masks) in found.items() if find_images(root, masks)[0]}
 
 
+def read_pairs(root: Path, folders: dict[str, tuple[str, str]]) -> tuple[Parts, list[Finding]]:
+    """The images with their masks in the folders of `find_pairs`, and findings about masks of no image."""
+    parts, findings = {}, []
+    for part, (images, masks) in folders.items():
+        parts[part], lost = paired(root, images, masks)
+        findings += without_image("mask", lost)
+    return parts, findings
+
+
 def _pair(root: Path, images: Steps, masks: Steps) -> tuple[str, str] | None:
     one, other = folder_of(root, images), folder_of(root, masks)
     return (one, other) if one and other else None
@@ -313,29 +311,21 @@ def _pair(root: Path, images: Steps, masks: Steps) -> tuple[str, str] | None:
 
 def paired(root: Path, images: str, masks: str) -> tuple[tuple[MaskRecord, ...], list[str]]:
     """The images with their masks, and the masks that belong to no image."""
-    return _matched(root, find_images(root, images)[0], find_images(root, masks)[0], images, masks)
+    return _matched(find_images(root, images)[0], find_images(root, masks)[0], images, masks)
 
 
-def _matched(
-    root: Path, names: list[str], masks: list[str], images: str, beside: str
-) -> tuple[tuple[MaskRecord, ...], list[str]]:
-    by_key = {_key(name, beside).lower(): name for name in reversed(masks)}
+def _matched(names: list[str], masks: list[str], images: str, beside: str) -> tuple[tuple[MaskRecord, ...], list[str]]:
+    by_key = {stem_below(name, beside).lower(): name for name in reversed(masks)}
     used = set()
     records = []
     for name in names:
-        key = _key(name, images)
+        key = stem_below(name, images)
         options = [key, *(key + suffix for suffix in _MASK_ENDINGS)]
         options += [key.removesuffix("_leftImg8bit") + suffix for suffix in _CITYSCAPES_ENDINGS]
         match = next((by_key[option.lower()] for option in options if option.lower() in by_key), None)
         used.add(match)
         records.append(MaskRecord(name, match))
     return tuple(records), sorted(name for name in by_key.values() if name not in used)
-
-
-def _key(name: str, folder: str) -> str:
-    """Name below `folder` without its ending."""
-    rest = name.removeprefix(f"{folder}/") if folder else name
-    return rest[: len(rest) - len(ending(rest.rsplit("/", 1)[-1]))]
 
 
 def write_maps(mending: Mending, listed: bool = False) -> dict[str, list[MaskRecord]]:

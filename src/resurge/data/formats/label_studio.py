@@ -7,15 +7,17 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from resurge.data.findings import Finding, broken_annotations, finding, number_of
+from resurge.data.findings import Finding, broken_annotations, finding
+from resurge.data.fit import Size, size_of
 from resurge.data.formats.format import Format
-from resurge.data.formats.shapes import Size, boxed, fields_of, list_of, outlined, read_document, shape_source, size_of
+from resurge.data.formats.shapes import boxed, fields_of, list_of, outlined, read_document, shape_source
 from resurge.data.formats.tables import first_line, read_sheet
 from resurge.data.images import is_image_name
 from resurge.data.object_source import ObjectSource
 from resurge.data.paths import beginning, listed_name
 from resurge.data.records import Fault, RawObject, Record
 from resurge.errors import UserError
+from resurge.quantities import number_of
 from resurge.untrusted import parse_json
 
 _SHAPES = re.compile(rb'"(?:rectangle|polygon|brush|ellipse|keypoint)labels"|"choices?"')

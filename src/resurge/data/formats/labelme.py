@@ -6,8 +6,9 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from resurge.data.findings import Finding, broken_annotations
+from resurge.data.fit import size_of
 from resurge.data.formats.format import Format
-from resurge.data.formats.shapes import boxed, fields_of, outlined, read_document, shape_source, size_of
+from resurge.data.formats.shapes import boxed, fields_of, outlined, read_document, shape_source
 from resurge.data.object_source import ObjectSource
 from resurge.data.paths import ANNOTATION_FOLDERS, PARTS, beginning, find_files, folder_of, listed_name
 from resurge.data.records import Fault, RawObject, Record

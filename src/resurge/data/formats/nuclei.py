@@ -13,10 +13,10 @@ from PIL import Image
 
 from resurge.data.findings import Finding, finding
 from resurge.data.formats.format import Format
-from resurge.data.images import UnreadableImage, is_image_name, read_indices
+from resurge.data.images import UnreadableImage, read_indices
 from resurge.data.mending import Mending
 from resurge.data.object_source import OBJECT, ObjectSource
-from resurge.data.paths import PART_OF, below, by_part, is_hidden, subfolders
+from resurge.data.paths import PART_OF, below, images_in, part_folders, subfolders
 from resurge.data.records import Fault, RawObject, Record
 from resurge.data.regions import RunLengths, run_lengths_of
 
@@ -65,9 +65,8 @@ class Nuclei(Format):
 
 def _parts(path: Path) -> dict[str, str]:
     """Folders that hold image folders, by part; "" for `path` itself."""
-    names = {name.lower(): name for name in subfolders(path)}
-    found = by_part(lambda name: names[name] if name in names and _holds(path / names[name]) else None)
-    return found or ({"": ""} if not names.keys() & PART_OF.keys() and _holds(path) else {})
+    is_split = any(name.lower() in PART_OF for name in subfolders(path))
+    return part_folders(path, _holds) or ({} if is_split or not _holds(path) else {"": ""})
 
 
 def _holds(folder: Path) -> bool:
@@ -87,9 +86,9 @@ def _read_part(root: Path, folder: str, label: str, findings: list[Finding]) -> 
     jobs = []
     for name in subfolders(root / folder):
         place = root / folder / name
-        images = _image_files(place / "images")
+        images = images_in(place / "images")
         if len(images) == 1:
-            jobs.append((place, images[0]))
+            jobs.append((place, place / "images" / images[0]))
             continue
         what = f"has {len(images)} images, expected 1" if (place / "images").is_dir() else "has no images/"
         findings.append(finding(
@@ -100,15 +99,9 @@ def _read_part(root: Path, folder: str, label: str, findings: list[Finding]) -> 
         return tuple(pool.map(lambda job: _record(root, label, *job), jobs))
 
 
-def _image_files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(item for item in folder.iterdir() if is_image_name(item.name) and not is_hidden(item.name))
-
-
 def _record(root: Path, label: str, place: Path, image: Path) -> Record:
-    masks = _image_files(place / "masks")
-    objects = tuple(_object(key, label, file) for key, file in enumerate(masks))
+    masks = images_in(place / "masks")
+    objects = tuple(_object(key, label, place / "masks" / name) for key, name in enumerate(masks))
     return Record(below(root, image), objects, source=place / "masks")
 
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from resurge.data.findings import Finding, finding
-from resurge.data.object_source import ObjectSource, counted_classes
+from resurge.data.object_source import ObjectSource, any_mask, counted_classes
 from resurge.data.paths import below, read_file, usual_folder
 from resurge.data.records import Fault, RawObject, Record
-from resurge.data.regions import polygons
+from resurge.data.regions import RunLengths, polygons
 from resurge.errors import UserError
 from resurge.untrusted import parse_json
-
-Size = tuple[int, int]
 
 
 def boxed(where: str, key: int, label: str, box: Sequence[object], degrees: object = 0, pivot: str = "") -> RawObject:
@@ -48,15 +46,17 @@ def outlined(where: str, key: int, label: str, outlines: Sequence[Sequence[objec
     return RawObject(where, key, label, (min(xs), min(ys), max(xs), max(ys)), region=region, fault=_no_label(label))
 
 
+def masked(where: str, key: int, label: str, read: Callable[[], RunLengths]) -> RawObject:
+    """An object that is a mask, which `read` gives; it raises ValueError or KeyError for a damaged one."""
+    try:
+        region = read()
+    except (ValueError, KeyError) as error:
+        return RawObject(where, key, label, fault=Fault("bad-object", f"its mask: {error}"))
+    return RawObject(where, key, label, region.box(), region=region, fault=_no_label(label))
+
+
 def _no_label(label: str) -> Fault | None:
     return None if label else Fault("unknown-category", "it has no label")
-
-
-def size_of(width: object, height: object) -> Size | None:
-    """(width, height) where both are whole numbers above 0, or the text of such."""
-    sides = [int(side) if isinstance(side, str) and side.isdecimal() else side for side in (width, height)]
-    good = [side for side in sides if type(side) is int and side > 0]
-    return (good[0], good[1]) if len(good) == 2 else None
 
 
 def fields_of(value: object) -> dict[str, object]:
@@ -90,13 +90,12 @@ def shape_source(
         by_file: dict[Path, list[str]] = defaultdict(list)
         for record in found:
             by_file[record.source or root].append(record.name)
-        bases = {file: usual_folder(root, file.parent, part, names) for file, names in by_file.items()}
+        bases = {file: usual_folder(root, file.parent, part, names) or file.parent for file, names in by_file.items()}
         parts[part] = tuple(replace(each, name=below(root, bases[each.source or root] / each.name)) for each in found)
     if passed:
         shapes = ", ".join(f"{count} {kind}" for kind, count in passed.most_common())
         findings = [*findings, finding("shapes-ignored", (), f"shapes that are no boxes, outlines or masks: {shapes}")]
-    things = (thing for found in parts.values() for record in found for thing in record.objects)
     return ObjectSource(
         format=format, root=root, classes=classes or counted_classes(parts), parts=parts, how=how,
-        findings=tuple(findings), has_masks=any(thing.region is not None for thing in things),
+        findings=tuple(findings), has_masks=any_mask(parts),
     )  # fmt: skip

@@ -17,6 +17,7 @@ from resurge.data.label_source import LabelSource
 from resurge.data.paths import PART_OF, beginning, is_file, listed_name, read_file, text_of
 from resurge.data.records import LabelRecord
 from resurge.errors import UserError, suggest
+from resurge.quantities import number_of
 from resurge.untrusted import from_cell
 
 PATH_COLUMNS = ("path", "paths", "file", "filename", "file_name", "image", "image_path", "filepath", "image_name",
@@ -125,7 +126,7 @@ def read_sheet(file: Path, names_of: Callable[[list[str]], list[str] | None] = l
     rows = [(line, fields) for line, fields in rows if any(field.strip() for field in fields)]
     for line, fields in rows:
         if len(fields) < len(names):
-            count = f"{len(fields)} field{'s' if len(fields) > 1 else ''}"
+            count = number_of(len(fields), "field")
             raise UserError(f"{file}, line {line}: {count}, but the header names {len(names)}. Complete the line.")
     if not rows:
         raise UserError(f"{file} has a header but no rows. Add one line per image.")

@@ -18,11 +18,12 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-from resurge.data.findings import Finding, broken_annotations, finding, number_of, some
+from resurge.data.findings import Finding, broken_annotations, finding, some
+from resurge.data.fit import Size, size_of
 from resurge.data.formats.format import Format
 from resurge.data.images import EXTENSIONS, ending
 from resurge.data.mending import Mending
-from resurge.data.object_source import ObjectSource, counted_classes
+from resurge.data.object_source import ObjectSource, any_mask, counted_classes
 from resurge.data.paths import (
     ANNOTATION_FOLDERS,
     IMAGE_FOLDERS,
@@ -38,12 +39,15 @@ from resurge.data.paths import (
     read_file,
     read_lines,
     slashed,
+    stem_below,
     subfolders,
     walk,
 )
 from resurge.data.records import Fault, RawObject, Record
 from resurge.data.regions import polygons
 from resurge.errors import UserError
+from resurge.quantities import number_of
+from resurge.untrusted import parse_xml
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _FROM_0 = "from-0"
@@ -95,10 +99,9 @@ class Voc(Format):
             message = f"the coordinates of {number_of(written['box'], 'box', 'boxes')} count from 0, not from 1"
             findings.append(finding(_FROM_0, (), message))
             parts = {part: tuple(map(_from_0, records)) for part, records in parts.items()}
-        things = (thing for records in parts.values() for record in records for thing in record.objects)
         return ObjectSource(
             format=self.name, root=path, classes=counted_classes(parts), parts=parts, how=how,
-            findings=tuple(findings), has_masks=any(thing.region is not None for thing in things),
+            findings=tuple(findings), has_masks=any_mask(parts),
         )  # fmt: skip
 
     def write(self, mending: Mending) -> None:
@@ -173,8 +176,7 @@ def _is_voc(files: Iterable[Path]) -> bool:
 
 def _by_stem(names: Iterable[str], folder: str) -> dict[str, str]:
     """Files below the root by their path below `folder` without ending, the first by name where there are two."""
-    start = len(folder) + 1 if folder else 0
-    return {name[start : len(name) - len(ending(name))]: name for name in sorted(names, reverse=True)}
+    return {stem_below(name, folder): name for name in sorted(names, reverse=True)}
 
 
 def part_lists(folder: Path, others: bool = True) -> dict[str, tuple[Path, list[str]]]:
@@ -279,8 +281,8 @@ def load_voc(file: Path) -> ElementTree.Element:
     """The <annotation> of a VOC file. Raises UserError when it cannot be read, or is cut short."""
     data = read_file(file)
     try:
-        root = ElementTree.fromstring(data)
-    except ElementTree.ParseError as error:
+        root = parse_xml(data)
+    except ValueError as error:
         what = "is damaged" if data.rstrip().endswith(b"</annotation>") else "is cut short"
         raise UserError(f"{file} {what}: {error}. Copy or write it again.") from error
     if root.tag != "annotation":
@@ -288,13 +290,9 @@ def load_voc(file: Path) -> ElementTree.Element:
     return root
 
 
-def _size(document: ElementTree.Element) -> tuple[int, int] | None:
+def _size(document: ElementTree.Element) -> Size | None:
     sides = (("size/width", "imagesize/ncols"), ("size/height", "imagesize/nrows"))
-    try:
-        width, height = (int(float(document.findtext(a) or document.findtext(b) or 0)) for a, b in sides)
-    except (ValueError, OverflowError):
-        return None
-    return (width, height) if width > 0 and height > 0 else None
+    return size_of(*(document.findtext(one) or document.findtext(other) for one, other in sides))
 
 
 def _object(item: ElementTree.Element, key: int, written: Counter[str]) -> RawObject:

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from resurge.data.class_names import find_classes, yaml_names
+from resurge.data.class_names import CLASS_FILES, find_classes, yaml_names
 from resurge.data.findings import Finding, finding, other_names, without_image
 from resurge.data.formats.format import Format
 from resurge.data.images import is_image_name
 from resurge.data.mending import Mending
-from resurge.data.object_source import ObjectSource
+from resurge.data.object_source import ObjectSource, any_mask
 from resurge.data.paths import (
     PARTS,
     beginning,
@@ -46,8 +46,7 @@ from resurge.untrusted import parse_yaml
 
 _Description = dict[str, object]
 _DESCRIPTIONS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
-_CLASSES = ("classes.txt", "obj.names", "labels/classes.txt", "labels.txt", "_darknet.labels", "train/classes.txt",
-            "train/_darknet.labels")  # fmt: skip
+_CLASS_FOLDERS = ("", "labels", "train")
 _OBB = re.compile(r"(?<![a-z])obb(?![a-z])")
 _LOOKED_AT = 20  # text files that tell whether those of a folder are labels
 _Lines = list[tuple[int, str]]
@@ -106,18 +105,17 @@ class Yolo(Format):
             for name in everything
         }  # fmt: skip
         parts = {part: tuple(records[name] for name in found) for part, found in images.items()}
-        things = [thing for record in records.values() for thing in record.objects]
         named = bool(names)
         if not named:
-            highest = max((int(thing.label) for thing in things if thing.label.isdigit()), default=-1)
+            labels = {thing.label for record in records.values() for thing in record.objects}
+            highest = max((int(label) for label in labels if label.isdigit()), default=-1)
             names = tuple(str(index) for index in range(highest + 1))
-        remedy = "add the image, or remove the file; it is not used"
-        findings += without_image("label file", _stray(root, set(files.values())), remedy)
+        findings += without_image("label file", _stray(root, set(files.values())))
         findings += _rotated(document, description, numbers, points)
         return ObjectSource(
             format=self.name, root=root, classes=names, named=named, parts=parts, how=how, findings=tuple(findings),
             way="centres",
-            has_masks=any(thing.region is not None for thing in things), elsewhere=places,
+            has_masks=any_mask(parts), elsewhere=places,
         )  # fmt: skip
 
     def write(self, mending: Mending) -> None:
@@ -135,8 +133,7 @@ class Yolo(Format):
                 mending.file(name).write_bytes("".join(lines).encode("utf-8"))
         mending.left_out("missing-file", "label file without an image left out")
         description = find_yaml(root)
-        names = [root / name for name in _CLASSES] + sorted(root.glob("*.names"))
-        for file in (file for file in (description, *names) if file is not None and file.is_file()):
+        for file in (*((description,) if description else ()), *sorted(root.glob("*.names"))):
             mending.file(mending.inside(file)).write_bytes(read_file(file))
         places = () if description is None else _places(_load(description), root)
         for file in (place for _, _, place in places if place.is_file()):
@@ -193,7 +190,7 @@ def _holds_labels(root: Path, images: str) -> bool:
 
 
 def _is_of_image(file: Path) -> bool:
-    return file.name not in {Path(name).name for name in _CLASSES}
+    return file.name not in CLASS_FILES
 
 
 def _texts(folder: Path) -> list[Path]:
@@ -211,8 +208,8 @@ def _has_labels_beside(folder: Path) -> bool:
 
 
 def class_file(root: Path) -> tuple[str, ...]:
-    """The names in classes.txt (or obj.names); empty when there is none. Raises UserError when one is there twice."""
-    table = find_classes([root], _CLASSES)
+    """The names in a class file; empty when there is none. Raises UserError when one is there twice."""
+    table = find_classes(root / folder for folder in _CLASS_FOLDERS)
     return () if table is None else table.names
 
 
