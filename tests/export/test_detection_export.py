@@ -359,6 +359,9 @@ class Listed:
     def read(self, index: int) -> Image.Image:
         return pictures(4)[index]
 
+    def path(self, index: int) -> None:
+        return None
+
 
 def listed(count: int) -> ExportData:
     images = Pictures(Listed(), tuple(range(count)))

@@ -64,7 +64,7 @@ def test_classes_come_best_first() -> None:
 
 def test_plain_data() -> None:
     nothing = Found(np.zeros((0, 4)), np.zeros(0), np.zeros(0, dtype=int), [])
-    assert nothing.to_json(("a",)) == {"objects": []}
+    assert nothing.to_json(("a",)) == {"objects": [], "best_left_out": None}
     assert len(nothing) == 0
     assert list(nothing.decoded() or ()) == []
     mask = {"size": [2, 2], "counts": b"04"}

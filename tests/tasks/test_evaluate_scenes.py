@@ -65,9 +65,17 @@ class Filled:
         return mask
 
 
-def half(image: Image.Image) -> Tensor:
+class Half:
     """A preprocessing: (1, h, w) in grey values, half the sides."""
-    return torch.from_numpy(np.array(image, dtype=np.float32))[None, ::2, ::2]
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        return torch.from_numpy(np.array(image, dtype=np.float32))[None, ::2, ::2]
+
+    def shown(self, image: Image.Image) -> Image.Image:
+        return image
+
+
+half = Half()
 
 
 class Knowing(nn.Module):
