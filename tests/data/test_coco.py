@@ -276,6 +276,16 @@ def test_outlines_of_too_few_points_beside_good_ones(tmp_path):
     assert len(bundle.train.target(0)) == 1
 
 
+def test_a_mask_without_a_pixel_is_none(tmp_path):
+    empty = {"size": [30, 40], "counts": [1200]}
+    document = coco_document([annotation(1, 10), annotation(2, 10, 7, segmentation=empty), annotation(3, 20)])
+    write_coco(tmp_path, document, coco_document([annotation(1, 10)], 1))
+    assert open_data(tmp_path, annotation="boxes").train.target(0).labels.tolist() == [0, 1]
+    bundle = open_data(tmp_path, annotation="masks")
+    assert bundle.train.target(0).labels.tolist() == [0]
+    assert "1 object without a mask was left out: train2017/a0.png" in bundle.notes, bundle.notes
+
+
 def test_the_real_subset(real_data: Path):
     folder = real_data / "coco_tiny"
     if not folder.is_dir() or not (folder / "annotations").is_dir():
