@@ -150,6 +150,7 @@ def test_where_a_file_is_cut_short(tmp_path):
         ({"bbox": [5, 5, -3, 4]}, "1 box without area was left out"),
         ({"segmentation": {"size": [3, 5], "counts": [15]}}, "1 mask of another size than its image was left out"),
         ({"segmentation": {"size": [30, 40], "counts": "PPP"}}, "damaged object"),
+        ({"segmentation": [[1e8, 2, 12, 2, 12, 12]]}, "damaged object"),
         ({"segmentation": 7}, "damaged object"),
         ({"segmentation": [[1, 2, "x", 4, 5, 6]]}, "damaged object"),
     ],

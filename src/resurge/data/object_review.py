@@ -253,17 +253,19 @@ def _crowds(parts: Parts) -> list[Finding]:
 
 def _below_a_pixel(parts: Parts) -> list[Finding]:
     """What there is to say of objects that no training can see."""
-    names = []
-    count = 0
-    for record, thing in (pair for records in parts.values() for pair in _things(records)):
-        box, _ = examine(thing, record.size)
-        if box is not None:
-            count += 1
-            names += [record.name] if min(box[2] - box[0], box[3] - box[1]) < 1 else []
-    if not names:
+    small: list[str] = []
+    count, everything = 0, False
+    for records in parts.values():
+        boxes = [(record.name, examine(thing, record.size)[0]) for record, thing in _things(records)]
+        sides = [(name, min(box[2] - box[0], box[3] - box[1])) for name, box in boxes if box is not None]
+        names = [name for name, side in sides if side < 1]
+        everything |= FEWEST <= len(names) == len(sides)
+        small += names
+        count += len(sides)
+    if not small:
         return []
-    message = f"{len(names)} of {number_of(count, 'object is', 'objects are')} smaller than a pixel ({some(names, 3)})"
+    everything |= len(small) == count
+    message = f"{len(small)} of {number_of(count, 'object is', 'objects are')} smaller than a pixel ({some(small, 3)})"
     stop = f"{message}: nothing can be learnt of them. Are they in another unit? Expected pixels of the image."
-    everything = len(names) == count
-    return [finding("below-a-pixel", dict.fromkeys(names), message, "error" if everything else "",
+    return [finding("below-a-pixel", dict.fromkeys(small), message, "error" if everything else "",
                     stop=stop if everything else "")]  # fmt: skip
