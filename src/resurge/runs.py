@@ -121,7 +121,7 @@ def load_run(folder: str | os.PathLike[str], device: str | torch.device = "cpu")
     if not (root / "model.json").is_file() and (root / "recipe.yaml").is_file():
         best = ""
         if (root / BEST).is_file():
-            best = "\nIts best network so far is what predict, eval and export take with --best."
+            best = " Its best network so far is what predict, eval and export take with --best."
         raise UserError(f"the training in {root} did not finish. Go on with: resurge train --resume {root}{best}")
     meta = read_model_json(root)
     if "export" in meta:
@@ -235,6 +235,8 @@ def _require_free(folder: Path, overwrite: bool) -> None:
         raise UserError(f"cannot use {folder}: {error.strerror or error}. Choose another folder with --out.") from None
     if not taken:
         return
+    if not folder.is_dir():
+        raise UserError(f"{folder} is a file. Give a folder to write with --out.")
     if not overwrite:
         raise UserError(
             f"{folder} is not empty. Go on with the training in it by --resume {folder}, start anew by "

@@ -141,6 +141,15 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_a_file_is_no_run_directory(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.csv").write_text("mine")
+    for more in ([], ["--overwrite"]):
+        words = ["train", "--data", str(photos), "--out", str(tmp_path / "mine.csv"), "--steps", "1", *CPU, *more]
+        assert main(words) == 2
+        assert "mine.csv is a file. Give a folder" in capsys.readouterr().err
+    assert (tmp_path / "mine.csv").read_text() == "mine"
+
+
 NAMES = tuple(commands(Path(), Path(), Path(), Path()))
 
 
@@ -233,7 +242,9 @@ def test_a_stopped_training_is_of_use(
         device = [] if words[0] == "export" else CPU
         here = [str(stopped) if word == "RUN" else word for word in words]
         assert main([*here, *device]) == 2
-        assert "--best" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "--best" in said
+        assert r"\n" not in said
         assert main([*here, "--best", *device]) == 0
         found = capsys.readouterr().out
         if words[0] != "export":  # the best checkpoint is what a training keeps at its end

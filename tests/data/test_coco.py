@@ -150,6 +150,7 @@ def test_where_a_file_is_cut_short(tmp_path):
         ({"bbox": [5, 5, -3, 4]}, "1 box without area was left out"),
         ({"segmentation": {"size": [3, 5], "counts": [15]}}, "1 mask of another size than its image was left out"),
         ({"segmentation": {"size": [30, 40], "counts": "PPP"}}, "damaged object"),
+        ({"segmentation": [[1e8, 2, 12, 2, 12, 12]]}, "damaged object"),
         ({"segmentation": 7}, "damaged object"),
         ({"segmentation": [[1, 2, "x", 4, 5, 6]]}, "damaged object"),
     ],
@@ -274,6 +275,16 @@ def test_outlines_of_too_few_points_beside_good_ones(tmp_path):
                               annotation(2, 10, segmentation=[[1, 1, 2, 2]])])  # fmt: skip
     bundle = open_data(write_coco(tmp_path, document, coco_document([annotation(1, 10)], 1)), annotation="masks")
     assert len(bundle.train.target(0)) == 1
+
+
+def test_a_mask_without_a_pixel_is_none(tmp_path):
+    empty = {"size": [30, 40], "counts": [1200]}
+    document = coco_document([annotation(1, 10), annotation(2, 10, 7, segmentation=empty), annotation(3, 20)])
+    write_coco(tmp_path, document, coco_document([annotation(1, 10)], 1))
+    assert open_data(tmp_path, annotation="boxes").train.target(0).labels.tolist() == [0, 1]
+    bundle = open_data(tmp_path, annotation="masks")
+    assert bundle.train.target(0).labels.tolist() == [0]
+    assert "1 object without a mask was left out: train2017/a0.png" in bundle.notes, bundle.notes
 
 
 def test_the_real_subset(real_data: Path):

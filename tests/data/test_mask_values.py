@@ -150,6 +150,14 @@ def test_soft_edges_need_a_threshold(tmp_path: Path, names: tuple[str, ...]) -> 
         assert both.sum() / ((split.target(i) == 1) | (drawn(i, 1) == 1)).sum() >= 0.9
 
 
+def test_a_threshold_that_divides_nothing_is_refused(tmp_path: Path) -> None:
+    """Masks of 0 and 1 are not all background to a network whose masks had soft edges."""
+    root = write(tmp_path, lambda i, file: mask(file, drawn(i) > 0))
+    with pytest.raises(UserError, match=r"no value from 128 on, .*: 0 .*Give a --threshold above 0, and"):
+        open_split(root, annotation="maps", classes=("background", "foreground"), reading=Reading(threshold=128))
+    require_drawn(tmp_path, ("background", "foreground"), of=1, reading=Reading(threshold=1))
+
+
 def test_a_lossy_format_needs_a_threshold(tmp_path: Path) -> None:
     (tmp_path / "masks").mkdir()
     for i in range(4):

@@ -156,6 +156,7 @@ def test_what_no_list_and_no_file_names_is_said(tmp_path):
     root = write_voc(tmp_path / "set", {stem: [("dog", 1, 1, 9, 9)] for stem in "abc"}, {"train": ["a", "b"]})
     unlisted = next(each for each in Voc().read(root).findings if each.kind == "unlisted")
     assert unlisted.paths == ("Annotations/c.xml",)
+    assert any("1 annotation file is in no list: c" in note for note in open_data(root, annotation="boxes").notes)
     (root / "ImageSets/Main/train.txt").unlink()
     (root / "Annotations/c.xml").unlink()
     assert any(

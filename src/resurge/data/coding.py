@@ -178,6 +178,10 @@ def find_coding(
             raise UserError(f"--threshold makes two classes of the masks of {where}; there are {len(names)}: {shown}.")
         if masks.coloured:
             raise UserError(f"{masks.coloured[0]} holds colours, which have no threshold. Leave --threshold out.")
+        if len(masks.values) > 1 and not masks.values[0] < threshold <= masks.values[-1]:
+            side = f"below the threshold of {threshold}" if threshold <= masks.values[0] else f"from {threshold} on"
+            remedy = f"Give a --threshold above {masks.values[0]}, and of {masks.values[-1]} at most."
+            raise masks.refused(f"have no value {side}, where --threshold divides them", remedy)
         return names, Coding({0: 0, threshold: 1}, threshold=threshold)
     if table is not None and len(table.names) > IGNORE:
         raise UserError(f"{table.where} has {len(table.names)} classes; at most 255 can be in label maps.")

@@ -95,17 +95,19 @@ def _overlap(one: Boxes, other: Boxes) -> np.ndarray:
 
 
 def questioned(
-    records: Sequence[Record], frames: Sequence[Size | None], way: str
-) -> tuple[tuple[Record, ...], list[Finding]]:
-    """The records as another convention has them, where one is suspected, and what is wrong.
+    records: Sequence[Record], frames: Sequence[Size | None], way: str, like: str = ""
+) -> tuple[tuple[Record, ...], list[Finding], str]:
+    """The records as another convention has them, where one is suspected; what is wrong; and the convention's name, ""
+    where none is known.
 
     `frames` are the sizes that the annotations of each record are of, None for what is not to be looked at; `way` is
-    what the numbers of the format are (`WAYS`).
+    what the numbers of the format are (`WAYS`). `like` is the convention of another part of the same data set, which
+    then is suspected wherever the boxes fit their images in it.
     """
     places = [(at, key) for at, (record, frame) in enumerate(zip(records, frames, strict=True)) if frame is not None
               for key, thing in enumerate(record.objects) if _is_looked_at(thing)]  # fmt: skip
     if not places:
-        return tuple(records), []
+        return tuple(records), [], ""
     things = [records[at].objects[key] for at, key in places]
     sizes = [size for at, _ in places if (size := frames[at]) is not None]
     step = max(len(places) // _LOOKED_AT, 1)
@@ -114,13 +116,13 @@ def questioned(
     seen = _Objects(np.array([thing.box for thing in things]), np.array(sizes, float), np.array(bounds),
                     np.array(areas))  # fmt: skip
     names = list(dict.fromkeys(records[at].name for at, _ in places))
-    suspected = _suspected(seen, way, any(record.shares for record in records))
+    suspected = _suspected(seen, way, any(record.shares for record in records), like)
     if suspected is None:
         suspected, names = _suspected_of_masks(seen, [records[at].name for at, _ in places])
     if suspected is None:
-        return tuple(records), []
+        return tuple(records), [], ""
     if not suspected.stops:
-        return tuple(records), [finding(suspected.kind, names, suspected.what)]
+        return tuple(records), [finding(suspected.kind, names, suspected.what)], ""
     source = records[places[0][0]].source
     message = f"{'' if source is None else f'{source.name}: '}{suspected.what} ({some(names, 3)})"
     boxes, points = suspected.boxes, suspected.points
@@ -132,7 +134,7 @@ def questioned(
     )
     if is_known:
         records = _changed(records, places, sizes, seen.boxes if boxes is None else boxes, points)
-    return tuple(records), [found]
+    return tuple(records), [found], suspected.name
 
 
 def _is_looked_at(thing: RawObject) -> bool:
@@ -157,18 +159,19 @@ class Points(Protocol):
 @dataclass(frozen=True)
 class _Suspected:
     """What is wrong with most objects; how their boxes, and the points of their outlines, are meant, where they are
-    meant otherwise than they were read."""
+    meant otherwise than they were read; `name` of the convention that other parts may have too."""
 
     kind: str
     what: str
     boxes: Boxes | None = None
     points: Points | None = None
     stops: bool = True
+    name: str = ""
 
 
-def _suspected(seen: _Objects, way: str, shares: bool) -> _Suspected | None:
+def _suspected(seen: _Objects, way: str, shares: bool, like: str) -> _Suspected | None:
     boxes, count = seen.boxes, number_of(len(seen.boxes), "box", "boxes")
-    if len(boxes) < FEWEST:
+    if len(boxes) < FEWEST and not like:
         return None
     if not shares and seen.frames.min() >= _SMALLEST and np.abs(boxes).max() <= _SHARE and (boxes % 1 != 0).any():
         # Readers of formats that count from 1 have taken 1 off the first corner.
@@ -180,20 +183,22 @@ def _suspected(seen: _Objects, way: str, shares: bool) -> _Suspected | None:
     agrees = seen.agreement(boxes) or 0.0
     is_odd = len(boxes) >= _FEWEST_BEYOND and inside(boxes, seen.frames, 0.1) < 0.9
     together = seen.masked.sum() >= FEWEST and agrees >= 0.5  # masks would be of the same convention
-    options: list[tuple[str, Boxes, Points | None]] = [
-        (f"the {count} are {words}, where {WAYS[way][0]} is expected", read(WAYS[way][2](boxes)), None)
+    options: list[tuple[str, str, Boxes, Points | None]] = [
+        (other, f"the {count} are {words}, where {WAYS[way][0]} is expected", read(WAYS[way][2](boxes)), None)
         for other, (words, read, _) in WAYS.items() if other != way
     ]  # fmt: skip
     what = f"x and y of the {count} have changed places"
-    options.append((what, boxes[:, _SWAPPED], _exchanged if together else None))
+    options.append(("exchanged", what, boxes[:, _SWAPPED], _exchanged if together else None))
     # A convention suits when all boxes lie in their images so, and not as they stand, or fit masks and areas only so.
     suited: dict[str, tuple[float, _Suspected]] = {}
-    for what, meant, points in options:
+    for name, what, meant, points in options:
         agreed = seen.agreement(meant) or 0.0
         only = agreed >= 0.9 and agrees <= 0.1
         refuted = agreed < 0.5 <= agrees and points is None
-        if inside(meant, seen.frames, 0.02) >= 0.99 and (only or (is_odd and not refuted)):
-            suited[what] = agreed, _Suspected("convention", what, meant, points)
+        if inside(meant, seen.frames, 0.02) >= 0.99 and (only or ((is_odd or name == like) and not refuted)):
+            suited[what] = agreed, _Suspected("convention", what, meant, points, name=name)
+            if name == like:
+                return suited[what][1]
     if not suited:
         return None
     best = max(agreed for agreed, _ in suited.values())

@@ -270,6 +270,8 @@ def read_mask(path: str | os.PathLike[str]) -> StoredMask:
     """Read a mask. A coloured image that holds nothing but grey counts as grey. Raises UnreadableImage as `open_image`,
     or when it holds no whole numbers from 0 to 65535."""
     name, data = os.fspath(path), read_bytes(path)
+    if data.startswith(NUMPY):
+        raise UnreadableImage("corrupt", name, "is a NumPy array; masks are images of class indices. Save it as PNG.")
     with _decoding(name):
         image = _open(data, name, MAX_PIXELS)
         lossy = "" if image.format in _MASK_FORMATS else str(image.format)

@@ -20,7 +20,7 @@ from resurge.data.fit import Fit, Sights, Size, find_fit, is_turned, sizes_diffe
 from resurge.data.images import ImageHeader
 from resurge.data.pictures import read_headers
 from resurge.data.records import Fault, RawObject, Record
-from resurge.data.regions import Box, RunLengths
+from resurge.data.regions import Box, Polygons, RunLengths
 from resurge.quantities import number_of
 
 Parts = dict[str, tuple[Record, ...]]
@@ -37,9 +37,15 @@ def review(root: Path, parts: Parts, way: str, exif: str | None) -> tuple[Parts,
     sights = Sights("objects", exif)
     findings: list[Finding] = []
     found: Parts = {}
+    frames = {part: [_frame(record, headers.get(record.name), exif) for record in records]
+              for part, records in parts.items()}  # fmt: skip
+    asked = {part: questioned(records, frames[part], way) for part, records in parts.items()}
+    # A part may fit its pictures either way; it is written as the part that does not.
+    others = {name for _, _, name in asked.values() if name}
     for part, records in parts.items():
-        frames = [_frame(record, headers.get(record.name), exif) for record in records]
-        found[part], strange = questioned(records, frames, way)
+        found[part], strange, name = asked[part]
+        if len(others) == 1 and not name:
+            found[part], strange, _ = questioned(records, frames[part], way, *others)
         if not strange:
             found[part], strange = _with_their_sizes(found[part], headers)
         findings += strange
@@ -155,12 +161,17 @@ def _moved(thing: RawObject, record: Record, fit: Fit, header: ImageHeader, sigh
         sights.see(record.name, own, False)
         fit = own if record.size is None else fit
     if not (fit.changes or own.changes):
-        return thing
+        return replace(thing, region=_seen(region))
     area = None if thing.area is None else thing.area * fit.enlargement
-    moved = None if region is None else own.region(region) if own.changes else region
+    moved = _seen(own.region(region) if own.changes and region is not None else region)
     why = "scaled" if fit.scales or own.scales else ""
     why += f"{' and ' if why else ''}turned" if fit.turns or own.turns else ""
     return thing.but(why, box=fit.box(thing.box), region=moved, area=area)
+
+
+def _seen(region: Polygons | RunLengths | None) -> Polygons | RunLengths | None:
+    """A mask without a pixel is none."""
+    return None if isinstance(region, RunLengths) and not region.area() else region
 
 
 def _joined(records: Sequence[Record], findings: list[Finding]) -> tuple[Record, ...]:
@@ -243,17 +254,19 @@ def _crowds(parts: Parts) -> list[Finding]:
 
 def _below_a_pixel(parts: Parts) -> list[Finding]:
     """What there is to say of objects that no training can see."""
-    names = []
-    count = 0
-    for record, thing in (pair for records in parts.values() for pair in _things(records)):
-        box, _ = examine(thing, record.size)
-        if box is not None:
-            count += 1
-            names += [record.name] if min(box[2] - box[0], box[3] - box[1]) < 1 else []
-    if not names:
+    small: list[str] = []
+    count, everything = 0, False
+    for records in parts.values():
+        boxes = [(record.name, examine(thing, record.size)[0]) for record, thing in _things(records)]
+        sides = [(name, min(box[2] - box[0], box[3] - box[1])) for name, box in boxes if box is not None]
+        names = [name for name, side in sides if side < 1]
+        everything |= FEWEST <= len(names) == len(sides)
+        small += names
+        count += len(sides)
+    if not small:
         return []
-    message = f"{len(names)} of {number_of(count, 'object is', 'objects are')} smaller than a pixel ({some(names, 3)})"
+    everything |= len(small) == count
+    message = f"{len(small)} of {number_of(count, 'object is', 'objects are')} smaller than a pixel ({some(small, 3)})"
     stop = f"{message}: nothing can be learnt of them. Are they in another unit? Expected pixels of the image."
-    everything = len(names) == count
-    return [finding("below-a-pixel", dict.fromkeys(names), message, "error" if everything else "",
+    return [finding("below-a-pixel", dict.fromkeys(small), message, "error" if everything else "",
                     stop=stop if everything else "")]  # fmt: skip

@@ -16,6 +16,9 @@ from resurge.errors import UserError
 
 Box = tuple[float, float, float, float]
 
+LONGEST = 1e7
+"""Pixels that an outline may be long."""
+
 
 class Rle(TypedDict):
     """COCO's compressed run lengths as faster-coco-eval takes them; size is [height, width]."""
@@ -88,12 +91,15 @@ class Polygons:
 
 def polygons(outlines: list[list[float]]) -> Polygons:
     """Outlines given as lists x, y, x, y, …; each needs three points or more, and finite numbers. Raises ValueError
-    when an outline is none."""
+    when an outline is none, or far too long to lie in an image: the decoder takes memory for each pixel of it."""
     packed = []
     for outline in outlines:
         values = np.asarray(outline, dtype=np.float64)
         if values.ndim != 1 or len(values) < 6 or len(values) % 2 or not np.isfinite(values).all():
             raise ValueError("an outline needs three points or more, as finite numbers x, y, x, y, …")
+        points = values.reshape(-1, 2)
+        if np.abs(values).max() * len(values) > LONGEST and np.abs(np.diff(points, axis=0)).sum() > LONGEST:
+            raise ValueError(f"an outline reaches to {values[np.abs(values).argmax()]:g}, far out of any image")
         packed.append(values.tobytes())
     if not packed:
         raise ValueError("there is no outline")

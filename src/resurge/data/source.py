@@ -156,7 +156,7 @@ class Source(ABC, Generic[AnyRecord]):
         return [
             f"{found.message}: {found.remedy.removeprefix('nothing: ')}"
             for found in self.findings
-            if found.severity != "info"
+            if found.severity != "info" or found.kind == "unlisted"
         ]
 
     def validation(self: AnySource) -> AnySource:
