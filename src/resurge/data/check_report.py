@@ -61,7 +61,7 @@ class CheckReport:
         if self.refusal and self.refusal not in {found.stop for found in self.findings}:
             lines.append(f"training refuses this data: {self.refusal}")
         clean = "nothing wrong found" if not self.notes and not self.refusal else "no errors found"
-        return [*lines, ", ".join(parts) or (clean if self.ok else "training refuses this data")]
+        return [*lines, ", ".join(parts) or (clean if self.ok else "1 error")]
 
     def _content(self) -> list[str]:
         """What the images hold: objects and the sizes of their boxes, or pixels per class."""
