@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import ClassVar
@@ -81,19 +81,14 @@ class Comparison(ABC):
         """What is to be kept up: accuracy with annotations, else agreement."""
         return self.accuracy()[1] if self.labelled else 1.0 if self.agreement is None else self.agreement
 
-    @abstractmethod
-    def leaving_out(self, group: int) -> Comparison:
-        """The comparison without the images group, group + GROUPS, group + 2 GROUPS, ..."""
-
     @cached_property
     def interval(self) -> Interval:
         """What is lost in all images like these, in points: the interval of 95 %, see `resurge.export.intervals`. To be
         asked for when all images were taken in."""
         return self._interval()
 
-    def _interval(self) -> Interval:
-        groups = range(min(GROUPS, self.images))
-        return jackknife_interval(self.drop, [self.leaving_out(group).drop for group in groups])
+    @abstractmethod
+    def _interval(self) -> Interval: ...
 
     def final(self) -> Comparison:
         """The comparison to state, when all images were taken in."""
@@ -165,9 +160,6 @@ class LabelComparison(Comparison):
     def agreement(self) -> float:
         return self.agreed / max(self.decided, 1)
 
-    def leaving_out(self, group: int) -> Comparison:
-        raise NotImplementedError("an image is one decision, whose interval is known")
-
     def _interval(self) -> Interval:
         if self.labelled:
             low, high = paired_interval(self.lost, self.gained, self.labelled)
@@ -181,6 +173,12 @@ class LabelComparison(Comparison):
 
     def differences(self) -> tuple[float | None, float | None]:
         return self.difference, None if self.difference is None else self.difference / max(self.peak, 1e-30)
+
+
+def jackknifed(whole: Comparison, leaving_out: Callable[[int], Comparison]) -> Interval:
+    """The interval of a score of all images together: `leaving_out(group)` is the comparison without the images group,
+    group + GROUPS, group + 2 GROUPS, ..."""
+    return jackknife_interval(whole.drop, [leaving_out(group).drop for group in range(min(GROUPS, whole.images))])
 
 
 @dataclass
@@ -224,7 +222,7 @@ class MapComparison(LabelComparison):
         return replace(self, decided=decided, agreed=agreed, confusions=confusions)
 
     def _interval(self) -> Interval:
-        return Comparison._interval(self)  # pixels of an image are not independent of each other
+        return jackknifed(self, self.leaving_out)  # pixels of an image are not independent of each other
 
     def confused(self, batch: Batch, outputs: Outputs) -> np.ndarray:
         """int64 (K, K): pixels of an image by [true class][predicted class], enlarged as a `Predictor` does."""

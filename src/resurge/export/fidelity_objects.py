@@ -14,7 +14,8 @@ import numpy as np
 
 from resurge.data.regions import Rle
 from resurge.export.calibration import Annotated, Batch
-from resurge.export.fidelity import GROUPS, Comparison, Outputs
+from resurge.export.fidelity import GROUPS, Comparison, Outputs, jackknifed
+from resurge.export.intervals import Interval
 from resurge.files import Json
 from resurge.tasks.detect.metrics import AveragePrecision, encode_masks
 from resurge.tasks.detect.predict import Found, found_in, overlaps
@@ -111,6 +112,9 @@ class ObjectComparison(Comparison):
     def agreement(self) -> float | None:
         counted = self.before + self.after
         return (self.kept + self.explained) / counted if counted else None
+
+    def _interval(self) -> Interval:
+        return jackknifed(self, self.leaving_out)
 
     def leaving_out(self, group: int) -> Comparison:
         before, after, kept, explained = self.groups[np.arange(GROUPS) != group].sum(axis=0).tolist()
