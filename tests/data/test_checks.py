@@ -13,10 +13,11 @@ from scene_files import healthy_coco, kinds, write_yolo
 from resurge.data.augmentation import Augmentation
 from resurge.data.check_report import SEVERITIES
 from resurge.data.checks import check_data
-from resurge.data.loading import EpochSampler, IndexedDataset, make_loader, verify
+from resurge.data.loading import EpochSampler, IndexedDataset, verify
 from resurge.data.preprocessing import Preprocessing
 from resurge.data.sources import open_data
 from resurge.data.transforms import TrainTransform
+from resurge.data.workers import make_loader
 from resurge.errors import UserError
 
 

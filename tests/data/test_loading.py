@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from resurge.data import loading
+from resurge.data import workers
 from resurge.data.augmentation import Augmentation
 from resurge.data.images import UnreadableImage
-from resurge.data.loading import EpochSampler, IndexedDataset, cache, class_weights, make_loader, verify
+from resurge.data.loading import EpochSampler, IndexedDataset, cache, class_weights, verify
 from resurge.data.preprocessing import Preprocessing
 from resurge.data.splits import ArrayImages, FileImages, Split
 from resurge.data.transforms import TrainTransform
+from resurge.data.workers import make_loader
 from resurge.errors import UserError
 
 PRE = Preprocessing(8, 1.0, (0.5,), (0.5,), 1, squash=True)
@@ -150,9 +151,9 @@ def test_evaluation_is_the_preprocessing():
 @pytest.mark.parametrize("room", [0, 1 << 40])
 def test_batches_go_through_pipes_where_shared_memory_is_small(room, monkeypatch, tmp_path, caplog):
     """As in a container with its usual 64 MB, where a loader process would be killed by a bus error."""
-    monkeypatch.setattr(loading, "SHARED_MEMORY", tmp_path)
-    monkeypatch.setattr(loading.os, "statvfs", lambda place: SimpleNamespace(f_bavail=room, f_frsize=1))
-    loading._warn.cache_clear()
+    monkeypatch.setattr(workers, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(workers.os, "statvfs", lambda place: SimpleNamespace(f_bavail=room, f_frsize=1))
+    workers._warn.cache_clear()
     split = array_split()
     dataset = IndexedDataset(split, TrainTransform(PRE, Augmentation()), 5)
     alone = list(make_loader(dataset, EpochSampler(split.labels, 7, 5)))
@@ -172,11 +173,11 @@ def test_batches_go_through_pipes_where_shared_memory_is_small(room, monkeypatch
 def test_batches_do_not_depend_on_the_number_of_workers():
     split = array_split()
     results = []
-    for workers in (0, 2):
+    for count in (0, 2):
         sampler = EpochSampler(split.labels, 7, 5)
         sampler.set_position(2, 1)
         dataset = IndexedDataset(split, TrainTransform(PRE, Augmentation()), 5)
-        results.append(list(make_loader(dataset, sampler, workers)))
+        results.append(list(make_loader(dataset, sampler, count)))
         assert len(results[-1]) == len(sampler) - 1
     assert results[0][0][0].shape == (7, 1, 8, 8)
     assert results[0][0][1].dtype == torch.int64

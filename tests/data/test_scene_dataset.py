@@ -16,9 +16,10 @@ from scene_files import no_objects
 
 from resurge.data.augmentation import Augmentation
 from resurge.data.images import UnreadableImage, open_image
-from resurge.data.loading import EpochSampler, SceneDataset, cache, collate_scenes, make_loader, verify
+from resurge.data.loading import EpochSampler, SceneDataset, cache, collate_scenes, verify
 from resurge.data.preprocessing import ScenePreprocessing
 from resurge.data.splits import FileImages, MaskSplit, Objects, ObjectSplit
+from resurge.data.workers import make_loader
 from resurge.errors import UserError
 
 PRE = ScenePreprocessing(24, 40, (0.5,), (0.5,), 1)

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from resurge.data.bands import Picture, naming
-from resurge.data.loading import SomeSplit, received, sender
+from resurge.data.loading import SomeSplit
 from resurge.data.preprocessing import Preprocessing, ScenePreprocessing
+from resurge.data.workers import received, sender
 from resurge.errors import UserError, kind_and_line
 from resurge.files import Json, atomic_write_text
 from resurge.quantities import number_of

@@ -11,8 +11,9 @@ import numpy as np
 from lightning_fabric import Fabric
 
 from resurge.data.images import UnreadableImage
-from resurge.data.loading import EpochSampler, cache, make_loader, verify
+from resurge.data.loading import EpochSampler, cache, verify
 from resurge.data.splits import AnySplit, ArrayImages, DataBundle
+from resurge.data.workers import make_loader
 from resurge.machine import processor_count
 from resurge.recipe import Recipe
 from resurge.tasks.evaluation import Batch
